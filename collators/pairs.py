@@ -1,0 +1,90 @@
+"""Batches for the rerankers that judge each pair of query and document alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from collators.sampling import draw_group
+
+# Shapes: P pairs of a batch, L tokens of the longest of them.
+
+
+@dataclass
+class PairCollator:
+    """``ScoredPair`` or ``CandidateGroup`` rows to one batch of query-document pairs.
+
+    The batch of P pairs of at most L tokens::
+
+        relevances  float [P]
+        weights     float [P]
+        texts       dict        the model's inputs, [P, L] each: query and document joined
+
+    A scored pair gives one pair; a group gives up to ``train_group_size``, with weight 1, drawn
+    anew in each epoch.
+
+    Args:
+        tokenizer: The reranker's.
+        max_length: Tokens of a pair, special ones included. The longer of the two texts is cut
+            first, which is the document unless a query takes more than half of the room.
+        query_prompt: Put before each query, unless its row has a prompt of its own.
+        document_prompt: Put before each document.
+        train_group_size: Candidates drawn from a group.
+        seed: The run's seed; see ``collators.sampling``.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    query_prompt: str = ""
+    document_prompt: str = ""
+    train_group_size: int = 8
+    seed: int = 42
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make the batch; sizes follow the rows given."""
+        queries, documents, relevances, weights = [], [], [], []
+        for row in rows:
+            for document, relevance in self.candidates(row):
+                queries.append(self.query_text(row))
+                documents.append(document)
+                relevances.append(relevance)
+                weights.append(row.get("weight", 1.0))
+        return {
+            "relevances": torch.tensor(relevances, dtype=torch.float32),
+            "weights": torch.tensor(weights, dtype=torch.float32),
+            "texts": self.encode(queries, documents),
+        }
+
+    def candidates(self, row: dict[str, Any]) -> list[tuple[str, float]]:
+        """The documents of a row that are trained on in this epoch, with their relevances."""
+        if "doc" in row:
+            return [(row["doc"], row["rel"])]
+        return draw_group(row, self.train_group_size, self.seed)
+
+    def query_text(self, row: dict[str, Any]) -> str:
+        """The row's query behind its own prompt, or else the run's."""
+        prompt = row.get("prompt")
+        return (self.query_prompt if prompt is None else prompt) + row["query"]
+
+    def encode(self, queries: list[str], documents: list[str]) -> dict[str, Tensor]:
+        """Join each query with its document by the tokenizer's own rule ([CLS] q [SEP] d [SEP])."""
+        documents = [self.document_prompt + document for document in documents]
+        batch = self.tokenizer(
+            queries,
+            documents,
+            truncation="longest_first",
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        return dict(batch)
+
+    def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+        """For each length setting, how many of the pairs of ``rows`` it cuts, and of how many."""
+        pairs = [(self.query_text(row), text) for row in rows for text, _ in self.candidates(row)]
+        queries = [query for query, _ in pairs]
+        documents = [self.document_prompt + document for _, document in pairs]
+        tokens = self.tokenizer(queries, documents, verbose=False)["input_ids"]
+        return {"max_length": (sum(len(ids) > self.max_length for ids in tokens), len(tokens))}

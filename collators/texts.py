@@ -1,0 +1,73 @@
+"""Tokenize the texts of a batch for an embedder, each different text once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+# Shapes: N different texts of a batch, L tokens of the longest of them.
+
+
+@dataclass
+class TextCollator:
+    """What the collators of the embedder share: prompts, lengths and the one forward per step.
+
+    All texts of a batch, queries and documents, go through the model in one call, as DDP and
+    FSDP want. A text that repeats is encoded once and pointed at by index, which is exact but
+    for dropout: its copies then share one dropout mask.
+
+    Args:
+        tokenizer: The embedder's.
+        query_max_length: Tokens, special ones included, after which a query is cut.
+        document_max_length: The same for a document.
+        query_prompt: Put before each query, unless its row has a prompt of its own.
+        document_prompt: Put before each document.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    query_max_length: int
+    document_max_length: int
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+    def query_text(self, row: dict[str, Any]) -> str:
+        """The row's query behind its own prompt, or else the run's."""
+        prompt = row.get("prompt")
+        return (self.query_prompt if prompt is None else prompt) + row["query"]
+
+    def encode(
+        self, queries: list[str], documents: list[str]
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Tokenize both sides together.
+
+        Returns:
+            The model's inputs (``input_ids`` and ``attention_mask``, [N, L]), and for each query
+            and each document its row among the N texts.
+        """
+        documents = [self.document_prompt + document for document in documents]
+        keys = [(text, self.query_max_length) for text in queries]
+        keys += [(text, self.document_max_length) for text in documents]
+        rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        encoded: list[dict[str, list[int]]] = [{}] * len(rows)
+        for max_length in {length for _, length in rows}:
+            texts = [text for text, length in rows if length == max_length]
+            tokens = self.tokenizer(texts, truncation=True, max_length=max_length)
+            for at, text in enumerate(texts):
+                encoded[rows[text, max_length]] = {name: tokens[name][at] for name in tokens}
+        batch = self.tokenizer.pad(encoded, return_tensors="pt")
+        index = torch.tensor([rows[key] for key in keys])
+        return dict(batch), index[: len(queries)], index[len(queries) :]
+
+    def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+        """For each length setting, how many of the texts of ``rows`` it cuts, and of how many."""
+        queries = [self.query_text(row) for row in rows]
+        documents = [row["doc"] if "doc" in row else row["pos_doc"] for row in rows]
+        documents = [self.document_prompt + document for document in documents]
+        counts = {}
+        for name, texts in (("query_max_length", queries), ("document_max_length", documents)):
+            tokens = self.tokenizer(texts, verbose=False)["input_ids"]
+            limit = getattr(self, name)
+            counts[name] = sum(len(ids) > limit for ids in tokens), len(tokens)
+        return counts

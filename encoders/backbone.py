@@ -1,0 +1,124 @@
+"""Open a transformers model and its tokenizer, refusing what would train or answer wrongly."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from encoders import unpadding
+
+# RoBERTa and its kin number positions from the padding token's id + 1.
+OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "ibert"}
+
+
+class Encoder(nn.Module):
+    """What embedder and reranker share: a transformers model, its tokenizer and a text limit.
+
+    Args:
+        backbone: The transformers model.
+        tokenizer: Its tokenizer; its ``model_max_length`` is set to ``max_length``.
+        max_length: Tokens after which a text (or pair) is cut; None: as many as the model takes.
+        unpad_inputs: Compute on real tokens only, where the backbone can (see ``unpadding``).
+    """
+
+    backbone: PreTrainedModel
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = None,
+        unpad_inputs: bool = True,
+    ) -> None:
+        super().__init__()
+        limit = token_limit(backbone, tokenizer)
+        if max_length is not None and limit is not None and max_length > limit:
+            raise ValueError(
+                f"max_length: {max_length} tokens are asked for, but {backbone.config.model_type} "
+                f"takes at most {limit}; give {limit} or less"
+            )
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.max_length: int = max_length or limit or 512
+        tokenizer.model_max_length = self.max_length
+        self.unpadded = unpad_inputs and unpadding.unpad_inputs(backbone)
+
+    @property
+    def config(self) -> Any:
+        """The transformers configuration (``Trainer`` and its loggers read it)."""
+        return self.backbone.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Called by ``Trainer`` for ``activation_checkpointing: true`` (gradient checkpointing)."""
+        self.backbone.activation_checkpointing_enable(**kwargs)
+
+
+def open_backbone(
+    auto_class: Any, folder: Path, trust_remote_code: bool, **kwargs: Any
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load a model in fp32 from safetensors, with the names of weights the folder lacked.
+
+    Args:
+        auto_class: ``AutoModel`` or ``AutoModelForSequenceClassification``.
+        folder: A folder with ``config.json`` and safetensors weights.
+        trust_remote_code: Whether Python code of the folder may run.
+        kwargs: Handed on to ``from_pretrained``.
+    """
+    try:
+        model, report = auto_class.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **kwargs,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model_name_or_path: {folder} cannot be opened: {reason}") from error
+    return model, set(report["missing_keys"])
+
+
+def open_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of ``folder``; one without padding pads with its end-of-text token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model_name_or_path: {folder} has no tokenizer: {reason}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    # A collator pads separately tokenized texts together, which is what this hint is about.
+    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
+    return tokenizer
+
+
+def token_limit(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Tokens that the model can take: by its positions, or else by its tokenizer."""
+    config = backbone.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in OFFSET_POSITIONS:
+        positions -= (config.pad_token_id or 0) + 1
+    if positions and positions > 0:
+        return int(positions)
+    # Tokenizers without a limit of their own say 1e30.
+    return tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else None
+
+
+def batches_by_length(
+    lengths: Sequence[int], batch_size: int, show_progress: bool
+) -> Iterator[list[int]]:
+    """Indices of texts, longest first, ``batch_size`` at a time: little padding in each batch."""
+    order = sorted(range(len(lengths)), key=lambda at: -lengths[at])
+    starts = range(0, len(order), batch_size)
+    for start in tqdm(starts, disable=not show_progress, unit="batch", leave=False):
+        yield order[start : start + batch_size]

@@ -1,0 +1,197 @@
+"""The embedder: a text to a vector."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModel
+
+from encoders.backbone import Encoder, batches_by_length, open_backbone, open_tokenizer
+from encoders.layout import Layout, read_layout, write_layout
+from encoders.pooling import POOLINGS, Pooling, pool
+from encoders.projection import Projection
+from encoders.source import find_model
+
+# Shapes: N texts, L tokens of the longest, H dimensions of an embedding.
+
+
+class Embedder(Encoder):
+    """A backbone, a pooling, an optional projection, and unit length.
+
+    Open one with ``Embedder.from_pretrained``; arguments beside those of ``Encoder``:
+
+    Args:
+        pooling: "cls", "mean" or "last".
+        projection: To another width, or None.
+        normalize: Bring embeddings to unit length.
+        prompts: Text put before "query" and "document" texts by ``encode``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        pooling: Pooling = "mean",
+        projection: Projection | None = None,
+        normalize: bool = True,
+        prompts: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
+        self.pooling = pooling
+        self.projection = projection
+        self.normalize = normalize
+        self.prompts = dict(prompts or {})
+        # BERT's pooler takes no part in an embedding. It stays in the folder as it was; trained,
+        # it would have no gradient, which DDP does not forgive.
+        if getattr(self.backbone, "pooler", None) is not None:
+            self.backbone.pooler.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        pooling: Pooling | None = None,
+        projection_dim: int | None = None,
+        normalize: bool | None = None,
+        prompts: dict[str, str] | None = None,
+        max_length: int | None = None,
+        unpad_inputs: bool = True,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Open a sentence-transformers folder or a plain backbone; None keeps what it says.
+
+        Args:
+            name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
+            pooling: For a folder that says nothing: "mean".
+            projection_dim: Add a new linear projection to this width (random weights).
+            normalize: For a folder that says nothing: True.
+            prompts: Replaces the folder's prompts.
+            max_length: Tokens after which a text is cut.
+            unpad_inputs: Compute on real tokens only, where the backbone can.
+            revision: Branch, tag or commit on the Hub.
+            trust_remote_code: Whether Python code of the folder may run.
+
+        Raises:
+            ValueError: No such model, no weights, or a part that cannot be run here.
+        """
+        folder = find_model(str(name_or_path), revision)
+        layout = read_layout(folder)
+        backbone, missing = open_backbone(
+            AutoModel, folder / layout.backbone, trust_remote_code=trust_remote_code
+        )
+        missing = {name for name in missing if not name.startswith("pooler.")}
+        if missing:
+            raise ValueError(
+                f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
+                f"({', '.join(sorted(missing)[:3])}, ...); it is not a whole model"
+            )
+        projection = layout.projection
+        if projection_dim is not None:
+            if projection is not None:
+                raise ValueError(
+                    f"projection_dim: {folder} has a projection already (to "
+                    f"{projection.linear.out_features}); leave projection_dim out to go on with it"
+                )
+            projection = Projection(backbone.config.hidden_size, projection_dim)
+        if normalize is None:
+            normalize = True if layout.normalize is None else layout.normalize
+        return cls(
+            backbone,
+            open_tokenizer(folder / layout.backbone, trust_remote_code),
+            max_length=max_length or layout.max_length,
+            unpad_inputs=unpad_inputs,
+            pooling=pooling or layout.pooling or "mean",
+            projection=projection,
+            normalize=normalize,
+            prompts=layout.prompts if prompts is None else prompts,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Dimensions H of an embedding."""
+        if self.projection is None:
+            return int(self.backbone.config.hidden_size)
+        return self.projection.linear.out_features
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
+        """Tokens [N, L] to embeddings [N, H]."""
+        outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        embeddings = pool(outputs.last_hidden_state, attention_mask, self.pooling)
+        if self.projection is not None:
+            embeddings = self.projection(embeddings)
+        return F.normalize(embeddings.float(), dim=-1) if self.normalize else embeddings
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        batch_size: int = 64,
+        show_progress: bool = False,
+    ) -> Tensor:
+        """Embed texts: float32 [len(texts), H] on the CPU, in the order given.
+
+        Args:
+            texts: Any number of texts, none included.
+            prompt: Put before each text.
+            prompt_name: Or one of the model's own prompts: "query" or "document".
+            max_length: Tokens after which a text is cut; None: the model's own limit.
+            batch_size: Texts in one forward.
+            show_progress: Show a progress bar.
+        """
+        if prompt is None:
+            prompt = self.prompts.get(prompt_name, "") if prompt_name else ""
+        texts = [prompt + text for text in texts]
+        self.eval()
+        embeddings = torch.zeros(len(texts), self.dimension)
+        lengths = [len(text) for text in texts]
+        for batch in batches_by_length(lengths, batch_size, show_progress):
+            inputs = self.tokenizer(
+                [texts[at] for at in batch],
+                truncation=True,
+                max_length=max_length or self.max_length,
+                padding=True,
+                return_tensors="pt",
+            )
+            embeddings[batch] = self(**inputs.to(self.device)).float().cpu()
+        return embeddings
+
+    def save_pretrained(
+        self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write a folder that sentence-transformers (5.1 to today's) and ``AutoModel`` load.
+
+        Args:
+            folder: Where to.
+            state_dict: This module's weights, where they are not in it (gathered from shards).
+        """
+        folder = Path(folder)
+        state = self.state_dict() if state_dict is None else state_dict
+        parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "projection": {}}
+        for name, weight in state.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = weight
+        self.backbone.save_pretrained(folder, state_dict=parts["backbone"])
+        self.tokenizer.save_pretrained(folder)
+        layout = Layout(
+            pooling=self.pooling,
+            projection=self.projection,
+            normalize=self.normalize,
+            prompts=self.prompts,
+            max_length=self.max_length,
+        )
+        write_layout(folder, layout, self.backbone.config.hidden_size, parts["projection"])
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Take over the weights of a folder that ``save_pretrained`` wrote for this model."""
+        self.load_state_dict(type(self).from_pretrained(folder).state_dict())

@@ -1,0 +1,97 @@
+"""BM25: search by word counts, the yardstick for embedders and a miner of hard negatives."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer
+
+# Letters: D documents, Q queries of one block, V words of the vocabulary.
+
+# Han characters and kana are written without spaces, so they are counted as characters and pairs
+# of neighbours; everything else that is a letter, a digit or "_" is counted as words.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_TOKEN = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W{_CJK}]+")
+_BLOCK_BYTES = 64 * 2**20  # of the dense scores [Q, D] held at a time
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-cased words, and each Chinese character and pair of neighbouring characters.
+
+    Full-width letters and digits are folded to plain ones (NFKC).
+
+    >>> tokenize("BM25 检索模型")
+    ['bm25', '检', '索', '模', '型', '检索', '索模', '模型']
+    """
+    tokens: list[str] = []
+    for match in _TOKEN.finditer(unicodedata.normalize("NFKC", text).lower()):
+        token = match.group()
+        if match.lastgroup == "cjk":
+            tokens.extend(token)
+            tokens.extend(token[i : i + 2] for i in range(len(token) - 1))
+        else:
+            tokens.append(token)
+    return tokens
+
+
+class BM25:
+    """An index of documents, scored as Lucene does (Robertson's BM25 with a positive idf).
+
+    For each word w of the query, as often as it stands there::
+
+        idf(w) * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean_length))
+        idf(w) = ln(1 + (D - df + 0.5) / (df + 0.5))
+
+    Args:
+        documents: The texts; a hit names one by its place in this list.
+        k1: How soon a word that is repeated in a document stops adding to the score.
+        b: How much long documents are marked down: 0 not at all, 1 in proportion to length.
+    """
+
+    def __init__(self, documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> None:
+        if not any(tokenize(document) for document in documents):
+            raise ValueError(
+                f"BM25 found no word in {len(documents)} documents; give it at least one text"
+            )
+        self._vectorizer = CountVectorizer(analyzer=tokenize)
+        counts = self._vectorizer.fit_transform(documents).tocoo()  # [D, V]
+        self.num_documents, vocabulary_size = counts.shape
+        lengths = np.bincount(counts.row, weights=counts.data, minlength=self.num_documents)
+        document_frequency = np.bincount(counts.col, minlength=vocabulary_size)
+        idf = np.log1p((self.num_documents - document_frequency + 0.5) / (document_frequency + 0.5))
+        damping = k1 * (1 - b + b * lengths / lengths.mean())
+        tf = counts.data.astype(np.float64)
+        weights = idf[counts.col] * tf * (k1 + 1) / (tf + damping[counts.row])
+        self._weights = sparse.csr_matrix(  # [V, D]
+            (weights.astype(np.float32), (counts.col, counts.row)),
+            shape=(vocabulary_size, self.num_documents),
+        )
+
+    def search(self, queries: Sequence[str], top_k: int) -> Iterator[list[tuple[int, float]]]:
+        """Yield for each query, in order, its best (document, score), best first.
+
+        Documents that share no word with the query are no hits, so a list may be shorter than
+        ``top_k``. Equal scores are ordered by the document's place. Memory stays bounded: the
+        queries are scored in blocks.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        block = max(1, _BLOCK_BYTES // (4 * self.num_documents))
+        for start in range(0, len(queries), block):
+            counts = self._vectorizer.transform(queries[start : start + block])  # [Q, V]
+            scores = (counts.astype(np.float32) @ self._weights).toarray()  # [Q, D]
+            for row in scores:
+                yield _best(row, top_k)
+
+
+def _best(scores: NDArray[np.float32], top_k: int) -> list[tuple[int, float]]:
+    """The ``top_k`` places with the highest positive scores, ties by place."""
+    top_k = min(top_k, len(scores))
+    # The k-th score first, then all that reach it: argpartition alone breaks ties as it likes.
+    threshold = np.partition(scores, -top_k)[-top_k]
+    places = np.flatnonzero((scores >= threshold) & (scores > 0))
+    places = places[np.argsort(-scores[places], kind="stable")][:top_k]
+    return [(int(place), float(scores[place])) for place in places]

@@ -1,0 +1,114 @@
+"""What a script calls: data files to a data set of rows."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, overload
+
+import datasets
+from datasets import Dataset
+from filelock import FileLock
+
+from loaders.build import NOTES, REJECTED, ROWS, Build
+from loaders.fields import RowError
+from loaders.options import ReadOptions, Shape
+from loaders.positive_pairs import PositivePairs
+from loaders.rejected import copy_rejected
+from loaders.row_parser import RowParser
+from loaders.rows import PositivePair, Row, ScoredPair
+from loaders.sources import Source, find_sources
+
+logger = logging.getLogger(__name__)
+
+
+@overload
+def load_rows(
+    files: str | Sequence[str],
+    shape: Literal["scored_pair", "candidate_group"],
+    options: ReadOptions,
+) -> Dataset: ...
+@overload
+def load_rows(
+    files: str | Sequence[str], shape: Literal["positive_pair"], options: ReadOptions
+) -> PositivePairs: ...
+@overload
+def load_rows(
+    files: str | Sequence[str], shape: Shape, options: ReadOptions
+) -> Dataset | PositivePairs: ...
+def load_rows(
+    files: str | Sequence[str], shape: Shape, options: ReadOptions
+) -> Dataset | PositivePairs:
+    """Read files into rows of one shape, whatever shapes they have.
+
+    Args:
+        files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
+        shape: ``scored_pair`` and ``candidate_group`` give a ``Dataset``, ``positive_pair`` gives
+            ``PositivePairs``. All have a length and are indexed by row.
+        options: See ``ReadOptions``.
+
+    The rows lie in the cache of ``datasets`` and are read anew when a file, an option or this
+    package changes.
+
+    Raises:
+        ValueError: For whatever the user has to repair, with file, line and reason.
+    """
+    sources = find_sources(files)
+    folder = _cache_folder(sources, shape, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The processes of a run all come here at once; one reads, the others wait and share.
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _build(sources, shape, options, folder)
+    for level, text in json.loads((folder / NOTES).read_text(encoding="utf-8")):
+        logger.log(level, text)
+    if copy_rejected(folder / REJECTED, options):
+        logger.warning("the skipped rows and the reasons are in %s", options.rejected_file)
+    rows = Dataset.from_file(str(folder / ROWS))
+    return PositivePairs(rows) if shape == "positive_pair" else rows
+
+
+def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
+    """The shape of the first good row of the first file."""
+    row = _first_row(files, options)
+    if isinstance(row, ScoredPair):
+        return "scored_pair"
+    return "positive_pair" if isinstance(row, PositivePair) else "candidate_group"
+
+
+def _first_row(files: str | Sequence[str], options: ReadOptions) -> Row:
+    source = find_sources(files)[0]
+    parser = RowParser(options)
+    reason = "there is no row in it"
+    for record in source.records():
+        try:
+            return parser.parse(record)
+        except RowError as error:
+            reason = f"no row is good; line {record.line}: {error}"
+    raise ValueError(f"{source.name}: {reason}")
+
+
+def _cache_folder(sources: list[Source], shape: Shape, options: ReadOptions) -> Path:
+    """A folder whose name is a hash of everything that decides about the rows."""
+    chosen = asdict(options)
+    del chosen["rejected_file"]
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([shape, chosen, [source.identity() for source in sources]]).encode())
+    for code in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(code.read_bytes())
+    return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / digest.hexdigest()
+
+
+def _build(sources: list[Source], shape: Shape, options: ReadOptions, folder: Path) -> None:
+    """Fill ``folder``, which appears only when it is complete."""
+    beside = folder.with_name(f"{folder.name}.building")
+    shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+    beside.mkdir()
+    try:
+        Build(sources, shape, options, beside).run()
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

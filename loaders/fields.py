@@ -1,0 +1,103 @@
+"""The names of fields, and the checks of their values."""
+
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+# Field -> the names it is read from, the first that is present and not null.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "query": ("query", "anchor", "sentence1", "text1"),
+    "doc": ("doc", "document", "content", "passage", "text", "sentence2", "text2"),
+    "rel": ("rel", "relevance", "score", "label"),
+    "weight": ("weight",),
+    "key": ("key", "id"),
+    "prompt": ("prompt",),
+    "pos_doc": ("pos_doc",),
+    "pos": ("pos", "positives", "positive", "positive_passages"),
+    "neg": ("neg", "negatives", "negative", "negative_passages"),
+    "pos_scores": ("pos_scores", "scores"),
+    "neg_scores": ("neg_scores",),
+    "hits": ("hits",),
+}
+
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 60
+
+
+class RowError(ValueError):
+    """A record that is no row; the message is the reason, without file and line."""
+
+
+def show(value: object) -> str:
+    """A value for an error message, cut to a readable length."""
+    return _VALUES.repr(value)
+
+
+def find(record: Mapping[str, Any], field: str) -> str | None:
+    """The name under which ``record`` has ``field``; None if it is absent or null."""
+    return next((name for name in ALIASES[field] if record.get(name) is not None), None)
+
+
+def require(record: Mapping[str, Any], field: str) -> str:
+    """The name under which ``record`` has ``field``."""
+    name = find(record, field)
+    if name is None:
+        first, *others = ALIASES[field]
+        also = f" (also read from {', '.join(others)})" if others else ""
+        raise RowError(f'missing field "{first}"{also}')
+    return name
+
+
+def check_characters(value: str, name: str) -> str:
+    """``value``, if a tokenizer and Arrow can take all its characters."""
+    if "\0" in value:
+        raise RowError(f'"{name}" contains a NUL character')
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(value[error.start]):04x}"
+            raise RowError(f'"{name}" contains {half}, one half of a surrogate pair') from None
+    return value
+
+
+def as_text(value: object, name: str) -> str:
+    """``value``, if it is a text with something in it."""
+    if not isinstance(value, str):
+        raise RowError(f'"{name}" must be a text, got {show(value)}')
+    if not value or value.isspace():
+        raise RowError(f'"{name}" is empty')
+    return check_characters(value, name)
+
+
+def as_number(value: object, name: str, from_text: bool) -> float:
+    """A finite number; ``from_text`` where the file format knows texts only (CSV, TSV)."""
+    if isinstance(value, bool) or not isinstance(value, str if from_text else (int, float)):
+        raise RowError(f'"{name}" must be a number, got {show(value)}')
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise RowError(f'"{name}" must be a number, got {show(value)}') from None
+    if not math.isfinite(number):
+        raise RowError(f'"{name}" must be a finite number, got {show(value)}')
+    return number
+
+
+def as_numbers(value: object, name: str, from_text: bool) -> list[float]:
+    """A list of finite numbers; a single number is a list of one."""
+    items = value if isinstance(value, list) else [value]
+    return [as_number(item, f"{name}[{at}]", from_text) for at, item in enumerate(items)]
+
+
+def as_relevance(number: float, name: str, label_range: tuple[float, float] | None) -> float:
+    """``number`` on the scale [0, 1]."""
+    low, high = label_range or (0.0, 1.0)
+    if not low <= number <= high:
+        if label_range is not None:
+            raise RowError(f'"{name}" is {number:g}, outside label_range ({low:g}, {high:g})')
+        raise RowError(
+            f'"{name}" is {number:g}, outside [0, 1]; for another scale give label_range or '
+            "label_map"
+        )
+    return (number - low) / (high - low)

@@ -1,0 +1,61 @@
+"""What a run may choose about the reading of its files."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
+
+# RAG-Retrieval's grades, for `query \t doc \t label` files without a header.
+DEFAULT_LABEL_MAP = {"3": 1.0, "2": 0.75, "1": 0.5, "0": 0.25}
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How records become rows.
+
+    Args:
+        label_map: The relevance of each label, ``{"good": 1, "bad": 0}``; a label outside of it
+            is a bad row. Without it, labels are numbers, with one exception: a CSV or TSV file
+            that has no header, and whose first label is one of 0, 1, 2, 3, is read by
+            ``DEFAULT_LABEL_MAP`` (unless there is a ``label_range``), and the log says so.
+        label_range: Lowest and highest label where they are on another scale than [0, 1], such
+            as (0, 5); mapped linearly to [0, 1].
+        relevance_from_scores: A group's ``pos_scores`` and ``neg_scores`` (after ``label_range``)
+            are the relevances of its documents, which are then divided anew into positives and
+            negatives. Otherwise they are a teacher's scores on any scale, kept as they are, and
+            the relevances are 1 for ``pos`` and 0 for ``neg``.
+        positive_threshold: The least relevance of a positive, where groups are made from
+            relevances.
+        needs_negatives: The objective cannot do without: a row without negatives is bad.
+        on_bad_rows: "error" stops with a list of the bad rows, "skip" goes on without them.
+        rejected_file: Where every bad row is written, as JSON lines of ``file``, ``line``,
+            ``reason``, ``record``.
+
+    Raises:
+        ValueError: If a value is impossible.
+    """
+
+    label_map: dict[str, float] | None = None
+    label_range: tuple[float, float] | None = None
+    relevance_from_scores: bool = False
+    positive_threshold: float = 0.5
+    needs_negatives: bool = False
+    on_bad_rows: Literal["error", "skip"] = "error"
+    rejected_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.label_map is not None and self.label_range is not None:
+            raise ValueError("label_map and label_range are both given; labels need only one")
+        for label, relevance in (self.label_map or {}).items():
+            if not 0 <= relevance <= 1:
+                raise ValueError(f'label_map gives "{label}" {relevance}; it must be in [0, 1]')
+        if self.label_range is not None:
+            low, high = self.label_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"label_range is ({low}, {high}); give (lowest, highest)")
+        if not 0 < self.positive_threshold <= 1:
+            raise ValueError(f"positive_threshold is {self.positive_threshold}, not in (0, 1]")
+        if self.on_bad_rows not in ("error", "skip"):
+            raise ValueError(f'on_bad_rows is "{self.on_bad_rows}"; give "error" or "skip"')

@@ -1,0 +1,190 @@
+"""Files to records: one reader per format, each streaming."""
+
+import csv
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loaders.broken_file import BrokenFile
+from loaders.encodings import not_utf8, open_text
+from loaders.fields import ALIASES
+from loaders.json_array import JsonArray
+from loaders.options import DEFAULT_LABEL_MAP
+
+
+class Record(NamedTuple):
+    """What stands at one place of a file, before any check.
+
+    Attributes:
+        line: Where it begins, from 1; in Parquet and on the Hub the number of the row.
+        fields: The object of name -> value, or whatever stands in its place.
+        labels: How numbers are read. "typed": they are numbers (JSON, Parquet). "text": from
+            text (CSV, TSV). "default_map": from text, labels by ``DEFAULT_LABEL_MAP`` unless the
+            options say otherwise.
+        problem: Why it could not be read, if it could not.
+    """
+
+    line: int
+    fields: Any
+    labels: Literal["typed", "text", "default_map"] = "typed"
+    problem: str | None = None
+
+
+def read_file(path: Path) -> Iterator[Record]:
+    """Yield the records of a file, whose name says its format.
+
+    Raises:
+        ValueError: If the file cannot be read (on): ``file:line: reason``.
+    """
+    try:
+        yield from FORMATS[data_suffix(path)](path)
+    except BrokenFile as error:
+        raise ValueError(f"{path}:{error.line}: {error}") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+    except (EOFError, zlib.error, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def data_suffix(path: Path) -> str:
+    """``.jsonl`` of ``a.jsonl`` and of ``a.jsonl.gz``; empty if it is none of ``FORMATS``."""
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    packed_binary = suffix == ".parquet" and name.endswith(".gz")
+    return suffix if suffix in FORMATS and not packed_binary else ""
+
+
+def read_json(path: Path) -> Iterator[Record]:
+    """A JSON array, or one JSON object per line; the first character tells which."""
+    with open_text(path, newline="\n") as stream:
+        first = next((line.lstrip() for line in stream if not line.isspace()), "")
+    with open_text(path, newline="\n") as stream:
+        if first.startswith("["):
+            for number, element in JsonArray(stream):
+                yield Record(number, element)
+            return
+        for number, line in enumerate(stream, start=1):
+            if not line.isspace():
+                yield _json_line(number, line)
+
+
+def _json_line(number: int, line: str) -> Record:
+    try:
+        return Record(number, json.loads(line))
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} (column {error.colno})"
+    except (ValueError, RecursionError) as error:  # a number too long, a list too deep
+        problem = f"not JSON: {error}"
+    return Record(number, line.rstrip("\r\n"), problem=problem)
+
+
+def read_csv(path: Path) -> Iterator[Record]:
+    """Comma-separated cells, quoted where needed."""
+    csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        with open_text(path, newline="") as stream:
+            # Strict: a quotation mark too many must not swallow the rows that follow.
+            reader = csv.reader(stream, strict=True)
+            begin = 1
+            try:
+                for cells in reader:
+                    yield begin, cells
+                    begin = reader.line_num + 1
+            except csv.Error as error:
+                raise BrokenFile(begin, f"not CSV: {error}") from None
+
+    return _read_table(rows())
+
+
+def read_tsv(path: Path) -> Iterator[Record]:
+    """Tab-separated cells; quotation marks are ordinary characters."""
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        with open_text(path, newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                yield number, line.rstrip("\r\n").split("\t")
+
+    return _read_table(rows())
+
+
+def _read_table(rows: Iterable[tuple[int, list[str]]]) -> Iterator[Record]:
+    """Records of a table, with a header or without: query, doc, label, or query, pos_doc."""
+    names: list[str] = []
+    labels: Literal["text", "default_map"] = "text"
+    for line, cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not names:
+            names = [cell.strip() for cell in cells]
+            if not set(names).isdisjoint(ALIASES["query"]):
+                _check_header(line, names)
+                continue
+            names = _headless_names(line, cells)
+            if cells[-1].strip() in DEFAULT_LABEL_MAP and len(cells) == 3:
+                labels = "default_map"
+        if len(cells) != len(names):
+            columns = ", ".join(names)
+            problem = f"{len(cells)} cells, where there are {len(names)} columns ({columns})"
+            yield Record(line, cells, problem=problem)
+        else:
+            fields = dict(zip(names, cells, strict=True))
+            # An empty cell is an absent value, but an empty text where there must be one.
+            kept = {name: cell for name, cell in fields.items() if cell or name in _TEXTS}
+            yield Record(line, kept, labels)
+
+
+_TEXTS = {name for field in ("query", "doc", "pos_doc") for name in ALIASES[field]}
+
+
+def _check_header(line: int, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise BrokenFile(line, f'the header names two columns "{name}"')
+
+
+def _headless_names(line: int, cells: list[str]) -> list[str]:
+    if len(cells) == 3:
+        if cells[2].strip().lower() in ALIASES["rel"]:
+            raise BrokenFile(
+                line,
+                f"the header names no query; its columns must be query, doc, {cells[2].strip()}",
+            )
+        return ["query", "doc", "label"]
+    if len(cells) == 2:
+        return ["query", "pos_doc"]
+    raise BrokenFile(
+        line,
+        f"{len(cells)} columns and no header; without one a file has query, doc, label, or "
+        "query, pos_doc",
+    )
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """The rows of a Parquet file."""
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Record(number, fields)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise BrokenFile(number + 1, f"not Parquet: {error}") from None
+
+
+FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
+    ".json": read_json,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".txt": read_tsv,
+    ".parquet": read_parquet,
+}

@@ -1,0 +1,71 @@
+"""What every test stands on: no network, caches of its own, two threads, tiny models."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+# Hugging Face libraries read these when they are imported, and so do the scripts that tests start.
+_CACHE = tempfile.mkdtemp(prefix="tandem-tests-")
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HOME": _CACHE,
+    "HF_DATASETS_CACHE": f"{_CACHE}/datasets",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "2",
+}
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from transformers import BertTokenizer  # noqa: E402
+
+from tiny import make_tokenizer, save_backbone, save_classifier  # noqa: E402
+
+# Machines are noisy: no example is failed for its time.
+settings.register_profile("tandem", deadline=None)
+settings.load_profile("tandem")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Callable[[str], Path]:
+    """Return a function from a name (``"stsb/stsb-en-dev.csv"``) to its path; absent: skip."""
+    folder = Path(os.environ.get("TANDEM_REALDATA", ROOT.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"no public data at {path}: set TANDEM_REALDATA to the folder that has it")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> BertTokenizer:
+    """A word-piece tokenizer for ``tiny.TEXTS``. Shared: do not change it."""
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a plain backbone with 2 layers and width 32. Shared: do not write to it."""
+    return save_backbone(tmp_path_factory.mktemp("tiny_bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same model as a classifier with one label. Do not write to it."""
+    return save_classifier(tmp_path_factory.mktemp("tiny_classifier"))

@@ -1,0 +1,307 @@
+"""Each bad input gives one clear sentence that names file, line, field, value and remedy."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders import ReadOptions, Shape, detect_shape, load_rows
+
+GOOD = '{"query": "好", "doc": "d", "rel": 1}\n'
+
+
+def error_of(file: str | Path, shape: Shape = "scored_pair", **options: Any) -> str:
+    with pytest.raises(ValueError) as caught:
+        load_rows(str(file), shape, ReadOptions(**options))
+    return str(caught.value)
+
+
+def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options: Any) -> str:
+    """The reason given for a record in the second line of a file."""
+    path = tmp_path / "a.jsonl"
+    good = '{"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [1], "neg_scores": [0]}\n'
+    path.write_text(good + record + "\n", encoding="utf-8")
+    head, *lines = error_of(path, shape, **options).split("\n")
+    assert head == (
+        "1 of 2 rows are bad (give rejected_file to have all of them written); repair them, or "
+        'set on_bad_rows to "skip" to go on without them:'
+    )
+    (line,) = lines
+    prefix = f"  {path}:2: "
+    assert line.startswith(prefix)
+    return line.removeprefix(prefix)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ('{"query": "q",', "not JSON: Expecting property name enclosed in double quotes"),
+        ("[1, 2]", "a row must be an object with named fields, got [1, 2]"),
+        (
+            '{"doc": "d", "rel": 1}',
+            'missing field "query" (also read from anchor, sentence1, text1)',
+        ),
+        (
+            '{"query": "q", "doc": "d"}',
+            'missing field "rel" (also read from relevance, score, label)',
+        ),
+        (
+            '{"query": "q", "dok": "d", "rel": 1}',
+            "no document in the fields ['query', 'dok', 'rel']: a row needs \"pos\", \"hits\", "
+            '"pos_doc", or "doc" with "rel"',
+        ),
+        ('{"query": "q", "doc": 7, "rel": 1}', '"doc" must be a text, got 7'),
+        ('{"query": " \\n", "doc": "d", "rel": 1}', '"query" is empty'),
+        ('{"query": "\u3000", "doc": "d", "rel": 1}', '"query" is empty'),
+        ('{"query": "q", "doc": "", "rel": 1}', '"doc" is empty'),
+        (
+            '{"query": "q", "doc": "d", "score": 1.5}',
+            '"score" is 1.5, outside [0, 1]; for another scale give label_range or label_map',
+        ),
+        ('{"query": "q", "doc": "d", "rel": "1"}', "\"rel\" must be a number, got '1'"),
+        ('{"query": "q", "doc": "d", "rel": true}', '"rel" must be a number, got True'),
+        ('{"query": "q", "doc": "d", "rel": NaN}', '"rel" must be a finite number, got nan'),
+        ('{"query": "q", "doc": "d", "rel": 1, "weight": -2}', '"weight" must be above 0, got -2'),
+        ('{"query": "q", "doc": "d", "rel": 1, "weight": 0}', '"weight" must be above 0, got 0'),
+        (
+            '{"query": "q", "doc": "d", "rel": 1, "weight": NaN}',
+            '"weight" must be a finite number, got nan',
+        ),
+        ('{"query": "q", "pos": [], "neg": ["n"]}', '"pos" is empty'),
+        ('{"query": "q", "pos": ["p", " "]}', '"pos[1]" is empty'),
+        ('{"query": "q", "pos": ["p", null]}', '"pos[1]" must be a text, got None'),
+        ('{"query": "q", "pos": ["p"], "neg": [""]}', '"neg[0]" is empty'),
+        (
+            '{"query": "q", "pos": ["p"], "pos_scores": [1, 2]}',
+            '"pos_scores" has 2 scores for 1 documents in "pos"',
+        ),
+        (
+            '{"query": "q", "pos": ["p"], "scores": ["high"]}',
+            "\"scores[0]\" must be a number, got 'high'",
+        ),
+        ('{"query": "q", "hits": []}', "a group without any document"),
+        (
+            '{"query": "q", "hits": [{"content": "c"}]}',
+            'missing field "rel" (also read from relevance, score, label)',
+        ),
+        ('{"query": "a\\u0000b", "pos": ["p"]}', '"query" contains a NUL character'),
+        (
+            '{"query": "\\ud83d", "pos": ["p"]}',
+            '"query" contains \\ud83d, one half of a surrogate pair',
+        ),
+        ('{"query": "q", "pos": ["p"], "prompt": 5}', '"prompt" must be a text, got 5'),
+    ],
+)
+def test_bad_rows(tmp_path: Path, record: str, expected: str) -> None:
+    found = reason(tmp_path, record)
+    if expected.startswith("not JSON"):
+        found = found.partition(" (column")[0].partition(":")[0]
+        expected = expected.partition(":")[0]
+    assert found == expected
+
+
+def test_bad_rows_by_option(tmp_path: Path) -> None:
+    missing = '{"query": "q", "pos": ["p"]}'
+    assert (
+        reason(tmp_path, missing, "candidate_group", needs_negatives=True)
+        == '"neg" is empty or missing, and the objective needs negatives'
+    )
+    assert (
+        reason(tmp_path, missing, "candidate_group", relevance_from_scores=True)
+        == 'missing field "pos_scores", which relevance_from_scores asks for'
+    )
+    pair = '{"query": "q", "doc": "d", "label": 7}'
+    assert reason(tmp_path, pair, label_range=(0, 5)) == '"label" is 7, outside label_range (0, 5)'
+    assert (
+        reason(tmp_path, pair, label_map={"0": 0, "1": 1})
+        == '"label" is 7, which is not in label_map (0, 1)'
+    )
+
+
+def test_many_bad_rows_are_counted_and_written(tmp_path: Path) -> None:
+    path, rejected = tmp_path / "a.jsonl", tmp_path / "out" / "rejected_rows.jsonl"
+    bad = '{"query": "坏", "doc": "d", "rel": 2, "weight": NaN}\n{"query"\n'
+    path.write_text(GOOD + bad * 15, encoding="utf-8")
+    head, *lines = error_of(path, rejected_file=rejected).split("\n")
+    assert head.startswith(f"30 of 31 rows are bad (all of them are in {rejected});")
+    assert len(lines) == 21
+    assert lines[-1] == "  ... and 10 more"
+    written = [json.loads(line) for line in rejected.read_text(encoding="utf-8").splitlines()]
+    assert len(written) == 30
+    assert written[0] == {
+        "file": str(path),
+        "line": 2,
+        "reason": '"weight" must be a finite number, got nan',
+        "record": {"query": "坏", "doc": "d", "rel": 2, "weight": "nan"},
+    }
+    assert written[1]["record"] == '{"query"'
+    assert "坏" in rejected.read_text(encoding="utf-8")
+
+
+def test_skip_goes_on_and_writes_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(GOOD + '{"query": "\\ud800"}\n' + GOOD, encoding="utf-8")
+    caplog.set_level(logging.WARNING, "loaders")
+    for name in ("first.jsonl", "second.jsonl"):  # built, then reused
+        caplog.clear()
+        rejected = tmp_path / name
+        options = ReadOptions(on_bad_rows="skip", rejected_file=rejected)
+        assert len(load_rows(str(path), "scored_pair", options)) == 2
+        assert caplog.messages == [
+            "all 2 rows have the relevance 1",
+            f'1 of 3 rows are bad and skipped; the first: {path}:2: "query" contains \\ud800, one '
+            "half of a surrogate pair",
+            f"the skipped rows and the reasons are in {rejected}",
+        ]
+        (written,) = map(json.loads, rejected.read_text(encoding="utf-8").splitlines())
+        assert written["line"] == 2 and written["record"] == {"query": "\ud800"}
+
+
+def test_file_without_a_good_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\n")
+    assert error_of(path) == f"{path}: there is no row in it"
+    assert error_of(path, on_bad_rows="skip") == f"{path}: there is no row in it"
+    path.write_text('{"query": "q"}\n{"query": ""}\n')
+    assert error_of(path, on_bad_rows="skip") == (
+        f"{path}: all its 2 rows are bad (give rejected_file to have all of them written); the "
+        f'last: {path}:2: "query" is empty'
+    )
+    with pytest.raises(ValueError, match=r'no row is good; line 2: "query" is empty'):
+        detect_shape(str(path), ReadOptions())
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    missing = tmp_path / "train.jsonl"
+    assert error_of(missing) == f"{missing}: no such file; the current folder is {Path.cwd()}"
+    known = ".json, .jsonl, .ndjson, .csv, .tsv, .txt, .parquet (or .gz of the text ones)"
+    assert error_of(tmp_path) == f"{tmp_path}: no file in this folder ends in one of {known}"
+    (tmp_path / "a.xlsx").write_text("")
+    assert error_of(tmp_path / "a.xlsx") == (
+        f"{tmp_path / 'a.xlsx'}: the name must end in one of {known}"
+    )
+    with pytest.raises(ValueError, match="no data file is given"):
+        load_rows([], "scored_pair", ReadOptions())
+    assert error_of("nobody/nothing").startswith(
+        "nobody/nothing: no such file or folder here, and no data set of that name could be "
+        "opened on the Hub: "
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("encoding", ["GB18030", "UTF-16", "UTF-16LE", "UTF-16BE", "UTF-32"])
+def test_other_encodings(tmp_path: Path, name: str, encoding: str) -> None:
+    text = {
+        "a.jsonl": '{"query": "中文查询", "doc": "文档内容", "rel": 1}\n' * 9,
+        "a.json": '[{"query": "中文查询", "doc": "文档内容", "rel": 1}]',
+        "a.csv": "query,doc,rel\n中文查询,文档内容,1\n",
+        "a.tsv": "中文查询\t文档内容\t1\n",
+    }[name]
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    assert error_of(path, on_bad_rows="skip") == (
+        f"{path} is encoded in {encoding}, not in UTF-8; convert it: "
+        f"iconv -f {encoding} -t UTF-8 '{path}' > utf8_{name}"
+    )
+
+
+def test_a_damaged_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    line = '{"query": "北京在哪里", "doc": "在 north", "rel": 1}\n'.encode()
+    path.write_bytes(line * 40_000 + line.replace("在".encode(), b"\xe5\x9c", 1) + line)
+    assert error_of(path) == f"{path}:40001: byte 0xe5 is not UTF-8; repair the line"
+    path.write_bytes(line + line[: line.index("哪".encode()) + 1])
+    assert error_of(path) == f"{path}:2: the file ends within a character; repair the line"
+    path.write_bytes('{"query": "café", "doc": "d", "rel": 1}\n'.encode("latin-1"))
+    assert error_of(path) == f"{path}:1: byte 0xe9 is not UTF-8; repair the line"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[" + GOOD + ",\n" + GOOD, "4: the file ends within the JSON array"),
+        ("[\n" + GOOD + ",\n\n{'query': 1}]", "5: not JSON: Expecting property name"),
+        ("[" + GOOD + GOOD + "]", '2: not JSON: expected "," or "]" after an element'),
+        ("[" + GOOD + ",]", "2: not JSON: Expecting value"),
+        ("[" + GOOD + "] []", "2: there is more text after the end of the array"),
+        ("[" + GOOD + ', {"query": "no end', "2: not JSON: Unterminated string starting at"),
+        ("[" + "[" * 100_000, "1: not JSON: maximum recursion depth exceeded"),
+        ("[" + "9" * 5000 + "]", "1: not JSON: Exceeds the limit"),
+    ],
+)
+def test_broken_arrays_stop_in_both_modes(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    for mode in ("error", "skip"):
+        assert error_of(path, on_bad_rows=mode).startswith(f"{path}:{expected}")
+
+
+def test_array_elements_name_their_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"query": "好", "doc": "d", "rel": rel} for rel in (1, 2, 0)]
+    path.write_text(json.dumps(rows, indent=4), encoding="utf-8")
+    assert f'\n  {path}:7: "rel" is 2, outside [0, 1]' in error_of(path)
+
+
+def test_a_header_that_names_no_query(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("question\tanswer\tlabel\n猫\t鱼\t1\n", encoding="utf-8")
+    expected = "the header names no query; its columns must be query, doc, label"
+    assert error_of(path) == f"{path}:1: {expected}"
+
+
+def test_tables(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('query,doc,rel\n"two\nlines",d,1\nq,d\nq,d,high\n,d,1\nq,d,\n')
+    _, *lines = error_of(path).split("\n")
+    assert lines == [
+        f"  {path}:4: 2 cells, where there are 3 columns (query, doc, rel)",
+        f"  {path}:5: \"rel\" must be a number, got 'high'",
+        f'  {path}:6: "query" is empty',
+        f'  {path}:7: missing field "rel" (also read from relevance, score, label)',
+    ]
+    path.write_text('query,doc,rel\nq,"d,1\nq,d,1\n')
+    assert error_of(path) == f"{path}:2: not CSV: unexpected end of data"
+    path.write_text("query,doc,rel,doc\nq,d,1,e\n")
+    assert error_of(path) == f'{path}:1: the header names two columns "doc"'
+    path.write_text("a,b,c,d\n")
+    assert error_of(path) == (
+        f"{path}:1: 4 columns and no header; without one a file has query, doc, label, or query, "
+        "pos_doc"
+    )
+    tsv = tmp_path / "a.tsv"
+    tsv.write_text("q\td\t3\nq\td\t4\n")
+    assert error_of(tsv).endswith(
+        f"\n  {tsv}:2: \"label\" is '4', which is not in label_map (3, 2, 1, 0)"
+    )
+
+
+def test_files_that_are_not_what_their_name_says(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text(GOOD)
+    assert error_of(tmp_path / "a.parquet").startswith(f"{tmp_path / 'a.parquet'}:1: not Parquet: ")
+    (tmp_path / "a.jsonl.gz").write_text(GOOD)
+    assert "cannot be read: Not a gzipped file" in error_of(tmp_path / "a.jsonl.gz")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(GOOD.encode() * 9)[:-12])
+    assert "cannot be read: Compressed file ended" in error_of(tmp_path / "b.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"label_map": {"a": 2}}, 'label_map gives "a" 2; it must be in [0, 1]'),
+        ({"label_range": (5, 0)}, "label_range is (5, 0); give (lowest, highest)"),
+        ({"positive_threshold": 0}, "positive_threshold is 0, not in (0, 1]"),
+        ({"on_bad_rows": "ignore"}, 'on_bad_rows is "ignore"; give "error" or "skip"'),
+        (
+            {"label_map": {}, "label_range": (0, 5)},
+            "label_map and label_range are both given; labels need only one",
+        ),
+    ],
+)
+def test_impossible_options(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        ReadOptions(**options)
+    assert str(caught.value) == expected

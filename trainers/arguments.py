@@ -1,0 +1,270 @@
+"""The arguments of a training run: ``TrainingArguments`` and what this project adds to them."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainingArguments
+
+from trainers.objectives import OBJECTIVES, Objective
+from trainers.recipe import merge, read_flags, read_recipe
+
+logger = logging.getLogger(__name__)
+
+# Settings that only one kind of model has.
+ONLY_FOR = {
+    "embedder": (
+        "pooling",
+        "projection_dim",
+        "normalize",
+        "query_max_length",
+        "document_max_length",
+    ),
+    "reranker": ("max_length",),
+}
+
+
+def option(default: Any, help: str) -> Any:
+    """A field with its help; a list or dict as default is copied."""
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and how it makes a vector or a score."""
+
+    model_name_or_path: str = option(
+        "", "A folder, a name on the Hub, or package://<module>/<path>. Required."
+    )
+    model_revision: str | None = option(None, "Branch, tag or commit on the Hub.")
+    trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")
+    pooling: Literal["cls", "mean", "last"] | None = option(
+        None, "Embedder: null keeps the folder's; mean for a plain backbone."
+    )
+    projection_dim: int | None = option(None, "Embedder: add a linear projection to this width.")
+    normalize: bool | None = option(
+        None, "Embedder: unit length; null keeps the folder's, true for a plain backbone."
+    )
+    unpad_inputs: bool = option(
+        True, "Compute on real tokens only, where the backbone can; exact, and much faster."
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which rows are trained on, and how they are read and cut."""
+
+    train_file: list[str] | str = option(
+        [], "Paths, folders or Hub datasets (organisation/name[:config][@split]). Required."
+    )
+    eval_file: list[str] | str | None = option(None, "The same for the evaluation loss.")
+    query_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
+    document_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
+    max_length: int | None = option(None, "Reranker: tokens of a pair; null: the model's limit.")
+    query_prompt: str | None = option(
+        None, "Put before each query (a row's own prompt replaces it); null: as the model says."
+    )
+    document_prompt: str | None = option(None, "Put before each document; null: as the model says.")
+    train_group_size: int = option(
+        8, "Candidates of a query in one step: one positive, the rest negatives drawn per epoch."
+    )
+    label_map: dict[str, float] | None = option(
+        None, 'Labels to relevances; {"3":1,"2":0.75,"1":0.5,"0":0.25} for headerless TSV.'
+    )
+    label_range: list[float] | None = option(
+        None, "[lowest, highest] of scores on another scale; brought to 0..1."
+    )
+    relevance_from_scores: bool = option(
+        False, "Take a group's pos_scores and neg_scores for its relevances, not 1 and 0."
+    )
+    positive_threshold: float = option(
+        0.5, "Relevance from which a scored document is a positive where a group is made of it."
+    )
+    on_bad_rows: Literal["error", "skip"] = option(
+        "error", "Stop at bad rows, or write them to rejected_rows.jsonl and go on."
+    )
+
+
+@dataclass
+class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
+    """All arguments of ``scripts/train.py``; names of ``TrainingArguments`` as they are there."""
+
+    objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
+    loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
+    overwrite_output_dir: bool = option(False, "Delete the run that output_dir holds, and train.")
+
+    # Other defaults than TrainingArguments has:
+    output_dir: str = option("", "Where the run and its model go. Required.")
+    resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]
+        None, "true: the last checkpoint in output_dir; or the path of one."
+    )
+    warmup_steps: float = option(0.1, "Linear warm-up; below 1: a share of all steps.")
+    logging_steps: float = option(10, "Steps between two log lines; below 1: a share of all.")
+    remove_unused_columns: bool = option(False, "Fixed: the collators read the text columns.")
+    prediction_loss_only: bool = option(True, "Fixed: metrics do not come from logits.")
+    ddp_find_unused_parameters: bool | None = option(False, "Every trained weight is used.")
+    hub_strategy: str = option("end", "Fixed: push the whole folder when training has ended.")
+
+    # What the run was given over all defaults, before this machine had a say (``parse_arguments``).
+    recipe: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        self._check_required()
+        self._check_combinations()
+        self._check_loss_args()
+        if self.bf16 and not self._bf16_is_fast():
+            logger.warning(
+                "bf16 is off for this run: this CPU has no bf16 instructions (AVX512-BF16 or AMX), "
+                "and emulating them is many times slower than fp32"
+            )
+            self.bf16 = False
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # TrainingArguments refuses bf16 on a CPU that was not asked for.
+        if self.report_to is None:
+            self.report_to = "none"
+        if isinstance(self.train_file, str):
+            self.train_file = [self.train_file]
+        if isinstance(self.eval_file, str):
+            self.eval_file = [self.eval_file]
+        super().__post_init__()
+
+    @property
+    def row_of_table(self) -> Objective:
+        """The objective's row."""
+        return OBJECTIVES[self.objective]
+
+    def _check_required(self) -> None:
+        for name in ("objective", "model_name_or_path", "train_file", "output_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: is missing; add it to the recipe or give --{name}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective: {self.objective!r} is not one of {', '.join(OBJECTIVES)}")
+
+    def _check_combinations(self) -> None:
+        kind = self.row_of_table.model
+        for owner, names in ONLY_FOR.items():
+            for name in names:
+                if owner != kind and getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}: is for the {owner}, but objective {self.objective} trains the "
+                        f"{kind}; leave it out"
+                    )
+        for name in ("query_max_length", "document_max_length", "max_length", "projection_dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: must be at least 1, got {value}")
+        smallest = 2 if self.row_of_table.needs_negatives else 1
+        if self.train_group_size < smallest:
+            raise ValueError(
+                f"train_group_size: must be at least {smallest} for objective {self.objective}, "
+                f"got {self.train_group_size}"
+            )
+        if self.eval_strategy != "no" and not self.eval_file:
+            raise ValueError(
+                f"eval_file: is missing, but eval_strategy is {_value(self.eval_strategy)}; give "
+                'eval_file, or eval_strategy "no"'
+            )
+        same = self.eval_strategy == self.save_strategy != "no"
+        if self.load_best_model_at_end and not same:
+            raise ValueError(
+                "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
+                f"epoch), got {_value(self.eval_strategy)} and {_value(self.save_strategy)}"
+            )
+        if self.label_map == {}:
+            raise ValueError('label_map: is empty; give {"label": relevance, ...} or leave it out')
+        bounds = self.label_range
+        if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
+            raise ValueError(f"label_range: must be [lowest, highest], got {bounds}")
+        fixed = {
+            "remove_unused_columns": False,
+            "prediction_loss_only": True,
+            "hub_strategy": "end",
+            "train_sampling_strategy": "random",
+            "label_smoothing_factor": 0.0,
+        }
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name}: is always {json.dumps(value)} here; leave it out")
+
+    def _check_loss_args(self) -> None:
+        loss = self.row_of_table.loss
+        allowed = [name for name in signature(loss).parameters if name not in {"args", "kwargs"}]
+        for name in self.loss_args:
+            if name not in allowed:
+                takes = ", ".join(allowed) or "no arguments"
+                raise ValueError(f"loss_args: {name}: {self.objective} takes {takes}")
+        try:
+            loss(**self.loss_args)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"loss_args: {error}") from None
+
+    def _bf16_is_fast(self) -> bool:
+        accelerator = torch.accelerator.is_available() and not self.use_cpu
+        return accelerator or torch.cpu._is_avx512_bf16_supported()
+
+
+def _value(strategy: Any) -> str:
+    return str(getattr(strategy, "value", strategy))
+
+
+OWN_FIELDS = [
+    known
+    for known in fields(TandemArguments)
+    if known.init and known.name not in {other.name for other in fields(TrainingArguments)}
+]
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> TandemArguments:
+    """``--config recipe.json`` (or ``.yaml``), then flags, which win.
+
+    Raises:
+        ValueError: A key, value or combination that cannot be, named in one sentence.
+        SystemExit: After ``--help``.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in argv or "-h" in argv:
+        print_help()
+        raise SystemExit(0)
+    flags = read_flags(argv)
+    files = flags.pop("config", None)
+    recipe: dict[str, Any] = {}
+    if files is not None:
+        if len(files) != 1:
+            raise ValueError("--config: takes one recipe (.json or .yaml)")
+        recipe = read_recipe(Path(files[0]))
+    values = merge(TandemArguments, recipe, flags)
+    arguments = TandemArguments(**values)
+    arguments.recipe = defaults() | values
+    return arguments
+
+
+def defaults() -> dict[str, Any]:
+    """Every key with its default, this project's own keys first."""
+    values = {}
+    for known in sorted(fields(TandemArguments), key=lambda known: known not in OWN_FIELDS):
+        if known.init:
+            made = None if known.default_factory is MISSING else known.default_factory()
+            value = made if known.default is MISSING else known.default
+            values[known.name] = getattr(value, "value", value)
+    return values
+
+
+def print_help() -> None:
+    """List every key with its type, default and meaning."""
+    print("usage: accelerate launch scripts/train.py --config configs/reranker.json [--key value]")
+    for known in sorted(fields(TandemArguments), key=lambda known: known not in OWN_FIELDS):
+        if not known.init:
+            continue
+        default = "" if known.default is MISSING else f" (default {known.default})"
+        kind = getattr(known.type, "__name__", str(known.type))
+        about = " ".join(str(known.metadata.get("help", "")).split())
+        print(f"  --{known.name} <{kind}>{default}\n        {about}".rstrip())

@@ -1,0 +1,183 @@
+"""What the three trainers share: losses as means over a whole step, exact order, real saving."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import HfApi
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from trainers.epochs import EpochCallback, EpochRows, EpochSampler
+from trainers.model_card import write_model_card
+
+# Logs and bad rows can hold what is nobody else's business.
+NOT_UPLOADED = ["checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"]
+
+if TYPE_CHECKING:
+    from trainers.arguments import TandemArguments
+
+
+class LossTrainer(Trainer):
+    """A ``Trainer`` that is given a loss; subclasses carry the tensors to it in ``compute_loss``.
+
+    A loss is a mean over the items of a batch (rows, weighted rows or groups: ``count_items``).
+    ``share`` turns it into its part of the mean over all batches of an optimiser step, over
+    accumulated batches and processes alike: 4 x 8 rows give the gradient of 32, also with weights
+    and a short last batch.
+
+    Args:
+        model: An ``Embedder`` or a ``Reranker``.
+        args: The run's arguments.
+        loss: Called by ``compute_loss`` with tensors.
+        train_dataset: Rows; see ``trainers.epochs`` for what is added to them.
+        eval_dataset: Rows, all of them seen as in epoch 0.
+    """
+
+    # `share` has done what Trainer would do by dividing by the accumulation steps.
+    loss_is_scaled_for_ga = True
+    model: nn.Module
+    args: "TandemArguments"
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: "TandemArguments",
+        loss: nn.Module,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            args,
+            train_dataset=None if train_dataset is None else EpochRows(train_dataset),
+            eval_dataset=None if eval_dataset is None else EpochRows(eval_dataset),
+            **kwargs,
+        )
+        self.loss = loss
+        # What evaluate() asks before it calls compute_loss() on batches without "labels":
+        self.label_names, self.can_return_loss = [], True
+        self._observed: dict[bool, dict[str, list[Tensor]]] = {}
+        self._forget(training=True)
+        self._forget(training=False)
+
+    def count_items(self, inputs: dict[str, Any]) -> Tensor:
+        """What the loss of this batch is a mean over: a number of rows, or a sum of weights."""
+        raise AssertionError("each trainer says what its loss is a mean over")
+
+    def share(self, loss: Tensor, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+        """This batch's part of the mean over all ``num_items_in_batch`` items of the step."""
+        items = self.count_items(inputs)
+        self.observe("loss", loss, items)
+        if num_items_in_batch is None:
+            return loss
+        # DDP takes the mean over the processes where the sum is wanted.
+        return loss * (items / num_items_in_batch) * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Items of all batches of a step, on all processes; ``Trainer`` hands it on."""
+        if not batch_samples:
+            return None
+        items = torch.stack([self.count_items(batch) for batch in batch_samples]).sum().to(device)
+        if self.accelerator.num_processes > 1:
+            items = self.accelerator.gather(items).sum()
+        return items
+
+    # Metrics beside the loss: observed per batch, logged as means.
+
+    def observe(self, name: str, value: Tensor, items: Tensor) -> None:
+        """Note a metric of this batch; its mean over the items seen is logged with the loss."""
+        sums = self._observed[self.model.training][name]
+        sums[0] = sums[0] + value.detach().float() * items
+        sums[1] = sums[1] + items
+
+    def _forget(self, training: bool) -> None:
+        zero = torch.zeros((), device=self.args.device)
+        self._observed[training] = defaultdict(lambda: [zero, zero])
+
+    def _observations(self, training: bool) -> dict[str, float]:
+        """Means over all processes since the last call."""
+        means = {}
+        for name, sums in self._observed[training].items():
+            total = torch.stack(sums)
+            if self.accelerator.num_processes > 1:
+                total = self.accelerator.reduce(total, "sum")
+            means[name] = (total[0] / total[1]).item()
+        self._forget(training)
+        return means
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log training's other metrics with its loss."""
+        if "loss" in logs:
+            logs = {**self._observations(training=True), **logs}
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """``Trainer``'s loop, with means over items where it takes means over batches."""
+        self._forget(training=False)
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        for name, value in self._observations(training=False).items():
+            output.metrics[f"{prefix}_{name}"] = value  # type: ignore[index]
+        return output
+
+    # Order of the rows.
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """``Trainer``'s, with a generator of its own for the seeds of its workers.
+
+        Drawn from the global one, as is usual, they would shift dropout's numbers by how many
+        iterators were made, so that persistent workers and resumed runs would differ.
+        """
+        loader = super().get_train_dataloader()
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+        return loader
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        assert isinstance(self.train_dataset, EpochRows)
+        sampler = EpochSampler(len(self.train_dataset), seed)
+        self.remove_callback(EpochCallback)
+        self.add_callback(EpochCallback(sampler))
+        return sampler
+
+    # Saving: a checkpoint is a model folder that anything can open, never a bare state dict.
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        write_model_card(folder, self.args)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        self.accelerator.unwrap_model(self.model).load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        # Unlike Trainer's own: where it cannot be loaded, the run fails.
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def push_to_hub(  # type: ignore[override]
+        self, commit_message: str = "Model save", **_: Any
+    ) -> None:
+        """Upload the model and its card; logs, rejected rows and checkpoints stay here."""
+        if not self.is_world_process_zero():
+            return
+        if self.hub_model_id is None:
+            self.init_hf_repo()
+        HfApi().upload_folder(
+            repo_id=str(self.hub_model_id),
+            folder_path=str(self.args.output_dir),
+            commit_message=commit_message,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            ignore_patterns=NOT_UPLOADED,
+        )

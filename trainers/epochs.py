@@ -1,0 +1,59 @@
+"""Which rows come in which epoch, so that everything drawn for a row depends on nothing else."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class EpochRows(Dataset[dict[str, Any]]):
+    """Rows that know their number and the epoch they are asked for in.
+
+    Index ``epoch * len(rows) + row`` gives row ``row`` with ``{"row": row, "epoch": epoch}``
+    added. The epoch travels in the index because a dataloader worker's copy of anything else
+    goes stale.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        epoch, row = divmod(index, len(self.rows))
+        return {**self.rows[row], "row": row, "epoch": epoch}
+
+
+class EpochSampler(Sampler[int]):
+    """A fresh order of all rows in each epoch: a function of (seed, epoch).
+
+    Args:
+        size: Number of rows.
+        seed: The run's ``data_seed`` or ``seed``.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        for row in torch.randperm(self.size, generator=random).tolist():
+            yield self.epoch * self.size + row
+
+
+class EpochCallback(TrainerCallback):
+    """Tell the sampler the epoch; ``set_epoch`` of a wrapped, skipping dataloader may miss it."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.sampler.epoch = int(state.epoch or 0)

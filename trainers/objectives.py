@@ -1,0 +1,67 @@
+"""What can be trained: one row per objective.
+
+To add one: write its loss in ``losses/`` (and test it against a naive loop), add its row here,
+and write a recipe in ``configs/``.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from collators import ContrastiveCollator, GroupCollator, PairCollator, ScoredPairCollator
+from losses import (
+    BCELoss,
+    ContrastiveLoss,
+    CoSENTLoss,
+    ListwiseLoss,
+    MSELoss,
+    PairwiseLoss,
+    WeightedMSELoss,
+)
+from trainers.base import LossTrainer
+from trainers.contrastive import ContrastiveTrainer
+from trainers.reranker import RerankerTrainer
+from trainers.similarity import SimilarityTrainer
+
+Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
+
+
+class Objective(NamedTuple):
+    """What one training run puts together.
+
+    Args:
+        model: The kind of model it trains.
+        rows: The shapes of rows it can be given; files of another shape are turned into the first.
+        needs_negatives: Whether rows without any negative teach it nothing.
+        loss: Its parameters are the recipe's ``loss_args``.
+        collator: Its fields are filled from the arguments of the same names.
+        trainer: Carries the batch through the model to the loss.
+    """
+
+    model: Literal["embedder", "reranker"]
+    rows: tuple[Shape, ...]
+    needs_negatives: bool
+    loss: type[nn.Module]
+    collator: Any
+    trainer: type[LossTrainer]
+
+
+PAIR: Shape = "scored_pair"
+POSITIVE: Shape = "positive_pair"
+GROUP: Shape = "candidate_group"
+
+OBJECTIVES: dict[str, Objective] = {
+    "weighted_mse": Objective(
+        "embedder", (PAIR,), False, WeightedMSELoss, ScoredPairCollator, SimilarityTrainer
+    ),
+    "cosent": Objective(
+        "embedder", (PAIR,), False, CoSENTLoss, ScoredPairCollator, SimilarityTrainer
+    ),
+    "contrastive": Objective(
+        "embedder", (POSITIVE,), False, ContrastiveLoss, ContrastiveCollator, ContrastiveTrainer
+    ),
+    "bce": Objective("reranker", (PAIR, GROUP), True, BCELoss, PairCollator, RerankerTrainer),
+    "mse": Objective("reranker", (PAIR,), False, MSELoss, PairCollator, RerankerTrainer),
+    "pairwise": Objective("reranker", (GROUP,), True, PairwiseLoss, GroupCollator, RerankerTrainer),
+    "listwise": Objective("reranker", (GROUP,), True, ListwiseLoss, GroupCollator, RerankerTrainer),
+}

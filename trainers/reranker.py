@@ -1,0 +1,31 @@
+"""Train a reranker: pointwise (BCE, MSE), pairwise or listwise."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.base import LossTrainer
+
+
+class RerankerTrainer(LossTrainer):
+    """Scores pairs of query and document; batches from ``PairCollator`` or ``GroupCollator``."""
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Score all pairs in one forward and hold the scores against what the batch says."""
+        targets = {name: value for name, value in inputs.items() if name != "texts"}
+        scores = model(**inputs["texts"])  # [P]
+        loss = self.share(self.loss(scores, **targets), inputs, num_items_in_batch)
+        return (loss, {"scores": scores}) if return_outputs else loss
+
+    def count_items(self, inputs: dict[str, Any]) -> Tensor:
+        """Groups where candidates are compared, else the pairs' weights."""
+        if "mask" in inputs:
+            return torch.tensor(float(len(inputs["mask"])), device=inputs["mask"].device)
+        return inputs["weights"].sum()
