@@ -7,9 +7,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-# Shapes: T tokens of all texts, A attention heads, D width of a head; n texts of one length l.
+from encoders.dropout import kept, scale
+from encoders.text_layout import TextLayout
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
+
+# Shapes: T tokens of all texts, A attention heads, D width of a head; S places of all texts in
+# the layout, M = n * A matrices of n texts that have l places each.
 
 ATTENTION = "tandem_unpadded"
+# Scores worked on at once: few enough that the C library keeps the memory for the next ones. It
+# gives blocks of more than 32 MiB back to the system, and to get them again takes longer than to
+# fill them.
+SCORES_AT_ONCE = 2**22
+# Texts from this many places on attend in torch's own kernel, which never holds their scores.
+LONG = 1024
 
 
 def unpadded_attention(
@@ -22,7 +37,7 @@ def unpadded_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
-    text_groups: list[tuple[int, int]] | None = None,
+    layout: TextLayout | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each text: [1, A, T, D] to [1, T, A, D]. Called by transformers' layers.
@@ -37,66 +52,143 @@ def unpadded_attention(
         dropout: Probability; 0 in evaluation.
         sliding_window: A token sees those less than so many places away (if causal: before it).
         is_causal: Overrules the module's.
-        text_groups: (length l, number of texts n) in the order in which they stand in T.
+        layout: Where each text stands in T.
     """
-    assert text_groups is not None and attention_mask is None, "call the model, not its layers"
+    assert layout is not None and attention_mask is None, "call the model, not its layers"
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    tokens = [length * count for length, count in text_groups]
-    parts = [states[0].transpose(0, 1).split(tokens) for states in (query, key, value)]
-    attended = []
-    for (length, count), *group in zip(text_groups, *parts, strict=True):
-        q, k, v = (part.unflatten(0, (count, length)).transpose(1, 2) for part in group)
-        seen = _seen(length, sliding_window, causal, query.device)
-        states = _attend(q, k, v, seen, dropout, scale)  # [n, A, l, D]
-        attended.append(states.transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended)[None], None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, A, D]
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if q.is_cuda and half and not dropout and varlen_attn is not None:
+        states = _by_varlen_kernel(q, k, v, layout, causal, sliding_window, scaling)
+    elif q.is_cuda or (layout.longest > LONG and not dropout):
+        states = _by_torch(q, k, v, layout, causal, sliding_window, dropout, scaling)
+    else:
+        # Autocast would turn the softmax, and with it the second product, into fp32.
+        with torch.autocast(q.device.type, enabled=False):
+            states = _Attention.apply(q, k, v, layout, (causal, sliding_window), dropout, scaling)
+    return states[None], None
 
 
 AttentionInterface.register(ATTENTION, unpadded_attention)
 
 
-def _seen(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
-    """Which tokens of a text a token sees, bool [l, l]; None: all."""
-    reach = length if window is None else min(window, length)
-    if length == 1 or not (causal or reach < length):
-        return None
-    at = torch.arange(length, device=device)
-    distance = at[:, None] - at[None, :]
-    near = distance.abs() < reach
-    return near & (distance >= 0) if causal else near
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float, scale: float
+def _by_varlen_kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TextLayout,
+    causal: bool,
+    window: int | None,
+    scaling: float,
 ) -> Tensor:
-    """Softmax attention of n texts of one length."""
-    shared = q.shape[1] != k.shape[1]
-    if q.device.type != "cpu" or (dropout == 0 and q.dtype != torch.bfloat16):
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=shared
+    """torch's kernel for texts in one row: GPUs, 16 bits, no dropout."""
+    reach = -1 if window is None else window - 1
+    bounds = layout.bounds
+    return varlen_attn(  # type: ignore[no-any-return, misc]
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        bounds,
+        bounds,
+        layout.longest,
+        layout.longest,
+        scale=scaling,
+        window_size=(reach, 0 if causal else reach),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _by_torch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TextLayout,
+    causal: bool,
+    window: int | None,
+    dropout: float,
+    scaling: float,
+) -> Tensor:
+    """``scaled_dot_product_attention``, group by group."""
+    heads, width = q.shape[1:]
+    states = [layout.lay_out(x, heads) for x in (q, k, v)]  # [S * A, D]
+    attended = []
+    for group in layout.groups:
+        mats = (x[group.rows(heads)].view(group.count, heads, group.places, width) for x in states)
+        bias = layout.bias(group, q, causal, window)
+        attended.append(
+            F.scaled_dot_product_attention(
+                *mats, attn_mask=bias, dropout_p=dropout, scale=scaling
+            ).view(-1, width)
         )
-    # torch's own CPU kernel has a backward that is slow in bf16, and no dropout. Autocast would
-    # turn the softmax, and with it the second product, into fp32.
-    if shared:
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    with torch.autocast("cpu", enabled=False):
-        scores = torch.matmul(q * scale, k.transpose(-1, -2))  # [n, A, l, l]
-        if seen is not None:
-            scores = scores.masked_fill(~seen, float("-inf"))
-        weights = scores.softmax(dim=-1)
-        if dropout:
-            weights = weights * _keep(weights, dropout)
-        return torch.matmul(weights, v)
+    return layout.take_back(torch.cat(attended), heads)
 
 
-def _keep(weights: Tensor, dropout: float) -> Tensor:
-    """Dropout's factors, 0 or 1 / (1 - p), from 16 random bits each.
+class _Attention(torch.autograd.Function):
+    """Softmax attention for CPUs, with dropout, forward and backward by plain products.
 
-    Several times faster on a CPU than ``bernoulli_``, which draws its numbers one by one. The
-    probability is met to 1 / 65,536.
+    Torch's own CPU kernel has no dropout, and its backward is slow in bf16. Here both directions
+    are one node of the graph, so that all steps on the scores are done in place.
     """
-    words = torch.empty(-(-weights.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: weights.numel()].view(weights.shape)
-    kept = bits >= round(dropout * 2**16) - 2**15
-    return kept.to(weights.dtype).mul_(1 / (1 - dropout))
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: TextLayout,
+        order: tuple[bool, int | None],
+        dropout: float,
+        scaling: float,
+    ) -> Tensor:
+        heads = query.shape[1]
+        q, k, v = (layout.lay_out(states, heads) for states in (query, key, value))  # [S * A, D]
+        q *= scaling
+        attended = torch.empty_like(q)
+        saved = []
+        for group, rows in layout.tiles(heads, SCORES_AT_ONCE):
+            left, right, values, out = (
+                _matrices(x, rows, group.places) for x in (q, k, v, attended)
+            )
+            weights = torch.bmm(left, right.transpose(1, 2))  # [M, l, l]
+            layout.mask(weights, group, rows, heads, *order)
+            torch.softmax(weights, -1, out=weights)
+            used = weights * kept(weights, dropout) if dropout else weights
+            torch.bmm(used, values, out=out)
+            saved.append((weights, used))
+        ctx.sizes = layout, heads, key.shape[1], dropout, scaling
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(q, k, v, attended, *(x for pair in saved for x in pair))
+        return layout.take_back(attended, heads).mul_(scale(dropout))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        # With weights P, dropout's factors K (0 or 1) and c = scale(dropout): O = c (P K) V. The
+        # gradient of the scores is P K (c dO V') - P d, where d is the sum of c dO O over a row.
+        layout, heads, shared, dropout, scaling = ctx.sizes
+        q, k, v, attended, *saved = ctx.saved_tensors
+        given = layout.lay_out(gradient, heads, zeros=True).mul_(scale(dropout))
+        sums = (given * attended).sum(-1, keepdim=True)  # [S * A, 1]
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        tiles = layout.tiles(heads, SCORES_AT_ONCE)
+        for (group, rows), weights, used in zip(tiles, saved[::2], saved[1::2], strict=True):
+            own, left, right, values, total, for_q, for_k, for_v = (
+                _matrices(x, rows, group.places) for x in (given, q, k, v, sums, dq, dk, dv)
+            )
+            torch.bmm(used.transpose(1, 2), own, out=for_v)
+            scores = torch.bmm(own, values.transpose(1, 2)).mul_(used)
+            scores.addcmul_(weights, total, value=-1)
+            torch.bmm(scores, right, out=for_q)
+            torch.bmm(scores.transpose(1, 2), left, out=for_k)
+        dq *= scaling
+        d_query, d_key, d_value = (layout.take_back(x, heads) for x in (dq, dk, dv))
+        if shared != heads:
+            d_key, d_value = (x.unflatten(1, (shared, -1)).sum(2) for x in (d_key, d_value))
+        return d_query, d_key, d_value, None, None, None, None
+
+
+def _matrices(states: Tensor, rows: slice, places: int) -> Tensor:
+    """Rows of [S * A, D] as matrices [M, l, D]."""
+    return states[rows].view(-1, places, states.shape[-1])

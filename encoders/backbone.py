@@ -1,18 +1,24 @@
 """Open a transformers model and its tokenizer, refusing what would train or answer wrongly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders import unpadding
+from encoders.dropout import speed_up_dropout
+from encoders.text_layout import cut_by_tokens
+from encoders.unpadding import Row, or_first
 
 # RoBERTa and its kin number positions from the padding token's id + 1.
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "ibert"}
+
+TOKENS_PER_BATCH = 2**15
+TEXTS_TOKENIZED_AT_ONCE = 2**14
 
 
 class Encoder(nn.Module):
@@ -41,11 +47,61 @@ class Encoder(nn.Module):
                 f"max_length: {max_length} tokens are asked for, but {backbone.config.model_type} "
                 f"takes at most {limit}; give {limit} or less"
             )
+        speed_up_dropout(backbone)
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.max_length: int = max_length or limit or 512
         tokenizer.model_max_length = self.max_length
         self.unpadded = unpad_inputs and unpadding.unpad_inputs(backbone)
+
+    def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[Row]:
+        """The backbone's states of all real tokens, text after text."""
+        if self.unpadded:
+            return list(self.backbone(attention_mask=attention_mask, **inputs, lay_back=False))
+        real = or_first(attention_mask)
+        states = self.backbone(attention_mask=real, **inputs).last_hidden_state
+        texts = list(range(len(real)))
+        return [Row(states[real.bool()], texts, real.sum(dim=1))]
+
+    @torch.inference_mode()
+    def run_all(
+        self,
+        *texts: Sequence[str],
+        max_length: int | None,
+        tokens_per_batch: int | None,
+        bf16: bool,
+        show_progress: bool,
+        truncation: str | bool = True,
+    ) -> Tensor:
+        """``forward`` on any number of texts (or first and second texts), in the order given.
+
+        Returns:
+            float32 on the CPU, [N, ...] as ``forward`` gives it; [0] of no texts.
+        """
+        self.eval()
+        budget = tokens_per_batch or TOKENS_PER_BATCH
+        cut = {"truncation": truncation, "max_length": max_length or self.max_length}
+        precision = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=bf16 and bf16_is_fast(self.device)
+        )
+        results = []
+        with (
+            precision,
+            tqdm(total=len(texts[0]), disable=not show_progress, unit="text", leave=False) as bar,
+        ):
+            for start in range(0, len(texts[0]), TEXTS_TOKENIZED_AT_ONCE):
+                block = (side[start : start + TEXTS_TOKENIZED_AT_ONCE] for side in texts)
+                tokens = self.tokenizer(*(list(side) for side in block), **cut)
+                pieces = cut_by_tokens([len(ids) for ids in tokens["input_ids"]], budget)
+                found = []
+                for piece in pieces:
+                    chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
+                    batch = self.tokenizer.pad(chosen, return_tensors="pt").to(self.device)
+                    found.append(self(**batch).float().cpu())
+                    bar.update(len(piece))
+                order = torch.tensor([at for piece in pieces for at in piece])
+                results.append(torch.cat(found)[order.argsort()])
+        return torch.cat(results) if results else torch.zeros(0)
 
     @property
     def config(self) -> Any:
@@ -114,11 +170,10 @@ def token_limit(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else None
 
 
-def batches_by_length(
-    lengths: Sequence[int], batch_size: int, show_progress: bool
-) -> Iterator[list[int]]:
-    """Indices of texts, longest first, ``batch_size`` at a time: little padding in each batch."""
-    order = sorted(range(len(lengths)), key=lambda at: -lengths[at])
-    starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, disable=not show_progress, unit="batch", leave=False):
-        yield order[start : start + batch_size]
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether ``device`` multiplies in bf16 itself; a CPU that only emulates it is far slower.
+
+    On CPUs it takes AVX512-BF16 or AMX (Intel from Cooper Lake and Sapphire Rapids on, AMD from
+    Zen 4 on).
+    """
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from encoders.backbone import Encoder, batches_by_length, open_backbone, open_tokenizer
+from encoders.backbone import Encoder, open_backbone, open_tokenizer
 from encoders.layout import Layout, read_layout, write_layout
 from encoders.pooling import POOLINGS, Pooling, pool
 from encoders.projection import Projection
@@ -122,13 +122,14 @@ class Embedder(Encoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Tokens [N, L] to embeddings [N, H]."""
-        outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs)
-        embeddings = pool(outputs.last_hidden_state, attention_mask, self.pooling)
+        rows = self.rows(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        order = torch.tensor([text for row in rows for text in row.texts], device=self.device)
+        pooled = torch.cat([pool(row.states, row.lengths, self.pooling) for row in rows])
+        embeddings = pooled[order.argsort()]
         if self.projection is not None:
             embeddings = self.projection(embeddings)
         return F.normalize(embeddings.float(), dim=-1) if self.normalize else embeddings
 
-    @torch.inference_mode()
     def encode(
         self,
         texts: Sequence[str],
@@ -136,7 +137,8 @@ class Embedder(Encoder):
         prompt: str | None = None,
         prompt_name: str | None = None,
         max_length: int | None = None,
-        batch_size: int = 64,
+        tokens_per_batch: int | None = None,
+        bf16: bool = False,
         show_progress: bool = False,
     ) -> Tensor:
         """Embed texts: float32 [len(texts), H] on the CPU, in the order given.
@@ -146,25 +148,19 @@ class Embedder(Encoder):
             prompt: Put before each text.
             prompt_name: Or one of the model's own prompts: "query" or "document".
             max_length: Tokens after which a text is cut; None: the model's own limit.
-            batch_size: Texts in one forward.
+            tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+            bf16: Compute in bf16, on devices that have it.
             show_progress: Show a progress bar.
         """
         if prompt is None:
             prompt = self.prompts.get(prompt_name, "") if prompt_name else ""
-        texts = [prompt + text for text in texts]
-        self.eval()
-        embeddings = torch.zeros(len(texts), self.dimension)
-        lengths = [len(text) for text in texts]
-        for batch in batches_by_length(lengths, batch_size, show_progress):
-            inputs = self.tokenizer(
-                [texts[at] for at in batch],
-                truncation=True,
-                max_length=max_length or self.max_length,
-                padding=True,
-                return_tensors="pt",
-            )
-            embeddings[batch] = self(**inputs.to(self.device)).float().cpu()
-        return embeddings
+        return self.run_all(
+            [prompt + text for text in texts],
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            bf16=bf16,
+            show_progress=show_progress,
+        ).view(len(texts), self.dimension)
 
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None

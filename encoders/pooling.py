@@ -2,26 +2,26 @@
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-# Shapes: N texts, L tokens of the longest, H dimensions.
+# Shapes: T tokens of N texts, one text after the other, H dimensions.
 
 Pooling = Literal["cls", "mean", "last"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
-def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """Pool ``states`` [N, L, H] under ``attention_mask`` [N, L] (1 for tokens) to [N, H].
+def pool(states: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
+    """Pool ``states`` [T, H] of texts with so many tokens each (``lengths`` [N]) to [N, H].
 
-    ``cls`` takes the first token, ``mean`` the average over all tokens, ``last`` the last token;
-    each counts tokens only, so that padding on either side makes no difference.
+    ``cls`` takes the first token, ``mean`` the average over all tokens, ``last`` the last token.
     """
-    if pooling == "mean":
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+    ends = lengths.cumsum(0)
     if pooling == "cls":
-        position = attention_mask.int().argmax(dim=1)
-    else:
-        position = attention_mask.shape[1] - 1 - attention_mask.flip(1).int().argmax(dim=1)
-    index = position[:, None, None].expand(-1, 1, states.shape[-1])
-    return states.gather(1, index).squeeze(1)
+        return states[ends - lengths]
+    if pooling == "last":
+        return states[ends - 1]
+    states = states.to(torch.promote_types(states.dtype, torch.float32))
+    texts = torch.arange(len(lengths), device=states.device).repeat_interleave(lengths)
+    sums = states.new_zeros(len(lengths), states.shape[-1]).index_add(0, texts, states)
+    return sums / lengths[:, None]

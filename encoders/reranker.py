@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from encoders.backbone import Encoder, batches_by_length, open_backbone, open_tokenizer
+from encoders.backbone import Encoder, open_backbone, open_tokenizer
 from encoders.source import find_model
 
 logger = logging.getLogger(__name__)
@@ -89,14 +88,14 @@ class Reranker(Encoder):
         """Tokens of pairs [P, L] to scores [P] (raw logits)."""
         return self.backbone(**inputs).logits.squeeze(-1)
 
-    @torch.inference_mode()
     def score(
         self,
         pairs: Sequence[tuple[str, str]],
         *,
         raw: bool = False,
         max_length: int | None = None,
-        batch_size: int = 64,
+        tokens_per_batch: int | None = None,
+        bf16: bool = False,
         show_progress: bool = False,
     ) -> Tensor:
         """Score (query, document) pairs: float32 [len(pairs)] on the CPU, in the order given.
@@ -105,23 +104,20 @@ class Reranker(Encoder):
             pairs: Any number of pairs, none included.
             raw: Logits instead of their sigmoid, which lies between 0 and 1.
             max_length: Tokens after which a pair is cut, the longer text first; None: the model's.
-            batch_size: Pairs in one forward.
+            tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+            bf16: Compute in bf16, on devices that have it.
             show_progress: Show a progress bar.
         """
-        self.eval()
         before = self.prompts.get("query", ""), self.prompts.get("document", "")
-        scores = torch.zeros(len(pairs))
-        lengths = [len(query) + len(document) for query, document in pairs]
-        for batch in batches_by_length(lengths, batch_size, show_progress):
-            inputs = self.tokenizer(
-                [before[0] + pairs[at][0] for at in batch],
-                [before[1] + pairs[at][1] for at in batch],
-                truncation="longest_first",
-                max_length=max_length or self.max_length,
-                padding=True,
-                return_tensors="pt",
-            )
-            scores[batch] = self(**inputs.to(self.device)).float().cpu()
+        scores = self.run_all(
+            [before[0] + query for query, _ in pairs],
+            [before[1] + document for _, document in pairs],
+            truncation="longest_first",
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            bf16=bf16,
+            show_progress=show_progress,
+        )
         return scores if raw else scores.sigmoid()
 
     def save_pretrained(

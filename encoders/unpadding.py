@@ -1,27 +1,31 @@
 """Compute on real tokens only: padding is taken out inside the model, exactly.
 
-Outside, a batch stays ``input_ids`` and ``attention_mask`` [B, L]. Inside the backbone all T real
-tokens run as one row [1, T] with the positions they have in their own texts; attention stays
-within each text; the result is laid back to [B, L, H], zero where there was padding. Everything
-but attention works token by token, so nothing else has to know.
+Outside, a batch stays ``input_ids`` and ``attention_mask`` [B, L]. Inside the backbone the real
+tokens run as rows [1, T] with the positions they have in their own texts; attention stays within
+each text; the result is laid back to [B, L, H], zero where there was padding. Everything but
+attention works token by token, so nothing else has to know.
 
-Texts are ordered by length on the way in, so that those of one length attend in one call.
+Texts are ordered by length on the way in, so that those of about one length attend in one call.
+On a CPU they run in several rows, one after the other: what a row needs is taken from memory that
+the row before has left and that is still near.
 """
 
 import logging
-from collections import Counter
+from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from encoders.attention import ATTENTION
+from encoders.text_layout import TextLayout, cut_by_tokens
 
 logger = logging.getLogger(__name__)
 
-# Shapes: B texts, L tokens of the longest, T real tokens of all, H width.
+# Shapes: B texts, L tokens of the longest, T real tokens of a row, H width.
 
 
 def unpad_inputs(model: PreTrainedModel) -> bool:
@@ -41,7 +45,14 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
         try:
             if torch.allclose(padded, _probe(backbone), atol=1e-4, rtol=1e-3):
                 return True
-        except (TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+        ) as error:
             logger.debug("unpadding %s: %s", model.config.model_type, error)
         unpadding.remove()
         model.set_attn_implementation(before)
@@ -51,74 +62,132 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     return False
 
 
+class Row(NamedTuple):
+    """Texts that stand one after the other without padding.
+
+    Args:
+        states: [T, H].
+        texts: The number of each in its batch.
+        lengths: Tokens of each.
+    """
+
+    states: Tensor
+    texts: list[int]
+    lengths: Tensor
+
+
 class Unpadding:
-    """The hooks on one backbone, and what they hand to each other during a forward.
+    """A backbone's forward, and what is done before and after it.
 
     Args:
         backbone: A model whose attention goes through transformers' ``AttentionInterface``.
     """
 
     def __init__(self, backbone: PreTrainedModel) -> None:
+        self.backbone: Any = backbone
+        self.padded_forward: Callable[..., Any] = backbone.forward
         self.parameters = signature(backbone.forward).parameters
         self.open = any(p.kind is Parameter.VAR_KEYWORD for p in self.parameters.values())
         # RoBERTa and its kin number positions from the padding token's id + 1.
         padding_index = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
         self.first_position = 0 if padding_index is None else padding_index + 1
-        self.shape = (0, 0)
-        self.index = torch.empty(0, dtype=torch.long)
-        self.hooks = [
-            backbone.register_forward_pre_hook(self._take_out, with_kwargs=True),
-            backbone.register_forward_hook(self._lay_back),
-        ]
+        self.starts = torch.empty(0)
+        backbone.forward = self.forward  # type: ignore[method-assign]
         pooler = getattr(backbone, "pooler", None)
+        self.hooks = []
         if isinstance(pooler, nn.Module):
             # It picks each text's first token.
             self.hooks.append(
-                pooler.register_forward_pre_hook(lambda _, args: (self._padded(args[0]), *args[1:]))
+                pooler.register_forward_pre_hook(
+                    lambda _, args: (args[0][0, self.starts, None], *args[1:])
+                )
             )
 
     def remove(self) -> None:
         """Leave the backbone as it was."""
+        del self.backbone.forward
         for hook in self.hooks:
             hook.remove()
 
-    def _take_out(
-        self, backbone: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        inputs = dict(zip(self.parameters, args, strict=False)) | kwargs
-        ids = inputs["input_ids"]  # [B, L]
-        mask = inputs.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask
-        lengths = mask.sum(dim=1)
-        order = lengths.argsort(stable=True)
+    def forward(self, *args: Any, lay_back: bool = True, **kwargs: Any) -> Any:
+        """The backbone's own signature and results; without ``lay_back`` a list of ``Row``."""
+        given = dict(zip(self.parameters, args, strict=False)) | kwargs
+        inputs = {name: value for name, value in given.items() if value is not None}
+        ids = inputs.pop("input_ids")  # [B, L]
+        mask = inputs.pop("attention_mask", None)
+        mask = torch.ones_like(ids) if mask is None else or_first(mask)
+        lengths = mask.sum(dim=1).tolist()
+        pieces = cut_by_tokens(lengths, self._tokens_at_once(ids.device))
+        order = [text for piece in pieces for text in piece]
         rows, columns = mask[order].nonzero(as_tuple=True)
-        self.shape = (ids.shape[0], ids.shape[1])
-        self.index = order[rows] * ids.shape[1] + columns  # [T]: where each token stood in [B * L]
-        for name in ("input_ids", "token_type_ids"):
-            if inputs.get(name) is not None:
-                inputs[name] = inputs[name].flatten()[self.index][None]  # [1, T]
-        positions = mask.cumsum(dim=1) - 1 + self.first_position
-        inputs["position_ids"] = positions.flatten()[self.index][None]
-        inputs["attention_mask"] = None
-        inputs["text_groups"] = sorted(Counter(lengths.tolist()).items())
+        index = torch.tensor(order, device=ids.device)[rows] * ids.shape[1] + columns
+        tokens = [sum(lengths[text] for text in piece) for piece in pieces]
+
+        def take(values: Tensor) -> tuple[Tensor, ...]:
+            return values.flatten()[index][None].split(tokens, dim=1)  # [1, T] each
+
+        # All tokens in one look-up: its gradient is as large as the vocabulary.
+        embedded = self.backbone.get_input_embeddings()(ids.flatten()[index])[None]
+        varying = {
+            "inputs_embeds": embedded.split(tokens, dim=1),
+            "position_ids": take(mask.cumsum(dim=1) - 1 + self.first_position),
+        }
+        if "token_type_ids" in inputs:
+            varying["token_type_ids"] = take(inputs.pop("token_type_ids"))
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
-        return (), inputs
+        outputs = []
+        for at, piece in enumerate(pieces):
+            layout = TextLayout([lengths[text] for text in piece], ids.device)
+            self.starts = layout.bounds[:-1]
+            own = {name: values[at] for name, values in varying.items()}
+            outputs.append(self.padded_forward(**inputs, **own, layout=layout))
+        if lay_back:
+            return _lay_back(outputs, index, order, ids.shape)
+        return [
+            Row(output.last_hidden_state[0], piece, torch.tensor(sizes, device=ids.device))
+            for output, piece in zip(outputs, pieces, strict=True)
+            for sizes in [[lengths[text] for text in piece]]
+        ]
 
-    def _lay_back(self, backbone: nn.Module, args: Any, output: Any) -> Any:
-        for name in ("last_hidden_state", "hidden_states"):
-            value = getattr(output, name, None)
-            if isinstance(value, tuple):
-                output[name] = tuple(self._padded(states) for states in value)
-            elif value is not None:
-                output[name] = self._padded(value)
-        return output
+    def _tokens_at_once(self, device: torch.device) -> int:
+        """Of a row: on a CPU, so many that the largest states of a layer take some 16 MiB."""
+        if device.type != "cpu":
+            return 2**62
+        return max(256, 2**20 // int(self.backbone.config.hidden_size))
 
-    def _padded(self, states: Tensor) -> Tensor:
-        """[1, T, H] to [B, L, H]."""
-        rows, columns = self.shape
-        laid = states.new_zeros(rows * columns, states.shape[-1])
-        return laid.index_copy(0, self.index, states[0]).view(rows, columns, -1)
+
+def or_first(mask: Tensor) -> Tensor:
+    """The mask [B, L], with one token for texts that have none.
+
+    Some tokenizers make nothing of an empty text; it is then one token of padding.
+    """
+    first = torch.zeros_like(mask)
+    first[:, 0] = 1
+    return torch.where(mask.any(dim=1, keepdim=True), mask, first)
+
+
+def _lay_back(
+    outputs: list[ModelOutput], index: Tensor, order: list[int], shape: torch.Size
+) -> ModelOutput:
+    """States of the rows [1, T, H] to [B, L, H], each token where ``index`` says in [B * L]."""
+
+    def padded(states: tuple[Tensor, ...]) -> Tensor:
+        rows = torch.cat(states, dim=1)[0]
+        laid = rows.new_zeros(shape.numel(), rows.shape[-1])
+        return laid.index_copy(0, index, rows).view(*shape, -1)
+
+    output = outputs[0]
+    for name in list(output):
+        values = [other[name] for other in outputs]
+        if isinstance(values[0], tuple):
+            output[name] = tuple(padded(layer) for layer in zip(*values, strict=True))
+        elif values[0].dim() == 3:
+            output[name] = padded(tuple(values))
+        else:  # the pooler's, one of each text
+            places = torch.tensor(order, device=index.device).argsort()
+            output[name] = torch.cat(values)[places]
+    return output
 
 
 @torch.no_grad()

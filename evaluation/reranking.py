@@ -12,7 +12,7 @@ def rerank(
     rankings: Rankings,
     top_k: int,
     *,
-    batch_size: int = 64,
+    bf16: bool = False,
     max_length: int | None = None,
     show_progress: bool = False,
 ) -> dict[str, list[str]]:
@@ -23,7 +23,7 @@ def rerank(
     pairs = [(query, document) for query in rankings for document in rankings[query][:top_k]]
     scores = reranker.score(
         [(data.queries[query], data.documents[document]) for query, document in pairs],
-        batch_size=batch_size,
+        bf16=bf16,
         max_length=max_length,
         raw=True,  # the sigmoid would make ties of the surest documents
         show_progress=show_progress,

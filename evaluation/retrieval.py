@@ -19,7 +19,7 @@ def retrieve(
     data: RetrievalData,
     k: int,
     *,
-    batch_size: int = 64,
+    bf16: bool = False,
     max_length: int | None = None,
     show_progress: bool = False,
 ) -> dict[str, list[str]]:
@@ -32,7 +32,7 @@ def retrieve(
             embedder.encode(
                 list(texts.values()),
                 prompt_name=side,
-                batch_size=batch_size,
+                bf16=bf16,
                 max_length=max_length,
                 show_progress=show_progress,
             ),

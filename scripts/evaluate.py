@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     data = read_beir(args.data, args.split).sample(args.max_queries)
-    options = {"batch_size": args.batch_size, "max_length": args.max_length, "show_progress": True}
+    options = {"bf16": args.bf16, "max_length": args.max_length, "show_progress": True}
 
     embedders = {"base": args.baseline, "fine-tuned": args.model}
     found = {
@@ -95,14 +95,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rerank_top_k", type=int, default=20, help="documents per query to rerank (default: 20)")
     add("--max_queries", type=int, help="take so many queries, evenly spread (default: all)")
     add("--max_rerank_queries", type=int, help="rerank so many of them (default: all)")
-    add("--batch_size", type=int, default=64, help="texts or pairs in one forward (default: 64)")
+    add("--bf16", action="store_true", help="compute in bf16, on devices that have it")
     add("--max_length", type=int, help="cut texts to so many tokens (default: as the model says)")
     add("--output", type=Path, help="write all figures to this JSON file")
     args = parser.parse_args(argv)
     if args.reranker_baseline and not args.reranker:
         parser.error("--reranker_baseline needs --reranker")
     for name, value in vars(args).items():
-        if isinstance(value, int) and value < 1:
+        if type(value) is int and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
     return args
 

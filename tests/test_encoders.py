@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from typing import Any
 from pathlib import Path
 
 import pytest
@@ -21,18 +22,44 @@ PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[6], TEXTS[5]), (TEXTS[2], "the dog slept "
 # Pooling
 
 
-@pytest.mark.parametrize("left", [False, True])
-def test_pooling_is_the_naive_loop(left: bool) -> None:
-    states = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    lengths = [5, 2, 1]
-    mask = torch.tensor([[1] * n + [0] * (5 - n) for n in lengths])
-    mask = mask.flip(1) if left else mask
-    for row, n in enumerate(lengths):
-        tokens = states[row, 5 - n :] if left else states[row, :n]
+def test_pooling_is_the_naive_loop() -> None:
+    states = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([5, 2, 1])
+    for row, (start, end) in enumerate([(0, 5), (5, 7), (7, 8)]):
+        tokens = states[start:end]
         expected = {"cls": tokens[0], "mean": tokens.mean(dim=0), "last": tokens[-1]}
         for pooling in POOLINGS:
-            found = pool(states, mask, pooling)[row]  # type: ignore[arg-type]
+            found = pool(states, lengths, pooling)[row]  # type: ignore[arg-type]
             assert torch.allclose(found, expected[pooling], atol=1e-6)
+
+
+@pytest.mark.parametrize("unpad", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_on_either_side_makes_no_difference(
+    pooling: Any, left: bool, unpad: bool, tiny_bert: Path
+) -> None:
+    model = Embedder.from_pretrained(tiny_bert, pooling=pooling, unpad_inputs=unpad).eval()
+    model.tokenizer.padding_side = "left" if left else "right"
+    tokens = model.tokenizer(TEXTS_AND_LONG, truncation=True, padding=True, return_tensors="pt")
+    tokens["position_ids"] = (tokens["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    given = dict(tokens) if not unpad else {k: v for k, v in tokens.items() if k != "position_ids"}
+    with torch.no_grad():
+        together = model(**given)
+    for text, found in zip(TEXTS_AND_LONG, together, strict=True):
+        assert torch.allclose(model.encode([text])[0], found, atol=1e-5)
+
+
+@pytest.mark.parametrize("unpad", [False, True])
+def test_a_text_without_any_token_is_one_token_of_padding(unpad: bool, tiny_bert: Path) -> None:
+    model = Embedder.from_pretrained(tiny_bert, unpad_inputs=unpad).eval()
+    ids = torch.tensor([[2, 7, 3], [0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=mask)
+        alone = model(input_ids=ids[1:, :1], attention_mask=torch.ones(1, 1, dtype=torch.long))
+    assert found.isfinite().all()
+    assert torch.allclose(found[1], alone[0], atol=1e-5)
 
 
 # Embedder
@@ -40,10 +67,10 @@ def test_pooling_is_the_naive_loop(left: bool) -> None:
 
 def test_encode_keeps_the_order_whatever_the_batches(tiny_bert: Path) -> None:
     model = Embedder.from_pretrained(tiny_bert)
-    together = model.encode(TEXTS_AND_LONG, batch_size=100)
+    together = model.encode(TEXTS_AND_LONG, tokens_per_batch=10**6)
     for at, text in enumerate(TEXTS_AND_LONG):
         assert torch.allclose(model.encode([text])[0], together[at], atol=1e-6)
-    assert torch.allclose(model.encode(TEXTS_AND_LONG, batch_size=3), together, atol=1e-6)
+    assert torch.allclose(model.encode(TEXTS_AND_LONG, tokens_per_batch=20), together, atol=1e-6)
     assert torch.allclose(together.norm(dim=1), torch.ones(len(together)), atol=1e-5)
     assert model.encode([]).shape == (0, 32)
 
@@ -180,7 +207,7 @@ def test_saved_reranker_gives_the_same_everywhere(tiny_classifier: Path, tmp_pat
 
 def test_score_keeps_the_order_whatever_the_batches(tiny_classifier: Path) -> None:
     model = Reranker.from_pretrained(tiny_classifier)
-    together = model.score(PAIRS, batch_size=100)
+    together = model.score(PAIRS, tokens_per_batch=10**6)
     alone = torch.cat([model.score([pair]) for pair in PAIRS])
     assert torch.allclose(together, alone, atol=1e-6)
     assert model.score([]).shape == (0,)

@@ -88,7 +88,7 @@ def test_one_model_alone(
     [
         (["--model", "x"], "required: --data"),
         (["--data", "x", "--mod", "x"], "required: --model"),
-        (["--data", "x", "--model", "x", "--batch_size", "0"], "--batch_size must be at least 1"),
+        (["--data", "x", "--model", "x", "--max_queries", "0"], "--max_queries must be at least 1"),
         (["--data", "x", "--model", "x", "--reranker_baseline", "x"], "needs --reranker"),
     ],
 )

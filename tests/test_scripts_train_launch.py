@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,16 +34,30 @@ def settings(objective: str, model: Path, kind: str, folder: Path) -> dict[str, 
 def launch(
     recipe: dict[str, Any], folder: Path, *options: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    """Run the user's command; where it hangs, the test fails with the stacks of its processes."""
     file = folder / "recipe.json"
     file.write_text(json.dumps(recipe), encoding="utf-8")
-    return subprocess.run(
-        [*LAUNCH, *options, "scripts/train.py", "--config", str(file)],
+    command = [*LAUNCH, *options, "scripts/train.py", "--config", str(file)]
+    own = {"PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1"}
+    if sys.platform == "linux":
+        own["GLOO_SOCKET_IFNAME"] = "lo"
+    process = subprocess.Popen(
+        command,
         cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
+        env={**os.environ, **own, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGABRT)
+        output, errors = process.communicate()
+        pytest.fail(f"no end after 300 s:\n{output}\n{errors}")
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def test_the_users_command(tiny_bert: Path, tmp_path: Path) -> None:

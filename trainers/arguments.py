@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from encoders.backbone import bf16_is_fast
 from trainers.objectives import OBJECTIVES, Objective
 from trainers.recipe import merge, read_flags, read_recipe
 
@@ -121,7 +122,8 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         self._check_required()
         self._check_combinations()
         self._check_loss_args()
-        if self.bf16 and not self._bf16_is_fast():
+        gpu = torch.accelerator.is_available() and not self.use_cpu
+        if self.bf16 and not gpu and not bf16_is_fast(torch.device("cpu")):
             logger.warning(
                 "bf16 is off for this run: this CPU has no bf16 instructions (AVX512-BF16 or AMX), "
                 "and emulating them is many times slower than fp32"
@@ -206,10 +208,6 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             loss(**self.loss_args)
         except (TypeError, ValueError) as error:
             raise ValueError(f"loss_args: {error}") from None
-
-    def _bf16_is_fast(self) -> bool:
-        accelerator = torch.accelerator.is_available() and not self.use_cpu
-        return accelerator or torch.cpu._is_avx512_bf16_supported()
 
 
 def _value(strategy: Any) -> str:

@@ -1,0 +1,175 @@
+"""Where texts that stand in one row without padding are put to attend together."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+# Shapes: T tokens of all texts, A attention heads, D width of a head; S places of all texts.
+
+# Texts whose lengths have the same multiple of this above them share a group: a group is one call,
+# and processors multiply matrices of such widths best.
+STEP = 16
+
+
+class Group:
+    """Texts with the same number of places, one after the other.
+
+    Args:
+        lengths: Tokens of each of the texts.
+        places: l: what each is padded to.
+        start: S: places of all groups before.
+        device: Where the model is.
+    """
+
+    def __init__(self, lengths: list[int], places: int, start: int, device: torch.device) -> None:
+        self.count, self.places, self.start = len(lengths), places, start
+        self.lengths = torch.tensor(lengths, device=device)
+        self.full = min(lengths) == places
+
+    def rows(self, heads: int) -> slice:
+        """The group's rows in [S * A, D]."""
+        first = self.start * heads
+        return slice(first, first + self.count * self.places * heads)
+
+
+class TextLayout:
+    """Places for texts of different lengths: S in all, every text padded to a multiple of STEP.
+
+    States [T, A, D] are laid out as [S * A, D], for every text its heads one after the other, so
+    that the matrices of all texts of a group are a view of it.
+
+    Args:
+        lengths: Of the texts, rising, in the order in which they stand in T.
+        device: Where the model is.
+    """
+
+    def __init__(self, lengths: list[int], device: torch.device) -> None:
+        self.longest = lengths[-1]
+        self.device = device
+        self.bounds = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
+        self.groups: list[Group] = []
+        start = 0
+        for places, same in groupby(lengths, lambda length: -(-length // STEP) * STEP):
+            group = Group(list(same), places, start, device)
+            self.groups.append(group)
+            start += group.count * places
+        self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+
+    def lay_out(self, states: Tensor, heads: int, zeros: bool = False) -> Tensor:
+        """[T, A or fewer, D] to [S * A, D]; fewer heads are repeated, each for its share of A.
+
+        What stands at padding is another token's, or 0 with ``zeros``.
+        """
+        given = states.shape[1]
+        sources, padding, _ = self._index(heads, given)
+        laid = states.reshape(-1, states.shape[-1]).index_select(0, sources)
+        return laid.index_fill_(0, padding, 0) if zeros else laid
+
+    def take_back(self, laid: Tensor, heads: int) -> Tensor:
+        """[S * A, D] to [T, A, D], without padding."""
+        _, _, places = self._index(heads, heads)
+        return laid.index_select(0, places).view(-1, heads, laid.shape[-1])
+
+    def tiles(self, heads: int, scores: int) -> Iterator[tuple[Group, slice]]:
+        """Each group in pieces of at most so many scores, or of one text and head."""
+        for group in self.groups:
+            rows = group.rows(heads)
+            step = max(1, scores // group.places**2) * group.places
+            for first in range(rows.start, rows.stop, step):
+                yield group, slice(first, min(first + step, rows.stop))
+
+    def mask(
+        self,
+        scores: Tensor,
+        group: Group,
+        rows: slice,
+        heads: int,
+        causal: bool,
+        window: int | None,
+    ) -> None:
+        """Bring scores [M, l, l] of ``rows`` down where a token must not look."""
+        bias = order_bias(group.places, causal, window, scores)
+        if bias is not None:
+            scores += bias
+        if not group.full:
+            first = group.start * heads
+            numbers = torch.arange(
+                (rows.start - first) // group.places, (rows.stop - first) // group.places
+            )
+            lengths = group.lengths[numbers.to(self.device) // heads]
+            # Only the last STEP places of a text can be padding.
+            at = torch.arange(group.places - STEP, group.places, device=self.device)
+            padding = (at >= lengths[:, None])[:, None]  # [M, 1, STEP]
+            scores[..., -STEP:] += padding * lowest(scores)
+
+    def bias(self, group: Group, like: Tensor, causal: bool, window: int | None) -> Tensor | None:
+        """The same for all texts of a group: what is added to scores, [n, 1, l, l] at most."""
+        bias = order_bias(group.places, causal, window, like)
+        if group.full:
+            return bias
+        at = torch.arange(group.places, device=self.device)
+        padding = (at >= group.lengths[:, None])[:, None, None]  # [n, 1, 1, l]
+        keys = padding * lowest(like)
+        return keys.to(like.dtype) if bias is None else keys + bias
+
+    def _index(self, heads: int, given: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of [T * given] for [S * A]; which of those are padding; rows of those for [T * A].
+
+        Made once for all layers.
+        """
+        if (heads, given) not in self._rows:
+            own = torch.arange(heads, device=self.device)
+            shared = own // (heads // given)
+            sources, padding, places = [], [], []
+            token = 0
+            for group in self.groups:
+                at = torch.arange(group.places, device=self.device)
+                ends = token + group.lengths.cumsum(0)[:, None]  # [n, 1]
+                real = at < group.lengths[:, None]  # [n, l]
+                tokens = (ends - group.lengths[:, None] + at).minimum(ends - 1)
+                sources.append((tokens[:, None] * given + shared[:, None]).flatten())
+                padding.append((~real)[:, None].expand(-1, heads, -1).flatten())
+                texts = torch.arange(group.count, device=self.device)[:, None, None]
+                rows = (texts * heads + own) * group.places + at[:, None]  # [n, l, A]
+                places.append((rows[real] + group.start * heads).flatten())
+                token += int(group.lengths.sum())
+            where = torch.cat(padding).nonzero()[:, 0]
+            self._rows[heads, given] = torch.cat(sources), where, torch.cat(places)
+        return self._rows[heads, given]
+
+
+def order_bias(places: int, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
+    """Added to scores [.., l, l] so that a token looks back only, or only near; None: anywhere."""
+    reach = places if window is None else min(window, places)
+    if not causal and reach == places:
+        return None
+    at = torch.arange(places, device=like.device)
+    distance = at[:, None] - at[None, :]
+    seen = distance.abs() < reach
+    if causal:
+        seen &= distance >= 0
+    return ~seen * lowest(like)
+
+
+def lowest(like: Tensor) -> Tensor:
+    """So low that its exponential is 0, and yet finite when two of them are added.
+
+    A row of padding may see nothing but padding; with infinities it would be NaN.
+    """
+    return torch.tensor(torch.finfo(like.dtype).min / 4, dtype=like.dtype, device=like.device)
+
+
+def cut_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Texts by number, the shortest first, in pieces of about so many tokens, or of one text."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    pieces: list[list[int]] = []
+    room = 0
+    for text in order:
+        if lengths[text] > room or not pieces:
+            pieces.append([])
+            room = tokens
+        pieces[-1].append(text)
+        room -= lengths[text]
+    return pieces
