@@ -40,6 +40,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoConfig, AutoTokenizer
 
 from encoders import Embedder, Reranker
+from encoders.cpu import prepare_cpu
 from encoders.source import find_model
 from loaders import ReadOptions, load_rows
 
@@ -88,7 +89,7 @@ def main() -> None:
 
 def quiet() -> None:
     """Only the table and what is going on."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    prepare_cpu()  # for all contestants
     logging.disable(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from encoders.dropout import kept, scale
+from encoders.dropout import dropped, scale
 from encoders.text_layout import TextLayout
 
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10
-    varlen_attn = None
+    varlen_attn = None  # type: ignore[assignment]
 
 # Shapes: T tokens of all texts, A attention heads, D width of a head; S places of all texts in
 # the layout, M = n * A matrices of n texts that have l places each.
@@ -85,7 +85,7 @@ def _by_varlen_kernel(
     """torch's kernel for texts in one row: GPUs, 16 bits, no dropout."""
     reach = -1 if window is None else window - 1
     bounds = layout.bounds
-    return varlen_attn(  # type: ignore[no-any-return, misc]
+    attended: Any = varlen_attn(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
@@ -97,6 +97,7 @@ def _by_varlen_kernel(
         window_size=(reach, 0 if causal else reach),
         enable_gqa=q.shape[1] != k.shape[1],
     )
+    return attended
 
 
 def _by_torch(
@@ -114,13 +115,12 @@ def _by_torch(
     states = [layout.lay_out(x, heads) for x in (q, k, v)]  # [S * A, D]
     attended = []
     for group in layout.groups:
-        mats = (x[group.rows(heads)].view(group.count, heads, group.places, width) for x in states)
-        bias = layout.bias(group, q, causal, window)
-        attended.append(
-            F.scaled_dot_product_attention(
-                *mats, attn_mask=bias, dropout_p=dropout, scale=scaling
-            ).view(-1, width)
+        rows = group.rows(heads)
+        q, k, v = (x[rows].view(group.count, heads, group.places, width) for x in states)
+        states_of_group = F.scaled_dot_product_attention(
+            q, k, v, layout.bias(group, q, causal, window), dropout, scale=scaling
         )
+        attended.append(states_of_group.reshape(-1, width))
     return layout.take_back(torch.cat(attended), heads)
 
 
@@ -154,17 +154,19 @@ class _Attention(torch.autograd.Function):
             weights = torch.bmm(left, right.transpose(1, 2))  # [M, l, l]
             layout.mask(weights, group, rows, heads, *order)
             torch.softmax(weights, -1, out=weights)
-            used = weights * kept(weights, dropout) if dropout else weights
-            torch.bmm(used, values, out=out)
-            saved.append((weights, used))
+            if dropout:
+                # Kept to the backward as one tensor: those that are dropped become negative.
+                weights.addcmul_(weights, dropped(weights, dropout), value=-2)
+            torch.bmm(weights.clamp_min(0) if dropout else weights, values, out=out)
+            saved.append(weights)
         ctx.sizes = layout, heads, key.shape[1], dropout, scaling
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(q, k, v, attended, *(x for pair in saved for x in pair))
+            ctx.save_for_backward(q, k, v, attended, *saved)
         return layout.take_back(attended, heads).mul_(scale(dropout))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         # With weights P, dropout's factors K (0 or 1) and c = scale(dropout): O = c (P K) V. The
         # gradient of the scores is P K (c dO V') - P d, where d is the sum of c dO O over a row.
         layout, heads, shared, dropout, scaling = ctx.sizes
@@ -173,7 +175,8 @@ class _Attention(torch.autograd.Function):
         sums = (given * attended).sum(-1, keepdim=True)  # [S * A, 1]
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         tiles = layout.tiles(heads, SCORES_AT_ONCE)
-        for (group, rows), weights, used in zip(tiles, saved[::2], saved[1::2], strict=True):
+        for (group, rows), weights in zip(tiles, saved, strict=True):
+            used, weights = (weights.clamp_min(0), weights.abs()) if dropout else (weights, weights)
             own, left, right, values, total, for_q, for_k, for_v = (
                 _matrices(x, rows, group.places) for x in (given, q, k, v, sums, dq, dk, dv)
             )

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 BITS = 16
 
 
-def kept(like: Tensor, probability: float) -> Tensor:
-    """1 where a value stays and 0 where it is dropped, in the shape and type of ``like``.
+def dropped(like: Tensor, probability: float) -> Tensor:
+    """1 where a value is dropped and 0 where it stays, in the shape and type of ``like``.
 
     Each is drawn from 16 random bits, four to a word; ``bernoulli_`` draws them one by one, with
     numbers of twice the length, and takes about eight times as long. The probability is met to
@@ -15,15 +15,15 @@ def kept(like: Tensor, probability: float) -> Tensor:
     """
     words = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: like.numel()].view(like.shape)
-    return torch.ge(bits, _dropped(probability) - 2 ** (BITS - 1), out=torch.empty_like(like))
+    return torch.lt(bits, _threshold(probability) - 2 ** (BITS - 1), out=torch.empty_like(like))
 
 
 def scale(probability: float) -> float:
     """What the values that stay are multiplied by, so that the mean is what it was."""
-    return 1 / (1 - _dropped(probability) / 2**BITS)
+    return 1 / (1 - _threshold(probability) / 2**BITS)
 
 
-def _dropped(probability: float) -> int:
+def _threshold(probability: float) -> int:
     return round(probability * 2**BITS)
 
 
@@ -34,7 +34,8 @@ class Dropout(nn.Dropout):
         """Drop values while training."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
-        return input * kept(input, self.p).mul_(scale(self.p))
+        by = scale(self.p)
+        return input * dropped(input, self.p).mul_(-by).add_(by)
 
 
 def speed_up_dropout(model: nn.Module) -> None:

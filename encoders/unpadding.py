@@ -92,7 +92,7 @@ class Unpadding:
         padding_index = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
         self.first_position = 0 if padding_index is None else padding_index + 1
         self.starts = torch.empty(0)
-        backbone.forward = self.forward  # type: ignore[method-assign]
+        backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
         self.hooks = []
         if isinstance(pooler, nn.Module):
@@ -151,10 +151,10 @@ class Unpadding:
         ]
 
     def _tokens_at_once(self, device: torch.device) -> int:
-        """Of a row: on a CPU, so many that the largest states of a layer take some 16 MiB."""
+        """Of a row: on a CPU, so many that a layer's states take some 16 MiB."""
         if device.type != "cpu":
             return 2**62
-        return max(256, 2**20 // int(self.backbone.config.hidden_size))
+        return max(256, 2**22 // int(self.backbone.config.hidden_size))
 
 
 def or_first(mask: Tensor) -> Tensor:

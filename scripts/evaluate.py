@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from encoders import Embedder, Reranker
+from encoders.cpu import prepare_cpu
 from evaluation import (
     Rankings,
     RetrievalData,
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Tell the run: data, embedders, rerankers, tables."""
+    prepare_cpu()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)  # a base without a scoring head gets the same random one each time

@@ -7,7 +7,6 @@ checkpoints in ``checkpoint-N`` below it.
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import transformers
 from transformers import PrinterCallback, ProgressCallback, set_seed
 
 from encoders import Embedder, Reranker
+from encoders.cpu import prepare_cpu
 from loaders import ReadOptions, detect_shape, load_rows
 from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
@@ -75,19 +74,9 @@ def set_up(args: TandemArguments) -> str | None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    set_threads()
+    prepare_cpu()
     set_seed(args.seed)
     return checkpoint
-
-
-def set_threads() -> None:
-    """Use all cores on a CPU: ``accelerate launch`` leaves each process one thread."""
-    # Linux says which cores this process may use; macOS and Windows, how many there are.
-    known = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not torch.accelerator.is_available() and torch.get_num_threads() < share:
-        torch.set_num_threads(share)
 
 
 def read_rows(args: TandemArguments, files: Sequence[str], rejected: str) -> Any:

@@ -3,8 +3,8 @@
 import json
 import shutil
 import sys
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch

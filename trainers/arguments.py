@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
-from encoders.backbone import bf16_is_fast
 from trainers.objectives import OBJECTIVES, Objective
 from trainers.recipe import merge, read_flags, read_recipe
 
@@ -123,7 +122,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         self._check_combinations()
         self._check_loss_args()
         gpu = torch.accelerator.is_available() and not self.use_cpu
-        if self.bf16 and not gpu and not bf16_is_fast(torch.device("cpu")):
+        if self.bf16 and not gpu and not torch.cpu._is_avx512_bf16_supported():
             logger.warning(
                 "bf16 is off for this run: this CPU has no bf16 instructions (AVX512-BF16 or AMX), "
                 "and emulating them is many times slower than fp32"
