@@ -3,26 +3,34 @@
     python benchmarks/speed.py contrastive     # also: similarity, reranker, encode, score
     python benchmarks/speed.py encode --precisions fp32 --rounds 5 --record
 
-All contestants run in one process, in turns, round after round, after one round of warming up:
-a noisy neighbour slows all of them. What is printed are medians, the ratio to sentence-transformers
-in the same precision, tokens a second, and the share of this machine's own matrix-product rate:
-the arithmetic that the real tokens need / time / what a large product reaches.
+Each contestant has a process of its own, set up as its users have it, and they work in turns, round
+after round, after one round of warming up: never two at once, and a noisy neighbour slows all of
+them. ``sentence-transformers, tuned`` runs in a process with the settings that Tandem's scripts
+make (encoders/cpu.py), which sentence-transformers does not make by itself.
+
+What is printed are medians, ratios to sentence-transformers, tokens a second, the share of this
+machine's own matrix-product rate (the arithmetic that the real tokens need / time / what a large
+product reaches), and the most memory that each process held.
 
 Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any training format.
 ``--record`` puts the table into benchmarks/RESULTS.md.
 """
 
 import argparse
-import gc
+import json
 import logging
 import os
 import random
 import re
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -56,11 +64,17 @@ DEFAULT_ROWS = {
 PRECISIONS = ["fp32", "bf16"]
 TRAINING = ("contrastive", "similarity", "reranker")
 THEIRS = "sentence-transformers"
+TUNED = "sentence-transformers, tuned"
 PLAIN = "transformers.Trainer"
+TANDEM = "Tandem"
+PADDED = "Tandem, unpad_inputs: false"
+CONTESTANTS = [TANDEM, PADDED, THEIRS, TUNED, PLAIN]
+# Padded, one forward over queries and documents takes minutes.
+USUAL = [TANDEM, THEIRS, TUNED, PLAIN]
 
 
 def main() -> None:
-    """Read the command line, measure, print, record."""
+    """Start a process for each contestant, let them work in turns, print, record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,27 +83,77 @@ def main() -> None:
     parser.add_argument("--model", default=BASE)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--max_length", type=int, default=256)
-    parser.add_argument(
-        "--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"]
-    )
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--texts", type=int, default=1024, help="texts or pairs to encode or score")
-    parser.add_argument("--only", nargs="+", help="some of the contestants")
+    parser.add_argument("--texts", type=int, default=768, help="texts or pairs to encode or score")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=USUAL)
     parser.add_argument("--record", action="store_true", help="write the table to RESULTS.md")
+    parser.add_argument("--contestant", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    quiet()
-    rows = read_rows(args)
-    measure = measure_training if args.task in TRAINING else measure_inference
-    report = table(args, measure(args, rows), rows)
+    if args.contestant:
+        work_in_turns(args, *args.contestant)
+        return
+    seconds, memory = measure(args)
+    report = table(args, seconds, memory, read_rows(args))
     print(report)
     if args.record:
         record(args.task, report)
 
 
+Key = tuple[str, str]  # contestant, precision
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[Key, list[float]], dict[Key, float]]:
+    """Seconds of each timed step or pass, and the most MiB held, by contestant and precision."""
+    absent = {"similarity": {PLAIN}, "encode": {PLAIN, PADDED}, "score": {PLAIN, PADDED}}
+    names = [name for name in args.only if name not in absent.get(args.task, set())]
+    keys = [(name, precision) for precision in args.precisions for name in names]
+    processes = {key: start(key) for key in keys}
+    seconds: dict[Key, list[float]] = {key: [] for key in keys}
+    memory = {}
+    for turn in range(args.rounds + 1):
+        for key, process in processes.items():
+            assert process.stdin and process.stdout
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline() or "null")
+            if answer is None:
+                raise SystemExit(f"{key}: its process has ended; see above")
+            print(f"round {turn}  {key[1]}  {key[0]}:", *(f"{s:.2f}" for s in answer["seconds"]))
+            memory[key] = answer["memory"]
+            if turn:
+                seconds[key] += answer["seconds"]
+    for process in processes.values():
+        process.communicate()
+    return seconds, memory
+
+
+def start(key: Key) -> subprocess.Popen[str]:
+    """A contestant's process, which has nothing but its answers on its standard output."""
+    command = [sys.executable, *sys.argv, "--contestant", *key]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def work_in_turns(args: argparse.Namespace, name: str, precision: str) -> None:
+    """A contestant's process: for each line that comes in, work, and answer with the seconds."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    quiet()
+    if name in (TUNED, TANDEM, PADDED):
+        prepare_cpu()
+    prepare = prepare_training if args.task in TRAINING else prepare_inference
+    work = prepare(args, name, precision == "bf16", read_rows(args))
+    for _ in sys.stdin:
+        taken = work()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": taken, "memory": memory}), file=answers, flush=True)
+
+
 def quiet() -> None:
     """Only the table and what is going on."""
-    prepare_cpu()  # for all contestants
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     logging.disable(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -113,90 +177,70 @@ def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-Seconds = dict[tuple[str, str], list[float]]  # (contestant, precision): seconds of each turn
-
-
-def measure_training(args: argparse.Namespace, rows: list[dict[str, Any]]) -> Seconds:
-    """Seconds of each timed step."""
+def prepare_training(
+    args: argparse.Namespace, name: str, bf16: bool, rows: list[dict[str, Any]]
+) -> Callable[[], list[float]]:
+    """Trains some steps: seconds of each but the first."""
+    setting = Setting(args.task, args.model, rows, args.batch_size, args.max_length, bf16)
+    folder = Path(tempfile.mkdtemp(prefix="tandem-speed-"))
     builders: dict[str, Callable[..., Any]] = {
-        "Tandem": tandem,
-        "Tandem, unpad_inputs: false": lambda *given: tandem(*given, unpad_inputs=False),
+        TANDEM: tandem,
+        PADDED: partial(tandem, unpad_inputs=False),
         THEIRS: sentence_transformers,
+        TUNED: sentence_transformers,
         PLAIN: plain_trainer,
     }
-    if args.task == "similarity":
-        del builders[PLAIN]
-    runs = {}
-    for precision in args.precisions:
-        setting = Setting(
-            args.task, args.model, rows, args.batch_size, args.max_length, precision == "bf16"
-        )
-        for name in args.only or builders:
-            folder = Path(tempfile.mkdtemp(prefix="tandem-speed-"))
-            trainer = builders[name](setting, folder, args.steps + 1)
-            times = StepTimes()
-            trainer.add_callback(times)
-            runs[name, precision] = trainer, times
-    for turn in range(args.rounds + 1):
-        for (name, precision), (trainer, times) in runs.items():
-            trainer.train()
-            if turn == 0:
-                times.seconds.clear()
-            gc.collect()
-            recent = times.seconds[-args.steps :]
-            show(turn, name, precision, recent)
-    return {key: times.seconds for key, (_, times) in runs.items()}
+    trainer = builders[name](setting, folder, args.steps + 1)
+    times = StepTimes()
+    trainer.add_callback(times)
+
+    def work() -> list[float]:
+        times.seconds.clear()
+        trainer.train()
+        return list(times.seconds)
+
+    return work
 
 
-def measure_inference(args: argparse.Namespace, rows: list[dict[str, Any]]) -> Seconds:
-    """Seconds for all texts or pairs."""
+def prepare_inference(
+    args: argparse.Namespace, name: str, bf16: bool, rows: list[dict[str, Any]]
+) -> Callable[[], list[float]]:
+    """Encodes or scores everything: seconds."""
     folder = str(find_model(args.model))
     pairs = [(row["query"], row["doc"]) for row in rows]
     texts = [document for _, document in pairs]
-    work: dict[tuple[str, str], Callable[[], Any]] = {}
-    for precision in args.precisions:
-        bf16 = precision == "bf16"
-        dtype = torch.bfloat16 if bf16 else torch.float32
-        kwargs = {"model_kwargs": {"dtype": dtype}, "device": device()}
-        if args.task == "encode":
-            ours = Embedder.from_pretrained(folder).to(device())
-            theirs = SentenceTransformer(folder, **kwargs)
-            theirs.max_seq_length = args.max_length
-            work["Tandem", precision] = lambda ours=ours, bf16=bf16: ours.encode(
-                texts, max_length=args.max_length, bf16=bf16
-            )
-            work[THEIRS, precision] = lambda theirs=theirs: theirs.encode(
-                texts, batch_size=args.batch_size, show_progress_bar=False
-            )
-        else:
-            judge = Reranker.from_pretrained(folder).to(device())
-            scorer = CrossEncoder(folder, num_labels=1, max_length=args.max_length, **kwargs)
-            work["Tandem", precision] = lambda judge=judge, bf16=bf16: judge.score(
-                pairs, max_length=args.max_length, bf16=bf16
-            )
-            work[THEIRS, precision] = lambda scorer=scorer: scorer.predict(
-                pairs, batch_size=args.batch_size, show_progress_bar=False
-            )
-    seconds: Seconds = {key: [] for key in work}
-    for turn in range(args.rounds + 1):
-        for (name, precision), run in work.items():
-            start = time.perf_counter()
-            run()
-            taken = time.perf_counter() - start
-            if turn:
-                seconds[name, precision].append(taken)
-            show(turn, name, precision, [taken])
-    return seconds
+    ours, encode = name == TANDEM, args.task == "encode"
+    common: dict[str, Any] = {"batch_size": args.batch_size, "show_progress_bar": False}
+    kwargs: dict[str, Any] = {
+        "model_kwargs": {"dtype": torch.bfloat16 if bf16 else torch.float32},
+        "device": device(),
+    }
+    run: Callable[[], Any]
+    if ours and encode:
+        embedder = Embedder.from_pretrained(folder).to(device())
+        run = partial(embedder.encode, texts, max_length=args.max_length, bf16=bf16)
+    elif ours:
+        reranker = Reranker.from_pretrained(folder).to(device())
+        run = partial(reranker.score, pairs, max_length=args.max_length, bf16=bf16)
+    elif encode:
+        theirs = SentenceTransformer(folder, **kwargs)
+        theirs.max_seq_length = args.max_length
+        run = partial(theirs.encode, texts, **common)
+    else:
+        scorer = CrossEncoder(folder, num_labels=1, max_length=args.max_length, **kwargs)
+        run = partial(scorer.predict, pairs, **common)
+
+    def work() -> list[float]:
+        begun = time.perf_counter()
+        run()
+        return [time.perf_counter() - begun]
+
+    return work
 
 
 def device() -> str:
     """Where it runs."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def show(turn: int, name: str, precision: str, seconds: list[float]) -> None:
-    """What the turns took, as they end."""
-    print(f"round {turn}  {precision}  {name}:", *(f"{s:.2f}" for s in seconds), flush=True)
 
 
 def lengths(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[int]:
@@ -238,7 +282,12 @@ def product_rate(dtype: torch.dtype) -> float:
     return 2 * size**3 / min(taken)
 
 
-def table(args: argparse.Namespace, seconds: Seconds, rows: list[dict[str, Any]]) -> str:
+def table(
+    args: argparse.Namespace,
+    seconds: dict[Key, list[float]],
+    memory: dict[Key, float],
+    rows: list[dict[str, Any]],
+) -> str:
     """Medians, ratios and rates, in Markdown."""
     found = lengths(args, rows)
     training = args.task in TRAINING
@@ -257,14 +306,15 @@ def table(args: argparse.Namespace, seconds: Seconds, rows: list[dict[str, Any]]
         f"{rates['bf16'] / 1e9:,.0f} in bf16. Medians of {min(map(len, seconds.values()))} turns.",
         "",
         "| | precision | seconds | against sentence-transformers | against it in fp32 | tokens/s "
-        "| of the product rate |",
-        "|---|---|---|---|---|---|---|",
+        "| of the product rate | memory, MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (name, precision), taken in middle.items():
         same, full = (middle.get((THEIRS, p)) for p in (precision, "fp32"))
         ratios = (f"{other / taken:.2f} x" if other else "" for other in (same, full))
         of_rate = f"{flops / taken / rates[precision]:.0%}"
         cells = [name, precision, f"{taken:.2f}", *ratios, f"{tokens / taken:,.0f}", of_rate]
+        cells.append(f"{memory[name, precision]:,.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -23,7 +23,7 @@ ATTENTION = "tandem_unpadded"
 # gives blocks of more than 32 MiB back to the system, and to get them again takes longer than to
 # fill them.
 SCORES_AT_ONCE = 2**22
-# Texts from this many places on attend in torch's own kernel, which never holds their scores.
+# Texts of more tokens attend in torch's own kernel if they can: it never holds their scores.
 LONG = 1024
 
 
@@ -61,7 +61,7 @@ def unpadded_attention(
     half = q.dtype in (torch.bfloat16, torch.float16)
     if q.is_cuda and half and not dropout and varlen_attn is not None:
         states = _by_varlen_kernel(q, k, v, layout, causal, sliding_window, scaling)
-    elif q.is_cuda or (layout.longest > LONG and not dropout):
+    elif q.is_cuda or not (dropout or (torch.is_grad_enabled() and layout.longest <= LONG)):
         states = _by_torch(q, k, v, layout, causal, sliding_window, dropout, scaling)
     else:
         # Autocast would turn the softmax, and with it the second product, into fp32.
@@ -125,7 +125,7 @@ def _by_torch(
 
 
 class _Attention(torch.autograd.Function):
-    """Softmax attention for CPUs, with dropout, forward and backward by plain products.
+    """Softmax attention for training on a CPU, forward and backward by plain products.
 
     Torch's own CPU kernel has no dropout, and its backward is slow in bf16. Here both directions
     are one node of the graph, so that all steps on the scores are done in place.

@@ -173,6 +173,26 @@ def test_accumulated_batches_equal_one_batch(
     assert moved
 
 
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
+def test_a_run_without_padding_is_the_run_with_it(
+    objective: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Dropout off: the same loss at every step, and the same weights in the end."""
+    settings = {
+        **recipe(objective, models, dropout=False),
+        "train_file": write_format(NATIVE[objective], tmp_path),
+        "train_group_size": 3,
+        "max_steps": 10,
+        "optim": "sgd",
+        "learning_rate": 0.3,
+    }
+    with_it = train(tmp_path / "padded", **settings, unpad_inputs=False)
+    without = train(tmp_path / "unpadded", **settings)
+    assert len(losses(without)) == 10
+    assert losses(without) == pytest.approx(losses(with_it), abs=1e-5)
+    assert_same_weights(with_it, without, tolerance=1e-5)
+
+
 def test_the_eval_loss_is_the_mean_over_all_rows(models: dict[str, Path], tmp_path: Path) -> None:
     file = write_format("scored", tmp_path)
     settings = {
