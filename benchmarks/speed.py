@@ -108,25 +108,31 @@ def measure(args: argparse.Namespace) -> tuple[dict[Key, list[float]], dict[Key,
     """Seconds of each timed step or pass, and the most MiB held, by contestant and precision."""
     absent = {"similarity": {PLAIN}, "encode": {PLAIN, PADDED}, "score": {PLAIN, PADDED}}
     names = [name for name in args.only if name not in absent.get(args.task, set())]
-    keys = [(name, precision) for precision in args.precisions for name in names]
-    processes = {key: start(key) for key in keys}
-    seconds: dict[Key, list[float]] = {key: [] for key in keys}
-    memory = {}
-    for turn in range(args.rounds + 1):
-        for key, process in processes.items():
-            assert process.stdin and process.stdout
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline() or "null")
-            if answer is None:
-                raise SystemExit(f"{key}: its process has ended; see above")
-            print(f"round {turn}  {key[1]}  {key[0]}:", *(f"{s:.2f}" for s in answer["seconds"]))
-            memory[key] = answer["memory"]
-            if turn:
-                seconds[key] += answer["seconds"]
-    for process in processes.values():
-        process.communicate()
+    seconds: dict[Key, list[float]] = {}
+    memory: dict[Key, float] = {}
+    # One precision after the other: every process keeps its memory to the end.
+    for precision in args.precisions:
+        processes = {(name, precision): start((name, precision)) for name in names}
+        for turn in range(args.rounds + 1):
+            for key, process in processes.items():
+                taken, memory[key] = take_turn(process)
+                print(f"round {turn}  {precision}  {key[0]}:", *(f"{s:.2f}" for s in taken))
+                seconds[key] = (seconds[key] if turn > 1 else []) + taken
+        for process in processes.values():
+            process.communicate()
     return seconds, memory
+
+
+def take_turn(process: subprocess.Popen[str]) -> tuple[list[float], float]:
+    """Let a contestant work: its seconds, and the most MiB it has held so far."""
+    assert process.stdin and process.stdout
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise SystemExit("a contestant's process has ended (out of memory?): see what it printed")
+    found = json.loads(answer)
+    return found["seconds"], found["memory"]
 
 
 def start(key: Key) -> subprocess.Popen[str]:

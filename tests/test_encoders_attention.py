@@ -1,5 +1,6 @@
 """Attention of texts in one row: against a naive loop over the texts, forward and backward."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -43,9 +44,11 @@ def naive(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None) -> 
     return torch.stack(rows).view_as(out)
 
 
-@pytest.fixture
-def layer() -> torch.nn.Module:
-    return torch.nn.Module()
+def attend(given: Sequence[Tensor], layout: TextLayout, **settings: Any) -> Tensor:
+    """What a layer of a model gets: [1, T, A, D]."""
+    q, k, v = given
+    layer = torch.nn.Module()
+    return attention.unpadded_attention(layer, q, k, v, None, layout=layout, **settings)[0]
 
 
 @pytest.mark.parametrize("way", ["products", "torch"])
@@ -58,7 +61,6 @@ def test_states_and_gradients_are_those_of_a_loop(
     causal: bool,
     window: int | None,
     key_heads: int,
-    layer: torch.nn.Module,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Long texts take torch's kernel; here all of them, or none. Few scores at once: many tiles.
@@ -71,9 +73,7 @@ def test_states_and_gradients_are_those_of_a_loop(
         if function == "loop":
             found = naive(q, k, v, causal, window)
         else:
-            found, _ = attention.unpadded_attention(
-                layer, q, k, v, None, sliding_window=window, is_causal=causal, layout=layout
-            )
+            found = attend((q, k, v), layout, sliding_window=window, is_causal=causal)
         assert found.shape == (1, sum(LENGTHS), HEADS, WIDTH)
         weight = torch.cos(torch.arange(found.numel(), dtype=found.dtype)).view_as(found)
         (found * weight).sum().backward()
@@ -83,49 +83,40 @@ def test_states_and_gradients_are_those_of_a_loop(
         assert torch.allclose(ours, expected, atol=1e-10, rtol=1e-10)
 
 
-def test_gradients_with_dropout_are_those_of_finite_differences(layer: torch.nn.Module) -> None:
+def test_gradients_with_dropout_are_those_of_finite_differences() -> None:
     layout = TextLayout([3, 5], torch.device("cpu"))
 
-    def attend(*given: Tensor) -> Tensor:
-        torch.manual_seed(3)  # the same dropout each time
-        return attention.unpadded_attention(
-            layer, *given, None, dropout=0.4, is_causal=False, layout=layout
-        )[0]
+    def with_the_same_dropout(*given: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return attend(given, layout, dropout=0.4, is_causal=False)
 
     given = [torch.randn(1, 2, 8, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    assert torch.autograd.gradcheck(attend, given)
+    assert torch.autograd.gradcheck(with_the_same_dropout, given)
 
 
-def test_attention_with_dropout_has_the_mean_of_attention_without(layer: torch.nn.Module) -> None:
+def test_attention_with_dropout_has_the_mean_of_attention_without() -> None:
     layout = TextLayout(LENGTHS, torch.device("cpu"))
     given = [x.detach() for x in states()]
-
-    def attend(dropout: float) -> Tensor:
-        return attention.unpadded_attention(
-            layer, *given, None, dropout=dropout, is_causal=False, layout=layout
-        )[0]
-
     torch.manual_seed(0)
-    mean = torch.stack([attend(0.2) for _ in range(600)]).mean(dim=0)
+    drawn = [attend(given, layout, dropout=0.2, is_causal=False) for _ in range(600)]
     # The deviation of one draw is some 0.5 of a value's size, of the mean of 600 some 0.02.
-    assert (mean - attend(0.0)).abs().mean() < 0.03
+    expected = attend(given, layout, is_causal=False)
+    assert (torch.stack(drawn).mean(dim=0) - expected).abs().mean() < 0.03
+    assert (drawn[0] - expected).abs().mean() > 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_long_and_short_texts_agree_in_both_precisions(
-    dtype: torch.dtype, layer: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = TextLayout(LENGTHS, torch.device("cpu"))
-    found: list[Any] = []
+    found = []
     for long in (0, 10**9):
         monkeypatch.setattr(attention, "LONG", long)
-        given = states(dtype=dtype)
-        states_found, _ = attention.unpadded_attention(
-            layer, *given, None, is_causal=True, layout=layout
-        )
-        found.append(states_found)
+        found.append(attend(states(dtype=dtype), layout, is_causal=True))
     assert found[0].dtype == dtype
-    assert torch.allclose(*found, atol=2e-2 if dtype == torch.bfloat16 else 1e-6)
+    close = 2e-2 if dtype == torch.bfloat16 else 1e-6
+    assert torch.allclose(found[0], found[1], atol=close)
 
 
 # Dropout
@@ -162,6 +153,7 @@ def test_dropout_passes_gradients_where_it_passed_values_and_rests_in_evaluation
     values = torch.ones(64, 64, requires_grad=True)
     found = layer(values)
     found.sum().backward()
+    assert values.grad is not None
     assert torch.equal(values.grad, found.detach())
     assert torch.equal(layer.eval()(values), values)
 

@@ -180,6 +180,11 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
                 f"epoch), got {_value(self.eval_strategy)} and {_value(self.save_strategy)}"
             )
+        if self.torch_compile and self.unpad_inputs:
+            raise ValueError(
+                "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
+                "give unpad_inputs false, or leave torch_compile out"
+            )
         if self.label_map == {}:
             raise ValueError('label_map: is empty; give {"label": relevance, ...} or leave it out')
         bounds = self.label_range
