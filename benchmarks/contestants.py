@@ -1,7 +1,6 @@
 """The same training step by Tandem and by others: same weights, rows, batch, lengths, precision."""
 
 import json
-import runpy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,10 @@ from transformers import (
 )
 
 from encoders.source import find_model
+from scripts.parts import build_collator, open_model, read_rows
 from trainers import parse_arguments
 
 LENGTHS = ("query_max_length", "document_max_length")
-SCRIPT = runpy.run_path(str(Path(__file__).resolve().parent.parent / "scripts" / "train.py"))
 
 
 @dataclass
@@ -110,13 +109,13 @@ def tandem(setting: Setting, folder: Path, steps: int, unpad_inputs: bool = True
     file = folder / "recipe.json"
     file.write_text(json.dumps(recipe))
     args = parse_arguments(["--config", str(file)])
-    model = SCRIPT["open_model"](args)
+    model = open_model(args)
     return args.row_of_table.trainer(
         model=model,
         args=args,
         loss=args.row_of_table.loss(),
-        data_collator=SCRIPT["build_collator"](args, model),
-        train_dataset=SCRIPT["read_rows"](args, args.train_file, "rejected.jsonl"),
+        data_collator=build_collator(args, model),
+        train_dataset=read_rows(args, args.train_file, "rejected.jsonl"),
     )
 
 

@@ -42,6 +42,15 @@ class PairCollator:
     train_group_size: int = 8
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        """Refuse a length that leaves no room for texts, which tokenizers do not keep to."""
+        special = self.tokenizer.num_special_tokens_to_add(pair=True)
+        if self.max_length < special + 2:
+            raise ValueError(
+                f"max_length: {self.max_length} leaves no room for a query and a document beside "
+                f"the {special} special tokens; give at least {special + 2}"
+            )
+
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch; sizes follow the rows given."""
         queries, documents, relevances, weights = [], [], [], []

@@ -27,20 +27,26 @@ def draw_group(row: dict[str, Any], size: int, seed: int) -> list[tuple[str, flo
     """Up to ``size`` candidates of a ``CandidateGroup`` with their relevances, a positive first.
 
     A group that is ``graded`` has its scores for relevances, and the candidates beside the first
-    come from all others. Otherwise relevances are 1 and 0, and they come from ``neg``.
+    come from all others. Otherwise relevances are 1 and 0, and they come from ``neg``. A text that
+    the group has more than once is one candidate, with the highest of its relevances: a positive
+    is never its own negative.
 
     Args:
         row: A group with ``row`` and ``epoch``.
-        size: Candidates wanted. A smaller group is taken whole; no text is repeated.
+        size: Candidates wanted. A smaller group is taken whole.
         seed: The run's seed.
     """
     random = generator(seed, row)
+    judged = [(text, 1.0) for text in row["pos"]] + [(text, 0.0) for text in row["neg"]]
     if row.get("graded"):
-        positives = list(zip(row["pos"], row["pos_scores"] or [], strict=True))
-        negatives = list(zip(row["neg"], row["neg_scores"] or [], strict=True))
-    else:
-        positives = [(text, 1.0) for text in row["pos"]]
-        negatives = [(text, 0.0) for text in row["neg"]]
+        scores = (row["pos_scores"] or []) + (row["neg_scores"] or [])
+        judged = list(zip(row["pos"] + row["neg"], scores, strict=True))
+    relevances: dict[str, float] = {}
+    for text, relevance in judged:
+        relevances[text] = max(relevance, relevances.get(text, relevance))
+    known = set(row["pos"])
+    positives = [(text, rel) for text, rel in relevances.items() if text in known]
+    negatives = [(text, rel) for text, rel in relevances.items() if text not in known]
     order = draw(positives, len(positives), random)
     first, others = order[:1], order[1:]
     rest = [*others, *negatives] if row.get("graded") else negatives

@@ -33,3 +33,7 @@ class ScoredPairCollator(TextCollator):
             "documents": documents,
             "texts": texts,
         }
+
+    def documents_of(self, row: dict[str, Any]) -> list[str]:
+        """The one document."""
+        return [row["doc"]]

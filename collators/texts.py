@@ -32,6 +32,20 @@ class TextCollator:
     query_prompt: str = ""
     document_prompt: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a length that leaves no room for a text, which tokenizers do not keep to."""
+        special = self.tokenizer.num_special_tokens_to_add()
+        for name in ("query_max_length", "document_max_length"):
+            if getattr(self, name) <= special:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} leaves no room for a text beside the "
+                    f"{special} special tokens; give at least {special + 1}"
+                )
+
+    def documents_of(self, row: dict[str, Any]) -> list[str]:
+        """The documents of a row that are trained on in its epoch."""
+        raise AssertionError("each collator says which documents a row has")
+
     def query_text(self, row: dict[str, Any]) -> str:
         """The row's query behind its own prompt, or else the run's."""
         prompt = row.get("prompt")
@@ -63,8 +77,7 @@ class TextCollator:
     def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
         """For each length setting, how many of the texts of ``rows`` it cuts, and of how many."""
         queries = [self.query_text(row) for row in rows]
-        documents = [row["doc"] if "doc" in row else row["pos_doc"] for row in rows]
-        documents = [self.document_prompt + document for document in documents]
+        documents = [self.document_prompt + text for row in rows for text in self.documents_of(row)]
         counts = {}
         for name, texts in (("query_max_length", queries), ("document_max_length", documents)):
             tokens = self.tokenizer(texts, verbose=False)["input_ids"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -138,7 +139,7 @@ def open_backbone(
             output_loading_info=True,
             **kwargs,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"model_name_or_path: {folder} cannot be opened: {reason}") from error
     return model, set(report["missing_keys"])
@@ -151,6 +152,11 @@ def open_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"model_name_or_path: {folder} has no tokenizer: {reason}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"model_name_or_path: {folder} has no tokenizer (no vocabulary in it); copy the "
+            "tokenizer's files of its base model there"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     # A collator pads separately tokenized texts together, which is what this hint is about.

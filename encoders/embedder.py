@@ -1,5 +1,6 @@
 """The embedder: a text to a vector."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,10 +11,13 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from encoders.backbone import Encoder, open_backbone, open_tokenizer
+from encoders.kind import find_kind
 from encoders.layout import Layout, read_layout, write_layout
 from encoders.pooling import POOLINGS, Pooling, pool
 from encoders.projection import Projection
 from encoders.source import find_model
+
+logger = logging.getLogger(__name__)
 
 # Shapes: N texts, L tokens of the longest, H dimensions of an embedding.
 
@@ -82,6 +86,8 @@ class Embedder(Encoder):
             ValueError: No such model, no weights, or a part that cannot be run here.
         """
         folder = find_model(str(name_or_path), revision)
+        if find_kind(folder) == "reranker":
+            logger.warning("%s is a reranker: its scoring head is left out", name_or_path)
         layout = read_layout(folder)
         backbone, missing = open_backbone(
             AutoModel, folder / layout.backbone, trust_remote_code=trust_remote_code

@@ -93,6 +93,7 @@ class Reranker(Encoder):
         pairs: Sequence[tuple[str, str]],
         *,
         raw: bool = False,
+        prompts: dict[str, str] | None = None,
         max_length: int | None = None,
         tokens_per_batch: int | None = None,
         bf16: bool = False,
@@ -103,12 +104,14 @@ class Reranker(Encoder):
         Args:
             pairs: Any number of pairs, none included.
             raw: Logits instead of their sigmoid, which lies between 0 and 1.
+            prompts: Text put before each "query" and "document"; None: the model's own prompts.
             max_length: Tokens after which a pair is cut, the longer text first; None: the model's.
             tokens_per_batch: About so many tokens in one forward; None: what suits the device.
             bf16: Compute in bf16, on devices that have it.
             show_progress: Show a progress bar.
         """
-        before = self.prompts.get("query", ""), self.prompts.get("document", "")
+        prompts = self.prompts if prompts is None else prompts
+        before = prompts.get("query", ""), prompts.get("document", "")
         scores = self.run_all(
             [before[0] + query for query, _ in pairs],
             [before[1] + document for _, document in pairs],

@@ -1,20 +1,26 @@
 """How well a model finds and orders documents: metrics, retrieval, reranking, comparison."""
 
-from evaluation.beir import RetrievalData, read_beir
-from evaluation.comparison import Difference, paired_difference
-from evaluation.metrics import METRICS, Judgements, per_query
+from evaluation.beir import read_beir, read_corpus
+from evaluation.comparison import Comparison, compare
+from evaluation.data import PairData, RetrievalData
+from evaluation.metrics import DEFAULT_METRICS, Qrels, Run, per_query
 from evaluation.reranking import rerank
-from evaluation.retrieval import Rankings, retrieve
+from evaluation.retrieval import retrieve
+from evaluation.trec import read_run, write_run
 
 __all__ = [
-    "METRICS",
-    "Difference",
-    "Judgements",
-    "Rankings",
+    "DEFAULT_METRICS",
+    "Comparison",
+    "PairData",
+    "Qrels",
     "RetrievalData",
-    "paired_difference",
+    "Run",
+    "compare",
     "per_query",
     "read_beir",
+    "read_corpus",
+    "read_run",
     "rerank",
     "retrieve",
+    "write_run",
 ]

@@ -2,115 +2,136 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
-import numpy as np
+from evaluation.data import RetrievalData
+from evaluation.lines import read_lines
+from evaluation.mistakes import Mistakes, listed
+from evaluation.qrels import Unknown, read_qrels
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RetrievalData:
-    """Documents and queries by id, and for each query the relevance of its judged documents."""
-
-    documents: dict[str, str]
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
-
-    def sample(self, count: int | None) -> Self:
-        """Return the set with ``count`` of its queries, evenly spread; None or too many: all."""
-        if count is None or count >= len(self.queries):
-            return self
-        ids = list(self.queries)
-        chosen = [ids[at] for at in np.linspace(0, len(ids) - 1, count).round().astype(int)]
-        return replace(
-            self,
-            queries={query: self.queries[query] for query in chosen},
-            qrels={query: self.qrels[query] for query in chosen},
-        )
-
-
-def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:
+def read_beir(
+    folder: str | Path, split: str = "test", *, allow_unknown: bool = False
+) -> RetrievalData:
     """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv`` of a folder.
 
-    A document is its title and its text, with a space between. Only queries with judgements in
-    the split are kept.
+    A document is its title and its text, with a space between. MLDR's ``docid`` may stand for
+    ``_id``. Only queries with judgements in the split are kept.
+
+    Args:
+        folder: Where the files are.
+        split: Which judgements.
+        allow_unknown: Leave out judgements of queries or documents that do not exist, with a
+            warning.
 
     Raises:
-        ValueError: A missing file, a line that is not what it should be, a repeated id, or a
-            judgement of a query or document that does not exist. It names file and line.
+        ValueError: A missing or empty file, a line that is not what it should be, a repeated id,
+            a query without text, or a judgement of a query or document that does not exist. It
+            names everything that is wrong with the set, with file and line.
     """
     folder = Path(folder)
-    documents = _read_texts(folder / "corpus.jsonl")
-    queries = _read_texts(folder / "queries.jsonl")
-    qrels = _read_qrels(folder / "qrels" / f"{split}.tsv", queries, documents)
+    mistakes = Mistakes()
+    documents = _read_texts(folder / "corpus.jsonl", mistakes)
+    queries = _read_texts(folder / "queries.jsonl", mistakes)
+    empty = [query for query, text in queries.texts.items() if not text.strip()]
+    if empty:
+        mistakes.add(f"{folder / 'queries.jsonl'}: {len(empty)} queries are empty: {listed(empty)}")
+    qrels = _read_judgements(
+        folder / "qrels" / f"{split}.tsv", queries, documents, mistakes, allow_unknown
+    )
+    mistakes.check()
     logger.info(
         "%s: %d documents; %d of %d queries are used (split %r)",
-        folder, len(documents), len(qrels), len(queries), split,
+        folder, len(documents.texts), len(qrels), len(queries.texts), split,
     )  # fmt: skip
-    return RetrievalData(documents, {query: queries[query] for query in qrels}, qrels)
+    return RetrievalData(documents.texts, {query: queries.texts[query] for query in qrels}, qrels)
 
 
-def _read_texts(path: Path) -> dict[str, str]:
+def read_corpus(path: str | Path) -> dict[str, str]:
+    """Read the documents of a ``corpus.jsonl``, or of the one in a folder, by id.
+
+    Raises:
+        ValueError: As for ``read_beir``.
+    """
+    path = Path(path)
+    mistakes = Mistakes()
+    documents = _read_texts(path / "corpus.jsonl" if path.is_dir() else path, mistakes)
+    mistakes.check()
+    return documents.texts
+
+
+class _Texts(NamedTuple):
+    texts: dict[str, str]  # by id
+    complete: bool  # whether the id of every line could be read
+
+
+def _read_texts(path: Path, mistakes: Mistakes) -> _Texts:
     texts: dict[str, str] = {}
-    for where, line in _lines(path):
+    repeated: dict[str, None] = {}
+    before, unread = len(mistakes.others), 0
+    for where, line in read_lines(path, mistakes):
+        identity = None
+        text = "not read"  # stands for a text that is wrong, so that its id is known
         try:
-            record: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not a JSON object ({error.msg})") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
-        for field in ("_id", "text"):
-            if not isinstance(record.get(field), str):
-                found = record.get(field)
-                raise ValueError(f"{where}: {field!r} must be a string, got {found!r}")
-        if record["_id"] in texts:
-            raise ValueError(f"{where}: the id {record['_id']!r} is repeated; ids must be unique")
-        texts[record["_id"]] = f"{record.get('title') or ''} {record['text']}".strip()
-    if not texts:
-        raise ValueError(f"{path} is empty")
-    return texts
-
-
-def _read_qrels(
-    path: Path, queries: dict[str, str], documents: dict[str, str]
-) -> dict[str, dict[str, int]]:
-    qrels: dict[str, dict[str, int]] = {}
-    for where, line in _lines(path):
-        cells = line.split("\t")
-        if cells == ["query-id", "corpus-id", "score"]:
+            record = _parse(line)
+            identity = _string(record, "docid" if "docid" in record else "_id")
+            title = _string(record, "title") if record.get("title") is not None else ""
+            text = f"{title} {_string(record, 'text')}".strip()
+        except ValueError as error:
+            mistakes.add_line(f"{where}: {error}")
+        if identity is None:
+            unread += 1
             continue
-        if len(cells) != 3:
-            raise ValueError(f"{where}: expected query-id, corpus-id and score, got {line!r}")
-        query, document, score = cells
-        if query not in queries:
-            raise ValueError(f"{where}: the query-id {query!r} is not in queries.jsonl")
-        if document not in documents:
-            raise ValueError(f"{where}: the corpus-id {document!r} is not in corpus.jsonl")
-        try:
-            qrels.setdefault(query, {})[document] = int(score)
-        except ValueError:
-            raise ValueError(f"{where}: the score must be an integer, got {score!r}") from None
-    if not qrels:
-        raise ValueError(f"{path} has no judgements")
-    return qrels
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (``file:line``, line) for every line that is not blank."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist; an evaluation set is a folder with corpus.jsonl, "
-            "queries.jsonl and qrels/<split>.tsv"
+        if identity in texts:
+            repeated[identity] = None
+        texts[identity] = text
+    complete = not unread and len(mistakes.others) == before
+    if complete and not texts:
+        mistakes.add(f"{path} is empty")
+    if repeated:
+        mistakes.add(
+            f"{path}: {len(repeated)} ids are repeated, and ids must be unique: {listed(repeated)}"
         )
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise ValueError(f"{path}:{number}: not UTF-8; convert the file first") from None
-            if text.strip():
-                yield f"{path}:{number}", text
+    return _Texts(texts, complete and bool(texts))
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not a JSON object ({error.msg})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, got {type(record).__name__}")
+    return record
+
+
+def _string(record: dict[str, Any], field: str) -> str:
+    value = record.get(field)
+    if not isinstance(value, str):
+        raise ValueError(f"{field!r} must be a string, got {value!r}")
+    return value
+
+
+def _read_judgements(
+    path: Path, queries: _Texts, documents: _Texts, mistakes: Mistakes, allow_unknown: bool
+) -> dict[str, dict[str, float]]:
+    """The judgements of queries and documents that there are."""
+    before = len(mistakes)
+    qrels = read_qrels(path, mistakes)
+    unknown = Unknown(
+        qrels,
+        queries.texts if queries.complete else None,
+        documents.texts if documents.complete else None,
+    )
+    said = unknown.sentences(path)
+    if said and allow_unknown:
+        logger.warning("%s; they are left out", "; ".join(said))
+        qrels = unknown.rest
+    elif said:
+        mistakes.add(f"{'; '.join(said)}; mend the ids, or allow_unknown to leave them out")
+    if not qrels and len(mistakes) == before:
+        mistakes.add(f"{path} has no judgements" + (" of what there is" if said else ""))
+    return qrels

@@ -1,36 +1,142 @@
 """Is one model better than another on the same queries, and how sure is that?"""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-Values = NDArray[np.float64]  # one value of a metric per query: [Q]
+Values = NDArray[np.float64]
+
+# Shapes: Q queries, T comparisons made at once (a call of ``compare`` makes one).
+CONFIDENCE = 0.95
+EQUAL = 1e-12  # values of a metric that are nearer than this are equal: rounding, no difference
+CELLS_AT_ONCE = 2**20  # of resamples x queries: 8 MiB of float64
 
 
-class Difference(NamedTuple):
-    """A mean difference; ``low`` to ``high`` is its 95 % interval."""
+class Comparison(NamedTuple):
+    """The means of two models, their difference with its 95 % interval, and its p-value."""
 
-    mean: float
+    base: float
+    tuned: float
+    difference: float  # tuned - base
     low: float
     high: float
+    p_value: float
+    wins: int  # queries on which tuned is better
+    losses: int
+    ties: int
 
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
+def compare(base: Values, tuned: Values, resamples: int = 10_000, seed: int = 0) -> Comparison:
+    """Compare two models by a metric's value for each query, [Q] both, in the same order.
 
-def paired_difference(
-    baseline: Values, tuned: Values, resamples: int = 10_000, seed: int = 0
-) -> Difference:
-    """Return the mean of ``tuned - baseline`` with its percentile bootstrap interval.
+    The seed makes interval and p-value repeatable. They answer different questions and need not
+    agree on the border: see ``bootstrap_interval`` and ``randomisation_p_value``.
 
-    Queries are drawn anew with replacement, each with the values of both models (a paired
-    bootstrap): what makes a query hard for both does not blur the comparison. The seed makes
-    the interval repeatable. Both arrays [Q] have the same queries in the same order.
+    Raises:
+        ValueError: Different numbers of queries, fewer than two, or a value that is not finite.
     """
-    differences = tuned - baseline
-    generator = np.random.default_rng(seed)
+    _check(base, tuned, resamples)
+    differences = tuned - base
+    random = np.random.default_rng(seed)
+    low, high = bootstrap_interval(differences, resamples, random)
+    wins, losses = int((differences > EQUAL).sum()), int((differences < -EQUAL).sum())
+    return Comparison(
+        base=float(base.mean()),
+        tuned=float(tuned.mean()),
+        difference=float(differences.mean()),
+        low=float(low),
+        high=float(high),
+        p_value=float(randomisation_p_value(differences, resamples, random)),
+        wins=wins,
+        losses=losses,
+        ties=len(differences) - wins - losses,
+    )
+
+
+def bootstrap_interval(
+    differences: Values, resamples: int, random: np.random.Generator
+) -> tuple[Values, Values]:
+    """Return the ends of the 95 % interval of the mean difference: [Q] -> [], or [Q, T] -> [T].
+
+    A paired bootstrap: queries are drawn anew with replacement, each with the values of both
+    models, so that what makes a query hard for both does not blur the comparison. The interval is
+    the mean difference ± half the distance of two quantiles of the resampled means, which is the
+    average of the percentile and the basic bootstrap interval. A plain percentile interval of few
+    queries is wrong in two ways, which are mended:
+
+    - It is too narrow, by the factor sqrt((Q - 1) / Q) and because it takes the deviation as known.
+      So the quantiles lie further out, at Φ(sqrt(Q / (Q - 1)) · t), where t is the 2.5 % quantile
+      of Student's distribution with Q - 1 degrees of freedom. (The expanded percentile interval of
+      Hesterberg, "What Teachers Should Know About the Bootstrap", Am. Stat. 69(4), 2015.)
+    - It leans towards the side where the few large differences happen to be. A symmetric one errs
+      less. (Hall, "On Symmetric Bootstrap Confidence Intervals", J. R. Stat. Soc. B 50(1), 1988.)
+
+    On simulated equal models with differences as metrics have them, many 0 and few large, BCa and
+    bootstrap-t intervals were much further from 95 %.
+    """
     count = len(differences)
-    means = [differences[generator.integers(count, size=count)].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Difference(float(differences.mean()), float(low), float(high))
+    means = np.concatenate(
+        [counts @ differences / count for counts in _draws(count, resamples, random)]
+    )  # [resamples] or [resamples, T]
+    tail = (1 - CONFIDENCE) / 2
+    outer = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(tail, count - 1))
+    low, high = np.quantile(means, [outer, 1 - outer], axis=0)
+    mean, half = differences.mean(axis=0), (high - low) / 2
+    # Rounded: what should be 0 must not be a bit above it because of the last digit.
+    return (mean - half).round(12), (mean + half).round(12)
+
+
+def randomisation_p_value(
+    differences: Values, resamples: int, random: np.random.Generator
+) -> Values:
+    """Return the two-sided p-value of the mean difference: [Q] -> [], or [Q, T] -> [T].
+
+    A paired randomisation (sign-flip) test: if the models were equal, each query's difference
+    might as well have had the other sign. The p-value is the share of random signs that give a
+    mean at least as far from 0, the observed signs counted in, so that it is never 0 and never too
+    small on average: (1 + extreme) / (1 + resamples). (Smucker, Allan and Carterette, CIKM 2007;
+    Phipson and Smyth, SAGMB 9(1), 2010.) Where only a few queries differ, few p-values are
+    possible, and it is on the safe side: 5 wins and no loss have 2 / 2^5.
+    """
+    observed = np.abs(differences.sum(axis=0))
+    size = np.abs(differences).sum(axis=0)
+    extreme = np.zeros(np.shape(observed))
+    for start in range(0, resamples, _rows(len(differences))):
+        rows = min(_rows(len(differences)), resamples - start)
+        flipped = random.integers(2, size=(rows, len(differences)), dtype=np.int8)
+        sums = differences.sum(axis=0) - 2 * (flipped.astype(np.float64) @ differences)
+        extreme += (np.abs(sums) >= observed - EQUAL * np.maximum(size, 1)).sum(axis=0)
+    return (1 + extreme) / (1 + resamples)
+
+
+def _draws(count: int, resamples: int, random: np.random.Generator) -> Iterator[Values]:
+    """Yield, block by block, how often each resample [rows] drew each query: [rows, Q]."""
+    for start in range(0, resamples, _rows(count)):
+        rows = min(_rows(count), resamples - start)
+        drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * count)
+        yield counts.reshape(rows, count).astype(np.float64)
+
+
+def _rows(count: int) -> int:
+    """The number of resamples of ``count`` queries that are made at once."""
+    return max(1, CELLS_AT_ONCE // count)
+
+
+def _check(base: Values, tuned: Values, resamples: int) -> None:
+    if base.shape != tuned.shape or base.ndim != 1:
+        raise ValueError(
+            f"two models are compared on the same queries, got values of shape {base.shape} and "
+            f"{tuned.shape}"
+        )
+    if len(base) < 2:
+        raise ValueError(f"a comparison of two models needs at least 2 queries, got {len(base)}")
+    for name, values in (("base", base), ("tuned", tuned)):
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            raise ValueError(f"{name}: the value of query number {wrong[0]} is {values[wrong[0]]}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")

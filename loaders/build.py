@@ -10,11 +10,11 @@ from datasets import Dataset
 
 from loaders.arrow import GROUP, SCORED_PAIR, ArrowFile
 from loaders.conversions import to_group, to_scored_pairs
-from loaders.fields import RowError
 from loaders.grouping import Grouping
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions, Shape
 from loaders.rejected import RejectedRows
 from loaders.row_parser import RowParser
+from loaders.row_stream import good_rows
 from loaders.rows import Row, ScoredPair
 from loaders.sources import Source
 
@@ -59,19 +59,9 @@ class Build:
         (self.folder / NOTES).write_text(json.dumps(self.notes), encoding="utf-8")
 
     def _rows(self, rejected: RejectedRows) -> Iterator[Row]:
-        for source in self.sources:
-            good_before, bad_before = self.good, rejected.count
-            for record in source.records():
-                try:
-                    row = self.parser.parse(record)
-                except RowError as error:
-                    rejected.add(source.name, record, str(error))
-                else:
-                    self.good += 1
-                    yield row
-            bad = rejected.count - bad_before
-            if self.good == good_before and (bad == 0 or self.options.on_bad_rows == "skip"):
-                raise no_good_row(source, bad, rejected)
+        for located in good_rows(self.sources, self.parser, rejected):
+            self.good += 1
+            yield located.row
 
     def _write_scored_pairs(self, rejected: RejectedRows) -> None:
         relevances: set[float] = set()
@@ -87,12 +77,14 @@ class Build:
     def _write_groups(self, rejected: RejectedRows) -> None:
         """Write each row as a group, then unite the scored pairs of each query."""
         grouping = Grouping()
+        repeats = 0
         staged = self.folder / "staged.arrow"
         weights = graded = 0
         with ArrowFile(staged, GROUP) as file:
             for row in self._rows(rejected):
                 group = to_group(row, self.options.positive_threshold)
                 graded += group["graded"]
+                repeats += _repeats(group)
                 if isinstance(row, ScoredPair):
                     grouping.add_pair(group)
                     weights += row.weight != 1
@@ -102,12 +94,13 @@ class Build:
         if weights:
             self._note(f"groups have no weights: those of {weights} scored pairs are not used")
         if not graded:
+            self._note_repeats(repeats)
             staged.rename(self.folder / ROWS)
             return
         groups = grouping.groups(Dataset.from_file(str(staged)))
         kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
         with ArrowFile(self.folder / ROWS, GROUP) as file:
-            for group in self._count_flat(kept):
+            for group in self._counted(kept):
                 file.write(group)
         staged.unlink()
         stops_anyway = rejected.count and self.options.on_bad_rows == "error"
@@ -129,18 +122,27 @@ class Build:
                 f"least {self.options.positive_threshold:g} (positive_threshold)"
             )
 
-    def _count_flat(self, groups: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Tell how many groups have documents of one relevance only."""
-        flat = total = 0
+    def _counted(self, groups: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Tell how many groups have documents of one relevance only, and how many repeat one."""
+        flat = total = repeats = 0
         for group in groups:
+            repeats += _repeats(group)
             scores = (group["pos_scores"] or []) + (group["neg_scores"] or [])
             flat += group["graded"] and len(set(scores)) < 2
             total += 1
             yield group
+        self._note_repeats(repeats)
         if flat and self.shape == "candidate_group":
             self._note(
                 f"{flat} of {total} queries have documents of one relevance only; losses that "
                 "compare documents learn nothing from them"
+            )
+
+    def _note_repeats(self, groups: int) -> None:
+        if groups and self.shape == "candidate_group":
+            self._note(
+                f"{groups} queries have a document more than once; it is one candidate, with the "
+                "highest of its relevances"
             )
 
     def _note_labels_and_fields(self) -> None:
@@ -157,11 +159,6 @@ class Build:
         self.notes.append((level, text))
 
 
-def no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError:
-    """The error for a source that gives nothing."""
-    if not bad:
-        return ValueError(f"{source.name}: there is no row in it")
-    where = rejected.publish()
-    return ValueError(
-        f"{source.name}: all its {bad} rows are bad ({where}); the last: {rejected.last}"
-    )
+def _repeats(group: dict[str, Any]) -> bool:
+    documents = group["pos"] + group["neg"]
+    return len(set(documents)) < len(documents)

@@ -82,13 +82,13 @@ def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
 def _first_row(files: str | Sequence[str], options: ReadOptions) -> Row:
     source = find_sources(files)[0]
     parser = RowParser(options)
-    reason = "there is no row in it"
+    reason = ""
     for record in source.records():
         try:
             return parser.parse(record)
         except RowError as error:
-            reason = f"no row is good; line {record.line}: {error}"
-    raise ValueError(f"{source.name}: {reason}")
+            reason = reason or f"no row is good; the first is in line {record.line}: {error}"
+    raise ValueError(f"{source.name}: {reason or 'there is no row in it'}")
 
 
 def _cache_folder(sources: list[Source], shape: Shape, options: ReadOptions) -> Path:

@@ -12,6 +12,13 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+# What other kinds of file begin with, whatever their name says.
+_OTHER_FILES = {
+    b"PK\x03\x04": "a zip file, as Excel writes them",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "packed by gzip",
+}
 
 
 def open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -23,11 +30,14 @@ def open_text(path: Path, newline: str) -> io.TextIOWrapper:
     """The text of a UTF-8 file, with or without byte order mark.
 
     Raises:
-        ValueError: If the file begins like UTF-16 or UTF-32. Later on, whoever reads meets a
-            ``UnicodeDecodeError``, which ``not_utf8`` explains.
+        ValueError: If the file begins like UTF-16, UTF-32 or a file that is no text. Later on,
+            whoever reads meets a ``UnicodeDecodeError``, which ``not_utf8`` explains.
     """
     with open_bytes(path) as stream:
         head = stream.read(4096)
+    for begin, kind in _OTHER_FILES.items():
+        if head.startswith(begin):
+            raise ValueError(f"{path} is {kind}, not text; save it as text, or name it as it is")
     for mark, name in _MARKS.items():
         if head.startswith(mark):
             raise _wrong_encoding(path, name)
@@ -48,18 +58,41 @@ def not_utf8(path: Path) -> ValueError:
             try:
                 line += decoder.decode(chunk).count("\n")
             except UnicodeDecodeError as error:
-                if _is_gb18030(error.object):
-                    return _wrong_encoding(path, "GB18030")
+                if name := _chinese_encoding(error.object):
+                    return _wrong_encoding(path, name)
                 line += error.object[: error.start].count(b"\n")
                 byte = error.object[error.start]
-                return ValueError(f"{path}:{line}: byte 0x{byte:02x} is not UTF-8; repair the line")
+                return ValueError(
+                    f"{path}:{line}: byte 0x{byte:02x} is not UTF-8; repair the line, or convert "
+                    "the file if all of it is in another encoding"
+                )
     return ValueError(f"{path}:{line}: the file ends within a character; repair the line")
 
 
-def _is_gb18030(sample: bytes) -> bool:
-    """Whether it decodes; a megabyte of another encoding hardly ever does by accident."""
+def _chinese_encoding(sample: bytes) -> str:
+    """GB18030, Big5, or empty if it is neither.
+
+    Other encodings can decode as either by accident. In GB18030 the second byte of almost every
+    Chinese character is above 127, in Big5 that of about half of them, and in a word of German or
+    French, where an accented letter stands between plain ones, hardly any.
+    """
+    firsts = seconds = at = 0
+    while at < len(sample) - 1:
+        if sample[at] < 128:
+            at += 1
+            continue
+        firsts += 1
+        seconds += sample[at + 1] >= 128
+        at += 2
+    if 3 * seconds >= 2 * firsts:
+        return "GB18030" if _decodes(sample, "gb18030") else ""
+    return "Big5" if 3 * seconds >= firsts and _decodes(sample, "big5") else ""
+
+
+def _decodes(sample: bytes, encoding: str) -> bool:
+    """Whether all of it does, but for a character that is cut off at the end."""
     try:
-        codecs.getincrementaldecoder("gb18030")().decode(sample)
+        codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeDecodeError:
         return False
     return True

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from loaders.broken_file import BrokenFile
+from loaders.json_object import DECODER
 
 _CHUNK = 1 << 20
-_DECODER = json.JSONDecoder()
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -64,7 +64,7 @@ class JsonArray:
     def _element(self) -> Any:
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = DECODER.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
                 if self.ended or not _may_be_cut_off(error):
                     line = self.line + self.text.count("\n", self.at, error.pos)

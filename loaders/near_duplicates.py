@@ -1,6 +1,6 @@
 """Near-duplicates: texts that say the same in almost the same words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import sparse
@@ -22,7 +22,7 @@ def shingles(text: str) -> list[str]:
     return [" ".join(words[i : i + _SHINGLE]) for i in range(len(words) - _SHINGLE + 1)]
 
 
-def similar_pairs(texts: Sequence[str], threshold: float) -> Iterable[tuple[int, int, float]]:
+def similar_pairs(texts: Iterable[str], threshold: float) -> Iterable[tuple[int, int, float]]:
     """Yield (i, j, similarity) with j < i for texts as alike as ``threshold``, ordered by i, j.
 
     The similarity is the share of the shorter text's shingles that the other one holds too, so
@@ -36,10 +36,10 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> Iterable[tuple[int,
     sizes = np.diff(hashed.indptr)
     matrix = sparse.csr_matrix(  # [N, S]
         (np.ones(len(columns), dtype=np.float32), columns, hashed.indptr),
-        shape=(len(texts), len(counts)),
+        shape=(hashed.shape[0], len(counts)),
     )[:, counts > 1]  # a shingle of one text alone cannot make it alike to another
     transposed = matrix.T.tocsr()
-    for start in range(0, len(texts), _BLOCK_ROWS):
+    for start in range(0, hashed.shape[0], _BLOCK_ROWS):
         shared = (matrix[start : start + _BLOCK_ROWS] @ transposed).tocoo()  # [rows, N]
         rows = shared.row + start
         similarity = shared.data / np.minimum(sizes[rows], sizes[shared.col])

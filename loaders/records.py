@@ -15,6 +15,7 @@ from loaders.broken_file import BrokenFile
 from loaders.encodings import not_utf8, open_text
 from loaders.fields import ALIASES
 from loaders.json_array import JsonArray
+from loaders.json_object import DECODER, RepeatedName
 from loaders.options import DEFAULT_LABEL_MAP
 
 
@@ -48,7 +49,9 @@ def read_file(path: Path) -> Iterator[Record]:
         raise ValueError(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError:
         raise not_utf8(path) from None
-    except (EOFError, zlib.error, OSError) as error:
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
+    except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
@@ -63,11 +66,17 @@ def data_suffix(path: Path) -> str:
 def read_json(path: Path) -> Iterator[Record]:
     """A JSON array, or one JSON object per line; the first character tells which."""
     with open_text(path, newline="\n") as stream:
-        first = next((line.lstrip() for line in stream if not line.isspace()), "")
+        lines = ((at, line.strip()) for at, line in enumerate(stream, 1) if not line.isspace())
+        at, first = next(lines, (1, ""))
+    if first == "{":
+        raise BrokenFile(
+            at,
+            "a JSON object that goes over several lines; give an array of rows, or one row a line",
+        )
     with open_text(path, newline="\n") as stream:
         if first.startswith("["):
             for number, element in JsonArray(stream):
-                yield Record(number, element)
+                yield _json_record(number, element)
             return
         for number, line in enumerate(stream, start=1):
             if not line.isspace():
@@ -76,12 +85,19 @@ def read_json(path: Path) -> Iterator[Record]:
 
 def _json_line(number: int, line: str) -> Record:
     try:
-        return Record(number, json.loads(line))
+        return _json_record(number, DECODER.decode(line))
     except json.JSONDecodeError as error:
         problem = f"not JSON: {error.msg} (column {error.colno})"
     except (ValueError, RecursionError) as error:  # a number too long, a list too deep
         problem = f"not JSON: {error}"
     return Record(number, line.rstrip("\r\n"), problem=problem)
+
+
+def _json_record(number: int, value: Any) -> Record:
+    if isinstance(value, RepeatedName):
+        problem = f'"{value.name}" stands twice in this row; keep one'
+        return Record(number, value.fields, problem=problem)
+    return Record(number, value)
 
 
 def read_csv(path: Path) -> Iterator[Record]:
@@ -150,20 +166,34 @@ def _check_header(line: int, names: list[str]) -> None:
 
 
 def _headless_names(line: int, cells: list[str]) -> list[str]:
-    if len(cells) == 3:
-        if cells[2].strip().lower() in ALIASES["rel"]:
+    if len(cells) == 1:
+        raise BrokenFile(
+            line,
+            "one column only; a .csv is separated by commas, a .tsv or .txt by tabs",
+        )
+    if len(cells) > 3:
+        raise BrokenFile(
+            line,
+            f"{len(cells)} columns and no header; without one a file has query, doc, label, or "
+            "query, pos_doc",
+        )
+    names = ["query", "doc", "label"] if len(cells) == 3 else ["query", "pos_doc"]
+    # A header in other words or in capitals must not become the first row.
+    for cell, known in zip(cells, _HEADER_WORDS, strict=False):
+        if cell.strip().lower() in known:
             raise BrokenFile(
                 line,
-                f"the header names no query; its columns must be query, doc, {cells[2].strip()}",
+                f"the header names no query; its columns must be {', '.join(names)} (in small "
+                "letters)",
             )
-        return ["query", "doc", "label"]
-    if len(cells) == 2:
-        return ["query", "pos_doc"]
-    raise BrokenFile(
-        line,
-        f"{len(cells)} columns and no header; without one a file has query, doc, label, or "
-        "query, pos_doc",
-    )
+    return names
+
+
+_HEADER_WORDS = (
+    {*ALIASES["query"], "question", "问题", "查询"},
+    {*ALIASES["doc"], *ALIASES["pos_doc"], "answer", "答案", "回答", "文档"},
+    {*ALIASES["rel"], "标签", "分数"},
+)
 
 
 def read_parquet(path: Path) -> Iterator[Record]:

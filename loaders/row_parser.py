@@ -1,5 +1,6 @@
 """Records to typed, checked rows."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -17,6 +18,8 @@ from loaders.fields import (
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
 from loaders.records import Record
 from loaders.rows import CandidateGroup, PositivePair, Row, ScoredPair
+
+_WHOLE = re.compile(r"^([-+]?\d+)\.0*$")
 
 
 class RowParser:
@@ -43,6 +46,11 @@ class RowParser:
         fields = record.fields
         if not isinstance(fields, dict):
             raise RowError(f"a row must be an object with named fields, got {show(fields)}")
+        if {"_id", "text"} <= fields.keys() and find(fields, "query") is None:
+            raise RowError(
+                "a document or query of a BEIR folder, which is no training row; make groups of "
+                "the folder: scripts/prepare_data.py beir --help"
+            )
         query = require(fields, "query")
         text = as_text(fields[query], query)
         used = [query]
@@ -206,12 +214,10 @@ class RowParser:
             self.default_labels += 1
         if label_map is None:
             return as_relevance(as_number(value, name, record.labels != "typed"), name, label_range)
-        label = show(value)
-        if isinstance(value, str):
-            label = value.strip()
-        elif isinstance(value, float) and value.is_integer():
+        label = value.strip() if isinstance(value, str) else show(value)
+        if label not in label_map:
             # A column of whole numbers with a gap in it is often stored as floats: 3.0 is "3".
-            label = str(int(value))
+            label = _WHOLE.sub(r"\1", label)
         if label not in label_map:
             keys = ", ".join(label_map)
             raise RowError(f'"{name}" is {show(value)}, which is not in label_map ({keys})')

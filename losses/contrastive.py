@@ -1,5 +1,8 @@
 """InfoNCE: pick each query's own document out of all the documents of the batch."""
 
+import math
+from typing import NamedTuple, Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +26,28 @@ def in_batch_accuracy(
     return (scores.argmax(dim=1) == positives).float().mean()
 
 
+class OtherQueries(NamedTuple):
+    """What each positive document is compared with in the symmetric loss.
+
+    Args:
+        queries: Embeddings [A, H].
+        own: [Q]; ``queries[own[i]]`` is query i.
+        excluded: bool [Q, A]; queries to which document i is relevant as well.
+    """
+
+    queries: Tensor
+    own: Tensor
+    excluded: Tensor
+
+    @classmethod
+    def of_batch(cls, queries: Tensor, positives: Tensor, excluded: Tensor) -> Self:
+        """The queries of the batch itself; arguments as in the loss."""
+        own = torch.arange(len(positives), device=positives.device)
+        relevant = excluded[:, positives] | (positives[:, None] == positives[None, :])  # [A, Q]
+        relevant[own, own] = False
+        return cls(queries, own, relevant.T)
+
+
 class ContrastiveLoss(nn.Module):
     """Cross-entropy over the cosines of every query with every document (InfoNCE).
 
@@ -38,13 +63,18 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.05, symmetric: bool = False) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
         self.symmetric = symmetric
 
     def forward(
-        self, queries: Tensor, documents: Tensor, positives: Tensor, excluded: Tensor
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        positives: Tensor,
+        excluded: Tensor,
+        others: OtherQueries | None = None,
     ) -> Tensor:
         """Return the mean over the queries.
 
@@ -54,16 +84,18 @@ class ContrastiveLoss(nn.Module):
             positives: [Q]; ``documents[positives[i]]`` belongs to query i.
             excluded: bool [Q, D]; documents that are no negatives for a query, because they
                 are known to be relevant to it too.
+            others: For the symmetric loss: the queries that a document is to tell its own from;
+                None: ``queries``.
         """
-        scores = similarities(queries, documents) / self.temperature  # [Q, D]
-        forward = F.cross_entropy(scores.masked_fill(excluded, float("-inf")), positives)
+        forward = self._pick(queries, documents, positives, excluded)
         if not self.symmetric:
             return forward
-        rows = torch.arange(len(positives), device=positives.device)
-        # Column i of `backward`: the document of query i against all queries. Other queries to
-        # which that document is relevant as well are no negatives for it.
-        backward = scores[:, positives]  # [Q, Q]
-        relevant = excluded[:, positives] | (positives[:, None] == positives[None, :])
-        relevant[rows, rows] = False
-        backward = backward.masked_fill(relevant, float("-inf"))
-        return (forward + F.cross_entropy(backward.T, rows)) / 2
+        if others is None:
+            others = OtherQueries.of_batch(queries, positives, excluded)
+        backward = self._pick(documents[positives], others.queries, others.own, others.excluded)
+        return (forward + backward) / 2
+
+    def _pick(self, anchors: Tensor, candidates: Tensor, own: Tensor, excluded: Tensor) -> Tensor:
+        """Cross-entropy of each anchor's own candidate against all that are not excluded."""
+        scores = similarities(anchors, candidates) / self.temperature
+        return F.cross_entropy(scores.masked_fill(excluded, float("-inf")), own)

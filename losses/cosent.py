@@ -1,5 +1,7 @@
 """CoSENT: order pairs of texts by their cosine as people ordered them by relevance."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ class CoSENTLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
 

@@ -1,5 +1,7 @@
 """Listwise ranking: put the probability of a query's candidate list where the relevance is."""
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +22,7 @@ class ListwiseLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
 

@@ -1,5 +1,7 @@
 """Pairwise ranking: of two candidates of one query, the more relevant must score higher."""
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +24,7 @@ class PairwiseLoss(nn.Module):
 
     def __init__(self, margin: float | None = None) -> None:
         super().__init__()
-        if margin is not None and margin <= 0:
+        if margin is not None and not 0 < margin < math.inf:
             raise ValueError(f"margin must be above 0, or null for RankNet, got {margin}")
         self.margin = margin
 

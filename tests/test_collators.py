@@ -9,6 +9,8 @@ from transformers import BertTokenizer
 
 from collators import ContrastiveCollator, GroupCollator, PairCollator, ScoredPairCollator
 from collators.sampling import draw_group
+from losses import ContrastiveLoss, ListwiseLoss, PairwiseLoss
+from losses.contrastive import OtherQueries
 
 CAT, DOG, RAIN = "a cat sat", "the dog slept", "今天天气很好"
 
@@ -115,6 +117,117 @@ def test_other_positives_of_a_query_are_no_negatives(tiny_tokenizer: BertTokeniz
     ]
 
 
+def test_hard_negatives_of_one_row_that_answer_another_row_of_the_same_query(
+    tiny_tokenizer: BertTokenizer,
+) -> None:
+    collate = ContrastiveCollator(tiny_tokenizer, 16, 16)
+    rows = [
+        positive(CAT, DOG, 0, negatives=[RAIN, "on the mat"], prompt="P: "),
+        positive(CAT, RAIN, 1),
+        positive(DOG, "a csv file", 2),
+    ]
+    batch = collate(rows)
+    places = {text: at for at, text in enumerate([DOG, RAIN, "a csv file", "on the mat"])}
+    assert batch["positives"].tolist() == [0, 1, 2]
+    assert batch["excluded"].shape == (3, 4)
+    excluded = [
+        [text for text, at in places.items() if batch["excluded"][row, at]] for row in range(3)
+    ]
+    assert excluded == [[RAIN], [DOG], []]
+
+
+def test_hard_negatives_are_no_known_positive_and_no_text_twice(
+    tiny_tokenizer: BertTokenizer,
+) -> None:
+    collate = ContrastiveCollator(tiny_tokenizer, 16, 16, train_group_size=3)
+    negatives = [DOG, RAIN, "on the mat", "on the mat", "a csv file"]
+    row = positive(CAT, DOG, 0, negatives=negatives, other_positives=[RAIN])
+    for epoch in range(20):
+        drawn = collate.hard_negatives({**row, "epoch": epoch})
+        assert sorted(drawn) == ["a csv file", "on the mat"]
+    assert collate.count_cut([row]) == {
+        "query_max_length": (0, 1),
+        "document_max_length": (0, 3),
+    }
+
+
+def test_the_symmetric_loss_masks_what_the_batch_excludes(tiny_tokenizer: BertTokenizer) -> None:
+    """Rows of one query, of one document, and twice the same row, against what they mean."""
+    rows = [
+        positive(CAT, DOG, 0),
+        positive(CAT, RAIN, 1),  # the same query
+        positive("the mat", DOG, 2),  # the same document
+        positive(CAT, DOG, 3),  # the same row
+        positive("a csv file", CAT, 4, other_positives=[RAIN]),
+    ]
+    batch = ContrastiveCollator(tiny_tokenizer, 16, 16)(rows)
+    others = OtherQueries.of_batch(torch.zeros(5, 2), batch["positives"], batch["excluded"])
+    answers = {CAT: {DOG, RAIN}, "the mat": {DOG}, "a csv file": {CAT, RAIN}}
+    for at, row in enumerate(rows):
+        for other, query in enumerate(rows):
+            relevant = row["pos_doc"] in answers[query["query"]] and other != at
+            assert others.excluded[at, other].item() == relevant, (at, other)
+
+
+def test_one_row_alone_has_nothing_to_tell_apart(tiny_tokenizer: BertTokenizer) -> None:
+    batch = ContrastiveCollator(tiny_tokenizer, 16, 16)([positive(CAT, CAT, 0)])
+    assert batch["texts"]["input_ids"].shape[0] == 1
+    assert batch["positives"].tolist() == [0]
+    vectors = torch.ones(1, 4, requires_grad=True)
+    for symmetric in (False, True):
+        loss = ContrastiveLoss(symmetric=symmetric)(
+            vectors, vectors, batch["positives"], batch["excluded"]
+        )
+        loss.backward()
+        assert loss.item() == 0.0
+    assert vectors.grad is not None and not vectors.grad.any()
+
+
+def test_prompts_of_rows_replace_the_runs_prompt_in_a_mixed_batch(
+    tiny_tokenizer: BertTokenizer,
+) -> None:
+    rows = [positive(CAT, DOG, 0), positive(CAT, DOG, 1, prompt="dog "), positive(CAT, DOG, 2)]
+    rows[2]["prompt"] = ""  # an empty prompt is a prompt
+    collate = ContrastiveCollator(
+        tiny_tokenizer, 16, 16, query_prompt="the ", document_prompt="on "
+    )
+    batch = collate(rows)
+    texts, mask = batch["texts"]["input_ids"], batch["texts"]["attention_mask"].bool()
+    found = [texts[row][mask[row]].tolist() for row in batch["queries"].tolist()]
+    expected = [f"the {CAT}", f"dog {CAT}", CAT]
+    assert found == [ids(tiny_tokenizer, text) for text in expected]
+    (document,) = batch["documents"].tolist()
+    assert texts[document][mask[document]].tolist() == ids(tiny_tokenizer, f"on {DOG}")
+    pairs = PairCollator(tiny_tokenizer, 32, query_prompt="the ", document_prompt="on ")
+    scores = pairs([scored(CAT, DOG, 1.0), scored(CAT, DOG, 1.0, prompt="dog ")])
+    texts, mask = scores["texts"]["input_ids"], scores["texts"]["attention_mask"].bool()
+    assert texts[0][mask[0]].tolist() == ids(tiny_tokenizer, f"the {CAT}", f"on {DOG}")
+    assert texts[1][mask[1]].tolist() == ids(tiny_tokenizer, f"dog {CAT}", f"on {DOG}")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ((2, 8), "query_max_length: 2 leaves no room"),
+        ((3, 1), "document_max_length: 1 leaves no room"),
+    ],
+)
+def test_lengths_without_room_for_a_text(
+    lengths: tuple[int, int], expected: str, tiny_tokenizer: BertTokenizer
+) -> None:
+    """Tokenizers do not keep to them: a limit of 1 cuts nothing."""
+    assert len(tiny_tokenizer(CAT, truncation=True, max_length=1)["input_ids"]) > 2
+    with pytest.raises(ValueError, match=expected):
+        ScoredPairCollator(tiny_tokenizer, *lengths)
+
+
+def test_a_pair_needs_room_for_both_texts(tiny_tokenizer: BertTokenizer) -> None:
+    with pytest.raises(ValueError, match=r"max_length: 4 leaves no room .* give at least 5"):
+        GroupCollator(tiny_tokenizer, max_length=4)
+    batch = GroupCollator(tiny_tokenizer, max_length=5)([group(CAT, [DOG], [RAIN])])
+    assert batch["texts"]["input_ids"].shape == (2, 5)
+
+
 def test_pairs_are_joined_by_the_tokenizer(tiny_tokenizer: BertTokenizer) -> None:
     collate = PairCollator(tiny_tokenizer, max_length=32)
     batch = collate([scored(CAT, DOG, 1.0, 2.0), scored(CAT, RAIN, 0.5)])
@@ -182,6 +295,29 @@ def test_a_small_group_is_taken_whole_and_nothing_repeats() -> None:
     drawn = draw_group(group(CAT, ["p0"], ["n0", "n1"]), 8, seed=0)
     assert drawn[0] == ("p0", 1.0)
     assert sorted(drawn[1:]) == [("n0", 0.0), ("n1", 0.0)]
+
+
+def test_a_positive_is_never_its_own_negative() -> None:
+    row = group(CAT, ["p0", "p1", "p0"], ["p0", "n0", "n0", "p1"])
+    seen = {tuple(draw_group({**row, "epoch": epoch}, 8, seed=0)) for epoch in range(20)}
+    assert seen == {(("p0", 1.0), ("n0", 0.0)), (("p1", 1.0), ("n0", 0.0))}
+    scores = {"pos_scores": [0.75, 1.0, 0.5], "neg_scores": [0.25, 0.0, 0.25, 0.0]}
+    drawn = draw_group({**row, **scores, "graded": True}, 8, seed=0)
+    assert sorted(drawn) == [("n0", 0.25), ("p0", 0.75), ("p1", 1.0)]
+
+
+def test_a_group_of_one_candidate_gives_a_connected_zero(tiny_tokenizer: BertTokenizer) -> None:
+    """A query with one judged document; its collator and losses take it as it is."""
+    row = group(CAT, [], [DOG], pos_scores=[], neg_scores=[0.25], graded=True)
+    batch = GroupCollator(tiny_tokenizer, max_length=32)([row])
+    assert batch["mask"].tolist() == [[True]]
+    assert batch["relevances"].tolist() == [[0.25]]
+    for loss in (PairwiseLoss(), PairwiseLoss(margin=1.0), ListwiseLoss()):
+        scores = torch.ones(1, requires_grad=True)
+        value = loss(scores, batch["relevances"], batch["mask"])
+        value.backward()
+        assert value.item() == 0.0
+        assert scores.grad is not None and scores.grad.tolist() == [0.0]
 
 
 def test_a_graded_group_takes_its_scores_and_any_candidate() -> None:

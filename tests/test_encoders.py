@@ -12,6 +12,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import Embedder, Reranker
+from encoders.kind import find_kind
 from encoders.pooling import POOLINGS, Pooling, pool
 from tiny import TEXTS, save_backbone, save_classifier
 
@@ -282,3 +283,30 @@ def test_impossible_settings(tiny_bert: Path, tmp_path: Path) -> None:
     save_classifier(tmp_path / "three", num_labels=3)
     with pytest.raises(ValueError, match="cannot be opened"):
         Reranker.from_pretrained(tmp_path / "three")
+
+
+def test_a_folder_without_a_vocabulary_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    """transformers makes a tokenizer of special tokens only, to which every text is unknown."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        Embedder.from_pretrained(folder)
+
+
+def test_damaged_weights_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot be opened"):
+        Embedder.from_pretrained(folder)
+
+
+def test_a_reranker_gives_an_embedder_but_says_so(
+    tiny_classifier: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find_kind(tiny_classifier) == "reranker"
+    assert Embedder.from_pretrained(tiny_classifier).encode(["a"]).shape == (1, 32)
+    assert "is a reranker: its scoring head is left out" in caplog.text

@@ -93,6 +93,19 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
             '"query" contains \\ud83d, one half of a surrogate pair',
         ),
         ('{"query": "q", "pos": ["p"], "prompt": 5}', '"prompt" must be a text, got 5'),
+        (
+            '{"query": "q", "query": "r", "doc": "d", "rel": 1}',
+            '"query" stands twice in this row; keep one',
+        ),
+        (
+            '{"query": "q", "hits": [{"content": "a", "content": "b", "label": 1}]}',
+            '"hits[0]" must be an object, got an object with two "content"',
+        ),
+        (
+            '{"_id": "d1", "title": "猫", "text": "猫吃鱼"}',
+            "a document or query of a BEIR folder, which is no training row; make groups of the "
+            "folder: scripts/prepare_data.py beir --help",
+        ),
     ],
 )
 def test_bad_rows(tmp_path: Path, record: str, expected: str) -> None:
@@ -170,7 +183,8 @@ def test_file_without_a_good_row(tmp_path: Path) -> None:
         f"{path}: all its 2 rows are bad (give rejected_file to have all of them written); the "
         f'last: {path}:2: "query" is empty'
     )
-    with pytest.raises(ValueError, match=r'no row is good; line 2: "query" is empty'):
+    first = "no row is good; the first is in line 1: no document in the fields"
+    with pytest.raises(ValueError, match=first):
         detect_shape(str(path), ReadOptions())
 
 
@@ -208,15 +222,56 @@ def test_other_encodings(tmp_path: Path, name: str, encoding: str) -> None:
     )
 
 
+TRADITIONAL = "今天天氣很好，我們去公園散步。感冒發燒應該吃什麼藥？多喝水，注意休息。"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        (TRADITIONAL, "GB18030", "GB18030"),
+        (TRADITIONAL, "Big5", "Big5"),
+        ("für Zürich, schöne Grüße", "latin-1", ""),  # decodes as GB18030, by accident
+        ("déjà vu à Paris", "latin-1", ""),
+    ],
+)
+def test_an_encoding_is_named_only_if_it_is_the_one(
+    tmp_path: Path, text: str, encoding: str, named: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    row = json.dumps({"query": text, "doc": text, "rel": 1}, ensure_ascii=False) + "\n"
+    path.write_bytes((row * 3).encode(encoding))
+    if named:
+        assert error_of(path).startswith(f"{path} is encoded in {named}, not in UTF-8; convert it")
+    else:
+        assert "is not UTF-8; repair the line, or convert the file" in error_of(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"PK\x03\x04" + bytes(99), "a zip file, as Excel writes them"),
+        (b"PAR1" + bytes(99), "a Parquet file"),
+        (gzip.compress(GOOD.encode()), "packed by gzip"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, content: bytes, kind: str) -> None:
+    for name in ("a.csv", "a.jsonl", "a.txt"):
+        (tmp_path / name).write_bytes(content)
+        assert error_of(tmp_path / name) == (
+            f"{tmp_path / name} is {kind}, not text; save it as text, or name it as it is"
+        )
+
+
 def test_a_damaged_byte_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     line = '{"query": "北京在哪里", "doc": "在 north", "rel": 1}\n'.encode()
     path.write_bytes(line * 40_000 + line.replace("在".encode(), b"\xe5\x9c", 1) + line)
-    assert error_of(path) == f"{path}:40001: byte 0xe5 is not UTF-8; repair the line"
+    remedy = "repair the line, or convert the file if all of it is in another encoding"
+    assert error_of(path) == f"{path}:40001: byte 0xe5 is not UTF-8; {remedy}"
     path.write_bytes(line + line[: line.index("哪".encode()) + 1])
     assert error_of(path) == f"{path}:2: the file ends within a character; repair the line"
     path.write_bytes('{"query": "café", "doc": "d", "rel": 1}\n'.encode("latin-1"))
-    assert error_of(path) == f"{path}:1: byte 0xe9 is not UTF-8; repair the line"
+    assert error_of(path) == f"{path}:1: byte 0xe9 is not UTF-8; {remedy}"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +301,63 @@ def test_array_elements_name_their_own_line(tmp_path: Path) -> None:
     assert f'\n  {path}:7: "rel" is 2, outside [0, 1]' in error_of(path)
 
 
-def test_a_header_that_names_no_query(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text("question\tanswer\tlabel\n猫\t鱼\t1\n", encoding="utf-8")
-    expected = "the header names no query; its columns must be query, doc, label"
+def test_repeated_names_in_an_array_are_bad_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'[{GOOD},\n{{"query": "q", "doc": "d", "doc": "e", "rel": 1}}]')
+    assert error_of(path).endswith(f'\n  {path}:3: "doc" stands twice in this row; keep one')
+    rejected = tmp_path / "rejected.jsonl"
+    options = ReadOptions(on_bad_rows="skip", rejected_file=rejected)
+    assert len(load_rows(str(path), "scored_pair", options)) == 1
+    assert json.loads(rejected.read_text(encoding="utf-8"))["record"]["doc"] == "e"
+
+
+def test_an_object_over_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("\n" + json.dumps({"data": [json.loads(GOOD)]}, indent=2))
+    expected = (
+        "a JSON object that goes over several lines; give an array of rows, or one row a line"
+    )
+    assert error_of(path, on_bad_rows="skip") == f"{path}:2: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "columns"),
+    [
+        ("a.tsv", "question\tanswer\tlabel", "query, doc, label"),
+        ("a.csv", "Query,Document,Score", "query, doc, label"),
+        ("a.csv", "问题,答案", "query, pos_doc"),
+        ("a.tsv", "title\tAnswer", "query, pos_doc"),
+    ],
+)
+def test_a_header_that_names_no_query(tmp_path: Path, name: str, header: str, columns: str) -> None:
+    """It would otherwise become the first row."""
+    path = tmp_path / name
+    row = ",".join(["猫", "鱼", "1"][: len(columns.split(", "))])
+    path.write_text(f"{header}\n{row}\n", encoding="utf-8")
+    expected = f"the header names no query; its columns must be {columns} (in small letters)"
     assert error_of(path) == f"{path}:1: {expected}"
+
+
+def test_a_table_with_other_separators(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("query;doc;rel\na;b;1\n")
+    (tmp_path / "a.tsv").write_text("a cat  a dog  1\n")
+    for name in ("a.csv", "a.tsv"):
+        assert error_of(tmp_path / name) == (
+            f"{tmp_path / name}:1: one column only; a .csv is separated by commas, a .tsv or .txt "
+            "by tabs"
+        )
+
+
+def test_whole_numbers_with_a_point_are_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,doc,label\na,b,3.0\nc,d,0.0\ne,f,1.5\n")
+    labels = {"3": 1.0, "0": 0.25}
+    options = ReadOptions(label_map=labels, on_bad_rows="skip")
+    rows = load_rows(str(path), "scored_pair", options)
+    assert [rows[at]["rel"] for at in range(len(rows))] == [1.0, 0.25]
+    assert error_of(path, label_map=labels).endswith(
+        f"\n  {path}:4: \"label\" is '1.5', which is not in label_map (3, 0)"
+    )
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -285,7 +392,10 @@ def test_files_that_are_not_what_their_name_says(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_text(GOOD)
     assert "cannot be read: Not a gzipped file" in error_of(tmp_path / "a.jsonl.gz")
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(GOOD.encode() * 9)[:-12])
-    assert "cannot be read: Compressed file ended" in error_of(tmp_path / "b.jsonl.gz")
+    assert error_of(tmp_path / "b.jsonl.gz") == (
+        f"{tmp_path / 'b.jsonl.gz'} cannot be unpacked: Compressed file ended before the "
+        "end-of-stream marker was reached; fetch or pack it again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,3 +415,22 @@ def test_impossible_options(options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError) as caught:
         ReadOptions(**options)
     assert str(caught.value) == expected
+
+
+def test_documents_that_repeat_in_a_group_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.jsonl"
+    groups = ['{"query": "q", "pos": ["p"], "neg": ["p", "n"]}', '{"query": "r", "pos": ["p"]}']
+    path.write_text("\n".join(groups))
+    note = (
+        "1 queries have a document more than once; it is one candidate, with the highest of its "
+        "relevances"
+    )
+    load_rows(str(path), "candidate_group", ReadOptions())
+    assert caplog.messages == [note]
+    pairs = [{"query": "问", "doc": doc, "rel": rel} for doc, rel in [("a", 1), ("b", 0), ("a", 0)]]
+    path.write_text("\n".join(json.dumps(pair) for pair in pairs))
+    caplog.clear()
+    load_rows(str(path), "candidate_group", ReadOptions())
+    assert caplog.messages == [note]

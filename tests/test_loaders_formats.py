@@ -120,9 +120,9 @@ def test_headerless_numbers_are_numbers(tmp_path: Path) -> None:
 
 def test_headerless_two_columns_are_positive_pairs(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
-    path.write_text("问题\t答案\nquestion\tanswer\n", encoding="utf-8")
+    path.write_text("怎么重置密码\t点击忘记密码\nhow to reset\tclick here\n", encoding="utf-8")
     pairs = load_rows(str(path), "positive_pair", ReadOptions())
-    assert [pairs[at]["pos_doc"] for at in range(len(pairs))] == ["答案", "answer"]
+    assert [pairs[at]["pos_doc"] for at in range(len(pairs))] == ["点击忘记密码", "click here"]
     assert detect_shape(str(path), ReadOptions()) == "positive_pair"
 
 

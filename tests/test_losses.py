@@ -256,6 +256,10 @@ def test_padding_and_the_order_of_candidates_do_not_matter(loss: Callable[..., T
         (lambda: CoSENTLoss(temperature=-1), "temperature"),
         (lambda: ListwiseLoss(temperature=0), "temperature"),
         (lambda: PairwiseLoss(margin=0), "margin"),
+        (lambda: ContrastiveLoss(temperature=math.nan), "temperature"),
+        (lambda: CoSENTLoss(temperature=math.nan), "temperature"),
+        (lambda: ListwiseLoss(temperature=math.inf), "temperature"),
+        (lambda: PairwiseLoss(margin=math.nan), "margin"),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], object], word: str) -> None:

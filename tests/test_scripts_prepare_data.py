@@ -11,7 +11,9 @@ import pytest
 
 from loaders.docstring_corpus import NEAR_DUPLICATE
 from loaders.near_duplicates import similar_pairs
-from scripts.prepare_data import DOCSTRING_FILES, SAMPLE_FILES, main
+from scripts.prepare.docstrings import FILES as DOCSTRING_FILES
+from scripts.prepare.sample import FILES as SAMPLE_FILES
+from scripts.prepare_data import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ["--heldout_size", "10", "--dev_size", "5", "--negatives", "3"]
@@ -204,9 +206,15 @@ def test_the_output_folder_may_not_be_a_file(
     assert "is a file; give a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["docstrings", "sample"])
+@pytest.mark.parametrize(
+    "command", ["docstrings", "sample", "mldr", "beir", "convert", "split", "validate"]
+)
 def test_help_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0
-    assert f"python scripts/prepare_data.py {command} --output_dir data/" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    examples = text[text.index("examples:") :].replace("\\\n", " ")
+    shown = [line for line in examples.splitlines() if line.strip().startswith("python")]
+    assert len(shown) >= 2
+    assert all(line.split()[1:3] == ["scripts/prepare_data.py", command] for line in shown)

@@ -1,12 +1,14 @@
 """Training through the real script: every objective, every format, exact resume, accumulation."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runs import TOPICS, assert_same_weights, losses, train, weights, write_format
 
+from collators import ContrastiveCollator
 from encoders import Embedder, Reranker
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES
@@ -122,10 +124,37 @@ def test_resume_true_takes_the_last_checkpoint_of_the_folder(
     for file in stopped.iterdir():
         if file.is_file() and file.name != "train_config.json":
             file.unlink()
+    shutil.rmtree(stopped / "checkpoint-8")
     with pytest.raises(SystemExit):
         train(stopped, **settings)
     train(stopped, **settings, resume_from_checkpoint=True)
     assert_same_weights(whole, stopped)
+
+
+def test_a_resumed_run_makes_no_batch_of_what_was_done(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skipped batches are neither read nor tokenized."""
+    settings = {
+        **recipe("contrastive", models),
+        "train_file": write_format("pairs", tmp_path),
+        "max_steps": 6,
+        "save_strategy": "steps",
+        "save_steps": 4,
+    }
+    whole = train(tmp_path / "whole", **settings)
+    made = []
+    make = ContrastiveCollator.__call__
+
+    def counted(self: ContrastiveCollator, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        made.append(len(rows))
+        return make(self, rows)
+
+    monkeypatch.setattr(ContrastiveCollator, "__call__", counted)
+    start = str(whole / "checkpoint-4")
+    resumed = train(tmp_path / "resumed", **settings, resume_from_checkpoint=start)
+    assert len(made) == 2
+    assert_same_weights(whole, resumed)
 
 
 def test_the_epoch_decides_what_is_drawn(models: dict[str, Path], tmp_path: Path) -> None:

@@ -160,6 +160,9 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], **recipe: Any) -> 
         ({"label_map": {}}, "label_map: is empty"),
         ({"max_label": 3}, "max_label: unknown key; did you mean label_range"),
         ({"hub_strategy": "every_save"}, 'hub_strategy: is always "end" here'),
+        ({"query_max_length": 2}, "query_max_length: 2 leaves no room for a text"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan is not a finite number"),
+        ({"loss_args": {"temperature": float("inf")}}, "loss_args: inf is not a finite number"),
     ],
 )
 def test_mistakes_in_a_recipe(

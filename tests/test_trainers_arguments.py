@@ -86,6 +86,19 @@ def test_the_defaults_are_a_linear_warm_up_and_adamw() -> None:
         (["--torch_compile"], "torch_compile: does not go with unpad_inputs"),
         (["--lr", "1"], "lr: unknown key; did you mean learning_rate?"),
         (["--passage_max_len", "1"], "did you mean document_max_length?"),
+        (["--per_device_train_batch_size", "0"], "per_device_train_batch_size: must be at least 1"),
+        (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps: must be at least 1"),
+        (["--dataloader_num_workers=-1"], "dataloader_num_workers: must be at least 0, got -1"),
+        (["--learning_rate=-1e-5"], "learning_rate: must be at least 0, got -1e-05"),
+        (["--max_steps", "0"], "max_steps: must be at least 1, got 0"),
+        (["--num_train_epochs", "0"], "num_train_epochs: must be above 0, got 0"),
+        (["--loss_args", '{"symmetric": "no"}'], 'loss_args: symmetric: "no" is not true or false'),
+        (["--loss_args", '{"temperature": "0.05"}'], 'loss_args: temperature: "0.05" is not a num'),
+        (
+            ["--per_device_train_batch_size", "1", "--train_group_size", "1"],
+            "leaves contrastive without any negative",
+        ),
+        (["--gradient_cache_chunk_size", "0"], "gradient_cache_chunk_size: must be at least 1"),
     ],
 )
 def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
 from transformers import TrainingArguments
 
+from trainers.limits import check_limits
 from trainers.objectives import OBJECTIVES, Objective
-from trainers.recipe import merge, read_flags, read_recipe
+from trainers.recipe import merge, read_flags, read_recipe, typed
 
 logger = logging.getLogger(__name__)
 
 # Settings that only one kind of model has.
 ONLY_FOR = {
     "embedder": (
+        "eval_corpus",
         "pooling",
         "projection_dim",
         "normalize",
@@ -65,7 +67,13 @@ class DataArguments:
     train_file: list[str] | str = option(
         [], "Paths, folders or Hub datasets (organisation/name[:config][@split]). Required."
     )
-    eval_file: list[str] | str | None = option(None, "The same for the evaluation loss.")
+    eval_file: list[str] | str | None = option(None, "The same for evaluation: loss and metrics.")
+    eval_corpus: str | None = option(
+        None, "Embedder: more documents to search in evaluation (corpus.jsonl or its folder)."
+    )
+    eval_metrics: list[str] | None = option(
+        None, "Metrics of eval_file; null: what suits it; []: the loss only."
+    )
     query_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
     document_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
     max_length: int | None = option(None, "Reranker: tokens of a pair; null: the model's limit.")
@@ -99,7 +107,17 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
 
     objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
     loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
+    gradient_cache_chunk_size: int | None = option(
+        None, "contrastive: texts embedded at once, for batches that do not fit; same gradients."
+    )
+    negatives_across_processes: bool = option(
+        True, "contrastive: the documents of all processes are negatives, with their gradients."
+    )
     overwrite_output_dir: bool = option(False, "Delete the run that output_dir holds, and train.")
+
+    early_stopping_patience: int | None = option(
+        None, "Stop after so many evaluations that are no better than the best."
+    )
 
     # Other defaults than TrainingArguments has:
     output_dir: str = option("", "Where the run and its model go. Required.")
@@ -159,27 +177,25 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                         f"{name}: is for the {owner}, but objective {self.objective} trains the "
                         f"{kind}; leave it out"
                     )
-        for name in ("query_max_length", "document_max_length", "max_length", "projection_dim"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
+        check_limits(vars(self))
+        if self.gradient_cache_chunk_size is not None and self.objective != "contrastive":
+            raise ValueError(
+                "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "
+                "batches (gradient_accumulation_steps), which gives the same gradients"
+            )
+        alone = self.per_device_train_batch_size == self.train_group_size == 1
+        if self.objective == "contrastive" and alone:
+            raise ValueError(
+                "per_device_train_batch_size: 1 with train_group_size 1 leaves contrastive without "
+                "any negative; raise one of them"
+            )
         smallest = 2 if self.row_of_table.needs_negatives else 1
         if self.train_group_size < smallest:
             raise ValueError(
                 f"train_group_size: must be at least {smallest} for objective {self.objective}, "
                 f"got {self.train_group_size}"
             )
-        if self.eval_strategy != "no" and not self.eval_file:
-            raise ValueError(
-                f"eval_file: is missing, but eval_strategy is {_value(self.eval_strategy)}; give "
-                'eval_file, or eval_strategy "no"'
-            )
-        same = self.eval_strategy == self.save_strategy != "no"
-        if self.load_best_model_at_end and not same:
-            raise ValueError(
-                "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
-                f"epoch), got {_value(self.eval_strategy)} and {_value(self.save_strategy)}"
-            )
+        self._check_evaluation()
         if self.torch_compile and self.unpad_inputs:
             raise ValueError(
                 "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
@@ -201,6 +217,27 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             if getattr(self, name) != value:
                 raise ValueError(f"{name}: is always {json.dumps(value)} here; leave it out")
 
+    def _check_evaluation(self) -> None:
+        if self.eval_strategy != "no" and not self.eval_file:
+            raise ValueError(
+                f"eval_file: is missing, but eval_strategy is {_value(self.eval_strategy)}; give "
+                'eval_file, or eval_strategy "no"'
+            )
+        same = self.eval_strategy == self.save_strategy != "no"
+        if self.load_best_model_at_end and not same:
+            raise ValueError(
+                "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
+                f"epoch), got {_value(self.eval_strategy)} and {_value(self.save_strategy)}"
+            )
+        for name in ("eval_corpus", "eval_metrics"):
+            if getattr(self, name) and not self.eval_file:
+                raise ValueError(f"{name}: needs an eval_file; give one, or leave {name} out")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError(
+                "early_stopping_patience: needs load_best_model_at_end true, so that the run ends "
+                "with its best model"
+            )
+
     def _check_loss_args(self) -> None:
         loss = self.row_of_table.loss
         allowed = [name for name in signature(loss).parameters if name not in {"args", "kwargs"}]
@@ -208,6 +245,8 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             if name not in allowed:
                 takes = ", ".join(allowed) or "no arguments"
                 raise ValueError(f"loss_args: {name}: {self.objective} takes {takes}")
+            hint = get_type_hints(loss.__init__)[name]
+            self.loss_args[name] = typed(f"loss_args: {name}", self.loss_args[name], hint)
         try:
             loss(**self.loss_args)
         except (TypeError, ValueError) as error:

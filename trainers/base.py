@@ -1,6 +1,7 @@
 """What the three trainers share: losses as means over a whole step, exact order, real saving."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,10 @@ from trainers.epochs import EpochCallback, EpochRows, EpochSampler
 from trainers.model_card import write_model_card
 
 # Logs and bad rows can hold what is nobody else's business.
-NOT_UPLOADED = ["checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"]
+NOT_UPLOADED = [
+    *("checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"),
+    *("evaluation.json", "report.html", "figures/*", "run.trec", "best_checkpoint.json"),
+]
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -35,10 +39,13 @@ class LossTrainer(Trainer):
         loss: Called by ``compute_loss`` with tensors.
         train_dataset: Rows; see ``trainers.epochs`` for what is added to them.
         eval_dataset: Rows, all of them seen as in epoch 0.
+        measure: Called with the model at every evaluation, on every process; gives metrics by
+            name, which are logged beside the loss and may choose the best checkpoint.
     """
 
     # `share` has done what Trainer would do by dividing by the accumulation steps.
     loss_is_scaled_for_ga = True
+    observed: tuple[str, ...] = ()  # metrics that `compute_loss` observes beside the loss
     model: nn.Module
     args: "TandemArguments"
 
@@ -50,6 +57,7 @@ class LossTrainer(Trainer):
         loss: nn.Module,
         train_dataset: Any = None,
         eval_dataset: Any = None,
+        measure: Callable[[nn.Module], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -60,6 +68,7 @@ class LossTrainer(Trainer):
             **kwargs,
         )
         self.loss = loss
+        self.measure = measure
         # What evaluate() asks before it calls compute_loss() on batches without "labels":
         self.label_names, self.can_return_loss = [], True
         self._observed: dict[bool, dict[str, list[Tensor]]] = {}
@@ -121,22 +130,23 @@ class LossTrainer(Trainer):
         """``Trainer``'s loop, with means over items where it takes means over batches."""
         self._forget(training=False)
         output = super().evaluation_loop(*args, **kwargs)
+        found = self._observations(training=False)
+        if self.measure is not None:
+            found |= self.measure(self.accelerator.unwrap_model(self.model))
         prefix = kwargs.get("metric_key_prefix", "eval")
-        for name, value in self._observations(training=False).items():
+        for name, value in found.items():
             output.metrics[f"{prefix}_{name}"] = value  # type: ignore[index]
         return output
 
     # Order of the rows.
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """``Trainer``'s, with a generator of its own for the seeds of its workers.
+        """``Trainer``'s, leaving the global random numbers alone."""
+        return _with_own_random(super().get_train_dataloader())
 
-        Drawn from the global one, as is usual, they would shift dropout's numbers by how many
-        iterators were made, so that persistent workers and resumed runs would differ.
-        """
-        loader = super().get_train_dataloader()
-        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
-        return loader
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """``Trainer``'s, leaving the global random numbers alone."""
+        return _with_own_random(super().get_eval_dataloader(eval_dataset))
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -154,7 +164,8 @@ class LossTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
-        write_model_card(folder, self.args)
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, EpochRows) else None
+        write_model_card(folder, self.args, self.state.log_history, rows)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -181,3 +192,13 @@ class LossTrainer(Trainer):
             revision=self.args.hub_revision,
             ignore_patterns=NOT_UPLOADED,
         )
+
+
+def _with_own_random(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Give a loader a generator of its own for the seeds of its workers.
+
+    Drawn from the global one, as is usual, they would shift dropout's numbers by how many iterators
+    were made, so that persistent workers, resumed runs and runs with evaluations would differ.
+    """
+    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+    return loader

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import enum
 import json
+import math
 import re
 import types
 import typing
@@ -16,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from trainers.strict_yaml import read_yaml
 
 # What people know from other scripts -> ours.
 FAMILIAR = {
@@ -55,40 +57,34 @@ FAMILIAR = {
     "query_instruction_for_retrieval": "query_prompt",
     "mixed_precision": "bf16: true or fp16: true",
     "label2id": "label_map",
+    "negatives_cross_device": "negatives_across_processes",
     "group_size": "train_group_size",
 }
-
-
-class _YamlLoader(yaml.SafeLoader):
-    """YAML in which 5e-5 is a number: YAML 1.1 wants 5.0e-5 and takes 5e-5 for text."""
-
-
-_YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
     """The keys and values of a ``.json``, ``.yaml`` or ``.yml`` recipe."""
     if not file.is_file():
         raise ValueError(f"--config: there is no file {file}")
+    if file.suffix not in {".json", ".yaml", ".yml"}:
+        raise ValueError(f"--config: {file} is no recipe; give a .json, .yaml or .yml file")
     try:
         text = file.read_text(encoding="utf-8-sig")
-        if file.suffix in {".yaml", ".yml"}:
-            recipe = yaml.load(text, Loader=_YamlLoader)
-        else:
-            recipe = json.loads(text, object_pairs_hook=_no_repeats)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{file}: not UTF-8; save it as UTF-8") from None
+    recipe = _read_json(text, file) if file.suffix == ".json" else read_yaml(text, str(file))
     if not isinstance(recipe, dict):
         raise ValueError(f"{file}: a recipe is an object of keys and values")
     return recipe
+
+
+def _read_json(text: str, file: Path) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_no_repeats)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,6 +106,11 @@ def read_flags(argv: Sequence[str]) -> dict[str, list[str]]:
             flags[name] = [value] if equals else []
         elif name is None:
             raise ValueError(f"{word}: a flag begins with --; a recipe is given as --config {word}")
+        elif re.match("-[A-Za-z]", word):
+            raise ValueError(
+                f"{word}: a flag begins with two dashes, -{word}; a value that begins with one is "
+                f"given as --{name}={word}"
+            )
         else:
             flags[name].append(word)
     return flags
@@ -130,6 +131,7 @@ def check_names(names: Sequence[str], kind: Any) -> None:
 def typed(name: str, value: Any, annotation: Any) -> Any:
     """``value`` of a recipe, if it is of the type ``annotation``."""
     _check_choice(name, value, annotation)
+    _check_finite(name, value)
     adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     try:
         return adapter.validate_python(value, strict=True)
@@ -164,9 +166,11 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
     numbers = [kind for kind in (int, float) if kind in kinds]
     for kind in numbers:
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        _check_finite(name, number)
+        return number
     if (numbers or bool in kinds) and str not in kinds:
         raise ValueError(f"--{name}: {json.dumps(text)} is not {_wanted(annotation)}")
     return typed(name, text, annotation)
@@ -198,6 +202,15 @@ def _check_choice(name: str, value: Any, annotation: Any) -> None:
             choices = list(typing.get_args(kind))
         if choices and isinstance(value, str) and value not in choices:
             raise ValueError(f'{name}: "{value}" is not one of {", ".join(map(str, choices))}')
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """JSON has no NaN and no infinity, but Python's reader takes them."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_finite(name, item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: {value} is not a finite number")
 
 
 def _wanted(annotation: Any, error: ValidationError | None = None) -> str:

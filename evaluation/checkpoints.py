@@ -1,0 +1,69 @@
+"""The checkpoints of a run, and which of them is the best."""
+
+import filecmp
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BEST_FILE = "best_checkpoint.json"
+RUN_FILE = "train_config.json"
+WEIGHTS = "model.safetensors"
+
+
+def find_checkpoints(run: Path) -> dict[str, Path]:
+    """Return the folders of a run's models by name, the earliest first; "." is the final one.
+
+    The final model is left out where its weights are those of a checkpoint.
+
+    Raises:
+        ValueError: There is no checkpoint.
+    """
+    steps = [path for path in run.glob("checkpoint-*") if path.name[11:].isdigit()]
+    found = {path.name: path for path in sorted(steps, key=lambda path: int(path.name[11:]))}
+    if not found:
+        raise ValueError(
+            f"--checkpoints: there is no checkpoint-N folder in {run}; give the output_dir of a "
+            "run that saves checkpoints (save_strategy, save_total_limit)"
+        )
+    final = run / WEIGHTS
+    known = (path / WEIGHTS for path in found.values())
+    if final.is_file() and not any(
+        path.is_file() and filecmp.cmp(path, final, shallow=False) for path in known
+    ):
+        found["."] = run
+    return found
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the recipe of the run to which a folder, or its parent, belongs.
+
+    Raises:
+        ValueError: Neither has one.
+    """
+    for place in (folder, folder.resolve().parent):
+        if (place / RUN_FILE).is_file():
+            recipe: dict[str, Any] = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))
+            return recipe
+    raise ValueError(
+        f"{folder} is no checkpoint of a run: neither it nor the folder above it has a {RUN_FILE}"
+    )
+
+
+def choose_best(values: Mapping[str, float], lower_is_better: bool) -> str:
+    """Return the name with the best value; of equal ones the first, which trained the least."""
+    sign = -1 if lower_is_better else 1
+    return max(values, key=lambda name: sign * values[name])
+
+
+def write_best(run: Path, name: str, metric: str, values: Mapping[str, float], data: str) -> None:
+    """Note which of a run's models is to be served, and why."""
+    content = {
+        "checkpoint": name,
+        "metric": metric,
+        "value": values[name],
+        "data": data,
+        "all": dict(values),
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    (run / BEST_FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,60 @@
+"""Is one model better than another on the same judged pairs? A statistic over all of them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]  # one per pair: [N]
+Statistic = Callable[[Scores, Scores], float]  # scores [N] and judgements [N] to a number
+
+
+class StatisticComparison(NamedTuple):
+    """Two values of a statistic, their difference with its 95 % interval, and its p-value."""
+
+    base: float
+    tuned: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def compare_statistic(
+    statistic: Statistic,
+    base: Scores,
+    tuned: Scores,
+    judged: Scores,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> StatisticComparison:
+    """Compare two models' scores [N] of the same pairs by how they agree with ``judged`` [N].
+
+    The interval is the percentile interval of a paired bootstrap over the pairs. The p-value
+    (two-sided) is that of a paired randomisation test: if the models were equal, it would not
+    matter which of them gave which score, so scores are swapped pair by pair, after each model's
+    have been brought to mean 0 and deviation 1. Draws on which the statistic is not defined
+    (judgements or scores all equal) are drawn again.
+    """
+    random = np.random.default_rng(seed)
+    count = len(judged)
+
+    def resampled() -> float:
+        at = random.integers(count, size=count)
+        while any(np.ptp(values[at]) == 0 for values in (judged, base, tuned)):
+            at = random.integers(count, size=count)
+        return statistic(tuned[at], judged[at]) - statistic(base[at], judged[at])
+
+    first, second = ((x - x.mean()) / max(x.std(), 1e-12) for x in (base, tuned))
+
+    def swapped() -> float:
+        swap = random.random(count) < 0.5
+        one, other = np.where(swap, second, first), np.where(swap, first, second)
+        return statistic(other, judged) - statistic(one, judged)
+
+    before, after = statistic(base, judged), statistic(tuned, judged)
+    low, high = np.quantile([resampled() for _ in range(resamples)], [0.025, 0.975])
+    extreme = sum(abs(swapped()) >= abs(after - before) - 1e-12 for _ in range(resamples))
+    p_value = (extreme + 1) / (resamples + 1)
+    return StatisticComparison(before, after, after - before, float(low), float(high), p_value)

@@ -1,0 +1,125 @@
+"""How well scores of pairs agree with what people judged: correlations, or a binary decision.
+
+All take scores [N] and judgements [N] of the same pairs, and a larger score must mean a larger
+judgement. Where a figure is not defined, because all scores or all judgements are equal, they
+raise a ``ValueError``; no figure is ever NaN.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Scores = NDArray[np.float64]  # one per pair: [N]
+Statistic = Callable[[Scores, Scores], float]  # of scores and judgements
+
+
+def spearman(scores: Scores, judged: Scores) -> float:
+    """Return the correlation of the ranks, in [-1, 1]; equal values share their mean rank."""
+    _check(scores, judged)
+    return float(stats.spearmanr(scores, judged).statistic)
+
+
+def pearson(scores: Scores, judged: Scores) -> float:
+    """Return the linear correlation, in [-1, 1]."""
+    _check(scores, judged)
+    return float(stats.pearsonr(scores, judged).statistic)
+
+
+def auc(scores: Scores, judged: Scores) -> float:
+    """Return the area under the ROC curve, in [0, 1]; judgements are 0 or 1.
+
+    It is the probability that a positive pair scores above a negative one; a tie counts half.
+    """
+    _check_binary(scores, judged)
+    return float(roc_auc_score(judged, scores))
+
+
+def average_precision(scores: Scores, judged: Scores) -> float:
+    """Return Σ (recall_n - recall_{n-1}) · precision_n over the thresholds; judged 0 or 1."""
+    _check_binary(scores, judged)
+    return float(average_precision_score(judged, scores))
+
+
+def accuracy(scores: Scores, judged: Scores) -> float:
+    """Return the share of right decisions at the best threshold; judgements are 0 or 1."""
+    return best_threshold(scores, judged)[1]
+
+
+def best_threshold(scores: Scores, judged: Scores) -> tuple[float, float]:
+    """Return the threshold that makes most decisions right, and the share of right ones.
+
+    A pair is taken for positive if its score is at least the threshold. Tried are all thresholds
+    that make a difference: each halfway between two neighbouring scores, one at the lowest score
+    (all are positive), and infinity (none is). Of equally good ones the highest is chosen. It is
+    chosen on the pairs it is judged by, so the accuracy is somewhat better than on new pairs.
+    """
+    _check_binary(scores, judged)
+    values, group = np.unique(scores, return_inverse=True)  # rising
+    positives = np.bincount(group, weights=judged)
+    negatives = np.bincount(group, weights=1 - judged)
+    # right[i]: decisions that are right if the i lowest values are refused.
+    right = _summed(negatives) + judged.sum() - _summed(positives)
+    best = len(values) - int(right[::-1].argmax())
+    between = (values[1:] + values[:-1]) / 2
+    thresholds = np.concatenate([values[:1], between, [np.inf]])
+    return float(thresholds[best]), float(right[best] / len(scores))
+
+
+GRADED: dict[str, Statistic] = {"spearman": spearman, "pearson": pearson}
+BINARY: dict[str, Statistic] = {
+    "auc": auc,
+    "average_precision": average_precision,
+    "accuracy": accuracy,
+}
+
+
+def pair_statistics(judged: Scores) -> dict[str, Statistic]:
+    """Return by name what suits the judgements, the most telling first.
+
+    Judgements that are all 0 or 1 are binary labels; others are grades.
+
+    Raises:
+        ValueError: All judgements are equal, or one is not finite.
+    """
+    _check_varied("judgements", judged)
+    return BINARY if np.isin(judged, (0, 1)).all() else GRADED
+
+
+def _summed(counts: NDArray[np.number]) -> Scores:
+    """[0, c_1, c_1 + c_2, ...]."""
+    return np.concatenate([[0.0], counts.cumsum()])
+
+
+def _check(scores: Scores, judged: Scores) -> None:
+    if scores.shape != judged.shape or scores.ndim != 1:
+        raise ValueError(
+            f"there must be one score for each judged pair, got scores of shape {scores.shape} "
+            f"and judgements of shape {judged.shape}"
+        )
+    _check_varied("scores", scores)
+    _check_varied("judgements", judged)
+
+
+def _check_binary(scores: Scores, judged: Scores) -> None:
+    _check(scores, judged)
+    wrong = judged[~np.isin(judged, (0, 1))]
+    if len(wrong):
+        raise ValueError(
+            f"a binary judgement is 0 or 1, got {wrong[0]:g}; for grades use spearman or pearson"
+        )
+
+
+def _check_varied(name: str, values: Scores) -> None:
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise ValueError(f"{name}: number {wrong[0]} is {values[wrong[0]]}; it must be finite")
+    if len(values) < 2:
+        raise ValueError(f"{name}: at least 2 are needed, got {len(values)}")
+    if values.min() == values.max():
+        raise ValueError(
+            f"{name}: all {len(values)} are {values[0]:g}; how two things agree is only defined "
+            "where both vary"
+        )

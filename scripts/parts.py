@@ -1,0 +1,181 @@
+"""What a recipe names, put together: rows, model, collator, and what the model is measured by."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from encoders import Embedder, Reranker
+from evaluation.data import RetrievalData
+from evaluation.measure import How, measure_ranking, score_pairs
+from evaluation.metrics import DEFAULT_METRICS, check_metrics
+from evaluation.pair_metrics import pair_statistics
+from evaluation.sources import open_data
+from loaders import ReadOptions, detect_shape, load_rows
+from trainers import TandemArguments
+
+logger = logging.getLogger(__name__)
+
+
+def read_rows(args: TandemArguments, files: Sequence[str], rejected: str) -> Any:
+    """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
+    objective, options = args.row_of_table, read_options(args, rejected)
+    with args.main_process_first(desc="reading rows"):
+        found = detect_shape(files, options)
+        shape = found if found in objective.rows else objective.rows[0]
+        rows = load_rows(files, shape, options)
+    logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
+    return rows
+
+
+def read_options(args: TandemArguments, rejected: str) -> ReadOptions:
+    """How the run's files are read; bad rows go to the file ``rejected``."""
+    lowest, highest = args.label_range or (0.0, 1.0)
+    return ReadOptions(
+        label_map=args.label_map,
+        label_range=(lowest, highest) if args.label_range else None,
+        relevance_from_scores=args.relevance_from_scores,
+        positive_threshold=args.positive_threshold,
+        needs_negatives=args.row_of_table.needs_negatives,
+        on_bad_rows=args.on_bad_rows,
+        rejected_file=Path(args.output_dir) / rejected,
+    )
+
+
+def open_model(args: TandemArguments) -> Embedder | Reranker:
+    """The model to train, from a folder, an installed package or the Hub."""
+    given = {"query": args.query_prompt, "document": args.document_prompt}
+    prompts = {name: text for name, text in given.items() if text is not None}
+    common: dict[str, Any] = {
+        "prompts": prompts or None,
+        "unpad_inputs": args.unpad_inputs,
+        "revision": args.model_revision,
+        "trust_remote_code": args.trust_remote_code,
+    }
+    if args.row_of_table.model == "reranker":
+        return Reranker.from_pretrained(
+            args.model_name_or_path, max_length=args.max_length, **common
+        )
+    lengths = args.query_max_length, args.document_max_length
+    embedder = Embedder.from_pretrained(
+        args.model_name_or_path,
+        pooling=args.pooling,
+        projection_dim=args.projection_dim,
+        normalize=args.normalize,
+        max_length=None if None in lengths else max(length or 0 for length in lengths),
+        **common,
+    )
+    for name in ("query_max_length", "document_max_length"):
+        if (getattr(args, name) or 0) > embedder.max_length:
+            raise ValueError(
+                f"{name}: {getattr(args, name)} tokens are asked for, but the model takes at most "
+                f"{embedder.max_length}; give {embedder.max_length} or less"
+            )
+    return embedder
+
+
+def build_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
+    """The objective's collator; its fields say which of the settings it takes."""
+    settings = {
+        "query_max_length": args.query_max_length or model.max_length,
+        "document_max_length": args.document_max_length or model.max_length,
+        "max_length": model.max_length,
+        "query_prompt": model.prompts.get("query", ""),
+        "document_prompt": model.prompts.get("document", ""),
+        "train_group_size": args.train_group_size,
+        "seed": args.seed,
+    }
+    kind = args.row_of_table.collator
+    taken = {field.name for field in fields(kind)} & settings.keys()
+    return kind(model.tokenizer, **{name: settings[name] for name in taken})
+
+
+def build_measure(args: TandemArguments) -> Callable[[Any], dict[str, float]] | None:
+    """What a model is measured by at every evaluation of a run, beside the loss.
+
+    Raises:
+        ValueError: A metric that does not exist, or that ``eval_file`` does not give.
+    """
+    if not args.eval_file or args.eval_metrics == []:
+        check_best_metric(args, [])
+        return None
+    how = How(
+        bf16=args.bf16,
+        query_max_length=args.query_max_length,
+        document_max_length=args.document_max_length,
+    )
+    with args.main_process_first(desc="reading evaluation data"):
+        data = open_data(
+            args.eval_file,
+            args.row_of_table.model,
+            read_options(args, "rejected_eval_rows.jsonl"),
+            corpus=args.eval_corpus,
+            as_groups=args.row_of_table.rows[0] != "scored_pair",
+        )
+    if isinstance(data, RetrievalData):
+        names = args.eval_metrics or list(DEFAULT_METRICS)
+        check_metrics(names)
+        check_best_metric(args, names)
+        return lambda model: measure_ranking(model, data, names, how).means()
+    judged = data.judged()
+    statistics = pair_statistics(judged)
+    names = args.eval_metrics or list(statistics)
+    for name in names:
+        if name not in statistics:
+            raise ValueError(
+                f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored pairs "
+                "with these labels give"
+            )
+    check_best_metric(args, names)
+    return lambda model: {
+        name: statistics[name](scores, judged)
+        for scores in [score_pairs(model, data, how)]
+        for name in names
+    }
+
+
+def check_best_metric(args: TandemArguments, names: Sequence[str]) -> None:
+    """Refuse a ``metric_for_best_model`` that no evaluation of the run will give."""
+    wanted = args.metric_for_best_model
+    known = ["loss", *args.row_of_table.trainer.observed, *names]
+    if wanted is not None and wanted.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"metric_for_best_model: {wanted!r} is not measured in this run; what is measured: "
+            f"{', '.join(f'eval_{name}' for name in known)}"
+        )
+
+
+def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], folder: str) -> float:
+    """The loss of a run's objective on other rows.
+
+    Args:
+        recipe: The run's, as in its ``train_config.json``.
+        model: The model's folder, which may be a checkpoint.
+        files: Rows in any training format that the objective can be given.
+        folder: For what a run writes.
+    """
+    given = {
+        "model_name_or_path": model,
+        "eval_file": list(files),
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "early_stopping_patience": None,
+        "projection_dim": None,  # the model has it by now
+        "push_to_hub": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "output_dir": folder,
+    }
+    names = {known.name for known in fields(TandemArguments) if known.init}
+    args = TandemArguments(**{k: v for k, v in (recipe | given).items() if k in names})
+    opened = open_model(args)
+    trainer = args.row_of_table.trainer(
+        model=opened,
+        args=args,
+        loss=args.row_of_table.loss(**args.loss_args),
+        data_collator=build_collator(args, opened),
+        eval_dataset=read_rows(args, args.eval_file or [], "rejected_eval_rows.jsonl"),
+    )
+    return float(trainer.evaluate()["eval_loss"])

@@ -1,0 +1,215 @@
+"""prepare_data.py beir: judged documents to groups, training rows to an evaluation set."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.prepare_data import main
+
+DOCUMENTS: list[dict[str, Any]] = [
+    {"_id": "d1", "title": "首都", "text": "北京是中国的首都。"},
+    {"_id": "d2", "title": "", "text": "Paris"},
+    {"_id": "d3", "text": "not judged"},
+    {"_id": "d4", "title": None, "text": "上海"},
+]
+QUERIES = [{"_id": "q1", "text": "中国的首都"}, {"_id": "q2", "text": "France?"}]
+
+
+def lines(path: Path, records: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "set"
+    (folder / "qrels").mkdir(parents=True)
+    lines(folder / "corpus.jsonl", DOCUMENTS)
+    lines(folder / "queries.jsonl", QUERIES)
+    judge(folder, "q1\td1\t1", "q1\td4\t0", "q2\td2\t1")
+    return folder
+
+
+def judge(folder: Path, *judgements: str, split: str = "train") -> None:
+    text = "\n".join(["query-id\tcorpus-id\tscore", *judgements]) + "\n"
+    (folder / "qrels" / f"{split}.tsv").write_text(text, "utf-8")
+
+
+def beir(source: Path, output: Path, *flags: str) -> int:
+    return main(["beir", "--input", str(source), "--output_dir", str(output), *flags])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_groups(folder: Path, tmp_path: Path) -> None:
+    judge(folder, "q2\td1\t1", split="test")
+    assert beir(folder, tmp_path / "out") == 0
+    assert read(tmp_path / "out" / "train.jsonl") == [
+        {"query": "中国的首都", "pos": ["首都 北京是中国的首都。"], "neg": ["上海"]},
+        {"query": "France?", "pos": ["Paris"], "neg": []},
+    ]
+    assert read(tmp_path / "out" / "test.jsonl")[0]["pos"] == ["首都 北京是中国的首都。"]
+    assert beir(folder, tmp_path / "one", "--split", "test") == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["test.jsonl"]
+
+
+def test_grades(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge(folder, "q1\td1\t3", "q1\td4\t1", "q1\td2\t0", "q2\td4\t0")
+    assert beir(folder, tmp_path / "out", "--min_grade", "2") == 0
+    first, second = read(tmp_path / "out" / "train.jsonl")
+    assert (first["pos_scores"], first["neg_scores"]) == ([1.0], [1 / 3, 0.0])
+    assert (second["pos"], second["neg_scores"]) == ([], [0.0])
+    message = 'set "relevance_from_scores": true, "positive_threshold": 0.667'
+    assert message in capsys.readouterr().out
+
+
+def test_queries_without_a_positive_are_counted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(folder, "q1\td1\t1", "q2\td4\t0")
+    assert beir(folder, tmp_path / "out") == 0
+    assert len(read(tmp_path / "out" / "train.jsonl")) == 1
+    assert "1 queries were left out: none of their documents is" in capsys.readouterr().out
+
+
+def test_unknown_ids(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge(folder, "q1\td1\t1", "q1\td99\t1", "q98\td1\t1")
+    assert beir(folder, tmp_path / "out") == 2
+    assert "train.tsv: 2 judgements name ids that are not in" in capsys.readouterr().err
+    assert beir(folder, tmp_path / "out", "--allow_unknown") == 0
+    assert "2 judgements of unknown ids are skipped" in capsys.readouterr().out
+    assert [row["query"] for row in read(tmp_path / "out" / "train.jsonl")] == ["中国的首都"]
+
+
+def test_packed_files(folder: Path, tmp_path: Path) -> None:
+    path = folder / "corpus.jsonl"
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert beir(folder, tmp_path / "out") == 0
+    assert len(read(tmp_path / "out" / "train.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("judgements", "message"),
+    [
+        (["q1\td1"], "train.tsv:2: 2 cells, where there must be query-id, corpus-id and score"),
+        (["q1\td1\tgood"], "train.tsv:2: \"score\" must be a number, got 'good'"),
+        (["q1\td1\t-1"], 'train.tsv:2: "score" must be 0 or more, got -1'),
+        (["q1\td1\t1", "q1\td1\t0"], "train.tsv:3: the document 'd1' has two grades for the query"),
+        ([], "train.tsv has no judgements"),
+        (["q1\td4\t0"], "train.jsonl: no query has a document of grade 1"),
+    ],
+)
+def test_bad_judgements(
+    judgements: list[str],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    judge(folder, *judgements)
+    assert beir(folder, tmp_path / "out") == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"_id": 7, "text": "x"}, 'corpus.jsonl:5: "_id" must be a text, got 7'),
+        ({"_id": "d1", "text": "x"}, "corpus.jsonl:5: the id 'd1' is repeated"),
+        ({"_id": "d5"}, 'corpus.jsonl:5: "text" must be a text, got None'),
+        ({"_id": "d5", "text": "x", "title": 3}, 'corpus.jsonl:5: "title" must be a text, got 3'),
+    ],
+)
+def test_bad_documents(
+    record: dict[str, Any],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines(folder / "corpus.jsonl", [*DOCUMENTS, record])
+    assert beir(folder, tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_back_and_forth(folder: Path, tmp_path: Path) -> None:
+    assert beir(folder, tmp_path / "groups") == 0
+    source = tmp_path / "groups" / "train.jsonl"
+    assert beir(source, tmp_path / "back", "--to_beir", "--split", "dev") == 0
+    back = tmp_path / "back"
+    texts = [(row["_id"], row["text"]) for row in read(back / "corpus.jsonl")]
+    assert texts == [("d1", "首都 北京是中国的首都。"), ("d2", "上海"), ("d3", "Paris")]
+    assert (back / "qrels" / "dev.tsv").read_text("utf-8").splitlines()[1:] == [
+        "q1\td1\t1",
+        "q1\td2\t0",
+        "q2\td3\t1",
+    ]
+    assert beir(back, tmp_path / "again") == 0
+    assert read(tmp_path / "again" / "dev.jsonl") == read(source)
+
+
+def test_grades_are_whole_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("一", "a", 0.75), ("一", "b", 0.5), ("二", "a", 0.0), ("一", "a", 0.75)]
+    lines(tmp_path / "in.jsonl", [{"query": q, "doc": d, "rel": rel} for q, d, rel in rows])
+    assert beir(tmp_path / "in.jsonl", tmp_path / "out", "--to_beir") == 0
+    out = capsys.readouterr().out
+    assert "2 documents, 2 queries, 3 judgements with grades up to 4" in out
+    assert "1 judgements repeat others and stand there once" in out
+    qrels = (tmp_path / "out" / "qrels" / "test.tsv").read_text("utf-8").splitlines()[1:]
+    assert qrels == ["q1\td1\t3", "q1\td2\t2", "q2\td1\t0"]
+    flags = ["--to_beir", "--grades", "2", "--overwrite"]
+    assert beir(tmp_path / "in.jsonl", tmp_path / "out", *flags) == 2
+    lost = "what lies between the grades of 2 relevances, which are rounded"
+    assert lost in capsys.readouterr().err
+    assert beir(tmp_path / "in.jsonl", tmp_path / "out", *flags, "--allow_loss") == 0
+    assert lost in capsys.readouterr().out
+    lines(tmp_path / "in.jsonl", [{"query": "q", "doc": "d", "rel": 0.123}])
+    assert beir(tmp_path / "in.jsonl", tmp_path / "out2", "--to_beir") == 2
+    assert "the relevances (0.123, ...) are no multiples" in capsys.readouterr().err
+
+
+def test_two_grades_of_one_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"query": "问", "pos": ["a"], "neg": ["b"]},
+        {"query": "问", "pos": ["b"]},
+    ]
+    lines(tmp_path / "in.jsonl", rows)
+    assert beir(tmp_path / "in.jsonl", tmp_path / "out", "--to_beir") == 2
+    message = (
+        f"1 documents have two grades for one query, the first for '问' ({tmp_path}/in.jsonl:1)"
+    )
+    assert message in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("flags", [["--grades", "3"], ["--to_beir", "--min_grade", "2"]])
+def test_flags_of_the_other_way(
+    flags: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beir(folder, tmp_path / "out", *flags) == 2
+    assert "BEIR only" in capsys.readouterr().err
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "split", "groups", "positives"),
+    [("scifact", "test", 300, 339), ("cn_medical_qa", "dev", 699, 699)],
+)
+def test_real_sets(
+    name: str,
+    split: str,
+    groups: int,
+    positives: int,
+    realdata: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    assert beir(realdata(name), tmp_path, "--split", split) == 0
+    made = read(tmp_path / f"{split}.jsonl")
+    assert (len(made), sum(len(row["pos"]) for row in made)) == (groups, positives)

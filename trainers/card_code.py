@@ -1,0 +1,150 @@
+"""Code for a model card: how to load the saved model with other libraries, ready to run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+QUERIES = ["how do I sort a list?", "怎样给列表排序？"]
+DOCUMENTS = ["list.sort() sorts a list in place.", "list.sort() 原地给列表排序。"]
+
+# From the states [N, L, H] and the mask [N, L] of texts that are padded on the right.
+POOLINGS = {
+    "pooling_mode_cls_token": "states[:, 0]",
+    "pooling_mode_mean_tokens": "(states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1)[:, None]",
+    "pooling_mode_lasttoken": "states[torch.arange(len(texts)), mask.sum(dim=1) - 1]",
+}
+LINEAR = 'F.linear(embeddings, dense["linear.weight"], dense.get("linear.bias"))'
+ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": LINEAR,
+    "torch.nn.modules.activation.Tanh": f"torch.tanh({LINEAR})",
+}
+
+SENTENCE_TRANSFORMERS_EMBEDDER = """\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({name})
+queries = model.encode_query({queries})
+documents = model.encode_document({documents})
+scores = model.similarity(queries, documents)  # one row per query
+print(scores)"""
+
+SENTENCE_TRANSFORMERS_RERANKER = """\
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder({name})
+query = {query}
+documents = {documents}
+scores = model.predict([(query, document) for document in documents])
+print(scores)"""
+
+TRANSFORMERS_EMBEDDER = """\
+import torch
+from torch.nn import functional as F
+from transformers import AutoModel, AutoTokenizer
+{imports}
+tokenizer = AutoTokenizer.from_pretrained({name})
+model = AutoModel.from_pretrained({name}).eval()
+{opened}
+
+def encode(texts):
+    batch = tokenizer(
+        texts, padding=True, padding_side="right", truncation=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"]
+    {steps}
+    return embeddings
+
+
+queries = encode({queries})
+documents = encode({documents})
+scores = F.cosine_similarity(queries[:, None], documents[None, :], dim=-1)  # one row per query
+print(scores)"""
+
+TRANSFORMERS_RERANKER = """\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({name})
+model = AutoModelForSequenceClassification.from_pretrained({name}).eval()
+query = {query}
+documents = {documents}
+batch = tokenizer(
+    [query] * len(documents), documents, padding=True, truncation=True, return_tensors="pt"
+)
+with torch.no_grad():
+    scores = model(**batch).logits.squeeze(-1).sigmoid()
+print(scores)"""
+
+
+def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, str]:
+    """Code by the name of the library it needs.
+
+    Args:
+        folder: The saved model; its pooling, projection and prompts are put into the code.
+        kind: "embedder" or "reranker".
+        name: What the code calls the model: a name on the Hub, or a folder.
+        trust: Whether the model needs Python code of its own.
+    """
+    given = {"name": f"{_text(name)}, trust_remote_code=True" if trust else _text(name)}
+    if kind == "reranker":
+        prompts = _read(folder / "config.json").get("sentence_transformers", {}).get("prompts", {})
+        texts = _texts(prompts)
+        texts["query"] = _text(prompts.get("query", "") + QUERIES[0])
+        codes = SENTENCE_TRANSFORMERS_RERANKER, TRANSFORMERS_RERANKER
+        return {
+            "sentence-transformers": codes[0].format(**given, **texts),
+            "transformers": codes[1].format(**given, **texts),
+        }
+    prompts = _read(folder / "config_sentence_transformers.json")["prompts"]
+    return {
+        # It knows the prompts itself.
+        "sentence-transformers": SENTENCE_TRANSFORMERS_EMBEDDER.format(**given, **_texts({})),
+        "transformers": TRANSFORMERS_EMBEDDER.format(
+            **given, **_texts(prompts), **_after_the_backbone(folder, name)
+        ),
+    }
+
+
+def _after_the_backbone(folder: Path, name: str) -> dict[str, str]:
+    """The parts of an embedder that ``AutoModel`` does not open."""
+    modules = {
+        module["type"].rpartition(".")[2]: module["path"]
+        for module in _read(folder / "modules.json")
+    }
+    pooling = _read(folder / modules["Pooling"] / "config.json")
+    steps = [next(code for flag, code in POOLINGS.items() if pooling[flag])]
+    imports, opened = "", ""
+    if "Dense" in modules:
+        path = f"{modules['Dense']}/model.safetensors"
+        steps.append(
+            ACTIVATIONS[_read(folder / modules["Dense"] / "config.json")["activation_function"]]
+        )
+        imports = "from safetensors.torch import load_file\n"
+        opened = f"dense = load_file({_text(f'{name}/{path}')})\n"
+        if not Path(name).is_dir():
+            imports = "from huggingface_hub import hf_hub_download\n" + imports
+            opened = f"dense = load_file(hf_hub_download({_text(name)}, {_text(path)}))\n"
+    if "Normalize" in modules:
+        steps.append("F.normalize(embeddings, dim=-1)")
+    code = "\n    ".join(f"embeddings = {step}" for step in steps)
+    return {"imports": imports, "opened": opened, "steps": code}
+
+
+def _texts(prompts: dict[str, str]) -> dict[str, str]:
+    """The texts of the example, behind their prompts."""
+    sides = {"query": ("queries", QUERIES), "document": ("documents", DOCUMENTS)}
+    return {
+        name: "[" + ", ".join(_text(prompts.get(side, "") + text) for text in texts) + "]"
+        for side, (name, texts) in sides.items()
+    }
+
+
+def _text(text: str) -> str:
+    """A string as Python writes it, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))

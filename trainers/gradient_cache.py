@@ -1,0 +1,85 @@
+"""Batches that do not fit: embed them chunk by chunk, and once more for the gradients."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Shapes: N texts of a batch, L tokens of the longest, H dimensions of an embedding.
+
+
+def embed_in_chunks(
+    model: nn.Module,
+    texts: dict[str, Tensor],
+    chunk_size: int,
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tensor:
+    """``model(**texts)`` [N, H] with its exact gradients, in the memory of ``chunk_size`` texts.
+
+    After Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
+    (2021): the first pass keeps embeddings only; when the loss has sent back their gradients, each
+    chunk is embedded again, with the same dropout, and sends them on to the weights.
+
+    Args:
+        model: May be wrapped for distributed training.
+        texts: The model's inputs, [N, L] each.
+        chunk_size: Texts that are embedded at once.
+        no_sync: Keeps gradients in this process; entered for all chunks but the last, so that
+            processes exchange gradients once.
+    """
+    count = len(texts["input_ids"])
+    chunks = [
+        _without_margin({name: values[at : at + chunk_size] for name, values in texts.items()})
+        for at in range(0, count, chunk_size)
+    ]
+    if not torch.is_grad_enabled():
+        return torch.cat([model(**chunk) for chunk in chunks])
+    # Autograd asks for the backward of what depends on a tensor that wants a gradient.
+    anchor = torch.zeros((), requires_grad=True)
+    embeddings: Tensor = _Chunks.apply(anchor, model, chunks, no_sync)
+    return embeddings
+
+
+class _Chunks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, model: nn.Module, chunks: Any, no_sync: Any) -> Tensor:
+        ctx.model, ctx.chunks, ctx.no_sync = model, chunks, no_sync
+        ctx.random, parts = [], []
+        for chunk in chunks:
+            ctx.random.append(_random_state())
+            parts.append(model(**chunk))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        parts = gradient.split([len(chunk["input_ids"]) for chunk in ctx.chunks])
+        last = len(parts) - 1
+        for at, (chunk, part) in enumerate(zip(ctx.chunks, parts, strict=True)):
+            keep = nullcontext() if at == last else ctx.no_sync()
+            with keep, _drawn_again(ctx.random[at]), torch.enable_grad():
+                ctx.model(**chunk).backward(part)
+        return None, None, None, None
+
+
+def _without_margin(chunk: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without columns that are padding in all rows, on whichever side."""
+    used = chunk["attention_mask"].any(dim=0).nonzero()[:, 0]
+    kept = slice(int(used[0]), int(used[-1]) + 1)
+    return {name: values[:, kept] for name, values in chunk.items()}
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+
+
+@contextmanager
+def _drawn_again(state: tuple[Tensor, list[Tensor]]) -> Iterator[None]:
+    """Random numbers as from ``state``; afterwards those that would have come without."""
+    devices = [torch.cuda.current_device()] if state[1] else []
+    with torch.random.fork_rng(devices=devices):
+        torch.set_rng_state(state[0])
+        for own in state[1]:
+            torch.cuda.set_rng_state(own)
+        yield

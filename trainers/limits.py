@@ -1,0 +1,43 @@
+"""Bounds of numbers in a recipe, below which a run would fail later or do nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+AT_LEAST_ONE = (
+    "query_max_length",
+    "document_max_length",
+    "max_length",
+    "projection_dim",
+    "gradient_cache_chunk_size",
+    "early_stopping_patience",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
+AT_LEAST_ZERO = (
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+    "dataloader_num_workers",
+    "seed",
+)
+
+
+def check_limits(values: Mapping[str, Any]) -> None:
+    """Refuse what is out of bounds; None is everywhere the default.
+
+    Raises:
+        ValueError: It names the key.
+    """
+    for least, names in ((1, AT_LEAST_ONE), (0, AT_LEAST_ZERO)):
+        for name in names:
+            if values[name] is not None and values[name] < least:
+                raise ValueError(f"{name}: must be at least {least}, got {values[name]}")
+    if values["max_steps"] == 0 or values["max_steps"] < -1:
+        raise ValueError(
+            f"max_steps: must be at least 1, got {values['max_steps']}; -1 leaves the length to "
+            "num_train_epochs"
+        )
+    if values["max_steps"] == -1 and values["num_train_epochs"] <= 0:
+        raise ValueError(f"num_train_epochs: must be above 0, got {values['num_train_epochs']}")

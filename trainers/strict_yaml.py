@@ -1,0 +1,55 @@
+"""YAML without the guesses of YAML 1.1: ``no`` is a text, ``5e-5`` a number, ``012`` a text."""
+
+import re
+from typing import Any
+
+import yaml
+
+_PREFIX = "tag:yaml.org,2002:"
+# The scalars of YAML 1.2's core schema, but for nan and infinity, which no setting can be.
+_SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
+        "-+.0123456789",
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Keys are texts, and stand in an object once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The object of a node."""
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.MarkedYAMLError(None, None, f"{name} stands twice", node.start_mark)
+        self.flatten_mapping(node)
+        return {str(key.value): self.construct_object(item, deep=deep) for key, item in node.value}
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, word) for tag, word in known if tag in (f"{_PREFIX}null", f"{_PREFIX}merge")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_pattern, _firsts) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_PREFIX + _kind, re.compile(f"^({_pattern})$"), list(_firsts))
+
+
+def read_yaml(text: str, name: str) -> Any:
+    """What the text of the file ``name`` says.
+
+    Raises:
+        ValueError: It is no YAML, or a name stands twice in an object: ``name:line: reason``.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.context_mark or error.problem_mark
+        line = 1 if mark is None else mark.line + 1
+        remedy = "; indent with spaces" if r"'\t'" in str(error.problem) else ""
+        raise ValueError(f"{name}:{line}: not YAML: {error.problem}{remedy}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
