@@ -75,4 +75,4 @@ $(RERANKER): | $(DATA)
 $(TABLE): $(EMBEDDER) $(RERANKER)
 	{ $(EVALUATE) --checkpoint_dir $(dir $(EMBEDDER)); \
 	  $(EVALUATE) --checkpoint_dir $(dir $(RERANKER)) --first_stage $(dir $(EMBEDDER)) \
-		--top_k 20 --max_queries 75 --max_length 96; } > $@
+		--top_k 20 --max_queries 100 --max_length 96; } > $@

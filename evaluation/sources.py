@@ -47,6 +47,6 @@ def open_data(
         return pairs_from_rows(load_rows(files, "scored_pair", options))
     groups = load_rows(files, "candidate_group", options)
     if kind == "reranker":
-        return candidates_from_groups(groups)
+        return candidates_from_groups(groups, options.positive_threshold)
     more = read_corpus(corpus) if corpus else None
     return retrieval_from_groups(groups, more, options.positive_threshold)

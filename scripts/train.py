@@ -9,6 +9,7 @@ checkpoints in ``checkpoint-N`` below it.
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)
     trainer.accelerator.end_training()
+    if trainer.accelerator.num_processes > 1:
+        # gloo's threads let go of tensors only with Python's lock, and torch waits for them at the
+        # end with that lock held: what is left must be done before.
+        time.sleep(0.5)
 
 
 def set_up(args: TandemArguments) -> str | None:
