@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT: dict[str, set[str]] = {  # what is not listed is a leaf
     "trainers": {"losses", "collators"},
     "evaluation": {"encoders", "loaders"},
+    "mining": {"encoders", "evaluation", "loaders"},
     "serving": {"encoders"},
 }
 EVERYTHING = {"scripts", "benchmarks"}  # may import all the others; nobody imports them

@@ -1,0 +1,70 @@
+"""The blocks of queries of a run: shared among processes, and not done again after a kill."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from loaders.row_file import write_lines
+from mining.miner import Mined, Miner
+from mining.picker import Candidate
+
+# Letters: Q queries, W processes.
+
+_BLOCKS = 16
+_SMALLEST, _LARGEST = 256, 2048
+
+
+class Blocks:
+    """What was mined for Q queries: a file for each block, which appears when it is whole.
+
+    How large a block is depends on Q alone. So a block is the same for any number of processes.
+
+    Args:
+        folder: Where the files are; of this run alone.
+        queries: Q.
+    """
+
+    def __init__(self, folder: Path, queries: int) -> None:
+        self.folder = folder
+        self.queries = queries
+        self.size = max(_SMALLEST, min(_LARGEST, queries // _BLOCKS))
+        self.read = lru_cache(8)(self._read)
+
+    def mine(self, miner: Miner, show_progress: bool) -> None:
+        """Mine what is not there yet; all processes of a run call this together."""
+        state = PartialState()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        starts = range(0, self.queries, self.size)[state.process_index :: state.num_processes]
+        own = sum(self._stop(start) - start for start in starts)
+        with tqdm(total=own, desc="mining queries", disable=not show_progress) as bar:
+            for start in starts:
+                if not self._file(start).exists():
+                    mined = miner.mine(start, self._stop(start))
+                    write_lines(self._file(start), map(json.dumps, mined))
+                bar.update(self._stop(start) - start)
+        state.wait_for_everyone()
+
+    def __getitem__(self, query: int) -> Mined:
+        """What was mined for a query."""
+        return self.read(query - query % self.size)[query % self.size]
+
+    def __iter__(self) -> Iterator[Mined]:
+        for query in range(self.queries):
+            yield self[query]
+
+    def _stop(self, start: int) -> int:
+        return min(start + self.size, self.queries)
+
+    def _file(self, start: int) -> Path:
+        return self.folder / f"block-{start:09}.jsonl"
+
+    def _read(self, start: int) -> list[Mined]:
+        lines = self._file(start).read_text(encoding="utf-8").splitlines()
+        return [
+            Mined([Candidate(*each) for each in negatives], *others)
+            for negatives, *others in map(json.loads, lines)
+        ]

@@ -1,0 +1,1 @@
+"""What mine_negatives.py and score_with_teacher.py are made of."""

@@ -1,0 +1,153 @@
+"""Mine hard negatives: documents that a search finds for a query, and that do not answer it.
+
+    # by an embedder, among the documents of the rows themselves
+    python scripts/mine_negatives.py --input data/docstrings/train_pairs.jsonl \\
+        --output data/docstrings/mined.jsonl --embedder outputs/embedding_contrastive
+    # by BM25 in a corpus: 7 of 10 from ranks 2-20, 3 at random from ranks beyond 1,000
+    python scripts/mine_negatives.py --input data/qa.jsonl --output mined.jsonl --bm25 \\
+        --corpus data/corpus.jsonl --num_negatives 10 --rank_range 2 20 \\
+        --random_share 0.3 --random_from 1000
+    # with a reranker that removes what may be an answer, and writes its scores for distillation
+    python scripts/mine_negatives.py --input data/qa.jsonl --output mined.jsonl \\
+        --embedder BAAI/bge-base-zh-v1.5 --relative_margin 0.05 \\
+        --reranker BAAI/bge-reranker-base --reranker_max_score 0.5
+
+Rows are written as groups in the order in which they are read. accelerate launch shares the work
+among processes or GPUs; the file is the same. A run that was killed goes on when the same command
+is started again.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import PartialState
+from rich.console import Console
+from tqdm import tqdm
+
+from loaders import load_rows
+from loaders.row_file import RowFile
+from loaders.sources import Source, find_sources
+from mining.blocks import Blocks
+from mining.digest import combined
+from mining.documents import corpus_sources
+from mining.examples import find_examples
+from mining.miner import Miner
+from mining.queries import Queries
+from mining.records import Records, Survey
+from mining.summary import show, summarize
+from mining.work import work_folder
+from scripts.mine.flags import parse_mining, read_policy
+from scripts.mine.parts import (
+    Digests,
+    check_output,
+    check_ranks,
+    identity,
+    open_index,
+    open_judge,
+    prepare_process,
+    read_corpus,
+    shows_progress,
+    tell_recall,
+    write_settings,
+)
+from scripts.prepare.flags import read_options
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0, or 2 after one line about what the user can mend."""
+    args = parse_mining(__doc__, argv)
+    prepare_process()
+    try:
+        mine(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if PartialState().num_processes > 1:
+        PartialState().destroy_process_group()
+    return 0
+
+
+def mine(args: argparse.Namespace) -> None:
+    """Tell the run: rows, corpus, search, negatives, file."""
+    check_output(args)
+    policy, options = read_policy(args), read_options(args)
+    rows = load_rows(args.input, "candidate_group", options)
+    survey = Survey.of(rows)
+    for phrase in survey.lost(args.existing == "keep", args.reranker is not None):
+        logger.warning("lost: %s", phrase)
+    with work_folder(args.cache_dir, identity(args, sources_of(args))) as work:
+        corpus = read_corpus(args, options, work)
+        check_ranks(policy, corpus.searchable)
+        queries = Queries(rows, corpus, keep=args.existing == "keep")
+        digests: Digests = {"documents": corpus.digest}
+        judge = open_judge(args, digests)
+        index = open_index(args, queries, corpus, work, digests)
+        blocks = Blocks(work / combined(list(digests.values())), len(queries))
+        blocks.mine(Miner(queries, corpus, index, policy, judge), shows_progress())
+        if not PartialState().is_main_process:
+            return
+        if judge is not None:
+            judge.teacher.cache.refresh()
+        write(
+            args,
+            Records(
+                rows,
+                queries,
+                corpus,
+                blocks,
+                keep=args.existing == "keep",
+                graded=survey.graded,
+                teacher=judge.teacher if judge else None,
+                scale=args.scores,
+            ),
+            survey,
+        )
+        summary = summarize(blocks, policy)
+        summary["faiss_recall"] = tell_recall(index, len(queries), policy.depth)
+        examples = find_examples(queries, corpus, blocks, args.examples)
+    finish(args, len(rows), summary, examples, digests)
+
+
+def write(args: argparse.Namespace, records: Records, survey: Survey) -> None:
+    """Write the rows with their negatives."""
+    scores = ["pos_scores", "neg_scores"] if records.has_scores else []
+    prompt = ["prompt"] if survey.counts["prompts"] else []
+    with RowFile(args.output, ["query", "pos", "neg", *scores, *prompt]) as file:
+        for record in tqdm(records, "writing", len(records.rows), disable=not shows_progress()):
+            file.write(record)
+    if records.has_scores and records.teacher is None:
+        logger.warning(
+            "pos_scores and neg_scores of %s are relevances, 0 for mined negatives; read it with "
+            "relevance_from_scores",
+            args.output,
+        )
+
+
+def sources_of(args: argparse.Namespace) -> list[Source]:
+    """What is read."""
+    return find_sources(args.input) + corpus_sources(args.corpus or [])
+
+
+def finish(
+    args: argparse.Namespace,
+    rows: int,
+    summary: dict[str, Any],
+    examples: list[dict[str, Any]],
+    digests: Digests,
+) -> None:
+    """Print the summary, and write the settings beside the output."""
+    console = Console()
+    show(summary, examples, console if console.is_terminal else Console(width=120))
+    path = write_settings(args, sources_of(args), digests, rows=rows, summary=summary)
+    print(f"{args.output}: {rows:,} rows; settings and digests are in {path}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Give rows a teacher's scores, which the objective distillation learns from.
+
+    python scripts/score_with_teacher.py --input data/docstrings/train_groups.jsonl \\
+        --output data/docstrings/train_scores.jsonl --model outputs/reranker --max_length 128
+    # an embedder's cosines
+    python scripts/score_with_teacher.py --input data/qa.jsonl --output scored.jsonl \\
+        --model BAAI/bge-large-zh-v1.5
+
+Rows in any training format are written as groups with pos_scores and neg_scores, in the order in
+which they are read. accelerate launch shares the work among processes or GPUs; the file is the
+same. A run that was killed goes on when the same command is started again.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from tqdm import tqdm
+
+from encoders.kind import find_kind
+from loaders import load_rows
+from loaders.row_file import RowFile
+from loaders.sources import find_sources
+from mining.documents import training_documents
+from mining.index import VectorIndex
+from mining.pair_scores import score_all
+from mining.queries import Queries
+from mining.records import DIGITS, Survey, add_scores
+from mining.work import build_corpus, work_folder
+from scripts.mine.flags import parse_scoring
+from scripts.mine.parts import (
+    Digests,
+    check_output,
+    identity,
+    open_embedder,
+    open_reranker,
+    prepare_process,
+    shows_progress,
+    write_settings,
+)
+from scripts.prepare.flags import read_options
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 256
+
+Records = list[dict[str, Any]]
+AddScores = Callable[[Records, Records], None]  # rows, and the records that get their scores
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0, or 2 after one line about what the user can mend."""
+    args = parse_scoring(__doc__, argv)
+    prepare_process()
+    try:
+        score(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if PartialState().num_processes > 1:
+        PartialState().destroy_process_group()
+    return 0
+
+
+def score(args: argparse.Namespace) -> None:
+    """Tell the run: rows, teacher, scores, file."""
+    check_output(args)
+    check_settings(args)
+    rows = load_rows(args.input, "candidate_group", read_options(args))
+    survey = Survey.of(rows)
+    for phrase in survey.lost(keep=True, judged=True):
+        logger.warning("lost: %s", phrase)
+    digests: Digests = {}
+    with work_folder(args.cache_dir, identity(args, find_sources(args.input))) as work:
+        prepare = by_reranker if find_kind(args.model) == "reranker" else by_embedder
+        add = prepare(args, rows, work, digests)
+        if not PartialState().is_main_process:
+            return
+        prompt = ["prompt"] if survey.counts["prompts"] else []
+        with RowFile(
+            args.output, ["query", "pos", "neg", "pos_scores", "neg_scores", *prompt]
+        ) as file:
+            for record in tqdm(
+                records(rows, add), "writing", len(rows), disable=not shows_progress()
+            ):
+                file.write(record)
+    path = write_settings(args, find_sources(args.input), digests, rows=len(rows))
+    print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Refuse settings of the other kind of model."""
+    kind = find_kind(args.model)
+    article = "an" if kind == "embedder" else "a"
+    others = {
+        "embedder": {"max_length": None, "scores": "raw"},
+        "reranker": dict.fromkeys(
+            ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
+        ),
+    }
+    for name, usual in others[kind].items():
+        if getattr(args, name) != usual:
+            raise ValueError(
+                f"--{name} is not a setting of {article} {kind}, which {args.model} is"
+            )
+
+
+def by_reranker(args: argparse.Namespace, rows: Dataset, work: Path, digests: Digests) -> AddScores:
+    """Score all pairs; return what gives records their scores."""
+    teacher, digests["reranker"] = open_reranker(args, args.model)
+    score_all(teacher, rows, shows_progress())
+
+    def add(some: Records, records: Records) -> None:
+        add_scores(teacher, some, records, args.scores)
+
+    return add
+
+
+def by_embedder(args: argparse.Namespace, rows: Dataset, work: Path, digests: Digests) -> AddScores:
+    """Encode all texts; return what gives records the cosines."""
+    options = read_options(args)
+    corpus, _ = build_corpus(work / "corpus", training_documents(args.input, options), [])
+    queries = Queries(rows, corpus, keep=True)
+    model = open_embedder(args, args.model)
+    digests["embedder"] = model.digest
+    documents = model.documents(corpus, args.document_max_length)
+    asked = model.queries(queries, args.query_max_length)
+    index = VectorIndex(asked, documents, len(corpus), PartialState().device)
+
+    def add(some: Records, records: Records) -> None:
+        for row, record in zip(some, records, strict=True):
+            places = corpus.find(record["pos"] + record["neg"]).tolist()
+            found = iter(index.scores(int(queries.query_of[row["at"]]), places))
+            for side in ("pos", "neg"):
+                record[f"{side}_scores"] = [round(next(found), DIGITS) for _ in record[side]]
+
+    return add
+
+
+def records(rows: Dataset, add: AddScores) -> Iterator[dict[str, Any]]:
+    """The records of all rows."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        numbers = range(start, min(start + ROWS_AT_ONCE, len(rows)))
+        some = [{**rows[at], "at": at} for at in numbers]
+        made = [{name: row[name] for name in ("query", "pos", "neg")} for row in some]
+        add(some, made)
+        for row, record in zip(some, made, strict=True):
+            yield record | {"prompt": row["prompt"]}
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    sys.exit(main())
