@@ -1,0 +1,224 @@
+"""Texts and pairs to tokens as the model's own tokenizer makes them, safely from several threads.
+
+A transformers tokenizer changes itself when it is called with a length. Here the tokenizer below
+it is used, which is never changed: tokens are cut, and the special tokens put around them, by
+hand. A query that stands in many pairs is tokenized once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+# Characters looked at for each token that a text may have; a text whose head of so many gives
+# fewer tokens is looked at as a whole. Millions of characters take seconds.
+CHARACTERS_PER_TOKEN = 16
+# Tokens at the end of a head that may not be those of the whole text.
+MARGIN = 16
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text or pair for the model.
+
+    Args:
+        input_ids: With special tokens.
+        token_type_ids: 0 in the first text, 1 in the second, as the tokenizer says.
+        truncated: Whether something was cut off.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class Frame(NamedTuple):
+    """Special tokens around texts: ids and types of each stretch, before, (between,) after."""
+
+    ids: list[list[int]]
+    types: list[list[int]]
+    text_types: list[int]
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return sum(map(len, self.ids))
+
+
+class TextTokenizer:
+    """The tokenizer of a model.
+
+    Args:
+        tokenizer: The model's.
+        max_length: Tokens of a text or pair, special ones included.
+
+    Raises:
+        ValueError: The tokenizer is written in Python alone.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ValueError(
+                f"model: {type(tokenizer).__name__} has no tokenizer.json and cannot be served; "
+                "save the model with a fast tokenizer"
+            )
+        self.raw = Tokenizer.from_str(backend.to_str())
+        self.raw.no_truncation()
+        self.raw.no_padding()
+        self.max_length = max_length
+        self._head = CHARACTERS_PER_TOKEN * max_length
+        self.side: Side = "left" if tokenizer.truncation_side == "left" else "right"
+        self._single = self._frame("a")
+        self._pair = self._frame("a", "a")
+
+    def texts(self, texts: Sequence[str], side: Side | None = None) -> list[Tokens]:
+        """Tokens of each text; ``side`` is where it is cut, if it must be."""
+        side = side or self.side
+        room = self.max_length - self._single.size
+        return [self._single_text(ids, side) for ids in self._encode(texts, room, side)]
+
+    def pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        side: Side | None = None,
+        max_document: int | None = None,
+    ) -> list[Tokens]:
+        """Tokens of each pair joined, the longer text cut first.
+
+        Args:
+            pairs: Queries with documents.
+            side: Where a text is cut.
+            max_document: Tokens after which a document is cut in any case.
+        """
+        side = side or self.side
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        room = self.max_length - self._pair.size
+        ids = dict(zip(texts, self._encode(texts, room, side), strict=True))
+        for pair in pairs:
+            # Each text gets half, and of an odd room the longer one a token more: which is it?
+            if room % 2 and min(len(ids[text]) for text in pair) > room:
+                ids |= {text: self._whole(text) for text in pair if len(text) > self._head}
+        return [
+            self._joined(ids[query], ids[document], side, max_document) for query, document in pairs
+        ]
+
+    def given_ids(self, ids: Sequence[int]) -> Tokens:
+        """Ids of a text, with or without special tokens, as sent by a client."""
+        before, after = self._single.ids
+        framed = list(ids[: len(before)]) == before and list(ids[len(ids) - len(after) :]) == after
+        own = list(ids[len(before) : len(ids) - len(after)]) if framed else list(ids)
+        return self._single_text(own, self.side)
+
+    def pieces(self, text: str, add_special_tokens: bool) -> list[dict[str, Any]]:
+        """Each token's id, text, and bytes of ``text`` from ``start`` to ``stop``."""
+        encoding = self.raw.encode(text, add_special_tokens=add_special_tokens)
+        starts = [0]
+        for letter in text:
+            starts.append(starts[-1] + len(letter.encode()))
+        found = []
+        for id_, token, (start, stop), special in zip(
+            encoding.ids,
+            encoding.tokens,
+            encoding.offsets,
+            encoding.special_tokens_mask,
+            strict=True,
+        ):
+            # A special token written out in the text stands somewhere.
+            added = special and start == stop
+            found.append(
+                {
+                    "id": id_,
+                    "text": token if added else text[start:stop],
+                    "special": bool(special),
+                    "start": None if added else starts[start],
+                    "stop": None if added else starts[stop],
+                }
+            )
+        return found
+
+    def _frame(self, first: str, second: str | None = None) -> Frame:
+        encoding = self.raw.encode(first, second)
+        count = 1 if second is None else 2
+        ids: list[list[int]] = [[] for _ in range(count + 1)]
+        types: list[list[int]] = [[] for _ in range(count + 1)]
+        text_types = [0] * count
+        at = 0
+        for id_, kind, text in zip(
+            encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True
+        ):
+            if text is None:
+                ids[at].append(id_)
+                types[at].append(kind)
+            else:
+                at = text + 1
+                text_types[text] = kind
+        return Frame(ids, types, text_types)
+
+    def _encode(self, texts: Sequence[str], room: int, side: Side) -> list[list[int]]:
+        """Ids of each text without special tokens: all, or more than ``room`` of them."""
+        size = self._head
+        heads = [text[:size] if side == "right" else text[-size:] for text in texts]
+        found = self.raw.encode_batch_fast(heads, add_special_tokens=False)
+        all_ids = [encoding.ids for encoding in found]
+        for at, text in enumerate(texts):
+            if len(text) > size and len(all_ids[at]) < room + MARGIN:
+                all_ids[at] = self._whole(text)
+        return all_ids
+
+    def _whole(self, text: str) -> list[int]:
+        ids: list[int] = self.raw.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _single_text(self, ids: list[int], side: Side) -> Tokens:
+        kept = _cut(ids, self.max_length - self._single.size, side)
+        return _framed(self._single, [kept], truncated=len(kept) < len(ids))
+
+    def _joined(
+        self, query: list[int], document: list[int], side: Side, max_document: int | None
+    ) -> Tokens:
+        total = len(query) + len(document)
+        if max_document is not None:
+            document = _cut(document, max_document, side)
+        room = self.max_length - self._pair.size
+        sizes = longest_first(len(query), len(document), room)
+        kept = [_cut(query, sizes[0], side), _cut(document, sizes[1], side)]
+        return _framed(self._pair, kept, truncated=sum(map(len, kept)) < total)
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens left of two texts after the longer one is cut until both fit.
+
+    The rule of ``tokenizers`` for "longest_first", which cuts both to half if neither fits.
+    """
+    if first + second <= room:
+        return first, second
+    short, long = sorted((first, second))
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return (short, long) if first <= second else (long, short)
+
+
+def _cut(ids: list[int], room: int, side: Side) -> list[int]:
+    if len(ids) <= room:
+        return ids
+    return ids[:room] if side == "right" else ids[len(ids) - room :]
+
+
+def _framed(frame: Frame, texts: list[list[int]], truncated: bool) -> Tokens:
+    ids, types = list(frame.ids[0]), list(frame.types[0])
+    for at, text in enumerate(texts):
+        ids += text
+        types += [frame.text_types[at]] * len(text)
+        ids += frame.ids[at + 1]
+        types += frame.types[at + 1]
+    return Tokens(ids, types, truncated)

@@ -1,0 +1,275 @@
+"""Clients that go, dawdle, or speak badly; servers that are told to end."""
+
+import concurrent.futures
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import JSON, Held, Process, served, until
+
+from serving.engine import Engine
+
+BODY = json.dumps({"text": "a cat"}).encode()
+HEAD = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture
+def server(tiny_bert: Path) -> Iterator[tuple[str, Engine]]:
+    with served({"embedder": tiny_bert}, body_timeout=0.5, request_timeout=20) as found:
+        yield found
+
+
+def connect(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def talk(url: str, *parts: bytes) -> bytes:
+    """Send parts, and read until the server closes or has nothing more to say."""
+    with connect(url) as opened:
+        found = b""
+        with suppress(TimeoutError, ConnectionError):
+            for part in parts:
+                opened.sendall(part)
+            opened.settimeout(1)
+            while piece := opened.recv(65536):
+                found += piece
+        return found
+
+
+def sized(body: bytes) -> bytes:
+    return HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def block(engine: Engine) -> Held:
+    held = Held(engine.models["embedder"])
+    held.free.clear()
+    model = engine.models["embedder"]
+    engine.submit(model, model.tokenizer.texts(["the"]))
+    until(lambda: len(held.batches) == 1)
+    return held
+
+
+def test_who_goes_leaves_the_queue(server: tuple[str, Engine]) -> None:
+    url, engine = server
+    held = block(engine)
+    clients = [connect(url) for _ in range(100)]
+    for client in clients:
+        client.sendall(sized(BODY))
+    until(lambda: engine.waiting == 100)
+    for client in clients[:-1]:
+        client.close()
+    until(lambda: engine.waiting == 1)
+    held.free.set()
+    assert clients[-1].recv(100).startswith(b"HTTP/1.1 200")
+    clients[-1].close()
+    assert [len(batch) for batch in held.batches] == [1, 1]
+    dropped = engine.metrics.registry.get_sample_value("tandem_dropped_total")
+    assert dropped == 99
+    labels = {"route": "/embed", "status": "499"}
+    count = engine.metrics.registry.get_sample_value
+    until(lambda: count("tandem_requests_total", labels) == 99)
+
+
+def test_who_waits_too_long_is_told(tiny_bert: Path) -> None:
+    with served({"embedder": tiny_bert}, request_timeout=0.3) as (url, engine):
+        held = block(engine)
+        found = httpx.post(f"{url}/embed", json={"text": "a"}, timeout=30)
+        assert (found.status_code, found.json()["error"]["code"]) == (504, "timeout")
+        assert found.headers["Retry-After"] == "1"
+        assert engine.waiting == 0
+        held.free.set()
+
+
+def test_a_dead_model_thread_is_told_at_once(server: tuple[str, Engine]) -> None:
+    url, engine = server
+    held = block(engine)
+
+    def fault(batch: Any) -> None:
+        raise SystemExit
+
+    held.fault = fault
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        asked = [
+            pool.submit(httpx.post, f"{url}/embed", json={"text": "a"}, timeout=30)
+            for _ in range(10)
+        ]
+        until(lambda: engine.waiting == 10)
+        held.free.set()
+        for answer in asked:
+            found = answer.result(30)
+            assert (found.status_code, found.json()["error"]["code"]) == (503, "unhealthy")
+    assert httpx.get(f"{url}/health").status_code == 503
+    assert httpx.get(f"{url}/ready").status_code == 503
+    assert httpx.get(f"{url}/live").status_code == 200
+    tei = httpx.post(f"{url}/embed", json={"inputs": "a"}, timeout=30)
+    assert (tei.status_code, tei.json()["error_type"]) == (503, "Unhealthy")
+
+
+def test_a_poisoned_text_among_others(server: tuple[str, Engine]) -> None:
+    url, engine = server
+    model = engine.models["embedder"]
+    bad = model.tokenizer.texts(["fever"])[0]
+    held = block(engine)
+
+    def fault(batch: Any) -> None:
+        if bad in batch:
+            raise RuntimeError("poison with a secret text")
+
+    held.fault = fault
+    texts = ["a cat"] * 9 + ["fever"]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        asked = [
+            pool.submit(httpx.post, f"{url}/embed", json={"text": text}, timeout=30)
+            for text in texts
+        ]
+        until(lambda: engine.waiting == 10)
+        held.free.set()
+        found = [answer.result(30) for answer in asked]
+    assert [answer.status_code for answer in found] == [200] * 9 + [500]
+    assert found[-1].json()["error"]["code"] == "inference_error"
+    assert "secret" not in found[-1].text
+    tei = httpx.post(f"{url}/embed", json={"inputs": "fever"}, timeout=30)
+    assert (tei.status_code, tei.json()["error_type"]) == (424, "Backend")
+
+
+def test_slow_and_half_bodies(server: tuple[str, Engine]) -> None:
+    url, engine = server
+    half = HEAD + b"Content-Length: 100\r\n\r\n" + BODY
+    found = talk(url, half)
+    assert found.startswith(b"HTTP/1.1 408")
+    assert b'"code":"body_timeout"' in found
+    with connect(url) as gone:
+        gone.sendall(half)
+    until(lambda: not engine.waiting)
+
+
+def test_unusual_ways_to_send_a_body(server: tuple[str, Engine]) -> None:
+    url, _ = server
+    two = talk(url, sized(BODY) + sized(BODY))  # pipelined
+    assert two.count(b"HTTP/1.1 200") == 2
+    old = talk(url, sized(BODY).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert old.count(b"200 OK") == 1
+    careful = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    with connect(url) as opened:
+        opened.sendall(careful)
+        assert opened.recv(1000).startswith(b"HTTP/1.1 100")
+        opened.sendall(BODY)
+        assert opened.recv(1000).startswith(b"HTTP/1.1 200")
+    large = HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n"
+    assert talk(url, large).startswith(b"HTTP/1.1 413")
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    assert talk(url, chunked).startswith(b"HTTP/1.1 200")
+    lying = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + BODY + b"\r\n0\r\n\r\n"
+    assert b"HTTP/1.1 400" in talk(url, lying)
+    both = HEAD + b"Content-Length: abc\r\n\r\n"
+    assert b"HTTP/1.1 400" in talk(url, both)
+    many = b"GET /live HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"b" * 2**20 + b"\r\n\r\n"
+    assert b" 200 " not in talk(url, many)
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tiny_bert: Path, tiny_classifier: Path) -> Iterator[httpx.Client]:
+    folders = {"embedder": tiny_bert, "reranker": tiny_classifier}
+    with (
+        served(folders) as (url, _),
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        yield client
+
+
+ROUTES = ["/embed", "/embed_batch", "/score", "/score_batch", "/rerank", "/v1/embeddings"]
+ROUTES += ["/v2/rerank", "/similarity", "/tokenize", "/search", "/compare", "/health", "/none"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["text", "inputs", "texts", "query", "documents", "input", "x"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(ROUTES), body=st.binary(max_size=60) | VALUES.map(json.dumps))
+def test_whatever_is_sent_is_no_mistake_of_the_server(
+    fuzzed: httpx.Client, path: str, body: bytes | str
+) -> None:
+    content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+    response = fuzzed.post(path, content=content, headers=JSON)
+    assert response.status_code < 500, response.text
+    assert response.json()
+
+
+def test_sigterm_finishes_what_waits(tiny_bert: Path, tmp_path: Path) -> None:
+    """Under load: whoever was let in is answered, health says 503, the status is 0."""
+    with Process(tmp_path, "--model", tiny_bert) as server:
+        texts = {"texts": ["a cat sat on the mat"] * 20}
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            asked = [
+                pool.submit(httpx.post, f"{server.url}/embed_batch", json=texts, timeout=60)
+                for _ in range(32)
+            ]
+            until(lambda: any(answer.done() for answer in asked))
+            server.terminate()
+            statuses = []
+            for answer in asked:
+                try:
+                    statuses.append(answer.result(60).status_code)
+                except httpx.ConnectError:  # it came after the end
+                    statuses.append(503)
+        assert set(statuses) <= {200, 503}
+        assert 200 in statuses
+        assert server.process.wait(40) == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_second_signal_ends_at_once(tiny_bert: Path, tmp_path: Path) -> None:
+    patience = ("--max_batch_tokens", 8, "--max_wait", 1000, "--request_timeout", 1000)
+    with Process(tmp_path, "--model", tiny_bert, *patience) as server:
+        texts = {"texts": ["a cat sat on the mat"] * 2000}
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(httpx.post, f"{server.url}/embed_batch", json=texts, timeout=60)
+
+            def waiting() -> bool:
+                lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+                counts = [line for line in lines if line.startswith("tandem_queue_items ")]
+                return float(counts[0].split()[1]) > 1000
+
+            until(waiting)
+            begun = time.monotonic()
+            server.terminate()
+            time.sleep(0.3)
+            assert httpx.get(f"{server.url}/health").json()["status"] == "draining"
+            server.terminate()
+            server.process.wait(20)
+            assert time.monotonic() - begun < 10  # the grace is 25 s
+
+
+def test_killing_one_server_leaves_the_other(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    with (
+        Process(tmp_path, "--model", tiny_bert) as embedder,
+        Process(tmp_path, "--model", tiny_classifier) as reranker,
+    ):
+        embedder.process.kill()
+        embedder.process.wait(20)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{embedder.url}/health")
+        body = {"query": "a", "doc": "b"}
+        assert httpx.post(f"{reranker.url}/score", json=body).status_code == 200
