@@ -89,6 +89,26 @@ def engine_of(
 
 
 @contextmanager
+def running(
+    engine: Engine, roles: Sequence[str], keys: Sequence[str] = (), cors_origins: Sequence[str] = ()
+) -> Iterator[tuple[str, Server]]:
+    """A server in a thread: its address, and itself."""
+    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins)
+    socket = listen("127.0.0.1", 0)
+    server = Server(app, engine)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+    port = socket.getsockname()[1]
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@contextmanager
 def served(
     folders: Mapping[str, Path],
     keys: Sequence[str] = (),
@@ -99,18 +119,8 @@ def served(
     """A server in a thread: its address and its engine."""
     with engine_of(folders, documents=documents, **limits) as engine:
         roles = [role for role in folders if "_" not in role]
-        app = build_app(engine, roles, keys=keys, cors_origins=cors_origins)
-        socket = listen("127.0.0.1", 0)
-        server = Server(app, engine)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
-        port = socket.getsockname()[1]
-        thread.start()
-        until(lambda: server.started)
-        try:
-            yield f"http://127.0.0.1:{port}", engine
-        finally:
-            server.should_exit = True
-            thread.join(30)
+        with running(engine, roles, keys, cors_origins) as (url, _):
+            yield url, engine
 
 
 class Process:

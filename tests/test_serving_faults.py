@@ -2,8 +2,8 @@
 
 import concurrent.futures
 import json
+import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import JSON, Held, Process, served, until
+from served import JSON, Held, Process, engine_of, running, served, until
 
 from serving.engine import Engine
 
@@ -237,39 +237,57 @@ def test_sigterm_finishes_what_waits(tiny_bert: Path, tmp_path: Path) -> None:
     assert "Traceback" not in server.text
 
 
-def test_a_second_signal_ends_at_once(tiny_bert: Path, tmp_path: Path) -> None:
-    patience = ("--max_batch_tokens", 8, "--max_wait", 1000, "--request_timeout", 1000)
-    with Process(tmp_path, "--model", tiny_bert, *patience) as server:
-        texts = {"texts": ["a cat sat on the mat"] * 2000}
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            for _ in range(4):
-                pool.submit(httpx.post, f"{server.url}/embed_batch", json=texts, timeout=60)
+def test_draining_is_told_and_a_second_signal_ends_it(tiny_bert: Path) -> None:
+    """As the signals' handler sees them; the grace is 25 s."""
+    with (
+        engine_of({"embedder": tiny_bert}) as engine,
+        running(engine, ["embedder"]) as (url, server),
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        held = block(engine)
+        waiting = pool.submit(httpx.post, f"{url}/embed", json={"text": "a"}, timeout=30)
+        until(lambda: engine.waiting == 1)
+        server.handle_exit(signal.SIGTERM, None)
+        until(lambda: engine.health()[0] == "draining")
+        assert httpx.get(f"{url}/health").json()["status"] == "draining"
+        late = httpx.post(f"{url}/embed", json={"text": "a"}, timeout=30)
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "draining")
+        assert late.headers["Connection"] == "close"
+        assert "Retry-After" in late.headers
+        assert not server.should_exit  # somebody waits
+        server.handle_exit(signal.SIGTERM, None)
+        assert server.force_exit
+        with suppress(httpx.HTTPError):
+            assert waiting.result(30).status_code >= 500
+        held.free.set()
 
-            def waiting() -> bool:
-                lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-                counts = [line for line in lines if line.startswith("tandem_queue_items ")]
-                return float(counts[0].split()[1]) > 1000
 
-            until(waiting)
-            begun = time.monotonic()
-            server.terminate()
-            time.sleep(0.3)
-            assert httpx.get(f"{server.url}/health").json()["status"] == "draining"
-            server.terminate()
-            server.process.wait(20)
-            assert time.monotonic() - begun < 10  # the grace is 25 s
+def test_after_the_grace_what_waits_is_refused(tiny_bert: Path) -> None:
+    with (
+        engine_of({"embedder": tiny_bert}, grace=0.3) as engine,
+        running(engine, ["embedder"]) as (url, server),
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        held = block(engine)
+        waiting = pool.submit(httpx.post, f"{url}/embed", json={"text": "a"}, timeout=30)
+        until(lambda: engine.waiting == 1)
+        server.handle_exit(signal.SIGTERM, None)
+        found = waiting.result(30)
+        assert (found.status_code, found.json()["error"]["code"]) == (503, "draining")
+        assert server.should_exit
+        held.free.set()
 
 
 def test_killing_one_server_leaves_the_other(
     tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
 ) -> None:
     with (
+        served({"reranker": tiny_classifier}) as (url, _),
         Process(tmp_path, "--model", tiny_bert) as embedder,
-        Process(tmp_path, "--model", tiny_classifier) as reranker,
     ):
         embedder.process.kill()
         embedder.process.wait(20)
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{embedder.url}/health")
         body = {"query": "a", "doc": "b"}
-        assert httpx.post(f"{reranker.url}/score", json=body).status_code == 200
+        assert httpx.post(f"{url}/score", json=body, timeout=30).status_code == 200
