@@ -23,6 +23,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+# Read when torch is loaded. By default threads that wait for each other keep their cores busy: of
+# two that share them with anything else, a batch takes several times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 import transformers
 

@@ -12,6 +12,9 @@ from serving.engine import Engine
 
 logger = logging.getLogger(__name__)
 
+# Seconds without a request after which a server that drains may end: who has sent one by then and
+# has not been read yet would find the connection reset.
+QUIET = 1.0
 # Seconds for answers on their way after the queue is empty.
 LAST_ANSWERS = 5
 # Longer than load balancers keep a connection (60 s), so that it is they who close it.
@@ -46,6 +49,7 @@ class Server(uvicorn.Server):
         self.engine = engine
         self.exit_when_unhealthy = exit_when_unhealthy
         self._deadline: float | None = None
+        self._quiet_since: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT."""
@@ -61,7 +65,7 @@ class Server(uvicorn.Server):
             if state in ("ready", "loading"):
                 logger.info("shutting down: %d texts wait", self.engine.waiting)
                 self.engine.drain()
-            if self.engine.idle:
+            if self._is_quiet():
                 self.should_exit = True
             elif time.monotonic() > self._deadline:
                 logger.warning("the grace is over: what waits is refused")
@@ -73,6 +77,15 @@ class Server(uvicorn.Server):
             logger.critical("ending: %s", reason)
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing has waited, and no request been at work, for a while."""
+        now = time.monotonic()
+        if not self.engine.idle or self.server_state.tasks:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = now
+        return self._quiet_since is not None and now - self._quiet_since >= QUIET
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -128,7 +128,8 @@ class Process:
 
     def __init__(self, folder: Path, *flags: object, key: str | None = None) -> None:
         self.log = folder / f"serve-{time.monotonic_ns()}.log"
-        environment = os.environ | ({"TANDEM_API_KEY": key} if key else {})
+        environment = os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}
+        environment |= {"TANDEM_API_KEY": key} if key else {}
         command = [sys.executable, "scripts/serve.py", "--port", "0", *map(str, flags)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
