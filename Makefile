@@ -1,4 +1,5 @@
 # make quickstart   set up, train an embedder and a reranker on real text, compare them with the base
+# make serve        serve the quick start's models, both on port 8000
 # make test         set up, run the tests
 # make check        set up, ruff and mypy
 # make clean        remove .venv, data/docstrings, the quick start's models and all caches
@@ -30,11 +31,15 @@ EVALUATE := $(BIN)/python scripts/evaluate.py --data data/docstrings/heldout --b
 TRAIN := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py \
 	--eval_file null
 
-.PHONY: quickstart test check setup clean
+.PHONY: quickstart serve test check setup clean
 
 quickstart: $(TABLE)
 	@cat $(TABLE)
 	@echo "The models are in $(dir $(EMBEDDER)) and $(dir $(RERANKER))"
+
+serve: $(EMBEDDER) $(RERANKER)
+	$(BIN)/python scripts/serve.py --embedder $(dir $(EMBEDDER)) --reranker $(dir $(RERANKER)) \
+		--corpus data/docstrings/heldout/corpus.jsonl
 
 test: $(DEV)
 	$(BIN)/python -m pytest
@@ -75,4 +80,4 @@ $(RERANKER): | $(DATA)
 $(TABLE): $(EMBEDDER) $(RERANKER)
 	{ $(EVALUATE) --checkpoint_dir $(dir $(EMBEDDER)); \
 	  $(EVALUATE) --checkpoint_dir $(dir $(RERANKER)) --first_stage $(dir $(EMBEDDER)) \
-		--top_k 20 --max_queries 100 --max_length 96; } > $@
+		--top_k 20 --max_queries 75 --max_length 96; } > $@

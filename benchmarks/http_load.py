@@ -107,6 +107,8 @@ async def load(
             found.statuses[status] += 1
             if status == 200:
                 found.latencies.append(time.perf_counter() - begun)
+            elif status == 0:
+                await asyncio.sleep(0.1)  # the server may have gone
         connection.close()
 
     begun = time.perf_counter()

@@ -2,15 +2,17 @@
 
     python benchmarks/negatives.py
     python benchmarks/negatives.py --rows 5000 --rounds 3 --record
+    python benchmarks/negatives.py --documents 200000 --rounds 1 --no_warm_up --record
 
 Both mine the same number of negatives from the same ranks, with the same model, texts and lengths,
 from an empty cache. Each has a process of its own, and they work in turns, round after round,
-after one of warming up. ``sentence-transformers, tuned`` runs with the settings that Tandem's
+after one of warming up. The corpus are the rows' documents, or ``--documents`` short texts: runs of
+eight words cut out of them. ``sentence-transformers, tuned`` runs with the settings that Tandem's
 scripts make (encoders/cpu.py).
 
 What is printed are medians, ratios to sentence-transformers, and the most memory that each process
 held. Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any training
-format; their documents are the corpus. ``--record`` puts the table into benchmarks/RESULTS.md.
+format. ``--record`` puts the table into benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from scripts.mine_negatives import main as mine
 TANDEM = "Tandem"
 CONTESTANTS = [TANDEM, THEIRS, TUNED]
 DATA = "data/docstrings/train_pairs.jsonl"
+WORDS = 8  # of a short text
 
 
 def main() -> None:
@@ -51,10 +54,12 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=[DATA], help="rows in any training format")
     parser.add_argument("--model", default=BASE)
     parser.add_argument("--rows", type=int, default=1000, help="pairs of query and document")
+    parser.add_argument("--documents", type=int, help="short texts to mine in (default: the rows')")
     parser.add_argument("--max_length", type=int, default=128)
     parser.add_argument("--num_negatives", type=int, default=7)
     parser.add_argument("--last_rank", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--no_warm_up", action="store_true", help="for work that takes minutes")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--record", action="store_true", help="write the table to RESULTS.md")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
@@ -66,7 +71,7 @@ def main() -> None:
     report = table(args, seconds, memory)
     print(report)
     if args.record:
-        record("negatives", report)
+        record(name_of(args), report)
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float]]:
@@ -80,10 +85,10 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str,
     }
     seconds: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
-    for turn in range(args.rounds + 1):
+    for turn in range(1 if args.no_warm_up else 0, args.rounds + 1):
         for name, process in processes.items():
             taken, memory[name] = take_turn(process)
-            print(f"round {turn}  {name}: {taken[0]:.1f} s, {memory[name]:,.0f} MiB")
+            print(f"round {turn}  {name}: {taken[0]:.1f} s, {memory[name]:,.0f} MiB", flush=True)
             seconds[name] = (seconds[name] if turn > 1 else []) + taken
     for process in processes.values():
         process.communicate()
@@ -97,7 +102,8 @@ def work_in_turns(args: argparse.Namespace) -> None:
     if args.contestant != THEIRS:
         prepare_cpu()
     prepare = prepare_tandem if args.contestant == TANDEM else prepare_theirs
-    work = prepare(args, read_pairs(args))
+    pairs = read_pairs(args)
+    work = prepare(args, pairs, short_texts(args, pairs))
     for _ in sys.stdin:
         start = time.perf_counter()
         with redirect_stdout(StringIO()):
@@ -114,11 +120,30 @@ def read_pairs(args: argparse.Namespace) -> list[dict[str, str]]:
     return [{name: rows[at][name] for name in ("query", "pos_doc")} for at in drawn]
 
 
-def prepare_tandem(args: argparse.Namespace, pairs: list[dict[str, str]]) -> Callable[[], None]:
+def short_texts(args: argparse.Namespace, pairs: list[dict[str, str]]) -> list[str] | None:
+    """Different runs of eight words of the documents, as many as asked for; None: none asked."""
+    if args.documents is None:
+        return None
+    words = [word for pair in pairs for word in pair["pos_doc"].split()]
+    places = random.Random(1).sample(range(len(words) - WORDS), len(words) - WORDS)
+    found = dict.fromkeys(" ".join(words[at : at + WORDS]) for at in places)
+    if len(found) < args.documents:
+        raise SystemExit(f"{args.rows} rows give {len(found):,} short texts; give more --rows")
+    return list(found)[: args.documents]
+
+
+def prepare_tandem(
+    args: argparse.Namespace, pairs: list[dict[str, str]], texts: list[str] | None
+) -> Callable[[], None]:
     """``scripts/mine_negatives.py``, from files to a file, the loading of the model included."""
     folder = Path(tempfile.mkdtemp(prefix="tandem-mining-"))
     lines = (json.dumps(pair, ensure_ascii=False) for pair in pairs)
     (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus:
+        for at, text in enumerate(texts or []):
+            corpus.write(json.dumps({"_id": str(at), "text": text}, ensure_ascii=False) + "\n")
+    searched = ["--corpus", str(folder / "corpus.jsonl")] if texts else []
 
     def work() -> None:
         fresh = tempfile.mkdtemp(dir=folder)
@@ -128,13 +153,15 @@ def prepare_tandem(args: argparse.Namespace, pairs: list[dict[str, str]]) -> Cal
         flags += ["--num_negatives", str(args.num_negatives)]
         for side in ("query", "document"):
             flags += [f"--{side}_max_length", str(args.max_length)]
-        if mine(flags):
+        if mine([*flags, *searched]):
             raise SystemExit("mining failed: see what it printed")
 
     return work
 
 
-def prepare_theirs(args: argparse.Namespace, pairs: list[dict[str, str]]) -> Callable[[], None]:
+def prepare_theirs(
+    args: argparse.Namespace, pairs: list[dict[str, str]], texts: list[str] | None
+) -> Callable[[], None]:
     """``mine_hard_negatives``, from texts in memory to texts in memory, the model opened anew."""
     columns = {name: [pair[name] for pair in pairs] for name in ("query", "pos_doc")}
     rows = Dataset.from_dict(columns)
@@ -145,6 +172,7 @@ def prepare_theirs(args: argparse.Namespace, pairs: list[dict[str, str]]) -> Cal
         mine_hard_negatives(
             rows,
             model,
+            corpus=texts,
             range_max=args.last_rank - 1,  # the positive, which is left out, is usually the first
             num_negatives=args.num_negatives,
             sampling_strategy="random",
@@ -156,15 +184,21 @@ def prepare_theirs(args: argparse.Namespace, pairs: list[dict[str, str]]) -> Cal
     return work
 
 
+def name_of(args: argparse.Namespace) -> str:
+    """Of the table."""
+    return "negatives, large" if args.documents else "negatives"
+
+
 def table(
     args: argparse.Namespace, seconds: dict[str, list[float]], memory: dict[str, float]
 ) -> str:
     """Medians and ratios, in Markdown."""
+    documents = f"{args.documents:,} short texts" if args.documents else "as many documents"
     lines = [
-        "## negatives",
+        f"## {name_of(args)}",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{args.model}, {args.rows:,} queries and as many documents of at most {args.max_length} "
+        f"{args.model}, {args.rows:,} queries, {documents} of at most {args.max_length} "
         f"tokens, {args.num_negatives} negatives of ranks 2 to {args.last_rank}, from an empty "
         f"cache, the model opened anew. Medians of {args.rounds} turns.",
         "",

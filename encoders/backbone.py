@@ -12,11 +12,15 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders import unpadding
 from encoders.dropout import speed_up_dropout
+from encoders.onnx_backbone import OnnxBackbone, is_onnx
 from encoders.text_layout import cut_by_tokens
 from encoders.unpadding import Row, or_first
 
 # RoBERTa and its kin number positions from the padding token's id + 1.
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "ibert"}
+
+# What comes out of a model, by the class that opens it.
+OUTPUTS = {"AutoModel": "last_hidden_state", "AutoModelForSequenceClassification": "logits"}
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
@@ -53,7 +57,8 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.max_length: int = max_length or limit or 512
         tokenizer.model_max_length = self.max_length
-        self.unpadded = unpad_inputs and unpadding.unpad_inputs(backbone)
+        computed_here = not isinstance(backbone, OnnxBackbone)
+        self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
 
     def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[Row]:
         """The backbone's states of all real tokens, text after text."""
@@ -111,8 +116,8 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where the weights are; the CPU, if ONNX Runtime has them."""
+        return next(self.parameters(), torch.empty(0)).device
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Called by ``Trainer`` for ``activation_checkpointing: true`` (gradient checkpointing)."""
@@ -130,6 +135,9 @@ def open_backbone(
         trust_remote_code: Whether Python code of the folder may run.
         kwargs: Handed on to ``from_pretrained``.
     """
+    if is_onnx(folder):
+        graph: Any = OnnxBackbone(folder, OUTPUTS[auto_class.__name__])
+        return graph, set()
     try:
         model, report = auto_class.from_pretrained(
             folder,

@@ -6,6 +6,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from encoders.onnx_backbone import is_onnx
+
 PACKAGE = "package://"
 # Weights of other frameworks, and pickles, which can run code when they are opened.
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf"]
@@ -32,7 +34,7 @@ def find_model(name_or_path: str, revision: str | None = None) -> Path:
             f"model_name_or_path: {name_or_path} holds no model (no config.json in {folder}); give "
             "a folder saved by save_pretrained, or a name on the Hub"
         )
-    if not any(folder.rglob("*.safetensors")):
+    if not any(folder.rglob("*.safetensors")) and not is_onnx(folder):
         raise ValueError(
             f"model_name_or_path: {name_or_path} holds no safetensors weights (pickled .bin files "
             "are not read: they can run code); open it once with transformers and save it with "

@@ -21,7 +21,6 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +30,29 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from encoders import Embedder, Reranker
 from encoders.cpu import prepare_cpu
-from encoders.kind import Kind, find_kind
+from encoders.kind import find_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
-from evaluation.data import PairData, RetrievalData
-from evaluation.measure import FirstStage, How, Model, Ranked, measure_ranking, score_pairs
-from evaluation.metrics import DEFAULT_METRICS, check_metrics, per_query
+from evaluation.data import PairData
+from evaluation.measure import Ranked, measure_ranking, score_pairs
+from evaluation.metrics import per_query
 from evaluation.pair_metrics import pair_statistics
 from evaluation.report import write_report
 from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
-from evaluation.retrieval import retrieve
-from evaluation.sources import open_data
 from evaluation.tables import show_comparison
 from evaluation.trec import write_run
-from loaders import ReadOptions
-from loaders.bm25 import BM25
+from scripts.measuring import (
+    add_data,
+    add_first_stage,
+    add_lengths,
+    check_numbers,
+    find_first_stage,
+    how,
+    open_model,
+    read_data,
+)
 from scripts.parts import evaluation_loss
 from trainers.model_card import add_evaluation
-
-Data = RetrievalData | PairData
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,57 +143,6 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
         print(f"scripts/serve.py --model {run} will serve it")
 
 
-def read_data(args: argparse.Namespace, kind: Kind) -> Data:
-    """What to measure on."""
-    options = ReadOptions(
-        label_map=args.label_map,
-        label_range=tuple(args.label_range) if args.label_range else None,
-        positive_threshold=args.positive_threshold,
-    )
-    data = open_data(
-        args.data,
-        kind,
-        options,
-        split=args.split,
-        corpus=args.corpus,
-        allow_unknown=args.allow_unknown,
-        as_groups=args.as_groups,
-    )
-    return data if isinstance(data, PairData) else data.sample(args.max_queries)
-
-
-def open_model(name: str, kind: Kind) -> Model:
-    """The model, on the GPU if there is one."""
-    opened = (Embedder if kind == "embedder" else Reranker).from_pretrained(name)
-    return opened.to(PartialState().device)
-
-
-def how(args: argparse.Namespace) -> How:
-    """How models are run."""
-    names = [known.name for known in fields(How) if known.name != "show_progress"]
-    shown = PartialState().is_main_process and sys.stderr.isatty()
-    return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
-
-
-def find_first_stage(
-    args: argparse.Namespace, kind: Kind, data: RetrievalData
-) -> FirstStage | None:
-    """What a reranker is to order, unless the data say it."""
-    if kind == "embedder" or data.candidates is not None:
-        return None
-    if args.first_stage != "bm25":
-        embedder = Embedder.from_pretrained(args.first_stage).to(PartialState().device)
-        run = retrieve(embedder, data, args.top_k, **how(args).search())
-        return FirstStage(run, args.top_k)
-    ids = list(data.documents)
-    hits = BM25(list(data.documents.values())).search(list(data.queries.values()), args.top_k)
-    run = {
-        query: {ids[at]: score for at, score in found}
-        for query, found in zip(data.queries, hits, strict=True)
-    }
-    return FirstStage(run, args.top_k)
-
-
 def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = None) -> None:
     """Print the tables; write figures, report and run; tell the model card."""
     if not PartialState().is_main_process:
@@ -244,14 +195,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add_models(parser)
+    add_first_stage(parser)
     add_data(parser)
+    add_lengths(parser)
     add = parser.add_argument
-    add("--query_max_length", type=int, help="embedder: tokens of a query (default: the model's)")
-    add("--document_max_length", type=int, help="embedder: tokens of a document")
-    add("--max_length", type=int, help="reranker: tokens of a pair (default: the model's)")
-    add("--index", choices=["flat", "ivf", "hnsw"], help="search by FAISS, for large corpora")
-    add("--tokens_per_batch", type=int, help="about so many tokens in one forward")
-    add("--bf16", action="store_true", help="compute in bf16, on devices that have it")
     add("--output_dir", type=Path, help="where evaluation.json, report.html, figures/ and run.trec "
         "go (default: the folder of the model)")  # fmt: skip
     add("--language", choices=["en", "zh"], default="en", help="of the report")
@@ -270,24 +217,6 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     add("--baseline", help="the model to compare with, of the same kind")
     add("--select_best", action="store_true", help="with --checkpoints: serve the best one")
     add("--metric", help="with --checkpoints: what the best one is best at: loss, or a metric")
-    add("--first_stage", default="bm25", help="reranker: an embedder, or bm25 (default)")
-    add("--top_k", type=int, default=100, help="reranker: documents of it to order (default: 100)")
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """What they are measured on."""
-    add = parser.add_argument
-    add("--data", nargs="+", required=True, help="a BEIR folder, files in any training format, or "
-        "mteb:TASK")  # fmt: skip
-    add("--split", default="test", help="BEIR: which file of qrels/ (default: test)")
-    add("--corpus", help="training formats: more documents to search (corpus.jsonl or its folder)")
-    add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
-    add("--as_groups", action="store_true", help="scored pairs: rank the documents of each query")
-    add("--label_map", type=json.loads, help='labels to relevances: {"good": 1, "bad": 0}')
-    add("--label_range", nargs=2, type=float, help="lowest and highest of scores: 0 5")
-    add("--positive_threshold", type=float, default=0.5, help="relevance of a positive (0.5)")
-    add("--metrics", nargs="+", default=list(DEFAULT_METRICS), help="such as ndcg@10 recall@100")
-    add("--max_queries", type=int, help="take so many queries, evenly spread (default: all)")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -295,15 +224,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     given = [n for n in ("model", "checkpoint_dir", "checkpoints") if getattr(args, n) is not None]
     if len(given) != 1:
         parser.error("give one of --model, --checkpoint_dir, --checkpoints")
-    for name, value in vars(args).items():
-        if type(value) is int and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
     if (args.select_best or args.metric) and not args.checkpoints:
         parser.error("--select_best and --metric need --checkpoints OUTPUT_DIR")
-    try:
-        check_metrics(args.metrics)
-    except ValueError as error:
-        parser.error(str(error))
+    check_numbers(parser, args)
 
 
 if __name__ == "__main__":

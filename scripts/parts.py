@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from encoders import Embedder, Reranker
+from encoders.onnx_backbone import is_onnx
+from encoders.source import find_model
 from evaluation.data import RetrievalData
 from evaluation.measure import How, measure_ranking, score_pairs
 from evaluation.metrics import DEFAULT_METRICS, check_metrics
@@ -45,6 +47,11 @@ def read_options(args: TandemArguments, rejected: str) -> ReadOptions:
 
 def open_model(args: TandemArguments) -> Embedder | Reranker:
     """The model to train, from a folder, an installed package or the Hub."""
+    if is_onnx(find_model(args.model_name_or_path, args.model_revision)):
+        raise ValueError(
+            f"model_name_or_path: {args.model_name_or_path} is an ONNX model, which cannot be "
+            "trained; give the model that it was exported from"
+        )
     given = {"query": args.query_prompt, "document": args.document_prompt}
     prompts = {name: text for name, text in given.items() if text is not None}
     common: dict[str, Any] = {

@@ -1,5 +1,9 @@
 """Real clients of OpenAI and Cohere, and what other clients send, as they send it."""
 
+import re
+import shlex
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +14,18 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from served import Held, served, until
+from served import JSON, Held, served, until
 
 from encoders import Embedder, Reranker
+from encoders.kind import find_kind
+from scripts.serve import find_port, parse_arguments
+from scripts.served_models import find_models
 from serving.engine import Engine
 from serving.pace import Pace
 from tiny import TEXTS
+from trainers.card_code import server_commands
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +305,41 @@ def test_vllm_scores(client: httpx.Client, scores: np.ndarray, names: tuple[str,
     uneven = client.post("/score", json={left: ["a", "b"], right: ["a", "b", "c"]})
     assert uneven.status_code == 422
     assert client.post("/score", json={left: "a"}).status_code == 422
+
+
+# What we tell people to write
+
+
+def test_the_clients_in_the_readme(tiny_bert: Path, tiny_classifier: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^<!-- code: clients -->\n```python\n(.*?)^```$", text, re.M | re.S)
+    with served({"embedder": tiny_bert, "reranker": tiny_classifier}) as (url, _):
+        code = re.sub(r"http://127\.0\.0\.1:800[12]", url, code)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "2 32"
+    assert sorted(at for at, _ in eval(lines[1])) == [0, 1]
+    assert lines[2] == "32 []"
+    assert 0 < float(lines[3]) < 1
+
+
+def test_the_commands_of_a_model_card(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    for folder in (tiny_bert, tiny_classifier):
+        name = tmp_path / f"my {folder.name} 模型"
+        name.symlink_to(folder)
+        kind = find_kind(name)
+        serve, ask = map(shlex.split, server_commands(kind, str(name)).splitlines())
+        args = parse_arguments(serve[2:])
+        assert Path(args.model or "") == name
+        models = find_models(args.given(), None, None)
+        (url,) = (word for word in ask if word.startswith("http"))
+        assert httpx.URL(url).port == find_port(args, models)
+        with served({kind: folder}) as (address, _):
+            answer = httpx.post(
+                address + httpx.URL(url).path, content=ask[-1].encode(), headers=JSON
+            )
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["embeddings" if kind == "embedder" else "scores"]) == 2

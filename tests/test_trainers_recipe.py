@@ -102,6 +102,7 @@ def test_numbers_that_are_none(tmp_path: Path, template: str, value: str) -> Non
         (["--learning_rate", "nan"], "learning_rate: nan is not a finite number"),
         (["--loss_args", '{"temperature": NaN}'], "loss_args: nan is not a finite number"),
         (["--bf16", "maybe"], '--bf16: "maybe" is not true or false'),
+        (["--seed", "1", "--seed=2"], "--seed: is given twice; keep one"),
         (
             ["-learning_rate", "1e-5"],
             "-learning_rate: a flag begins with two dashes, --learning_rate",

@@ -1,6 +1,7 @@
 """Code for a model card: how to load the saved model with other libraries, ready to run."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,27 @@ batch = tokenizer(
 with torch.no_grad():
     scores = model(**batch).logits.squeeze(-1).sigmoid()
 print(scores)"""
+
+SERVE = """\
+python scripts/serve.py --model {name}
+curl -s http://127.0.0.1:{port} -H 'Content-Type: application/json' -d '{body}'"""
+
+
+def server_commands(kind: str, name: str) -> str:
+    """Shell commands that serve the model with Tandem, and ask it.
+
+    Args:
+        kind: "embedder" or "reranker".
+        name: A name on the Hub, or a folder.
+    """
+    asked = {
+        "embedder": ("8001/embed_batch", {"texts": DOCUMENTS}),
+        "reranker": ("8002/score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}),
+    }
+    port, body = asked[kind]
+    return SERVE.format(
+        name=shlex.quote(name), port=port, body=json.dumps(body, ensure_ascii=False)
+    )
 
 
 def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
 
-from trainers.card_code import code_blocks
+from trainers.card_code import code_blocks, server_commands
 from trainers.card_evaluation import add_evaluation, as_code
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def write_model_card(
     ]
     for library, code in code_blocks(folder, kind, name, args.trust_remote_code).items():
         lines += ["", f"With {library}:", "", "```python", code, "```"]
+    lines += ["", "With Tandem's server:", "", "```bash", server_commands(kind, name), "```"]
     lines += ["", "## Training", "", *_data(args, rows), "", *_objective(args)]
     lines += ["", *_table("setting", _settings(args))]
     if log_history:

@@ -103,6 +103,8 @@ def read_flags(argv: Sequence[str]) -> dict[str, list[str]]:
     for word in argv:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
+            if name in flags:
+                raise ValueError(f"--{name}: is given twice; keep one (several values: after it)")
             flags[name] = [value] if equals else []
         elif name is None:
             raise ValueError(f"{word}: a flag begins with --; a recipe is given as --config {word}")

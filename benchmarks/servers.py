@@ -1,9 +1,9 @@
 """How fast does a server answer, next to others on this machine, and what does it stand?
 
-    python benchmarks/serving.py embed                  # one text a request
-    python benchmarks/serving.py rerank                 # one query and 8 documents a request
-    python benchmarks/serving.py embed --infinity /path/to/venv/bin/infinity_emb
-    python benchmarks/serving.py hold                   # load, overload, bulk work, memory
+    python benchmarks/servers.py embed                  # one text a request
+    python benchmarks/servers.py rerank                 # one query and 8 documents a request
+    python benchmarks/servers.py embed --infinity /path/to/venv/bin/infinity_emb
+    python benchmarks/servers.py hold                   # load, overload, bulk work, memory
 
 Servers run one at a time, with the same model, texts and length limit, each in a process of its
 own: ``scripts/serve.py``, benchmarks/obvious_server.py, and infinity-emb from an environment of its

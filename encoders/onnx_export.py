@@ -1,0 +1,92 @@
+"""Write a model as an ONNX graph, in fp32 or with 8-bit weights."""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encoders.backbone import OUTPUTS
+from encoders.embedder import Embedder
+from encoders.onnx_backbone import ONNX_FILE
+from encoders.reranker import Reranker
+
+# Shapes: B texts, L tokens of the longest, H width of a state.
+
+EXAMPLE = ["a text", "another text, which is longer"]
+
+
+class Graph(nn.Module):
+    """The backbone, given its inputs in this order, with one tensor coming out.
+
+    That is states [B, L, H] ("last_hidden_state") or scores [B, 1] ("logits").
+    """
+
+    def __init__(self, backbone: nn.Module, inputs: list[str], output: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.inputs = inputs
+        self.output = output
+
+    def forward(self, *tokens: Tensor) -> Tensor:
+        """Each [B, L]."""
+        found: Tensor = self.backbone(**dict(zip(self.inputs, tokens, strict=True)))[self.output]
+        return found
+
+
+def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) -> None:
+    """Write a folder like ``save_pretrained``'s, with ``onnx/model.onnx`` in place of weights.
+
+    The graph is the backbone; pooling, projection and normalisation stay outside.
+
+    Args:
+        encoder: Opened with ``unpad_inputs=False``, on the CPU.
+        folder: Where to; must not hold a model.
+        int8: Weights of linear layers and embeddings in 8 bits, one scale per output channel, and
+            inputs of each layer brought to 8 bits as they come ("dynamic" quantisation). Weights
+            keep to 7 of their bits, for processors that add pairs of products in 16 (no VNNI).
+
+    Raises:
+        ValueError: The tokenizer pads on the left.
+    """
+    if encoder.tokenizer.padding_side != "right":
+        raise ValueError("a tokenizer that pads on the left cannot be exported to ONNX")
+    encoder.save_pretrained(folder)
+    for weights in folder.glob("model*.safetensors*"):  # not those of a projection
+        weights.unlink()
+    file = folder / ONNX_FILE
+    file.parent.mkdir()
+    if not int8:
+        _write_graph(encoder, file)
+        return
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        full = Path(scratch) / "full.onnx"
+        _write_graph(encoder, full)
+        quantize_dynamic(
+            full, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
+        )
+
+
+def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
+    backbone: Any = encoder.backbone.eval()
+    output = OUTPUTS["AutoModel" if isinstance(encoder, Embedder) else
+                     "AutoModelForSequenceClassification"]  # fmt: skip
+    tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Graph(backbone, list(tokens), output),
+            tuple(tokens.values()),
+            input_names=list(tokens),
+            output_names=[output],
+            dynamic_shapes={"tokens": tuple({0: batch, 1: length} for _ in tokens)},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(file)
