@@ -1,13 +1,13 @@
 """What are mined negatives worth? Models trained with them and without, on the docstring data.
 
-    python benchmarks/negatives_quality.py
-    python benchmarks/negatives_quality.py --seeds 0 1 2 --only embedder --record
+    python benchmarks/negatives_quality.py embedder
+    python benchmarks/negatives_quality.py reranker --seeds 0 1 2 --record
 
 Each run goes through the scripts, with the quick start's recipes, and differs from its neighbours
 in one thing:
 
 embedder   in-batch negatives only; one negative more for each pair, mined by the base model; the
-           same, mined by the embedder of the first line (a second round)
+           same, mined by the embedder of the first line (a second round; of the first seed only)
 reranker   random documents as negatives; mined ones, by the base embedder
 
 All models are measured on the held-out modules: embedders search all documents, rerankers order
@@ -49,8 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("kind", choices=["embedder", "reranker"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=["embedder", "reranker"])
     parser.add_argument("--max_queries", type=int, default=200, help="that rerankers get")
     parser.add_argument("--flags", default="", help="more flags for train.py, in one string")
     parser.add_argument("--record", action="store_true", help="write the table to RESULTS.md")
@@ -59,12 +59,11 @@ def main() -> None:
     prepare_cpu()
     data = read_beir(DATA / "heldout", "test")
     with tempfile.TemporaryDirectory() as folder:
-        runs = {"embedder": embedders, "reranker": rerankers}
-        found = {kind: runs[kind](args, data, Path(folder)) for kind in args.only}
-    report = table(args, found)
+        work = embedders if args.kind == "embedder" else rerankers
+        report = table(args, work(args, data, Path(folder)))
     print(report)
     if args.record:
-        record("negatives, quality", report)
+        record(name_of(args), report)
 
 
 def embedders(args: argparse.Namespace, data: RetrievalData, scratch: Path) -> Values:
@@ -76,13 +75,15 @@ def embedders(args: argparse.Namespace, data: RetrievalData, scratch: Path) -> V
     for seed in args.seeds:
         values["base"] += start
         first = train(args, "embedding_contrastive", scratch / f"first-{seed}", seed, PAIRS)
-        mine(scratch / f"again-{seed}.jsonl", str(first))
         keep(values, "in-batch only", measure_embedder(str(first), data))
-        for name, file in (("base", "mined"), ("first round", f"again-{seed}")):
-            rows = scratch / f"{file}.jsonl"
+        rows = {"mined by the base": scratch / "mined.jsonl"}
+        if seed == args.seeds[0]:  # the second round takes as long as the first
+            rows["mined by the first round"] = scratch / "again.jsonl"
+            mine(scratch / "again.jsonl", str(first))
+        for name, file in rows.items():
             flags = ["--train_group_size", "2"]
-            tuned = train(args, "embedding_contrastive", scratch / "other", seed, rows, *flags)
-            keep(values, f"mined by the {name}", measure_embedder(str(tuned), data))
+            tuned = train(args, "embedding_contrastive", scratch / "other", seed, file, *flags)
+            keep(values, name, measure_embedder(str(tuned), data))
     return values
 
 
@@ -145,31 +146,35 @@ def keep(values: Values, name: str, found: Any) -> None:
     print(f"{name}, seed number {len(values[name])}: {METRIC} {found.mean():.4f}", flush=True)
 
 
-def table(args: argparse.Namespace, found: dict[str, Values]) -> str:
+def name_of(args: argparse.Namespace) -> str:
+    """Of the table."""
+    return f"negatives for the {args.kind}, quality"
+
+
+def table(args: argparse.Namespace, values: Values) -> str:
     """Means, and each line's difference to the first trained one, in Markdown."""
+    seeds = ", ".join(map(str, args.seeds))
     lines = [
-        "## negatives, quality",
+        f"## {name_of(args)}",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{BASE} trained on the docstrings by the quick start's recipes, seeds "
-        f"{', '.join(map(str, args.seeds))}; {METRIC} on held-out modules. Differences are to the "
-        "first trained line, of the means over the seeds, with the 95 % interval over the queries.",
+        f"{BASE} trained on the docstrings by the quick start's recipe {args.flags}, seeds "
+        f"{seeds}; {METRIC} on held-out modules. Differences are to the first trained line, of "
+        "the means over the same seeds, with the 95 % interval over the queries.",
         "",
-        "| model | negatives | of each seed | mean | difference [95 % interval] | p |",
-        "|---|---|---|---|---|---|",
+        "| negatives | of each seed | mean | difference [95 % interval] | p |",
+        "|---|---|---|---|---|",
     ]
-    for kind, values in found.items():
-        means = {name: np.mean(runs, axis=0) for name, runs in values.items()}
-        usual = next(name for name in means if name != "base")
-        for name, mean in means.items():
-            seeds = " ".join(f"{each.mean():.4f}" for each in values[name])
-            cells = [kind, name, seeds if name != "base" else "", f"{mean.mean():.4f}"]
-            one = compare(means[usual], mean)
-            told = [
-                f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]",
-                f"{one.p_value:.4f}",
-            ]
-            lines.append(f"| {' | '.join(cells + (['', ''] if name == usual else told))} |")
+    usual = next(name for name in values if name != "base")
+    for name, runs in values.items():
+        mean = np.mean(runs, axis=0)
+        of_seeds = "" if name == "base" else " ".join(f"{each.mean():.4f}" for each in runs)
+        told = ["", ""]
+        if name != usual:
+            one = compare(np.mean(values[usual][: len(runs)], axis=0), mean)
+            interval = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
+            told = [interval, f"{one.p_value:.4f}"]
+        lines.append(f"| {' | '.join([name, of_seeds, f'{mean.mean():.4f}', *told])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,5 +4,13 @@ from collators.contrastive import ContrastiveCollator
 from collators.groups import GroupCollator
 from collators.pairs import PairCollator
 from collators.scored_pairs import ScoredPairCollator
+from collators.teacher_groups import TeacherGroupCollator, TeacherTextCollator
 
-__all__ = ["ContrastiveCollator", "GroupCollator", "PairCollator", "ScoredPairCollator"]
+__all__ = [
+    "ContrastiveCollator",
+    "GroupCollator",
+    "PairCollator",
+    "ScoredPairCollator",
+    "TeacherGroupCollator",
+    "TeacherTextCollator",
+]

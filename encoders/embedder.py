@@ -32,6 +32,8 @@ class Embedder(Encoder):
         projection: To another width, or None.
         normalize: Bring embeddings to unit length.
         prompts: Text put before "query" and "document" texts by ``encode``.
+        truncate_dim: Keep so many of the first dimensions (of a model trained for it, by
+            Matryoshka); None: all.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Embedder(Encoder):
         projection: Projection | None = None,
         normalize: bool = True,
         prompts: dict[str, str] | None = None,
+        truncate_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -50,6 +53,12 @@ class Embedder(Encoder):
         self.projection = projection
         self.normalize = normalize
         self.prompts = dict(prompts or {})
+        self.truncate_dim = truncate_dim
+        if truncate_dim is not None and not 1 <= truncate_dim <= self.full_dimension:
+            raise ValueError(
+                f"truncate_dim: must be from 1 to the model's {self.full_dimension} dimensions, "
+                f"got {truncate_dim}"
+            )
         # BERT's pooler takes no part in an embedding. It stays in the folder as it was; trained,
         # it would have no gradient, which DDP does not forgive.
         if getattr(self.backbone, "pooler", None) is not None:
@@ -65,6 +74,7 @@ class Embedder(Encoder):
         normalize: bool | None = None,
         prompts: dict[str, str] | None = None,
         max_length: int | None = None,
+        truncate_dim: int | None = None,
         unpad_inputs: bool = True,
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -78,6 +88,7 @@ class Embedder(Encoder):
             normalize: For a folder that says nothing: True.
             prompts: Replaces the folder's prompts.
             max_length: Tokens after which a text is cut.
+            truncate_dim: Keep so many of the first dimensions of an embedding.
             unpad_inputs: Compute on real tokens only, where the backbone can.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether Python code of the folder may run.
@@ -117,11 +128,17 @@ class Embedder(Encoder):
             projection=projection,
             normalize=normalize,
             prompts=layout.prompts if prompts is None else prompts,
+            truncate_dim=truncate_dim,
         )
 
     @property
     def dimension(self) -> int:
         """Dimensions H of an embedding."""
+        return self.truncate_dim or self.full_dimension
+
+    @property
+    def full_dimension(self) -> int:
+        """Dimensions before any are cut off."""
         if self.projection is None:
             return int(self.backbone.config.hidden_size)
         return self.projection.linear.out_features
@@ -134,6 +151,7 @@ class Embedder(Encoder):
         embeddings = pooled[order.argsort()]
         if self.projection is not None:
             embeddings = self.projection(embeddings)
+        embeddings = embeddings[:, : self.truncate_dim]
         return F.normalize(embeddings.float(), dim=-1) if self.normalize else embeddings
 
     def encode(

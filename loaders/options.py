@@ -29,6 +29,7 @@ class ReadOptions:
         positive_threshold: The least relevance of a positive, where groups are made from
             relevances.
         needs_negatives: The objective cannot do without: a row without negatives is bad.
+        needs_scores: The objective learns a teacher's scores: a group without them is bad.
         on_bad_rows: "error" stops with a list of the bad rows, "skip" goes on without them.
         rejected_file: Where every bad row is written, as JSON lines of ``file``, ``line``,
             ``reason``, ``record``.
@@ -42,6 +43,7 @@ class ReadOptions:
     relevance_from_scores: bool = False
     positive_threshold: float = 0.5
     needs_negatives: bool = False
+    needs_scores: bool = False
     on_bad_rows: Literal["error", "skip"] = "error"
     rejected_file: Path | None = None
 

@@ -69,6 +69,7 @@ class RowParser:
                 f'no document in the fields {show(list(fields))}: a row needs "pos", "hits", '
                 '"pos_doc", or "doc" with "rel"'
             )
+        self._check_scores(row)
         for name, value in fields.items():
             if value is not None and name not in used:
                 self.unused[name] += 1
@@ -226,6 +227,25 @@ class RowParser:
     def _check_negatives(self, negatives: list[str]) -> None:
         if self.options.needs_negatives and not negatives:
             raise RowError('"neg" is empty or missing, and the objective needs negatives')
+
+    def _check_scores(self, row: Row) -> None:
+        if not self.options.needs_scores or isinstance(row, ScoredPair):
+            return
+        missing = ["pos_scores", "neg_scores"]
+        if isinstance(row, CandidateGroup):
+            missing = [
+                name
+                for name, texts, scores in (
+                    ("pos_scores", row.pos, row.pos_scores),
+                    ("neg_scores", row.neg, row.neg_scores),
+                )
+                if texts and scores is None
+            ]
+        if missing:
+            raise RowError(
+                f'"{missing[0]}" is missing, and the objective learns a teacher\'s scores; '
+                "scripts/score_with_teacher.py writes them"
+            )
 
     def _count_others(self, item: dict[str, Any], parent: str, used: tuple[str, ...]) -> None:
         for name, value in item.items():

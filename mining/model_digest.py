@@ -30,6 +30,8 @@ def _architecture(model: Embedder | Reranker) -> dict[str, Any]:
     if isinstance(model, Embedder):
         projection = model.projection.settings if model.projection else None
         about |= {"pooling": model.pooling, "projection": projection, "unit": model.normalize}
+        if model.truncate_dim is not None:
+            about["dimensions"] = model.truncate_dim
     return about
 
 

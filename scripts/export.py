@@ -43,6 +43,7 @@ from scripts.measuring import (
     check_numbers,
     find_first_stage,
     how,
+    open_model,
     read_data,
 )
 
@@ -122,7 +123,9 @@ def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
     """Print what both are worth; what speaks against the exported one."""
     kind = find_kind(args.model)
     run = measurement(args, kind, data)
-    opened: list[Model] = [open_on_cpu(name, kind) for name in (args.model, str(folder))]
+    opened: list[Model] = [
+        open_on_cpu(name, kind, args.truncate_dim) for name in (args.model, str(folder))
+    ]
     queries, documents = example(data)
     answers = [answer(model, queries, documents) for model in opened]
     agreement = least_agreement(*answers)
@@ -164,9 +167,9 @@ def measurement(
     return run
 
 
-def open_on_cpu(name: str, kind: Kind) -> Model:
+def open_on_cpu(name: str, kind: Kind, truncate_dim: int | None) -> Model:
     """Where an exported model runs, too."""
-    return (Embedder if kind == "embedder" else Reranker).from_pretrained(name)
+    return open_model(name, kind, truncate_dim).to("cpu")
 
 
 def example(data: Data) -> tuple[list[str], list[str]]:

@@ -41,6 +41,7 @@ def add_lengths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--query_max_length", type=int, help="embedder: tokens of a query (default: the model's)")
     add("--document_max_length", type=int, help="embedder: tokens of a document")
+    add("--truncate_dim", type=int, help="embedder: keep so many of an embedding's dimensions")
     add("--max_length", type=int, help="reranker: tokens of a pair (default: the model's)")
     add("--index", choices=["flat", "ivf", "hnsw"], help="search by FAISS, for large corpora")
     add("--tokens_per_batch", type=int, help="about so many tokens in one forward")
@@ -84,10 +85,12 @@ def read_data(args: argparse.Namespace, kind: Kind) -> Data:
     return data if isinstance(data, PairData) else data.sample(args.max_queries)
 
 
-def open_model(name: str, kind: Kind) -> Model:
-    """The model, on the GPU if there is one."""
-    opened = (Embedder if kind == "embedder" else Reranker).from_pretrained(name)
-    return opened.to(PartialState().device)
+def open_model(name: str, kind: Kind, truncate_dim: int | None = None) -> Model:
+    """The model, on the GPU if there is one; an embedder with so many dimensions."""
+    if kind == "reranker":
+        return Reranker.from_pretrained(name).to(PartialState().device)
+    embedder = Embedder.from_pretrained(name, truncate_dim=truncate_dim)
+    return embedder.to(PartialState().device)
 
 
 def how(args: argparse.Namespace) -> How:

@@ -40,6 +40,7 @@ def read_options(args: TandemArguments, rejected: str) -> ReadOptions:
         relevance_from_scores=args.relevance_from_scores,
         positive_threshold=args.positive_threshold,
         needs_negatives=args.row_of_table.needs_negatives,
+        needs_scores=args.row_of_table.needs_scores,
         on_bad_rows=args.on_bad_rows,
         rejected_file=Path(args.output_dir) / rejected,
     )
@@ -73,6 +74,12 @@ def open_model(args: TandemArguments) -> Embedder | Reranker:
         max_length=None if None in lengths else max(length or 0 for length in lengths),
         **common,
     )
+    widest = max(args.matryoshka_dims or [0])
+    if widest > embedder.dimension:
+        raise ValueError(
+            f"matryoshka_dims: {widest} is more than the {embedder.dimension} dimensions of the "
+            "model's embeddings"
+        )
     for name in ("query_max_length", "document_max_length"):
         if (getattr(args, name) or 0) > embedder.max_length:
             raise ValueError(
@@ -181,7 +188,7 @@ def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], fo
     trainer = args.row_of_table.trainer(
         model=opened,
         args=args,
-        loss=args.row_of_table.loss(**args.loss_args),
+        loss=args.build_loss(),
         data_collator=build_collator(args, opened),
         eval_dataset=read_rows(args, args.eval_file or [], "rejected_eval_rows.jsonl"),
     )

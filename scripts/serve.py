@@ -80,6 +80,9 @@ class ServeArguments(Limits):
     )
     threads: int | None = option(None, "Of the CPU; null: what the process may use.")
     max_length: int | None = option(None, "Tokens of a text or pair; null: the model's own.")
+    truncate_dim: int | None = option(
+        None, "Embedder: keep so many of an embedding's dimensions, as Matryoshka trains them."
+    )
     api_key_file: str | None = option(None, f"API keys, one a line (or in {VARIABLE}).")
     cors_origins: list[str] = option([], "Other sites whose pages may ask, such as https://a.b.")
     open_metrics: bool = option(False, "/metrics needs no API key.")
@@ -202,6 +205,7 @@ def open_models(args: ServeArguments, models: dict[str, Served]) -> dict[str, Se
             *served,
             device=args.device,
             max_length=args.max_length,
+            truncate_dim=args.truncate_dim,
             max_batch_tokens=args.max_batch_tokens,
         )
         for role, served in models.items()

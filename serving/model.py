@@ -97,6 +97,7 @@ def open_model(
     *,
     device: str = "auto",
     max_length: int | None = None,
+    truncate_dim: int | None = None,
     max_batch_tokens: int | None = None,
 ) -> ServedModel:
     """Load a model onto its device.
@@ -107,14 +108,17 @@ def open_model(
         name: What clients are told.
         device: "auto" is the GPU if there is one; or torch's name, such as "cpu", "cuda:1".
         max_length: Tokens of a text or pair; None: the model's own.
+        truncate_dim: Embedder: keep so many dimensions; None: all.
         max_batch_tokens: Of one forward.
 
     Raises:
         ValueError: There is no such model or device.
     """
-    opened: Embedder | Reranker = (Embedder if kind == "embedder" else Reranker).from_pretrained(
-        folder, max_length=max_length
-    )
+    opened: Embedder | Reranker
+    if kind == "reranker":
+        opened = Reranker.from_pretrained(folder, max_length=max_length)
+    else:
+        opened = Embedder.from_pretrained(folder, max_length=max_length, truncate_dim=truncate_dim)
     return ServedModel(opened.to(find_device(device)), name, max_batch_tokens)
 
 

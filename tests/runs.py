@@ -57,6 +57,11 @@ def write_format(kind: str, folder: Path) -> Path:
         rows = [{"query": group["query"], "pos_doc": group["pos"][0]} for group in groups()]
     elif kind == "groups":
         rows = list(groups())
+    elif kind == "taught":
+        rows = [
+            {**group, "pos_scores": [4.5], "neg_scores": [-3.0 - at for at in range(10)]}
+            for group in groups()
+        ]
     else:
         assert kind == "hits"
         rows = [

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 
+from losses import MatryoshkaLoss
 from trainers.limits import check_limits
 from trainers.objectives import OBJECTIVES, Objective
 from trainers.recipe import merge, read_flags, read_recipe, typed
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 ONLY_FOR = {
     "embedder": (
         "eval_corpus",
+        "matryoshka_dims",
+        "matryoshka_weights",
         "pooling",
         "projection_dim",
         "normalize",
@@ -107,6 +111,12 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
 
     objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
     loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
+    matryoshka_dims: list[int] | None = option(
+        None, "Embedder: lengths of prefixes that are to be embeddings too; the loss is summed."
+    )
+    matryoshka_weights: list[float] | None = option(
+        None, "The weight of each of matryoshka_dims in the sum; null: 1 each."
+    )
     gradient_cache_chunk_size: int | None = option(
         None, "contrastive: texts embedded at once, for batches that do not fit; same gradients."
     )
@@ -156,6 +166,13 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             self.eval_file = [self.eval_file]
         super().__post_init__()
 
+    def build_loss(self) -> nn.Module:
+        """The objective's loss with the recipe's arguments."""
+        loss = self.row_of_table.loss(**self.loss_args)
+        if self.matryoshka_dims is None:
+            return loss
+        return MatryoshkaLoss(loss, self.matryoshka_dims, self.matryoshka_weights)
+
     @property
     def row_of_table(self) -> Objective:
         """The objective's row."""
@@ -189,13 +206,15 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "per_device_train_batch_size: 1 with train_group_size 1 leaves contrastive without "
                 "any negative; raise one of them"
             )
-        smallest = 2 if self.row_of_table.needs_negatives else 1
+        row = self.row_of_table
+        smallest = 2 if row.needs_negatives or row.needs_scores else 1
         if self.train_group_size < smallest:
             raise ValueError(
                 f"train_group_size: must be at least {smallest} for objective {self.objective}, "
                 f"got {self.train_group_size}"
             )
         self._check_evaluation()
+        self._check_matryoshka()
         if self.torch_compile and self.unpad_inputs:
             raise ValueError(
                 "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
@@ -236,6 +255,20 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             raise ValueError(
                 "early_stopping_patience: needs load_best_model_at_end true, so that the run ends "
                 "with its best model"
+            )
+
+    def _check_matryoshka(self) -> None:
+        dims, weights = self.matryoshka_dims, self.matryoshka_weights
+        if dims is None:
+            if weights is not None:
+                raise ValueError("matryoshka_weights: needs matryoshka_dims; give them too")
+            return
+        if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
+            raise ValueError(f"matryoshka_dims: must be different lengths of 1 or more, got {dims}")
+        if weights is not None and (len(weights) != len(dims) or min(weights) <= 0):
+            raise ValueError(
+                f"matryoshka_weights: must be {len(dims)} numbers above 0, one for each of "
+                f"matryoshka_dims, got {weights}"
             )
 
     def _check_loss_args(self) -> None:

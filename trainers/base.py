@@ -76,8 +76,14 @@ class LossTrainer(Trainer):
         self._forget(training=False)
 
     def count_items(self, inputs: dict[str, Any]) -> Tensor:
-        """What the loss of this batch is a mean over: a number of rows, or a sum of weights."""
-        raise AssertionError("each trainer says what its loss is a mean over")
+        """What the loss of this batch is a mean over.
+
+        Groups where candidates are compared, else the pairs' weights: one of weight 2 is two.
+        """
+        if "mask" in inputs:
+            return torch.tensor(float(len(inputs["mask"])), device=inputs["mask"].device)
+        weights: Tensor = inputs["weights"].sum()
+        return weights
 
     def share(self, loss: Tensor, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """This batch's part of the mean over all ``num_items_in_batch`` items of the step."""

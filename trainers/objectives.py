@@ -8,12 +8,23 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from collators import ContrastiveCollator, GroupCollator, PairCollator, ScoredPairCollator
+from collators import (
+    ContrastiveCollator,
+    GroupCollator,
+    PairCollator,
+    ScoredPairCollator,
+    TeacherGroupCollator,
+    TeacherTextCollator,
+)
 from losses import (
     BCELoss,
     ContrastiveLoss,
     CoSENTLoss,
+    CosineDistillationLoss,
+    CosineMarginMSELoss,
+    DistillationLoss,
     ListwiseLoss,
+    MarginMSELoss,
     MSELoss,
     PairwiseLoss,
     WeightedMSELoss,
@@ -36,6 +47,7 @@ class Objective(NamedTuple):
         loss: Its parameters are the recipe's ``loss_args``.
         collator: Its fields are filled from the arguments of the same names.
         trainer: Carries the batch through the model to the loss.
+        needs_scores: Whether rows must have a teacher's scores.
     """
 
     model: Literal["embedder", "reranker"]
@@ -44,6 +56,7 @@ class Objective(NamedTuple):
     loss: type[nn.Module]
     collator: Any
     trainer: type[LossTrainer]
+    needs_scores: bool = False
 
 
 PAIR: Shape = "scored_pair"
@@ -64,4 +77,40 @@ OBJECTIVES: dict[str, Objective] = {
     "mse": Objective("reranker", (PAIR,), False, MSELoss, PairCollator, RerankerTrainer),
     "pairwise": Objective("reranker", (GROUP,), True, PairwiseLoss, GroupCollator, RerankerTrainer),
     "listwise": Objective("reranker", (GROUP,), True, ListwiseLoss, GroupCollator, RerankerTrainer),
+    "distillation": Objective(
+        "embedder",
+        (GROUP,),
+        False,
+        CosineDistillationLoss,
+        TeacherTextCollator,
+        SimilarityTrainer,
+        needs_scores=True,
+    ),
+    "margin_mse": Objective(
+        "embedder",
+        (GROUP,),
+        False,
+        CosineMarginMSELoss,
+        TeacherTextCollator,
+        SimilarityTrainer,
+        needs_scores=True,
+    ),
+    "reranker_distillation": Objective(
+        "reranker",
+        (GROUP,),
+        False,
+        DistillationLoss,
+        TeacherGroupCollator,
+        RerankerTrainer,
+        needs_scores=True,
+    ),
+    "reranker_margin_mse": Objective(
+        "reranker",
+        (GROUP,),
+        False,
+        MarginMSELoss,
+        TeacherGroupCollator,
+        RerankerTrainer,
+        needs_scores=True,
+    ),
 }

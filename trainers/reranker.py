@@ -1,8 +1,7 @@
-"""Train a reranker: pointwise (BCE, MSE), pairwise or listwise."""
+"""Train a reranker: pointwise (BCE, MSE), pairwise, listwise, or on a teacher's scores."""
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trainers.base import LossTrainer
@@ -23,9 +22,3 @@ class RerankerTrainer(LossTrainer):
         scores = model(**inputs["texts"])  # [P]
         loss = self.share(self.loss(scores, **targets), inputs, num_items_in_batch)
         return (loss, {"scores": scores}) if return_outputs else loss
-
-    def count_items(self, inputs: dict[str, Any]) -> Tensor:
-        """Groups where candidates are compared, else the pairs' weights."""
-        if "mask" in inputs:
-            return torch.tensor(float(len(inputs["mask"])), device=inputs["mask"].device)
-        return inputs["weights"].sum()

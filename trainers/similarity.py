@@ -1,4 +1,4 @@
-"""Train an embedder on graded pairs: weighted MSE and CoSENT."""
+"""Train an embedder on judged pairs: weighted MSE, CoSENT, and a teacher's scores."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ from trainers.base import LossTrainer
 
 
 class SimilarityTrainer(LossTrainer):
-    """Compares the two embeddings of each row; batches from ``ScoredPairCollator``."""
+    """Compares each query's embedding with that of its document.
+
+    Batches are from ``ScoredPairCollator``, or from ``TeacherTextCollator`` for distillation.
+    """
 
     def compute_loss(
         self,
@@ -17,13 +20,11 @@ class SimilarityTrainer(LossTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Encode all texts in one forward and compare them row by row."""
+        """Encode all texts in one forward and compare them pair by pair."""
         embeddings = model(**inputs["texts"])  # [N, H]
         queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
-        loss = self.loss(queries, documents, inputs["relevances"], inputs["weights"])
+        known = ("texts", "queries", "documents")
+        targets = {name: value for name, value in inputs.items() if name not in known}
+        loss = self.loss(queries, documents, **targets)
         loss = self.share(loss, inputs, num_items_in_batch)
         return (loss, {"queries": queries, "documents": documents}) if return_outputs else loss
-
-    def count_items(self, inputs: dict[str, Any]) -> Tensor:
-        """The rows' weights: a row of weight 2 counts as two."""
-        return inputs["weights"].sum()

@@ -1,0 +1,77 @@
+"""Distillation: rank a query's candidates as a teacher does."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
+# dimensions of an embedding.
+
+
+class DistillationLoss(nn.Module):
+    """Kullback-Leibler divergence from the teacher's ranking of a group to the student's.
+
+    ``mean over groups of sum_i t_i * (log t_i - log s_i)`` with ``t = softmax(teacher / Tt)`` and
+    ``s = softmax(student / T)`` over the candidates of the group, after Hinton et al., "Distilling
+    the Knowledge in a Neural Network" (2015). It is 0 when the two softmaxes are equal.
+
+    Args:
+        temperature: T; divides the student's scores.
+        teacher_temperature: Tt; divides the teacher's. Logits of a reranker are meant as they
+            are (1.0); scores from 0 to 1 differ by too little for that, and want 0.05 or so.
+    """
+
+    def __init__(self, temperature: float = 1.0, teacher_temperature: float = 1.0) -> None:
+        super().__init__()
+        given = {"temperature": temperature, "teacher_temperature": teacher_temperature}
+        for name, value in given.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        self.temperature = temperature
+        self.teacher_temperature = teacher_temperature
+
+    def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean over the groups.
+
+        Args:
+            scores: The student's [P], group after group.
+            relevances: The teacher's scores [G, C], on any scale; anything where ``mask`` is False.
+            mask: bool [G, C]; True for candidates, False for padding. P of them are True.
+        """
+        lowest = float("-inf")
+        scores = scores.float() / self.temperature
+        laid = scores.new_full(mask.shape, lowest).masked_scatter(mask, scores)  # [G, C]
+        student = F.log_softmax(laid, dim=1).masked_fill(~mask, 0.0)
+        teacher = (relevances.float() / self.teacher_temperature).masked_fill(~mask, lowest)
+        teacher = F.log_softmax(teacher, dim=1).masked_fill(~mask, lowest)
+        divergence = teacher.exp() * (teacher.masked_fill(~mask, 0.0) - student)  # [G, C]
+        return divergence.sum(dim=1).mean()
+
+
+class CosineDistillationLoss(nn.Module):
+    """The same for an embedder: the student's scores are cosines.
+
+    Args:
+        temperature: T; divides the cosines.
+        teacher_temperature: Tt; divides the teacher's scores; see ``DistillationLoss``.
+    """
+
+    def __init__(self, temperature: float = 0.05, teacher_temperature: float = 1.0) -> None:
+        super().__init__()
+        self.of_scores = DistillationLoss(temperature, teacher_temperature)
+
+    def forward(
+        self, queries: Tensor, documents: Tensor, relevances: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return the mean over the groups.
+
+        Args:
+            queries: Embeddings [P, H]; need not be normalised.
+            documents: Embeddings [P, H] of the candidates they are paired with.
+            relevances: As in ``DistillationLoss``.
+            mask: As there.
+        """
+        cosines = F.cosine_similarity(queries.float(), documents.float(), dim=-1)  # [P]
+        loss: Tensor = self.of_scores(cosines, relevances, mask)
+        return loss
