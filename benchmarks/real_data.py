@@ -53,7 +53,7 @@ def stsb(data: Path, scratch: Path, language: str) -> None:
         objective="weighted_mse",
         train_file=str(folder / f"stsb-{language}-train.csv"),
         label_range=[0, 5],
-        num_train_epochs=2,
+        num_train_epochs=1,
         learning_rate=5e-5,
         **{**EMBEDDER, "per_device_train_batch_size": 32},
     )
@@ -82,7 +82,7 @@ def scifact(data: Path, scratch: Path) -> None:
         scratch / "scifact",
         objective="contrastive",
         train_file=str(file),
-        num_train_epochs=2,
+        num_train_epochs=1,
         learning_rate=2e-5,
         **{**EMBEDDER, "document_max_length": 256},
     )
@@ -107,7 +107,7 @@ def t2ranking(data: Path, scratch: Path, objective: str) -> None:
         max_length=192,
         train_group_size=8,
         per_device_train_batch_size=4,
-        num_train_epochs=4,
+        num_train_epochs=3,
         learning_rate=1e-4,
     )
     for name, model in (("before", BASE), ("after", str(tuned))):
@@ -135,7 +135,7 @@ def flagembedding(data: Path, scratch: Path) -> None:
         output = train(
             scratch / file.stem,
             train_file=str(file),
-            max_steps=20,
+            max_steps=12,
             learning_rate=1e-4,
             **(own if reranker else {"objective": "contrastive", **EMBEDDER}),
             **({"per_device_train_batch_size": 5} if reranker else {}),

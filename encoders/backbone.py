@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders import unpadding
 from encoders.dropout import speed_up_dropout
+from encoders.lora import FOLDER, Lora, add_lora
 from encoders.onnx_backbone import OnnxBackbone, is_onnx
 from encoders.text_layout import cut_by_tokens
 from encoders.unpadding import Row, or_first
@@ -59,6 +60,38 @@ class Encoder(nn.Module):
         tokenizer.model_max_length = self.max_length
         computed_here = not isinstance(backbone, OnnxBackbone)
         self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
+        self.lora: Lora | None = None
+
+    def add_lora(self, base: str, **settings: Any) -> None:
+        """Freeze the backbone and train adapters; arguments as in ``encoders.lora.add_lora``."""
+        self.lora = add_lora(self.backbone, base, **settings)
+
+    def save_backbone(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write backbone and tokenizer; with adapters merged, and beside it the adapter."""
+        if self.lora is not None:
+            self.lora.save(folder / FOLDER, weights)
+            weights = self.lora.merged(weights)
+        self.backbone.save_pretrained(folder, state_dict=weights)
+        self.tokenizer.save_pretrained(folder)
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Take over the weights of a folder that ``save_pretrained`` wrote for this model.
+
+        Raises:
+            ValueError: It is no folder of such a model.
+        """
+        weights = type(self).from_pretrained(folder).state_dict()
+        if self.lora is not None:
+            own = self.state_dict()
+            backbone = {
+                name.removeprefix("backbone."): weight
+                for name, weight in own.items()
+                if name.startswith("backbone.")
+            }
+            loaded = self.lora.load(Path(folder) / FOLDER, backbone)
+            rest = {k: v for k, v in weights.items() if not k.startswith("backbone.")}
+            weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
+        self.load_state_dict(weights)
 
     def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[Row]:
         """The backbone's states of all real tokens, text after text."""

@@ -201,8 +201,7 @@ class Embedder(Encoder):
         for name, weight in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = weight
-        self.backbone.save_pretrained(folder, state_dict=parts["backbone"])
-        self.tokenizer.save_pretrained(folder)
+        self.save_backbone(folder, parts["backbone"])
         layout = Layout(
             pooling=self.pooling,
             projection=self.projection,
@@ -211,7 +210,3 @@ class Embedder(Encoder):
             max_length=self.max_length,
         )
         write_layout(folder, layout, self.backbone.config.hidden_size, parts["projection"])
-
-    def load_weights(self, folder: str | Path) -> None:
-        """Take over the weights of a folder that ``save_pretrained`` wrote for this model."""
-        self.load_state_dict(type(self).from_pretrained(folder).state_dict())

@@ -138,9 +138,4 @@ class Reranker(Encoder):
         self.backbone.config.sentence_transformers = about
         state = self.state_dict() if state_dict is None else state_dict
         weights = {name.removeprefix("backbone."): weight for name, weight in state.items()}
-        self.backbone.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save_pretrained(folder)
-
-    def load_weights(self, folder: str | Path) -> None:
-        """Take over the weights of a folder that ``save_pretrained`` wrote for this model."""
-        self.load_state_dict(type(self).from_pretrained(folder).state_dict())
+        self.save_backbone(Path(folder), weights)

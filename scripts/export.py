@@ -198,7 +198,7 @@ def least_agreement(one: torch.Tensor, other: torch.Tensor) -> float:
 def size(folder: Path) -> float:
     """MB of what holds a model's weights."""
     graph = folder / ONNX_FILE
-    files = [graph] if graph.is_file() else list(folder.rglob("*.safetensors"))
+    files = [graph] if graph.is_file() else list(folder.glob("*.safetensors"))
     return sum(file.stat().st_size for file in files) / 1e6
 
 

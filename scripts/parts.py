@@ -48,6 +48,21 @@ def read_options(args: TandemArguments, rejected: str) -> ReadOptions:
 
 def open_model(args: TandemArguments) -> Embedder | Reranker:
     """The model to train, from a folder, an installed package or the Hub."""
+    model = open_whole_model(args)
+    if args.lora_r is not None:
+        model.add_lora(
+            args.model_name_or_path,
+            r=args.lora_r,
+            alpha=args.lora_alpha or 2 * args.lora_r,
+            dropout=args.lora_dropout,
+            target_modules=args.lora_target_modules,
+            classifier=args.row_of_table.model == "reranker",
+        )
+    return model
+
+
+def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
+    """The model as it is before training."""
     if is_onnx(find_model(args.model_name_or_path, args.model_revision)):
         raise ValueError(
             f"model_name_or_path: {args.model_name_or_path} is an ONNX model, which cannot be "
@@ -177,6 +192,10 @@ def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], fo
         "load_best_model_at_end": False,
         "early_stopping_patience": None,
         "projection_dim": None,  # the model has it by now
+        "lora_r": None,  # and these are merged
+        "lora_alpha": None,
+        "lora_dropout": 0.0,
+        "lora_target_modules": None,
         "push_to_hub": False,
         "report_to": "none",
         "disable_tqdm": True,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from served import Held, engine_of, until
 
 from encoders import Embedder, Reranker
 from serving.engine import Engine
 from serving.errors import ServingError
 from serving.job import Job
-from serving.model import ServedModel
+from serving.model import ServedModel, inference, open_model
 from serving.pace import Pace
 from serving.tokenization import Tokens
 from tiny import TEXTS, save_backbone
@@ -54,6 +55,18 @@ def test_vectors_are_those_of_encode_whatever_the_neighbours(tiny_bert: Path) ->
             alone = [submit(engine, text) for text in texts]
             for job, row in zip(alone, wanted, strict=True):
                 np.testing.assert_allclose(job.future.result(60), row[None], atol=1e-5)
+
+
+def test_in_bf16_vectors_point_the_same_way(tiny_bert: Path) -> None:
+    """Emulated where the CPU has no bf16: slow, and the same numbers."""
+    model = open_model("embedder", tiny_bert, "m", device="cpu")
+    tokens = model.tokenizer.texts([*TEXTS, " ".join(TEXTS) * 3])
+    found = {}
+    for bf16 in (False, True):
+        with inference(torch.device("cpu"), bf16):
+            found[bf16] = torch.from_numpy(model.compute(tokens))
+    assert not found[True].equal(found[False])
+    assert torch.cosine_similarity(found[True], found[False], dim=-1).min() >= 0.9999
 
 
 def test_scores_are_those_of_score(tiny_classifier: Path) -> None:

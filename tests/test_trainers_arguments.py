@@ -99,6 +99,8 @@ def test_the_defaults_are_a_linear_warm_up_and_adamw() -> None:
             "leaves contrastive without any negative",
         ),
         (["--gradient_cache_chunk_size", "0"], "gradient_cache_chunk_size: must be at least 1"),
+        (["--report_to", "tensorbord"], "report_to: 'tensorbord' is not one of none, all, "),
+        (["--report_to", "wandb"], "report_to: wandb is not installed; pip install"),
     ],
 )
 def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:

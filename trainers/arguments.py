@@ -14,7 +14,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from losses import MatryoshkaLoss
-from trainers.limits import check_limits
+from trainers.limits import check_limits, check_report_to
 from trainers.objectives import OBJECTIVES, Objective
 from trainers.recipe import merge, read_flags, read_recipe, typed
 
@@ -58,6 +58,14 @@ class ModelArguments:
     projection_dim: int | None = option(None, "Embedder: add a linear projection to this width.")
     normalize: bool | None = option(
         None, "Embedder: unit length; null keeps the folder's, true for a plain backbone."
+    )
+    lora_r: int | None = option(
+        None, "Train LoRA adapters of this rank beside a frozen backbone; null: the whole model."
+    )
+    lora_alpha: int | None = option(None, "LoRA: strength alpha / r; null: twice lora_r.")
+    lora_dropout: float = option(0.0, "LoRA: dropout of the adapters' inputs.")
+    lora_target_modules: list[str] | None = option(
+        None, "LoRA: ends of the names of linear layers; null: all of the encoder's."
     )
     unpad_inputs: bool = option(
         True, "Compute on real tokens only, where the backbone can; exact, and much faster."
@@ -158,13 +166,19 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             self.bf16 = False
         if not torch.accelerator.is_available():
             self.use_cpu = True  # TrainingArguments refuses bf16 on a CPU that was not asked for.
+        if self.fp16 and not gpu:
+            raise ValueError("fp16: needs a GPU; leave it out, or give bf16 on a CPU that has it")
         if self.report_to is None:
             self.report_to = "none"
+        check_report_to(self.report_to)
         if isinstance(self.train_file, str):
             self.train_file = [self.train_file]
         if isinstance(self.eval_file, str):
             self.eval_file = [self.eval_file]
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ImportError as error:  # deepspeed, torch_xla, ...
+            raise ValueError(" ".join(str(error).split())) from None
 
     def build_loss(self) -> nn.Module:
         """The objective's loss with the recipe's arguments."""
@@ -215,6 +229,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             )
         self._check_evaluation()
         self._check_matryoshka()
+        self._check_lora()
         if self.torch_compile and self.unpad_inputs:
             raise ValueError(
                 "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
@@ -270,6 +285,21 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 f"matryoshka_weights: must be {len(dims)} numbers above 0, one for each of "
                 f"matryoshka_dims, got {weights}"
             )
+
+    def _check_lora(self) -> None:
+        if self.lora_r is None:
+            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: needs lora_r; give it, or leave {name} out")
+            return
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout: must be in [0, 1), got {self.lora_dropout:g}")
+        for name in ("lora_r", "lora_alpha"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: must be at least 1, got {value}")
+        if self.lora_target_modules == []:
+            raise ValueError("lora_target_modules: is empty; name layers, or leave it out")
 
     def _check_loss_args(self) -> None:
         loss = self.row_of_table.loss

@@ -1,7 +1,13 @@
 """Bounds of numbers in a recipe, below which a run would fail later or do nothing."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
+
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+# Packages of the trackers that have an extra of ours.
+EXTRAS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
 
 AT_LEAST_ONE = (
     "query_max_length",
@@ -41,3 +47,21 @@ def check_limits(values: Mapping[str, Any]) -> None:
         )
     if values["max_steps"] == -1 and values["num_train_epochs"] <= 0:
         raise ValueError(f"num_train_epochs: must be above 0, got {values['num_train_epochs']}")
+
+
+def check_report_to(names: str | list[str]) -> None:
+    """Refuse a tracker that does not exist, or whose package is not installed.
+
+    Raises:
+        ValueError: It says which exist, or what to install.
+    """
+    for name in [names] if isinstance(names, str) else names:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(["none", "all", *INTEGRATION_TO_CALLBACK])
+            raise ValueError(f"report_to: {name!r} is not one of {known}")
+        if name in EXTRAS and not any(find_spec(package) for package in EXTRAS[name]):
+            raise ValueError(
+                f"report_to: {name} is not installed; pip install -c constraints.txt -e '.[{name}]'"
+            )

@@ -49,6 +49,10 @@ SETTINGS = (
     "query_prompt",
     "document_prompt",
     "projection_dim",
+    "matryoshka_dims",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
     "bf16",
     "fp16",
 )

@@ -28,6 +28,7 @@ LEFT_BY_A_RUN = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
     "vocab.json", "merges.txt", "*.model", "chat_template.jinja", "sentence_bert_config.json",
     "config_sentence_transformers.json", "[0-9]_Pooling", "[0-9]_Dense", "[0-9]_Normalize",
+    "adapter",
 )  # fmt: skip
 
 

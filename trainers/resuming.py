@@ -91,6 +91,13 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
             "(save_only_model), without which the run would not go on as it was; train on from "
             f"its model: --model_name_or_path {checkpoint}"
         )
+    adapted = (checkpoint / "adapter").is_dir()
+    if adapted != (args.lora_r is not None):
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint} is of a run {'with' if adapted else 'without'} "
+            f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or train on from its "
+            f"model: --model_name_or_path {checkpoint}"
+        )
     state = _read(checkpoint / STATE_FILE)
     step, epoch = int(state.get("global_step", 0)), float(state.get("epoch") or 0)
     limited = args.max_steps > 0

@@ -1,0 +1,163 @@
+"""LoRA: train small matrices beside a frozen backbone, and merge them when the model is saved.
+
+The arithmetic is peft's. A folder that is saved holds the merged model, which anything opens, and
+in ``adapter/`` the adapter alone, in peft's own layout: what a resumed run goes on from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FOLDER = "adapter"
+WEIGHTS = "adapter_model.safetensors"
+NAME = "default"  # peft's name of an adapter that has none
+INSIDE = "base_model.model."  # what peft puts before the names of weights
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter of a backbone.
+
+    Args:
+        config: peft's ``LoraConfig``.
+        heads: Names of the parts that are trained whole: a scoring head, a reranker's pooler.
+    """
+
+    config: Any
+    heads: list[str]
+
+    def merged(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of the plain backbone, ``W + alpha / r * B @ A``, from those with adapters.
+
+        Args:
+            weights: The backbone's state dict.
+        """
+        plain = {}
+        for name, weight in weights.items():
+            if f".lora_A.{NAME}" in name or f".lora_B.{NAME}" in name:
+                continue
+            before, layer, after = name.rpartition(".base_layer.")
+            if layer and after == "weight":
+                one, other = (weights[f"{before}.lora_{side}.{NAME}.weight"] for side in "AB")
+                weight = weight + self.config.lora_alpha / self.config.r * (other @ one)
+            plain[f"{before}.{after}" if layer else name] = weight
+        return plain
+
+    def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write what ``peft.PeftModel.from_pretrained`` loads onto the base model."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        own = {
+            INSIDE + name.replace(f".{NAME}", ""): weight.detach().cpu().contiguous()
+            for name, weight in weights.items()
+            if self._is_own(name)
+        }
+        save_file(own, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the backbone's ``weights`` that ``save`` wrote.
+
+        Raises:
+            ValueError: The folder has no such adapter, or one of another size.
+        """
+        file = folder / WEIGHTS
+        if not file.is_file():
+            raise ValueError(
+                f"{folder} has no {WEIGHTS}: the run that wrote it trained without lora_r; leave "
+                "lora_r out, or resume from a checkpoint of a run with it"
+            )
+        saved = load_file(file)
+        own = [name for name in weights if self._is_own(name)]
+        found = {name: saved.get(INSIDE + name.replace(f".{NAME}", "")) for name in own}
+        for name, weight in found.items():
+            if weight is None or weight.shape != weights[name].shape:
+                raise ValueError(
+                    f"{file}: {name} is missing or of another size; resume with the run's own "
+                    "lora_r and lora_target_modules"
+                )
+        return {name: weight for name, weight in found.items() if weight is not None}
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a weight is trained."""
+        return ".lora_" in name or any(f".{head}." in f".{name}" for head in self.heads)
+
+
+def add_lora(
+    backbone: Any,
+    base: str,
+    *,
+    r: int,
+    alpha: int,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] | None = None,
+    classifier: bool = False,
+) -> Lora:
+    """Freeze a backbone and give its linear layers adapters. (Hu et al., "LoRA", 2021.)
+
+    Args:
+        backbone: The transformers model; changed in place.
+        base: Its name, which the adapter notes.
+        r: Rank of the matrices A [r, in] and B [out, r].
+        alpha: What they add is multiplied by alpha / r.
+        dropout: Of their inputs.
+        target_modules: Names, or ends of names, of linear layers; None: all of the encoder's.
+        classifier: Whether it is a reranker, with a head that is trained whole.
+
+    Raises:
+        ValueError: peft is not installed, or no layer has such a name.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise ValueError(
+            "lora_r: needs peft; pip install -c constraints.txt -e '.[peft]'"
+        ) from None
+    heads = find_heads(backbone) if classifier else []
+    linear = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) and "pooler" not in name
+        and not any(f".{head}." in f".{name}." for head in heads)
+    ]  # fmt: skip
+    if target_modules is not None:
+        ends = tuple(target_modules)
+        chosen = [name for name in linear if f".{name}".endswith(tuple(f".{end}" for end in ends))]
+        for end in ends:
+            if not any(f".{name}".endswith(f".{end}") for name in chosen):
+                known = sorted({name.rpartition(".")[2] for name in linear})
+                raise ValueError(
+                    f"lora_target_modules: {end!r} is no linear layer of this model; its layers "
+                    f"are {', '.join(known)}"
+                )
+        linear = chosen
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=linear,
+        modules_to_save=heads or None,
+        task_type="SEQ_CLS" if classifier else "FEATURE_EXTRACTION",
+        base_model_name_or_path=base,
+    )
+    # peft would copy the heads, which are trained in place here.
+    config.modules_to_save = None
+    inject_adapter_in_model(config, backbone, adapter_name=NAME)
+    config.modules_to_save = heads or None
+    for name, weight in backbone.named_parameters():
+        whole = any(f".{head}." in f".{name}" for head in heads)
+        weight.requires_grad_(".lora_" in name or whole)
+    return Lora(config, heads)
+
+
+def find_heads(backbone: Any) -> list[str]:
+    """Parts of a sequence classifier that are no encoder: its head, and a pooler before it."""
+    heads = [
+        name
+        for name, module in backbone.named_children()
+        if name != backbone.base_model_prefix and any(True for _ in module.parameters())
+    ]
+    return [*heads, *(["pooler"] if getattr(backbone.base_model, "pooler", None) else [])]
