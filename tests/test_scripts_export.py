@@ -1,6 +1,7 @@
 """scripts/export.py: what it writes, what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,10 @@ def test_what_loses_too_much_is_not_written(
 def test_it_is_not_trained(
     tmp_path: Path, tiny_bert: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert export(tiny_bert, tmp_path / "graph", data) == 0
+    graph = tmp_path / "graph"
+    shutil.copytree(tiny_bert, graph, ignore=shutil.ignore_patterns("*.safetensors"))
+    (graph / ONNX_FILE).parent.mkdir()
+    (graph / ONNX_FILE).write_bytes(b"")
     recipe = {
         "objective": "contrastive",
         "model_name_or_path": str(tmp_path / "graph"),
