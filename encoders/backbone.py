@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -61,6 +61,11 @@ class Encoder(nn.Module):
         computed_here = not isinstance(backbone, OnnxBackbone)
         self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
         self.lora: Lora | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path) -> Self:
+        """Open a folder or a name on the Hub."""
+        raise AssertionError("each kind of model says how it is opened")
 
     def add_lora(self, base: str, **settings: Any) -> None:
         """Freeze the backbone and train adapters; arguments as in ``encoders.lora.add_lora``."""
