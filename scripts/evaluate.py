@@ -92,7 +92,7 @@ def evaluate_model(args: argparse.Namespace) -> None:
     about = {"kind": kind, "data": " ".join(args.data), "split": args.split, "models": models}
     if isinstance(data, PairData):
         scores = {
-            which: score_pairs(open_model(model, kind, args.truncate_dim), data, how(args))
+            which: score_pairs(open_model(model, kind, args), data, how(args))
             for which, model in models.items()
         }
         finish(args, pair_results(scores, data, {**about, "task": "pairs"}))
@@ -100,9 +100,7 @@ def evaluate_model(args: argparse.Namespace) -> None:
     about["task"] = "retrieval" if kind == "embedder" else "reranking"
     first = find_first_stage(args, kind, data)
     ranked = {
-        which: measure_ranking(
-            open_model(model, kind, args.truncate_dim), data, args.metrics, how(args), first
-        )
+        which: measure_ranking(open_model(model, kind, args), data, args.metrics, how(args), first)
         for which, model in models.items()
     }
     results = ranking_results(ranked, data, about)
@@ -127,7 +125,7 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(recipe, str(folder), args.data, scratch)}
             continue
-        model = open_model(str(folder), kind, args.truncate_dim)
+        model = open_model(str(folder), kind, args)
         if isinstance(data, PairData):
             scores, judged = score_pairs(model, data, how(args)), data.judged()
             figures[name] = {m: s(scores, judged) for m, s in pair_statistics(judged).items()}

@@ -124,7 +124,7 @@ def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
     kind = find_kind(args.model)
     run = measurement(args, kind, data)
     opened: list[Model] = [
-        open_on_cpu(name, kind, args.truncate_dim) for name in (args.model, str(folder))
+        open_model(name, kind, args).to("cpu") for name in (args.model, str(folder))
     ]
     queries, documents = example(data)
     answers = [answer(model, queries, documents) for model in opened]
@@ -165,11 +165,6 @@ def measurement(
         return next(iter(means.items()))
 
     return run
-
-
-def open_on_cpu(name: str, kind: Kind, truncate_dim: int | None) -> Model:
-    """Where an exported model runs, too."""
-    return open_model(name, kind, truncate_dim).to("cpu")
 
 
 def example(data: Data) -> tuple[list[str], list[str]]:

@@ -41,6 +41,10 @@ def add_lengths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--query_max_length", type=int, help="embedder: tokens of a query (default: the model's)")
     add("--document_max_length", type=int, help="embedder: tokens of a document")
+    add(
+        "--query_prompt", help="before queries without a prompt of their own (default: the model's)"
+    )
+    add("--document_prompt", help="before documents (default: the model's)")
     add("--truncate_dim", type=int, help="embedder: keep so many of an embedding's dimensions")
     add("--max_length", type=int, help="reranker: tokens of a pair (default: the model's)")
     add("--index", choices=["flat", "ivf", "hnsw"], help="search by FAISS, for large corpora")
@@ -85,12 +89,16 @@ def read_data(args: argparse.Namespace, kind: Kind) -> Data:
     return data if isinstance(data, PairData) else data.sample(args.max_queries)
 
 
-def open_model(name: str, kind: Kind, truncate_dim: int | None = None) -> Model:
-    """The model, on the GPU if there is one; an embedder with so many dimensions."""
+def open_model(name: str, kind: Kind, args: argparse.Namespace) -> Model:
+    """The model, on the GPU if there is one, with the prompts and dimensions that are asked for."""
+    model: Model
     if kind == "reranker":
-        return Reranker.from_pretrained(name).to(PartialState().device)
-    embedder = Embedder.from_pretrained(name, truncate_dim=truncate_dim)
-    return embedder.to(PartialState().device)
+        model = Reranker.from_pretrained(name)
+    else:
+        model = Embedder.from_pretrained(name, truncate_dim=args.truncate_dim)
+    given = {"query": args.query_prompt, "document": args.document_prompt}
+    model.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
+    return model.to(PartialState().device)
 
 
 def how(args: argparse.Namespace) -> How:

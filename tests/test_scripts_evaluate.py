@@ -87,6 +87,20 @@ def test_an_embedder_against_another(
     assert f"{figures['fine-tuned']:.3f}" in (output / "report.html").read_text(encoding="utf-8")
 
 
+def test_prompts_and_dimensions_of_the_flags(
+    heldout: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    prompts = {"query": "the cat: ", "document": "文档："}
+    flags = [f"--{side}_prompt={text}" for side, text in prompts.items()]
+    flags += ["--truncate_dim", "7", "--output_dir", str(tmp_path)]
+    evaluated("--data", heldout, "--model", tiny_bert, *flags)
+    model = Embedder.from_pretrained(tiny_bert, prompts=prompts, truncate_dim=7)
+    run = retrieve(model, read_beir(heldout), 10)
+    found = read_run(tmp_path / "run.trec")
+    for query, documents in run.items():
+        assert found[query] == pytest.approx(documents, abs=1e-5)
+
+
 @pytest.mark.parametrize("first_stage", ["bm25", "embedder"])
 def test_a_reranker_orders_what_a_first_stage_finds(
     first_stage: str, heldout: Path, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
