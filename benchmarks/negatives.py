@@ -7,7 +7,7 @@
 Both mine the same number of negatives from the same ranks, with the same model, texts and lengths,
 from an empty cache. Each has a process of its own, and they work in turns, round after round,
 after one of warming up. The corpus are the rows' documents, or ``--documents`` short texts: runs of
-eight words cut out of them. ``sentence-transformers, tuned`` runs with the settings that Tandem's
+three words cut out of them. ``sentence-transformers, tuned`` runs with the settings that Tandem's
 scripts make (encoders/cpu.py).
 
 What is printed are medians, ratios to sentence-transformers, and the most memory that each process
@@ -43,7 +43,7 @@ from scripts.mine_negatives import main as mine
 TANDEM = "Tandem"
 CONTESTANTS = [TANDEM, THEIRS, TUNED]
 DATA = "data/docstrings/train_pairs.jsonl"
-WORDS = 8  # of a short text
+WORDS = 3  # of a short text
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def work_in_turns(args: argparse.Namespace) -> None:
         prepare_cpu()
     prepare = prepare_tandem if args.contestant == TANDEM else prepare_theirs
     pairs = read_pairs(args)
-    work = prepare(args, pairs, short_texts(args, pairs))
+    work = prepare(args, pairs, short_texts(args))
     for _ in sys.stdin:
         start = time.perf_counter()
         with redirect_stdout(StringIO()):
@@ -120,15 +120,16 @@ def read_pairs(args: argparse.Namespace) -> list[dict[str, str]]:
     return [{name: rows[at][name] for name in ("query", "pos_doc")} for at in drawn]
 
 
-def short_texts(args: argparse.Namespace, pairs: list[dict[str, str]]) -> list[str] | None:
-    """Different runs of eight words of the documents, as many as asked for; None: none asked."""
+def short_texts(args: argparse.Namespace) -> list[str] | None:
+    """Different runs of three words of all documents, as many as asked for; None: none asked."""
     if args.documents is None:
         return None
-    words = [word for pair in pairs for word in pair["pos_doc"].split()]
+    rows = load_rows(args.data, "positive_pair", ReadOptions())
+    words = [word for row in rows for word in row["pos_doc"].split()]
     places = random.Random(1).sample(range(len(words) - WORDS), len(words) - WORDS)
     found = dict.fromkeys(" ".join(words[at : at + WORDS]) for at in places)
     if len(found) < args.documents:
-        raise SystemExit(f"{args.rows} rows give {len(found):,} short texts; give more --rows")
+        raise SystemExit(f"these rows give {len(found):,} short texts; give more data")
     return list(found)[: args.documents]
 
 
