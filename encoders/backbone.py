@@ -1,5 +1,6 @@
 """Open a transformers model and its tokenizer, refusing what would train or answer wrongly."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
             self.lora.save(folder / FOLDER, weights)
             weights = self.lora.merged(weights)
         self.backbone.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
 
     def load_weights(self, folder: str | Path) -> None:
         """Take over the weights of a folder that ``save_pretrained`` wrote for this model.
@@ -208,6 +209,17 @@ def open_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
     # A collator pads separately tokenized texts together, which is what this hint is about.
     tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer that transformers 4 opens too, where it has no class of its own."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    if about.get("tokenizer_class") == "TokenizersBackend":  # its name from transformers 5 on
+        about["tokenizer_class"] = "PreTrainedTokenizerFast"
+        text = json.dumps(about, ensure_ascii=False, indent=2)
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def token_limit(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -16,6 +16,7 @@ from encoders.layout import Layout, read_layout, write_layout
 from encoders.pooling import POOLINGS, Pooling, pool
 from encoders.projection import Projection
 from encoders.source import find_model
+from encoders.template import end_with_eos
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Embedder(Encoder):
         prompts: dict[str, str] | None = None,
         max_length: int | None = None,
         truncate_dim: int | None = None,
+        append_eos_token: bool = False,
         unpad_inputs: bool = True,
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -89,6 +91,8 @@ class Embedder(Encoder):
             prompts: Replaces the folder's prompts.
             max_length: Tokens after which a text is cut.
             truncate_dim: Keep so many of the first dimensions of an embedding.
+            append_eos_token: End each text with the tokenizer's end token, if it does not yet; for
+                decoders with pooling "last".
             unpad_inputs: Compute on real tokens only, where the backbone can.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether Python code of the folder may run.
@@ -117,11 +121,12 @@ class Embedder(Encoder):
                     f"{projection.linear.out_features}); leave projection_dim out to go on with it"
                 )
             projection = Projection(backbone.config.hidden_size, projection_dim)
+        tokenizer = open_tokenizer(folder / layout.backbone, trust_remote_code)
         if normalize is None:
             normalize = True if layout.normalize is None else layout.normalize
         return cls(
             backbone,
-            open_tokenizer(folder / layout.backbone, trust_remote_code),
+            end_with_eos(tokenizer) if append_eos_token else tokenizer,
             max_length=max_length or layout.max_length,
             unpad_inputs=unpad_inputs,
             pooling=pooling or layout.pooling or "mean",

@@ -1,13 +1,16 @@
-"""Export a model for ONNX Runtime, in fp32 or 8 bits, and check on your own data what it is worth.
+"""Export a model in half precision or for ONNX Runtime, and check on your own data its worth.
 
-    python scripts/export.py --model outputs/embedding_contrastive --int8 \\
+    python scripts/export.py --model outputs/embedding_contrastive --format int8 \\
         --output_dir outputs/embedding_int8 --data data/docstrings/heldout
-    python scripts/export.py --model outputs/reranker --int8 --output_dir outputs/reranker_int8 \\
+    python scripts/export.py --model outputs/reranker --format fp16 --output_dir outputs/half \\
         --data data/docstrings/heldout --first_stage outputs/embedding_contrastive --top_k 20
 
-The exported folder is for scripts/serve.py and scripts/evaluate.py on a CPU. It is written only if
-the first of --metrics (of graded pairs: the first that they give) falls by at most --max_drop.
-Needs the extra onnx: pip install -c constraints.txt -e '.[onnx]'
+onnx   the model as a graph, in fp32; for scripts/serve.py and scripts/evaluate.py on a CPU
+int8   the same with weights of 8 bits
+fp16   a model folder as any other, of half the size; bf16 likewise
+
+It is written only if the first of --metrics (of graded pairs: the first that they give) falls by at
+most --max_drop. onnx and int8 need the extra onnx: pip install -c constraints.txt -e '.[onnx]'
 """
 
 import argparse
@@ -47,6 +50,7 @@ from scripts.measuring import (
     read_data,
 )
 
+HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_DROP = 0.005
 # Least agreement of an fp32 graph with the model, as a cosine of embeddings or 1 - the difference
@@ -99,7 +103,7 @@ def check(args: argparse.Namespace) -> None:
         ValueError: A package is missing, the output is there, or the model is exported already.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing and args.format not in HALF:
         raise ValueError(
             f"{', '.join(missing)} is not installed; pip install -c constraints.txt -e '.[onnx]'"
         )
@@ -110,13 +114,17 @@ def check(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace, folder: Path) -> None:
-    """Write the exported model."""
+    """Write the exported model; in half precision, it is computed in fp32 when it is opened."""
     shutil.rmtree(folder, ignore_errors=True)
     kind = find_kind(args.model)
     encoder: Embedder | Reranker = (Embedder if kind == "embedder" else Reranker).from_pretrained(
         args.model, unpad_inputs=False
     )
-    export_onnx(encoder, folder, args.int8)
+    if args.format in HALF:
+        weights = encoder.state_dict().items()
+        encoder.save_pretrained(folder, {name: w.to(HALF[args.format]) for name, w in weights})
+    else:
+        export_onnx(encoder, folder, int8=args.format == "int8")
 
 
 def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
@@ -140,7 +148,7 @@ def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
         table.add_row(name, f"{one.size:.1f}", f"{one.rate:.1f}", f"{one.value:.4f}")
     Console(width=120).print(table)
     print(f"least agreement on {len(documents)} documents: {agreement:.6f}")
-    if not args.int8 and agreement < SAME:
+    if args.format == "onnx" and agreement < SAME:
         return f"the exported model differs from the model (agreement {agreement:.6f})"
     drop = worth[0].value - worth[1].value
     if drop > args.max_drop:
@@ -207,7 +215,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, help="a folder, a Hub name or package://module/path")
     add("--output_dir", type=Path, required=True, help="a new folder")
-    add("--int8", action="store_true", help="8-bit weights; default: fp32")
+    add("--format", choices=["onnx", "int8", *HALF], default="onnx", help="default: %(default)s")
     add("--max_drop", type=float, default=MAX_DROP, help="of the metric (default: %(default)s)")
     add_first_stage(parser)
     add_data(parser)
@@ -218,5 +226,5 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     sys.exit(main())

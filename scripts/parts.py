@@ -86,6 +86,7 @@ def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
         pooling=args.pooling,
         projection_dim=args.projection_dim,
         normalize=args.normalize,
+        append_eos_token=bool(args.append_eos_token),
         max_length=None if None in lengths else max(length or 0 for length in lengths),
         **common,
     )
@@ -192,6 +193,7 @@ def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], fo
         "load_best_model_at_end": False,
         "early_stopping_patience": None,
         "projection_dim": None,  # the model has it by now
+        "append_eos_token": None,
         "lora_r": None,  # and these are merged
         "lora_alpha": None,
         "lora_dropout": 0.0,

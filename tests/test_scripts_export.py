@@ -5,7 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
+from encoders import Embedder
 from encoders.onnx_backbone import ONNX_FILE
 from scripts.export import main
 from scripts.train import main as train
@@ -46,7 +50,10 @@ def test_an_embedder_is_written_and_told_of(
 
 
 def test_a_reranker_is_written(tmp_path: Path, tiny_classifier: Path, data: Path) -> None:
-    assert export(tiny_classifier, tmp_path / "graph", data, "--int8", "--max_drop", "1") == 0
+    assert (
+        export(tiny_classifier, tmp_path / "graph", data, "--format", "int8", "--max_drop", "1")
+        == 0
+    )
     assert (tmp_path / "graph" / ONNX_FILE).is_file()
 
 
@@ -54,7 +61,7 @@ def test_what_loses_too_much_is_not_written(
     tmp_path: Path, tiny_bert: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A bound that no model can meet stands for a model that has lost much.
-    assert export(tiny_bert, tmp_path / "graph", data, "--int8", "--max_drop", "-1") == 1
+    assert export(tiny_bert, tmp_path / "graph", data, "--format", "int8", "--max_drop", "-1") == 1
     error = capsys.readouterr().err
     assert "ndcg@10 falls by" in error
     assert "nothing is written" in error
@@ -78,3 +85,20 @@ def test_it_is_not_trained(
     with pytest.raises(SystemExit):
         train(["--config", str(tmp_path / "recipe.json")])
     assert "is an ONNX model, which cannot be trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+def test_half_precision(
+    tmp_path: Path, tiny_bert: Path, data: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    assert export(tiny_bert, tmp_path / "half", data, "--format", kind) == 0
+    told = capsys.readouterr().out
+    assert float(told.partition("on 10 documents: ")[2].split()[0]) > 0.9995
+    weights = load_file(tmp_path / "half" / "model.safetensors")
+    assert {str(weight.dtype) for weight in weights.values()} == {
+        {"fp16": "torch.float16", "bf16": "torch.bfloat16"}[kind]
+    }
+    ours = Embedder.from_pretrained(tmp_path / "half").encode(TEXTS)
+    assert ours.dtype == torch.float32
+    theirs = torch.tensor(SentenceTransformer(str(tmp_path / "half"), device="cpu").encode(TEXTS))
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)

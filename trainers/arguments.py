@@ -31,6 +31,7 @@ ONLY_FOR = {
         "normalize",
         "query_max_length",
         "document_max_length",
+        "append_eos_token",
     ),
     "reranker": ("max_length",),
 }
@@ -58,6 +59,9 @@ class ModelArguments:
     projection_dim: int | None = option(None, "Embedder: add a linear projection to this width.")
     normalize: bool | None = option(
         None, "Embedder: unit length; null keeps the folder's, true for a plain backbone."
+    )
+    append_eos_token: bool | None = option(
+        None, "Embedder: end each text with the end token; for decoders whose tokenizer does not."
     )
     lora_r: int | None = option(
         None, "Train LoRA adapters of this rank beside a frozen backbone; null: the whole model."

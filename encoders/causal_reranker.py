@@ -1,0 +1,88 @@
+"""A decoder that answers with one of two words, "yes" or "no", as an ordinary reranker.
+
+Such rerankers (Qwen3-Reranker and its kin) score a pair by the probability of "yes" against "no" as
+the next token after an instruction. That is sigmoid(logit of yes - logit of no), and a logit is the
+last token's state times the word's row of the output matrix, so that a sequence classifier whose
+one row is the difference of the two gives the same score; it trains, saves and serves as any other.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from encoders.reranker import Reranker
+from encoders.source import find_model
+from encoders.template import set_pair_template
+
+OUTPUT = "lm_head.weight"
+
+# Of Qwen3-Reranker, as in its model card.
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+ANSWERS = ("yes", "no")
+PAIR_TEMPLATE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
+    'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+
+
+def open_causal_reranker(
+    name_or_path: str,
+    *,
+    pair_template: str,
+    answers: tuple[str, str] = ANSWERS,
+    revision: str | None = None,
+) -> Reranker:
+    """Open a causal language model as a reranker.
+
+    Args:
+        name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
+        pair_template: The text around a pair, with ``{query}`` and ``{document}``.
+        answers: What it answers for a relevant document and for another; one token each.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: It is no causal language model, or an answer is not one token.
+    """
+    folder = find_model(name_or_path, revision)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = ", ".join(config.get("architectures") or ["a model without a name"])
+    if not kind.endswith("ForCausalLM"):
+        raise ValueError(
+            f"model_name_or_path: {name_or_path} is {kind}, not a causal language model; a "
+            "reranker with a scoring head is used as it is"
+        )
+    reranker = Reranker.from_pretrained(folder)
+    head: Any = reranker.backbone.score
+    relevant, other = (_answer(reranker.tokenizer, answer) for answer in answers)
+    embeddings: Any = reranker.backbone.get_input_embeddings().weight
+    rows = _output_rows(folder, [relevant, other], embeddings)
+    with torch.no_grad():
+        head.weight.copy_(rows[:1] - rows[1:])
+    reranker.tokenizer = set_pair_template(reranker.tokenizer, pair_template)
+    return reranker
+
+
+def _answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
+    ids: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ValueError(
+            f"answers: {answer!r} is {len(ids)} tokens of this model; give a word that is one token"
+        )
+    return ids[0]
+
+
+def _output_rows(folder: Path, tokens: list[int], embeddings: Tensor) -> Tensor:
+    """Rows of the output matrix; of the input matrix, where the two are one."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            if OUTPUT in set(weights.keys()):
+                matrix = weights.get_slice(OUTPUT)
+                return torch.cat([matrix[token : token + 1] for token in tokens]).float()
+    return embeddings.detach()[tokens]

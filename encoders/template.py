@@ -1,0 +1,114 @@
+"""What a tokenizer puts around texts: an instruction template for pairs, an end token for texts.
+
+Both are made part of the tokenizer itself (its post-processor), so that they are never cut off with
+a long text, are saved with the model, and are there for every program that opens the folder.
+"""
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer, normalizers, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+QUERY, DOCUMENT = "{query}", "{document}"
+
+
+def set_pair_template(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedTokenizerFast:
+    """A copy of ``tokenizer`` that writes a pair as in ``template``.
+
+    The stretches around the texts are tokenized once, each by itself. A space before both places
+    belongs to the texts, as tokenizers of decoders join it to the word behind it.
+
+    Args:
+        tokenizer: Of a decoder; what it puts around texts of its own is replaced.
+        template: Text with ``{query}`` and, behind it, ``{document}``.
+
+    Raises:
+        ValueError: The template lacks one of the two, or has a space before only one of them.
+    """
+    before, found, rest = template.partition(QUERY)
+    between, also_found, after = rest.partition(DOCUMENT)
+    if not found or not also_found or QUERY in rest or DOCUMENT in after:
+        raise ValueError(
+            f"pair_template: must have {QUERY} once and {DOCUMENT} once behind it, got {template!r}"
+        )
+    spaced = before.endswith(" ")
+    if spaced != between.endswith(" "):
+        raise ValueError(
+            f"pair_template: give a space before both {QUERY} and {DOCUMENT}, or before none"
+        )
+    stretches = {"<before>": before, "<between>": between, "<after>": after}
+    ids = {
+        name: tokenizer(text.removesuffix(" ") if spaced else text, add_special_tokens=False)
+        for name, text in stretches.items()
+    }
+    used = {name: tokens["input_ids"] for name, tokens in ids.items() if tokens["input_ids"]}
+    places = ("<before>", "$A", "<between>", "$B:1", "<after>:1")
+    copy = _generic(tokenizer, tokenizer.backend_tokenizer.to_str())
+    copy.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A",
+        pair=[place for place in places if place[0] == "$" or place.split(":")[0] in used],
+        special_tokens=[
+            {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+            for name, ids in used.items()
+        ],
+    )
+    if spaced:
+        own = copy.backend_tokenizer.normalizer
+        chain = [normalizers.Prepend(" ")] if own is None else [own, normalizers.Prepend(" ")]
+        copy.backend_tokenizer.normalizer = normalizers.Sequence(chain)
+    return copy
+
+
+def end_with_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that ends each text with its end token; itself, where it does so already.
+
+    Raises:
+        ValueError: It has no end token.
+    """
+    eos, number = tokenizer.eos_token, tokenizer.eos_token_id
+    if eos is None:
+        raise ValueError(
+            "append_eos_token: the model's tokenizer has no end token (eos_token); leave it out"
+        )
+    if tokenizer("a")["input_ids"][-1] == number:
+        return tokenizer
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    template = _find_template(content)
+    template["special_tokens"][eos] = {"id": eos, "ids": [number], "tokens": [eos]}
+    for name in ("single", "pair"):
+        template[name].append({"SpecialToken": {"id": eos, "type_id": 0}})
+    return _generic(tokenizer, json.dumps(content))
+
+
+def _find_template(content: dict[str, Any]) -> dict[str, Any]:
+    """The part of a tokenizer's content that puts tokens around texts; made where there is none."""
+    own = content["post_processor"]
+    parts = [] if own is None else own.get("processors", [own])
+    for part in parts:
+        if part["type"] == "TemplateProcessing":
+            template: dict[str, Any] = part
+            return template
+    if any(part["type"] != "ByteLevel" for part in parts):
+        raise ValueError(
+            f"append_eos_token: the tokenizer's {own['type']} cannot be added to; leave it out"
+        )
+    plain = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    template = json.loads(plain.__getstate__())
+    content["post_processor"] = {"type": "Sequence", "processors": [*parts, template]}
+    return template
+
+
+def _generic(tokenizer: PreTrainedTokenizerBase, content: str) -> PreTrainedTokenizerFast:
+    """The same tokenizer without a class of its own, which is opened exactly as it was saved.
+
+    Classes such as ``Qwen2Tokenizer`` build their parts anew when a folder is opened.
+    """
+    kept: dict[str, Any] = dict(tokenizer.special_tokens_map)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(content),
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        **kept,
+    )
