@@ -4,18 +4,23 @@
 
 Flags win over the recipe; --help lists every key. The model is written to ``output_dir``, with
 checkpoints in ``checkpoint-N`` below it.
+
+Exit codes: 2 for a mistake or a disk that takes no more, told in one line; 143 (SIGTERM) and 130
+(Ctrl-C) when the run has stopped at a checkpoint because it was told to.
 """
 
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import transformers
+from accelerate.utils import broadcast_object_list
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -30,7 +35,9 @@ from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
 from trainers.callbacks import LogLines, ProgressBar, set_up_logging
 from trainers.epochs import EpochRows
+from trainers.interruption import Interrupted, Interruption
 from trainers.output import prepare_output, write_run_file
+from trainers.saving import SavingFailed
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
+    interruption = Interruption()
     write_run_file(args)
     report_lengths(collator, rows["train"])
     trainer: LossTrainer = args.row_of_table.trainer(
@@ -61,14 +69,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_dataset=rows["train"],
         eval_dataset=rows.get("eval"),
         measure=measure,
-        callbacks=[ProgressBar(), LogLines(), *early_stopping(args)],
+        callbacks=[ProgressBar(), LogLines(), interruption, *early_stopping(args)],
     )
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if "eval" in rows and args.eval_strategy == "no":
-        trainer.evaluate()
-    trainer.save_state()
-    trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
+    with ending(args):
+        with interruption.listening():
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if "eval" in rows and args.eval_strategy == "no":
+            trainer.evaluate()
+        trainer.save_state()
+        trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
     logger.info("the model is in %s", args.output_dir)
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)
@@ -81,8 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def set_up(args: TandemArguments) -> str | None:
     """Check the output folder and start the log; returns the checkpoint to go on from."""
-    with args.main_process_first(desc="checking output_dir"):
-        checkpoint = prepare_output(args)
+    checkpoint = on_first_process(args)
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -90,6 +99,35 @@ def set_up(args: TandemArguments) -> str | None:
     prepare_cpu()
     set_seed(args.seed)
     return checkpoint
+
+
+def on_first_process(args: TandemArguments) -> str | None:
+    """What the first process finds in the output folder, or refuses, for all of them."""
+    found: list[Any] = [None]
+    if args.process_index == 0:
+        try:
+            found = [prepare_output(args)]
+        except ValueError as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], ValueError):
+        raise found[0]
+    checkpoint: str | None = found[0]
+    return checkpoint
+
+
+@contextmanager
+def ending(args: TandemArguments) -> Iterator[None]:
+    """How a run ends that cannot go on, or was told not to: one line and an exit code."""
+    try:
+        yield
+    except SavingFailed as error:
+        if args.process_index == 0:
+            print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Interrupted as stop:
+        logger.info("stopped by %s at a checkpoint; --resume_from_checkpoint true goes on", stop)
+        raise SystemExit(128 + stop.number) from None
 
 
 def early_stopping(args: TandemArguments) -> list[TrainerCallback]:

@@ -183,6 +183,9 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             super().__post_init__()
         except ImportError as error:  # deepspeed, torch_xla, ...
             raise ValueError(" ".join(str(error).split())) from None
+        if self.save_total_limit == 1 and self.metric_for_best_model:
+            # The best and the last: Trainer would delete the last before the model is saved.
+            self.save_total_limit = 2
 
     def build_loss(self) -> nn.Module:
         """The objective's loss with the recipe's arguments."""

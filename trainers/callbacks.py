@@ -22,6 +22,18 @@ class _ThroughBar(logging.StreamHandler[Any]):
         tqdm.write(self.format(record), file=sys.stdout)
 
 
+class _LogFile(logging.FileHandler):
+    """A disk that takes no more stops no run by its log, and is told of once."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.told:
+            self.told = True
+            error = sys.exc_info()[1]
+            print(f"warning: {self.baseFilename} lacks lines: {error}", file=sys.stderr)
+
+
 def set_up_logging(output_dir: Path, main_process: bool) -> None:
     """Send log lines to the console and to ``finetune.log`` in ``output_dir`` (appended).
 
@@ -32,7 +44,7 @@ def set_up_logging(output_dir: Path, main_process: bool) -> None:
     handlers: list[logging.Handler] = [_ThroughBar()]
     if main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(output_dir / LOG_FILE, encoding="utf-8"))
+        handlers.append(_LogFile(output_dir / LOG_FILE, encoding="utf-8"))
     logging.basicConfig(
         level=logging.INFO if main_process else logging.WARNING,
         format="%(asctime)s %(message)s",

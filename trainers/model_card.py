@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load, try_to_load
 
 from trainers.card_code import code_blocks, server_commands
 from trainers.card_evaluation import add_evaluation, as_code
+from trainers.checkpoint_files import MODEL_PART
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -202,7 +203,8 @@ def _figures(folder: Path, args: "TandemArguments", log: Log) -> dict[str, Any]:
     figures = {f"loss (step {entry['step']})": f"{entry['loss']:.4g}" for entry in losses[-1:]}
     evaluations = [entry for entry in log if "eval_loss" in entry]
     metric = f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"
-    ended = folder.resolve() == Path(args.output_dir).resolve()
+    run = Path(args.output_dir).resolve()
+    ended = folder.resolve() in (run, run / MODEL_PART)
     if ended and args.load_best_model_at_end and evaluations:
         sign = 1 if args.greater_is_better else -1
         evaluations = [max(evaluations, key=lambda entry: sign * entry[metric])]

@@ -11,6 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from trainers.arguments import TandemArguments
 from trainers.callbacks import LOG_FILE
+from trainers.checkpoint_files import OPENED_BY, clear_up, write_whole
 from trainers.resuming import RUN_FILE, find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "sentence-transfo
 REJECTED = "rejected_*.jsonl"
 # What else a run leaves. Nothing that is not named here is ever deleted.
 LEFT_BY_A_RUN = (
-    "checkpoint-*", "runs", "trainer_state.json", "training_args.bin", "best_checkpoint.json",
+    "checkpoint-*", ".checkpoint-*.part", ".checkpoint-*.old", ".model.part",
+    "runs", "trainer_state.json", "training_args.bin", "best_checkpoint.json",
     "evaluation.json", "report.html", "figures", "run.trec",
     "README.md", "config.json", "generation_config.json", "modules.json",
     "model*.safetensors", "model.safetensors.index.json", "tokenizer.json",
@@ -48,6 +50,7 @@ def prepare_output(args: TandemArguments) -> str | None:
     if args.resume_from_checkpoint in (False, None, "false", "False"):
         _refuse_other_run(args, folder)
         _make(folder)
+        clear_up(folder, go_on=False)
         return None
     if args.overwrite_output_dir:
         raise ValueError(
@@ -76,10 +79,9 @@ def _refuse_other_run(args: TandemArguments, folder: Path) -> None:
     ours = (folder / RUN_FILE).is_file()
     if ours and args.overwrite_output_dir:
         _refuse_own_model(args, folder)
-        if args.process_index == 0:
-            for path in folder.glob(REJECTED):
-                path.unlink()
-    elif (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+        for path in folder.glob(REJECTED):
+            path.unlink()
+    elif (folder / OPENED_BY).is_file() or (not ours and (folder / "modules.json").is_file()):
         remedy = "give another folder, or --overwrite_output_dir to delete it first"
         raise ValueError(
             f"output_dir: {folder} already holds a finished {'run' if ours else 'model'}; "
@@ -138,9 +140,7 @@ def write_run_file(args: TandemArguments) -> None:
     folder = Path(args.output_dir)
     if args.overwrite_output_dir and (folder / RUN_FILE).is_file():
         _delete_old_run(folder)
-    (folder / RUN_FILE).write_text(
-        json.dumps(recipe, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-    )
+    write_whole(folder / RUN_FILE, json.dumps(recipe, ensure_ascii=False, indent=2) + "\n")
     logger.info("versions: %s", ", ".join(f"{k} {v}" for k, v in versions.items() if v))
 
 

@@ -2,69 +2,80 @@
 
 import json
 import logging
-import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainers.arguments import TandemArguments
+from trainers.checkpoint_files import OPENED_BY, checkpoints_in, clear_up, find_damage
+
+if TYPE_CHECKING:
+    from trainers.arguments import TandemArguments
 
 logger = logging.getLogger(__name__)
 
 # The resolved arguments of a run, in its folder.
 RUN_FILE = "train_config.json"
-# Written last into a checkpoint, so that one without it is not whole.
+# How far it is.
 STATE_FILE = "trainer_state.json"
 
 
-def find_checkpoint(args: TandemArguments) -> str:
+def find_checkpoint(args: "TandemArguments") -> str:
     """The folder that ``resume_from_checkpoint`` means: a path, or true for the last one.
 
     Raises:
         ValueError: There is none, it is of another objective, or at the end of the run.
     """
     folder = Path(args.output_dir)
+    clear_up(folder, go_on=True)
     if args.resume_from_checkpoint in (True, "true", "True"):
-        checkpoint = _last_whole(folder, quiet=args.process_index != 0)
+        checkpoint = _last_whole(folder)
     else:
         checkpoint = Path(str(args.resume_from_checkpoint)).expanduser()
-        if not (checkpoint / STATE_FILE).is_file():
-            raise ValueError(
-                f"resume_from_checkpoint: {checkpoint} is no checkpoint (it has no {STATE_FILE}); "
-                f"give true for the last one in {folder}, or the path of a checkpoint-N folder"
-            )
+        _check_whole(checkpoint, folder)
     _check_objective(args, checkpoint)
     _check_state(args, checkpoint)
     return str(checkpoint)
 
 
-def _last_whole(folder: Path, quiet: bool) -> Path:
-    """The checkpoint of the most steps that was written to its end."""
-    found = {
-        int(match[1]): path
-        for path in folder.glob("checkpoint-*")
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and path.is_dir()
-    }
-    whole = [step for step, path in found.items() if (path / STATE_FILE).is_file()]
+def _last_whole(folder: Path) -> Path:
+    """The checkpoint of the most steps that is as it was written."""
+    found = list(checkpoints_in(folder).values())
     if not found:
         raise ValueError(
             f"resume_from_checkpoint: no checkpoint-N folder in {folder}; leave it out to start a "
             "fresh run"
         )
-    if not whole:
+    damages: list[str] = []
+    for checkpoint in reversed(found):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            for text in damages:
+                logger.warning("%s; going on from %s", text, checkpoint.name)
+            return checkpoint
+        damages.append(f"{checkpoint.name} is not whole: {damage}")
+    raise ValueError(
+        f"resume_from_checkpoint: no checkpoint in {folder} is whole ({'; '.join(damages)}); "
+        "start a fresh run in another folder"
+    )
+
+
+def _check_whole(checkpoint: Path, folder: Path) -> None:
+    """Refuse what is no checkpoint, or not as it was written."""
+    remedy = f"give true for the last whole one in {folder}"
+    if not checkpoint.is_dir():
         raise ValueError(
-            f"resume_from_checkpoint: no checkpoint in {folder} is whole (none has a {STATE_FILE}: "
-            "the run was stopped while it wrote them); start a fresh run in another folder"
+            f"resume_from_checkpoint: there is no folder {checkpoint}; {remedy}, or the path of a "
+            "checkpoint-N folder"
         )
-    broken = [found[step].name for step in sorted(found) if step > max(whole)]
-    if broken and not quiet:
-        logger.warning(
-            "%s is not whole, as the run was stopped while it was written; going on from %s",
-            ", ".join(broken), found[max(whole)].name,
-        )  # fmt: skip
-    return found[max(whole)]
+    damage = find_damage(checkpoint)
+    if damage is not None:
+        name, _, what = damage.partition(" ")
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint / name} {what}; {remedy}, or train on from its "
+            f"model: --model_name_or_path {checkpoint}"
+        )
 
 
-def _check_objective(args: TandemArguments, checkpoint: Path) -> None:
+def _check_objective(args: "TandemArguments", checkpoint: Path) -> None:
     """Refuse to go on with another run's steps and optimiser."""
     remedy = f"or train on from its model: --model_name_or_path {checkpoint}"
     run_file = checkpoint.parent / RUN_FILE
@@ -83,7 +94,7 @@ def _check_objective(args: TandemArguments, checkpoint: Path) -> None:
         )
 
 
-def _check_state(args: TandemArguments, checkpoint: Path) -> None:
+def _check_state(args: "TandemArguments", checkpoint: Path) -> None:
     """Refuse a checkpoint that lacks what a run goes on with, or has nothing left to do."""
     if not any(checkpoint.glob("optimizer*")) and not any(checkpoint.glob("global_step*")):
         raise ValueError(
@@ -98,16 +109,40 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
             f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or train on from its "
             f"model: --model_name_or_path {checkpoint}"
         )
-    state = _read(checkpoint / STATE_FILE)
-    step, epoch = int(state.get("global_step", 0)), float(state.get("epoch") or 0)
-    limited = args.max_steps > 0
-    if step >= args.max_steps if limited else epoch >= args.num_train_epochs:
-        name = "max_steps" if limited else "num_train_epochs"
+    state = read_state(checkpoint)
+    if is_at_end(args, state) and (Path(args.output_dir) / OPENED_BY).is_file():
         raise ValueError(
-            f"resume_from_checkpoint: {checkpoint} is the end of the run (step {step}, epoch "
-            f"{epoch:g}) and holds its model; to train longer, raise {name} above "
-            f"{getattr(args, name)}"
+            f"resume_from_checkpoint: {checkpoint} is the end of the run (step "
+            f"{state['global_step']}, epoch {state['epoch']:g}), whose model is in "
+            f"{args.output_dir}; to train longer, {_longer(args, state)}"
         )
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of how far the run is."""
+    return _read(checkpoint / STATE_FILE)
+
+
+def is_at_end(args: "TandemArguments", state: dict[str, Any]) -> bool:
+    """Whether a run of these arguments has nothing left to train."""
+    if _waited(state) >= (args.early_stopping_patience or float("inf")):
+        return True
+    if args.max_steps > 0:
+        return int(state.get("global_step", 0)) >= args.max_steps
+    return float(state.get("epoch") or 0) >= args.num_train_epochs
+
+
+def _waited(state: dict[str, Any]) -> int:
+    """Evaluations since the best, as early stopping counts them."""
+    saved = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
+    return int(saved.get("attributes", {}).get("early_stopping_patience_counter", 0))
+
+
+def _longer(args: "TandemArguments", state: dict[str, Any]) -> str:
+    name = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    if _waited(state) >= (args.early_stopping_patience or float("inf")):
+        name = "early_stopping_patience"
+    return f"raise {name} above {getattr(args, name)}"
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""Checkpoints on the disk: written aside, put in place at once, and known to be whole.
+
+``checkpoint-8`` is written as ``.checkpoint-8.part``. Its manifest, the size and SHA-256 of every
+file, comes last; then the folder gets its name. So a run that is killed at any moment leaves
+either a whole ``checkpoint-8`` or none, and what became of a file later shows against the manifest.
+The final model is written to ``.model.part`` and moved into the run's folder file by file.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+MODEL_PART = ".model.part"
+# Without it nothing opens a model folder.
+OPENED_BY = "config.json"
+
+
+def checkpoints_in(run: Path) -> dict[int, Path]:
+    """The ``checkpoint-N`` folders of a run by N, lowest first."""
+    found = {
+        int(match[1]): path
+        for path in run.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and path.is_dir()
+    }
+    return dict(sorted(found.items()))
+
+
+def part_of(checkpoint: Path) -> Path:
+    """Where a checkpoint is written until it is whole."""
+    return checkpoint.with_name(f".{checkpoint.name}.part")
+
+
+def make_empty(folder: Path) -> None:
+    """Make a folder, without what an earlier attempt left in it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write down every file, and have the disk keep them all."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+    text = json.dumps(files, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    _keep(folder)
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, beginning with the file's name; None: it is whole.
+
+    Reads every file once.
+    """
+    try:
+        content = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        files = {name: (int(it["bytes"]), str(it["sha256"])) for name, it in content.items()}
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing, which is written last"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    for name, (size, digest) in files.items():
+        file = checkpoint / name
+        try:
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size} bytes instead of {size}"
+            if _digest(file) != digest:
+                return f"{name} is not what was written (its SHA-256 differs from {MANIFEST}'s)"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def put_in_place(part: Path, checkpoint: Path) -> None:
+    """Give a whole checkpoint its name. One of that name, from an earlier attempt, goes first.
+
+    Killed in between, the part is whole, and ``clear_up`` does the rest.
+    """
+    if checkpoint.exists():
+        discard(checkpoint)
+    part.rename(checkpoint)
+    _sync(checkpoint.parent)
+
+
+def discard(checkpoint: Path) -> None:
+    """Delete a checkpoint, at no moment of which there is half of one."""
+    old = checkpoint.with_name(f".{checkpoint.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    checkpoint.rename(old)
+    shutil.rmtree(old)
+
+
+def rotate(run: Path, limit: int | None, kept: Iterable[Path]) -> None:
+    """Delete the oldest checkpoints until ``limit`` are left, but none of ``kept``."""
+    if not limit or limit < 1:
+        return
+    found = checkpoints_in(run).values()
+    others = [path for path in found if path not in set(kept)]
+    for path in others[: max(0, len(found) - limit)]:
+        discard(path)
+
+
+def clear_up(run: Path, go_on: bool) -> None:
+    """Remove what a run that was killed had not finished writing or deleting.
+
+    Args:
+        run: The run's folder.
+        go_on: A checkpoint that lacked nothing but its name is given it.
+    """
+    removed = []
+    for path in sorted(run.glob(".checkpoint-*")):
+        if go_on and path.suffix == ".part" and find_damage(path) is None:
+            put_in_place(path, path.with_name(path.name[1:].removesuffix(".part")))
+        elif path.suffix in {".part", ".old"}:
+            shutil.rmtree(path)
+            removed.append(path.name)
+    if (run / MODEL_PART).is_dir():
+        shutil.rmtree(run / MODEL_PART)
+        removed.append(MODEL_PART)
+    if removed:
+        logger.warning("removed %s, which a run in %s was stopped over", ", ".join(removed), run)
+
+
+def put_model_in_place(run: Path) -> None:
+    """Move the final model from ``.model.part`` to the run's folder.
+
+    What opens a model folder is taken away first and comes last, so that whatever moment the run
+    is killed at, nothing takes half a model, or half of each of two, for one.
+    """
+    part = run / MODEL_PART
+    _keep(part)
+    (run / OPENED_BY).unlink(missing_ok=True)
+    for stale in run.glob("model*.safetensors*"):
+        stale.unlink()
+    for path in sorted(part.rglob("*"), key=lambda path: path == part / OPENED_BY):
+        target = run / path.relative_to(part)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            path.replace(target)
+    _sync(run)
+    shutil.rmtree(part)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file of which there is never half."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    _sync(part)
+    part.replace(file)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _keep(folder: Path) -> None:
+    """Return when the disk has everything in a folder."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
