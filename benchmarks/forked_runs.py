@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import trainers.base
+import trainers.checkpointing
 from scripts.train import main as train
 from trainers.base import LossTrainer
 
@@ -27,11 +28,12 @@ PLACES = ["start", "between", "batch", "step", "evaluation", "model", "checkpoin
 
 @dataclass
 class Plan:
-    """When a run is killed: so long after it has come to a place for the n-th time."""
+    """When a run gets a signal: so long after it has come to a place for the n-th time."""
 
     place: int
     entry: int
     delay: float
+    signal: signal.Signals
 
 
 class Run:
@@ -97,17 +99,21 @@ class Run:
             sys.stderr.flush()
             os._exit(code)
 
-    def kill_as_planned(self) -> tuple[str | None, int]:
-        """The place that was hit, or None for a run that ended before; and its exit status."""
+    def stop_as_planned(self) -> tuple[str | None, int]:
+        """The place that was hit, or None for a run that ended before; and its exit status.
+
+        SIGTERM goes to one process, which has to tell the other; whoever kills one kills both.
+        """
         select.select([self.told], [], [])
         if self.plan is None or os.read(self.told, 1) == b"":
             return None, self.wait()
         time.sleep(self.plan.delay)
-        for pid in self.pids:
-            os.kill(pid, signal.SIGKILL)
+        for pid in self.pids[: None if self.plan.signal == signal.SIGKILL else 1]:
+            os.kill(pid, self.plan.signal)
         place = PLACES[self.place[0]]
         status = self.wait()
-        return (place if status == -signal.SIGKILL else None), status
+        stopped = status in (-self.plan.signal, 128 + self.plan.signal)
+        return (place if stopped else None), status
 
     def wait(self) -> int:
         """The exit status of the process that may be killed, once all have ended."""
@@ -138,9 +144,9 @@ class Watch:
             (LossTrainer, "evaluation_loop", "evaluation"),
             (LossTrainer, "save_model", "model"),
             (LossTrainer, "_save_checkpoint", "checkpoint"),
-            (trainers.base, "put_in_place", "rename"),
+            (trainers.checkpointing, "put_in_place", "rename"),
             (trainers.base, "put_model_in_place", "rename"),
-            (trainers.base, "rotate", "rename"),
+            (trainers.checkpointing, "rotate", "rename"),
         ]:
             setattr(owner, method, self.marked(getattr(owner, method), PLACES.index(name)))
 

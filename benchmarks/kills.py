@@ -17,6 +17,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -82,6 +83,7 @@ def main() -> None:
     add = parser.add_argument
     add("--kills", type=int, default=100)
     add("--seed", type=int, default=0)
+    add("--signals", nargs="+", default=["KILL"], choices=["KILL", "TERM", "INT"])
     add("--only", nargs="+", default=[""], help="parts of the configurations' names")
     add("--record", action="store_true", help="write the table into RESULTS.md")
     args = parser.parse_args()
@@ -114,7 +116,7 @@ def campaign(args: argparse.Namespace, scratch: Path) -> tuple[str, int]:
         whole, times = references[name]
         begun = time.perf_counter()
         disturbed = scratch / "disturbed"
-        hit = disturb(recipe, disturbed, name, times, draw, args.kills - done)
+        hit = disturb(recipe, disturbed, name, times, draw, args.signals, args.kills - done)
         difference = compare(whole, disturbed)
         tally = tallies[name]
         tally.kills.update(hit)
@@ -175,6 +177,7 @@ def disturb(
     name: str,
     times: list[list[float]],
     draw: random.Random,
+    signals: list[str],
     most: int,
 ) -> list[str]:
     """Train, killed at least once and at most ``most`` times; returns where."""
@@ -184,10 +187,11 @@ def disturb(
         if len(hit) < most and (not hit or draw.random() < 0.4):
             place = draw.choice([at for at, entries in enumerate(times) if entries])
             entry = draw.randrange(len(times[place]))
-            plan = Plan(place, entry, draw.random() * times[place][entry])
+            number = signal.Signals[f"SIG{draw.choice(signals)}"]
+            plan = Plan(place, entry, draw.random() * times[place][entry], number)
         go_on = any(folder.glob("checkpoint-*")) or any(folder.glob(".checkpoint-*.part"))
         run = Run(recipe | ({"resume_from_checkpoint": True} if go_on else {}), folder, name, plan)
-        place_hit, status = run.kill_as_planned()
+        place_hit, status = run.stop_as_planned()
         output = run.log.read_text()
         if place_hit is not None:
             hit.append(place_hit)
@@ -240,9 +244,9 @@ def table(args: argparse.Namespace, tallies: dict[str, Tally]) -> str:
         "## kills",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{kills.total()} kills (SIGKILL) of {runs} runs, seed {args.seed}; {same} of {runs} runs "
-        "ended with the weights, the log and the best checkpoint of the undisturbed run, bit by "
-        f"bit. {seconds / max(1, kills.total()):.1f} s a kill.",
+        f"{kills.total()} kills ({', '.join(args.signals)}) of {runs} runs, seed {args.seed}; "
+        f"{same} of {runs} runs ended with the weights, the log and the best checkpoint of the "
+        f"undisturbed run, bit by bit. {seconds / max(1, kills.total()):.1f} s a kill.",
         "",
         f"| objective: configuration | kills | {' | '.join(PLACES)} | runs | identical |",
         "|---|" + "---|" * (len(PLACES) + 3),

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ class _LogFile(logging.FileHandler):
             self.told = True
             error = sys.exc_info()[1]
             print(f"warning: {self.baseFilename} lacks lines: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        with suppress(OSError):  # of lines that have been told of
+            super().close()
 
 
 def set_up_logging(output_dir: Path, main_process: bool) -> None:

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from trainers.checkpoint_files import checkpoints_in
 
 # How torch and the libraries in Rust (safetensors, tokenizers) tell of the system's refusal.
-TORCH = "inline_container"
+TORCH = re.compile("inline_container|iostream error")
 RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -51,7 +51,7 @@ def refusal(error: Exception) -> str | None:
         return os.strerror(int(known[1]))
     if isinstance(error, OSError):
         return error.strerror or text
-    if TORCH in text:
+    if TORCH.search(text):
         _, said, reason = text.partition("strerror: ")
         return reason if said else "a file could not be written to its end"
     return None
