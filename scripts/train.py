@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import transformers
@@ -35,8 +35,10 @@ from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
 from trainers.callbacks import LogLines, ProgressBar, set_up_logging
 from trainers.epochs import EpochRows
+from trainers.finite import NotFiniteError
 from trainers.interruption import Interrupted, Interruption
 from trainers.output import prepare_output, write_run_file
+from trainers.preflight import Preflight, PreflightError, check_hub
 from trainers.saving import SavingFailed
 
 logger = logging.getLogger(__name__)
@@ -54,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = open_model(args)
         collator = build_collator(args, model)
     except ValueError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # one of the processes of a machine
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        refuse(error)
 
     interruption = Interruption()
     write_run_file(args)
@@ -71,14 +71,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure=measure,
         callbacks=[ProgressBar(), LogLines(), interruption, *early_stopping(args)],
     )
+    trainer.add_callback(Preflight(trainer))
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with ending(args):
+    with ending():
         with interruption.listening():
             trainer.train(resume_from_checkpoint=checkpoint)
         if "eval" in rows and args.eval_strategy == "no":
             trainer.evaluate()
         trainer.save_state()
         trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
+    if skipped := trainer.skipped_steps:
+        logger.warning("%d of %d steps were skipped", skipped, trainer.state.global_step)
     logger.info("the model is in %s", args.output_dir)
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)
@@ -89,10 +92,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         time.sleep(0.5)
 
 
+def refuse(error: Exception) -> NoReturn:
+    """One line, by one of the processes of a machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
 def set_up(args: TandemArguments) -> str | None:
     """Check the output folder and start the log; returns the checkpoint to go on from."""
     checkpoint = on_first_process(args)
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
+    check_hub(args)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -117,14 +128,12 @@ def on_first_process(args: TandemArguments) -> str | None:
 
 
 @contextmanager
-def ending(args: TandemArguments) -> Iterator[None]:
+def ending() -> Iterator[None]:
     """How a run ends that cannot go on, or was told not to: one line and an exit code."""
     try:
         yield
-    except SavingFailed as error:
-        if args.process_index == 0:
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except (PreflightError, NotFiniteError, SavingFailed) as error:
+        refuse(error)
     except Interrupted as stop:
         logger.info("stopped by %s at a checkpoint; --resume_from_checkpoint true goes on", stop)
         raise SystemExit(128 + stop.number) from None

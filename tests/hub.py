@@ -82,8 +82,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_GET(self) -> None:
+        if self.path == "/api/whoami-v2":
+            self._tell_account()
+            return
         name = self.path.removeprefix("/api/models/")
         self._answer({"id": name, "siblings": [], "sha": "0" * 40})
+
+    def _tell_account(self) -> None:
+        """``hf_wrong`` is no token, and ``hf_reader`` one that may only read."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token == "hf_wrong":
+            self._answer({"error": "Invalid username or password."}, 401)
+            return
+        role = "read" if token == "hf_reader" else "write"
+        self._answer({"name": "someone", "auth": {"accessToken": {"role": role}}})
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -95,9 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(chunks)
 
-    def _answer(self, content: dict[str, Any]) -> None:
+    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
         body = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

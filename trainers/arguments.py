@@ -135,6 +135,9 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
     negatives_across_processes: bool = option(
         True, "contrastive: the documents of all processes are negatives, with their gradients."
     )
+    on_bad_loss: Literal["error", "skip"] = option(
+        "error", "Stop where a loss or gradient is NaN or infinite, or skip such steps, counted."
+    )
     overwrite_output_dir: bool = option(False, "Delete the run that output_dir holds, and train.")
 
     early_stopping_patience: int | None = option(
@@ -149,6 +152,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
     warmup_steps: float = option(0.1, "Linear warm-up; below 1: a share of all steps.")
     logging_steps: float = option(10, "Steps between two log lines; below 1: a share of all.")
     remove_unused_columns: bool = option(False, "Fixed: the collators read the text columns.")
+    logging_nan_inf_filter: bool = option(False, "Fixed: on_bad_loss says what becomes of NaN.")
     prediction_loss_only: bool = option(True, "Fixed: metrics do not come from logits.")
     ddp_find_unused_parameters: bool | None = option(False, "Every trained weight is used.")
     hub_strategy: str = option("end", "Fixed: push the whole folder when training has ended.")
@@ -175,6 +179,8 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         if self.report_to is None:
             self.report_to = "none"
         check_report_to(self.report_to)
+        # Where steps are skipped, the mean of all losses is to be one of the others.
+        self.logging_nan_inf_filter = self.on_bad_loss == "skip"
         if isinstance(self.train_file, str):
             self.train_file = [self.train_file]
         if isinstance(self.eval_file, str):
@@ -250,6 +256,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         fixed = {
             "remove_unused_columns": False,
             "prediction_loss_only": True,
+            "logging_nan_inf_filter": False,
             "hub_strategy": "end",
             "train_sampling_strategy": "random",
             "label_smoothing_factor": 0.0,

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trainers.checkpoint_files import MODEL_PART, make_empty, put_model_in_place
 from trainers.checkpointing import CheckpointTrainer
 from trainers.epochs import EpochCallback, EpochRows, EpochSampler
+from trainers.finite import FiniteTrainer
 from trainers.interruption import leave_signals_alone
 from trainers.model_card import write_model_card
 from trainers.saving import SavingFailed, saving
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
 
 
-class LossTrainer(CheckpointTrainer):
+class LossTrainer(FiniteTrainer, CheckpointTrainer):
     """A ``Trainer`` that is given a loss; subclasses carry the tensors to it in ``compute_loss``.
 
     A loss is a mean over the items of a batch (rows, weighted rows or groups: ``count_items``).
@@ -78,6 +79,8 @@ class LossTrainer(CheckpointTrainer):
         self._observed: dict[bool, dict[str, list[Tensor]]] = {}
         self._forget(training=True)
         self._forget(training=False)
+        self._before_step: dict[str, list[Tensor]] = {}
+        self._skipped_since_log = False
 
     def count_items(self, inputs: dict[str, Any]) -> Tensor:
         """What the loss of this batch is a mean over.
@@ -133,8 +136,25 @@ class LossTrainer(CheckpointTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log training's other metrics with its loss."""
         if "loss" in logs:
+            if self._skipped_since_log:  # `Trainer`'s mean counts the steps that were skipped
+                logs = {name: value for name, value in logs.items() if name != "loss"}
+                self._skipped_since_log = False
             logs = {**self._observations(training=True), **logs}
         super().log(logs, start_time)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of a step."""
+        self._before_step = {name: list(sums) for name, sums in self._observed[True].items()}
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def skip_step(self, model: nn.Module, reason: str) -> None:
+        """Forget what was observed in the step, too."""
+        self._forget(training=True)
+        self._observed[True].update(self._before_step)
+        self._skipped_since_log = True
+        super().skip_step(model, reason)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """``Trainer``'s loop, with means over items where it takes means over batches."""
