@@ -104,11 +104,8 @@ def test_a_model_that_cannot_be_written(
 
 def trainer_of(recipe: dict[str, Any], run: Path, loss: nn.Module | None = None) -> LossTrainer:
     """The trainer of a run, put together as scripts/train.py does."""
-    args = TandemArguments(
-        **{name: str(v) if isinstance(v, Path) else v for name, v in recipe.items()},
-        output_dir=str(run),
-        disable_tqdm=True,
-    )
+    given: dict[str, Any] = {n: str(v) if isinstance(v, Path) else v for n, v in recipe.items()}
+    args = TandemArguments(**given, output_dir=str(run), disable_tqdm=True)
     model = open_model(args)
     trainer: LossTrainer = args.row_of_table.trainer(
         model=model,
@@ -180,7 +177,10 @@ def arguments(tmp_path: Path, token: str | None) -> TandemArguments:
 @pytest.mark.parametrize(
     ("token", "expected"),
     [
-        ("hf_wrong", r"push_to_hub: the Hub does not take the token \(Invalid user token.\); log in with `hf"),
+        (
+            "hf_wrong",
+            r"push_to_hub: the Hub does not take the token \(Invalid user token.\); log in with `hf",
+        ),
         ("hf_reader", "push_to_hub: the token of someone may only read; give one that may write"),
         (None, "push_to_hub: there is no token; log in with `hf auth login`, or set HF_TOKEN"),
     ],

@@ -31,6 +31,7 @@ class FiniteTrainer(Trainer):
     """
 
     args: "TandemArguments"
+    model: nn.Module
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

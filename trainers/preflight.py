@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -21,6 +21,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.training_args import OptimizerNames
+
+from trainers.epochs import EpochRows
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -110,7 +113,7 @@ def sizes(trainer: "FiniteTrainer") -> tuple[int, int]:
     args, weights = trainer.args, list(trainer.model.parameters())
     model = sum(weight.numel() * weight.element_size() for weight in weights)
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-    adamw = str(args.optim.value).startswith("adamw_torch")
+    adamw = OptimizerNames(args.optim).value.startswith("adamw_torch")
     return model, model + (MOMENTS * trained if adamw and not args.save_only_model else 0)
 
 
@@ -120,7 +123,8 @@ def planned_checkpoints(args: "TandemArguments", state: TrainerState) -> int:
         return 0
     if args.save_strategy == "steps":
         # One more at the end, where there is not one already.
-        return math.ceil(state.max_steps / state.save_steps) - state.global_step // state.save_steps
+        total, done = state.max_steps / state.save_steps, state.global_step / state.save_steps
+        return math.ceil(total) - math.floor(done)
     if args.save_strategy == "epoch":
         return math.ceil(state.num_train_epochs - (state.epoch or 0))
     return 1  # "best": nobody knows
@@ -128,8 +132,8 @@ def planned_checkpoints(args: "TandemArguments", state: TrainerState) -> int:
 
 def try_evaluation(trainer: "FiniteTrainer") -> None:
     """Run the first batch through what an evaluation runs all of them through."""
-    args, rows = trainer.args, trainer.eval_dataset
-    first: Any = Subset(rows, range(min(len(rows), args.eval_batch_size * args.world_size)))
+    args, rows = trainer.args, cast(EpochRows, trainer.eval_dataset)
+    first = Subset(rows, range(min(len(rows), args.eval_batch_size * args.world_size)))
     loader = trainer.get_eval_dataloader(first)
     try:
         # `Trainer`'s own: ours goes on to measure the model on all data.
