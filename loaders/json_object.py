@@ -1,6 +1,7 @@
 """JSON objects, in which a name must not stand twice: a plain decoder keeps the last value only."""
 
 import json
+from collections import Counter
 from typing import Any
 
 
@@ -24,8 +25,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
     fields = dict(pairs)
     if len(fields) == len(pairs):
         return fields
-    names = [name for name, _ in pairs]
-    return RepeatedName(next(name for name in names if names.count(name) > 1), fields)
+    counts = Counter(name for name, _ in pairs)
+    return RepeatedName(next(name for name, count in counts.items() if count > 1), fields)
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object)

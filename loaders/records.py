@@ -44,15 +44,21 @@ def read_file(path: Path) -> Iterator[Record]:
         ValueError: If the file cannot be read (on): ``file:line: reason``.
     """
     try:
+        yield from _read_text(path)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _read_text(path: Path) -> Iterator[Record]:
+    """Yield the records, or tell the line that has none; what is packed may still break off."""
+    try:
         yield from FORMATS[data_suffix(path)](path)
     except BrokenFile as error:
         raise ValueError(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError:
         raise not_utf8(path) from None
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def data_suffix(path: Path) -> str:

@@ -187,7 +187,8 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             self.eval_file = [self.eval_file]
         try:
             super().__post_init__()
-        except ImportError as error:  # deepspeed, torch_xla, ...
+        except (ImportError, OSError, TypeError) as error:
+            # A package that is not there (deepspeed, ...), or a file; an object with unknown keys.
             raise ValueError(" ".join(str(error).split())) from None
         if self.save_total_limit == 1 and self.metric_for_best_model:
             # The best and the last: Trainer would delete the last before the model is saved.

@@ -13,6 +13,7 @@ import math
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trainers.strict_yaml import read_yaml
+
+# Of a recipe; the longest list in one has some hundred.
+MOST_VALUES, DEEPEST = 100_000, 50
 
 # What people know from other scripts -> ours.
 FAMILIAR = {
@@ -73,6 +77,7 @@ def read_recipe(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ValueError(f"{file}: not UTF-8; save it as UTF-8") from None
     recipe = _read_json(text, file) if file.suffix == ".json" else read_yaml(text, str(file))
+    _check_size(recipe, file)
     if not isinstance(recipe, dict):
         raise ValueError(f"{file}: a recipe is an object of keys and values")
     return recipe
@@ -83,15 +88,33 @@ def _read_json(text: str, file: Path) -> Any:
         return json.loads(text, object_pairs_hook=_no_repeats)
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise ValueError(f"{file}: not a recipe: lists or objects nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def _check_size(recipe: Any, file: Path) -> None:
+    """Refuse what later checks would not get through: YAML's aliases can stand for any number."""
+    waiting, values = [(recipe, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        values += 1
+        if values > MOST_VALUES or depth > DEEPEST:
+            raise ValueError(
+                f"{file}: not a recipe: more than {MOST_VALUES} values, or nested more than "
+                f"{DEEPEST} deep"
+            )
+        if isinstance(value, dict | list):
+            inner = value.values() if isinstance(value, dict) else value
+            waiting += [(item, depth + 1) for item in inner]
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{twice}: stands in the recipe twice; keep one")
     return found
 

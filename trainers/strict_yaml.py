@@ -22,10 +22,14 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The object of a node."""
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.MarkedYAMLError(None, None, f"{name} stands twice", node.start_mark)
+        names = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(None, None, "a name must be a text", key.start_mark)
+            if key.value in names:
+                twice = f"{key.value} stands twice"
+                raise yaml.MarkedYAMLError(None, None, twice, node.start_mark)
+            names.add(key.value)
         self.flatten_mapping(node)
         return {str(key.value): self.construct_object(item, deep=deep) for key, item in node.value}
 
@@ -51,5 +55,7 @@ def read_yaml(text: str, name: str) -> Any:
         line = 1 if mark is None else mark.line + 1
         remedy = "; indent with spaces" if r"'\t'" in str(error.problem) else ""
         raise ValueError(f"{name}:{line}: not YAML: {error.problem}{remedy}") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise ValueError(f"{name}: not a recipe: lists or objects nested too deeply") from None
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # a tag, !!int, on what is none
         raise ValueError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
