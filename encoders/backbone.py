@@ -15,6 +15,7 @@ from encoders import unpadding
 from encoders.dropout import speed_up_dropout
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.sharding import layer_classes, shared_out
 from encoders.text_layout import cut_by_tokens
 from encoders.unpadding import Row, or_first
 
@@ -87,8 +88,8 @@ class Encoder(nn.Module):
             ValueError: It is no folder of such a model.
         """
         weights = type(self).from_pretrained(folder).state_dict()
+        own = self.state_dict()
         if self.lora is not None:
-            own = self.state_dict()
             backbone = {
                 name.removeprefix("backbone."): weight
                 for name, weight in own.items()
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
             loaded = self.lora.load(Path(folder) / FOLDER, backbone)
             rest = {k: v for k, v in weights.items() if not k.startswith("backbone.")}
             weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
-        self.load_state_dict(weights)
+        self.load_state_dict(shared_out(weights, own))
 
     def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[Row]:
         """The backbone's states of all real tokens, text after text."""
@@ -157,6 +158,11 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are; the CPU, if ONNX Runtime has them."""
         return next(self.parameters(), torch.empty(0)).device
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """What accelerate shards one by one (FSDP), unless its configuration names classes."""
+        return layer_classes(self.backbone)
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Called by ``Trainer`` for ``activation_checkpointing: true`` (gradient checkpointing)."""

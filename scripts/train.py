@@ -37,9 +37,11 @@ from trainers.callbacks import LogLines, ProgressBar, set_up_logging
 from trainers.epochs import EpochRows
 from trainers.finite import NotFiniteError
 from trainers.interruption import Interrupted, Interruption
+from trainers.launches import compare_launch
 from trainers.output import prepare_output, write_run_file
 from trainers.preflight import Preflight, PreflightError, check_hub
 from trainers.saving import SavingFailed
+from trainers.sharding import check_layers, check_sharding
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows["eval"] = read_rows(args, args.eval_file, "rejected_eval_rows.jsonl")
         measure = build_measure(args)
         model = open_model(args)
+        check_layers(model)
         collator = build_collator(args, model)
     except ValueError as error:
         refuse(error)
@@ -100,10 +103,13 @@ def refuse(error: Exception) -> NoReturn:
 
 
 def set_up(args: TandemArguments) -> str | None:
-    """Check the output folder and start the log; returns the checkpoint to go on from."""
+    """Check the launch and the output folder, start the log; the checkpoint to go on from."""
+    check_sharding(args)
     checkpoint = on_first_process(args)
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
     check_hub(args)
+    if checkpoint is not None:
+        compare_launch(args, Path(checkpoint))
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

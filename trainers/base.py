@@ -19,6 +19,7 @@ from trainers.finite import FiniteTrainer
 from trainers.interruption import leave_signals_alone
 from trainers.model_card import write_model_card
 from trainers.saving import SavingFailed, saving
+from trainers.sharding import keep_fp32_outside, whole
 
 # Logs and bad rows can hold what is nobody else's business.
 NOT_UPLOADED = [
@@ -81,6 +82,12 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         self._forget(training=False)
         self._before_step: dict[str, list[Tensor]] = {}
         self._skipped_since_log = False
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """``Trainer``'s; with FSDP, what is summed and given out stays in fp32."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            keep_fp32_outside(self.accelerator.state.fsdp_plugin)
 
     def count_items(self, inputs: dict[str, Any]) -> Tensor:
         """What the loss of this batch is a mean over.
@@ -162,7 +169,11 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         found = self._observations(training=False)
         if self.measure is not None:
-            found |= self.measure(self.accelerator.unwrap_model(self.model))
+            reshard = (
+                self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
+            )
+            with whole(self.accelerator.unwrap_model(self.model), reshard) as model:
+                found |= self.measure(model)
         prefix = kwargs.get("metric_key_prefix", "eval")
         for name, value in found.items():
             output.metrics[f"{prefix}_{name}"] = value  # type: ignore[index]
@@ -187,6 +198,14 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         return sampler
 
     # Saving: a checkpoint is a model folder that anything can open, never a bare state dict.
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """``Trainer``'s, which leaves the model out where FSDP's checkpoints are in shards."""
+        if self.is_fsdp_enabled:
+            kind = self.accelerator.state.fsdp_plugin.state_dict_type.name
+            if kind == "SHARDED_STATE_DICT":
+                self._save(output_dir, self.accelerator.get_state_dict(self.model))
+        super().save_model(output_dir, _internal_call)
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

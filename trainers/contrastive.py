@@ -43,7 +43,13 @@ class ContrastiveTrainer(LossTrainer):
         if chunk_size is None:
             embeddings: Tensor = model(**texts)
             return embeddings
-        return embed_in_chunks(model, texts, chunk_size, lambda: self.accelerator.no_sync(model))
+        count = -(-len(texts["input_ids"]) // chunk_size)
+        if self.is_fsdp_enabled:
+            own = torch.tensor([count], device=self.accelerator.device)
+            count = int(self.accelerator.gather(own).max())
+        return embed_in_chunks(
+            model, texts, chunk_size, lambda: self.accelerator.no_sync(model), count
+        )
 
     def count_items(self, inputs: dict[str, Any]) -> Tensor:
         """The number of queries."""

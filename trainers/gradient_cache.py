@@ -15,6 +15,7 @@ def embed_in_chunks(
     texts: dict[str, Tensor],
     chunk_size: int,
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+    at_least: int = 0,
 ) -> Tensor:
     """``model(**texts)`` [N, H] with its exact gradients, in the memory of ``chunk_size`` texts.
 
@@ -28,18 +29,22 @@ def embed_in_chunks(
         chunk_size: Texts that are embedded at once.
         no_sync: Keeps gradients in this process; entered for all chunks but the last, so that
             processes exchange gradients once.
+        at_least: Chunks to run; the first text stands in, without effect, for those that are
+            missing. Processes that share out a model's weights have to run as many as each other.
     """
     count = len(texts["input_ids"])
     chunks = [
         _without_margin({name: values[at : at + chunk_size] for name, values in texts.items()})
         for at in range(0, count, chunk_size)
     ]
+    spare = {name: values[:1] for name, values in chunks[0].items()}
+    chunks += [spare] * (at_least - len(chunks))
     if not torch.is_grad_enabled():
-        return torch.cat([model(**chunk) for chunk in chunks])
+        return torch.cat([model(**chunk) for chunk in chunks])[:count]
     # Autograd asks for the backward of what depends on a tensor that wants a gradient.
     anchor = torch.zeros((), requires_grad=True)
     embeddings: Tensor = _Chunks.apply(anchor, model, chunks, no_sync)
-    return embeddings
+    return embeddings[:count]
 
 
 class _Chunks(torch.autograd.Function):

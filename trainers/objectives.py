@@ -32,7 +32,7 @@ from losses import (
 from trainers.base import LossTrainer
 from trainers.contrastive import ContrastiveTrainer
 from trainers.reranker import RerankerTrainer
-from trainers.similarity import SimilarityTrainer
+from trainers.similarity import OrderTrainer, SimilarityTrainer
 
 Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
 
@@ -67,9 +67,7 @@ OBJECTIVES: dict[str, Objective] = {
     "weighted_mse": Objective(
         "embedder", (PAIR,), False, WeightedMSELoss, ScoredPairCollator, SimilarityTrainer
     ),
-    "cosent": Objective(
-        "embedder", (PAIR,), False, CoSENTLoss, ScoredPairCollator, SimilarityTrainer
-    ),
+    "cosent": Objective("embedder", (PAIR,), False, CoSENTLoss, ScoredPairCollator, OrderTrainer),
     "contrastive": Objective(
         "embedder", (POSITIVE,), False, ContrastiveLoss, ContrastiveCollator, ContrastiveTrainer
     ),

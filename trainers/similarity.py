@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainers.base import LossTrainer
+from trainers.gathering import Gathering
 
 
 class SimilarityTrainer(LossTrainer):
@@ -25,6 +26,26 @@ class SimilarityTrainer(LossTrainer):
         queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
         known = ("texts", "queries", "documents")
         targets = {name: value for name, value in inputs.items() if name not in known}
-        loss = self.loss(queries, documents, **targets)
+        loss = self.compare(queries, documents, targets)
         loss = self.share(loss, inputs, num_items_in_batch)
         return (loss, {"queries": queries, "documents": documents}) if return_outputs else loss
+
+    def compare(self, queries: Tensor, documents: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """The loss of the batch's pairs, or groups, each by itself."""
+        loss: Tensor = self.loss(queries, documents, **targets)
+        return loss
+
+
+class OrderTrainer(SimilarityTrainer):
+    """For losses that hold every pair of a batch against every other, as ``CoSENTLoss`` does."""
+
+    def compare(self, queries: Tensor, documents: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """The loss of one large batch, of the pairs of all processes, with their gradients.
+
+        Each process computes all of it, so that the shares it takes of it add up to one.
+        """
+        if self.accelerator.num_processes > 1:
+            gathering = Gathering(len(queries), queries.device)
+            queries, documents = gathering.gather(queries), gathering.gather(documents)
+            targets = {name: gathering.gather(values) for name, values in targets.items()}
+        return super().compare(queries, documents, targets)
