@@ -1,6 +1,5 @@
 """Let a reranker put documents in order: the best of a first stage, or each query's candidates."""
 
-import copy
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -91,13 +90,17 @@ def _score(
     _check_known(data, pairs)
     queries = data.prompted(reranker.prompts.get("query", ""))
     # The prompts stand before the queries by now: the model must not put its own there again.
-    plain = copy.copy(reranker)
-    plain.prompts = {side: text for side, text in reranker.prompts.items() if side != "query"}
+    prompts = {side: text for side, text in reranker.prompts.items() if side != "query"}
 
     def score(piece: list[int]) -> Tensor:
         texts = [(queries[pairs[at][0]], data.documents[pairs[at][1]]) for at in piece]
-        return plain.score(
-            texts, raw=True, max_length=max_length, tokens_per_batch=tokens_per_batch, bf16=bf16
+        return reranker.score(
+            texts,
+            raw=True,
+            prompts=prompts,
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            bf16=bf16,
         )
 
     scores = run_shared(

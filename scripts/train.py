@@ -89,10 +89,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)
     trainer.accelerator.end_training()
-    if trainer.accelerator.num_processes > 1:
-        # gloo's threads let go of tensors only with Python's lock, and torch waits for them at the
-        # end with that lock held: what is left must be done before.
-        time.sleep(0.5)
 
 
 def refuse(error: Exception) -> NoReturn:
@@ -168,3 +164,7 @@ def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:
 
 if __name__ == "__main__":
     main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # gloo's threads let go of tensors only with Python's lock, and torch waits for them at the
+        # end with that lock held: what is left must be done before.
+        time.sleep(0.5)

@@ -1,34 +1,33 @@
-"""Run recipes one after the other in the processes of one launch, which take long to start.
+"""Train by one recipe after the other in the processes of one launch, which take long to start.
 
-    accelerate launch ... tests/launched.py jobs.json      (or torchrun, for sharded)
+    accelerate launch ... tests/launched.py [NAME=VALUE] recipe.json ...
 
-``jobs.json`` is a list of jobs: a ``recipe``, and an ``environment`` for it. Beside the output
-folder of each, every process writes what it saw (``seen``).
+An environment variable is set for the recipes after it. Beside the output folder of each recipe,
+every process writes what it saw. Where FSDP is asked for, accelerate is made to believe that Gloo
+serves GPUs: on a CPU it would shard nothing.
 """
 
 import json
 import os
-import runpy
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-# Read by accelerate: the group of processes outlives a run, for the next one.
-os.environ["FORK_LAUNCHED"] = "1"
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from runs import main
 from torch import distributed
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from trainers.base import LossTrainer
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def shard_on_the_cpu() -> None:
-    """Let accelerate believe that Gloo serves GPUs: it shards nothing on a CPU otherwise."""
+    """Let accelerate shard models with Gloo."""
 
     def backend(*_: Any, **__: Any) -> tuple[str, DistributedType]:
         return "gloo", DistributedType.MULTI_GPU
@@ -42,7 +41,7 @@ def shard_on_the_cpu() -> None:
 
 
 def note_trainers() -> list[LossTrainer]:
-    """A list to which every trainer is added as it begins to train."""
+    """A list to which every trainer is added when it begins to train."""
     trainers: list[LossTrainer] = []
     train = LossTrainer.train
 
@@ -50,43 +49,43 @@ def note_trainers() -> list[LossTrainer]:
         trainers.append(trainer)
         return train(trainer, *args, **kwargs)
 
-    LossTrainer.train = noted
+    LossTrainer.train = noted  # type: ignore[method-assign]
     return trainers
 
 
 def seen(trainer: LossTrainer) -> dict[str, Any]:
-    """Steps and losses; weights that are shared out, with this process's part of each."""
+    """Steps, and how the weights are shared out: how many of them this process holds."""
     weights = dict(trainer.model.named_parameters())
+    parts = {name: weight for name, weight in weights.items() if isinstance(weight, DTensor)}
     return {
         "steps": trainer.state.global_step,
-        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-        "whole": [name for name, weight in weights.items() if not isinstance(weight, DTensor)],
-        "own": sum(
-            weight.to_local().numel() for weight in weights.values() if isinstance(weight, DTensor)
-        ),
+        "sharded": sum(weight.numel() for weight in parts.values()),
+        "own": sum(weight.to_local().numel() for weight in parts.values()),
         "all": sum(weight.numel() for weight in weights.values()),
-        "shards": sorted(
-            type(module).__name__
-            for module in trainer.model.modules()
-            if hasattr(module, "unshard")
-        ),
+        "units": [
+            name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)
+        ],
     }
 
 
-def run(jobs: list[dict[str, Any]]) -> None:
+def run(words: Sequence[str]) -> None:
     """Train by each recipe with the real script."""
-    main = runpy.run_path(str(ROOT / "scripts" / "train.py"))["main"]
     trainers = note_trainers()
-    for job in jobs:
-        os.environ.update(job["environment"])
-        output = Path(job["recipe"]["output_dir"])
-        main(["--config", job["file"]])
-        rank = distributed.get_rank()
-        output.with_name(f"{output.name}-{rank}.json").write_text(json.dumps(seen(trainers.pop())))
-    distributed.destroy_process_group()
+    for word in words:
+        name, is_variable, value = word.partition("=")
+        if is_variable:
+            os.environ[name] = value
+            continue
+        main(["--config", word])
+        output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])
+        note = output.with_name(f"{output.name}.rank{distributed.get_rank()}")
+        note.write_text(json.dumps(seen(trainers.pop())))
 
 
 if __name__ == "__main__":
+    os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_the_cpu()
-    run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    run(sys.argv[1:])
+    distributed.destroy_process_group()
+    time.sleep(0.5)  # as in scripts/train.py

@@ -1,107 +1,127 @@
 """A step of several processes is the step of one: real processes through ``accelerate launch``."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ROOT, TOPICS, assert_same_weights, train, write_format
+from launching import LAUNCH, TWO_PROCESSES, finish, start, train_all, write_recipes
+from runs import TOPICS, assert_same_weights, train, write_format
 
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES
 
 TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# Rows for each objective: weights, hard negatives and texts that repeat across processes are in.
 FORMATS = {
     "weighted_mse": "scored",
+    "cosent": "scored",
     "contrastive": "groups",
     "bce": "scored",
     "mse": "scored",
     "pairwise": "groups",
     "listwise": "groups",
+    "distillation": "taught",
+    "margin_mse": "taught",
+    "reranker_distillation": "taught",
+    "reranker_margin_mse": "taught",
+}
+PREFIXES = {"matryoshka_dims": [32, 8], "matryoshka_weights": [1.0, 0.5], "learning_rate": 0.01}
+# What else a step may hold; each is compared with one process that does the same.
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{objective: {"objective": objective} for objective in FORMATS},
+    "symmetric": {"objective": "contrastive", "loss_args": {"symmetric": True}},
+    "in_chunks": {"objective": "contrastive", "gradient_cache_chunk_size": 3},
+    "contrastive_prefixes": {"objective": "contrastive", **PREFIXES},
+    "cosent_prefixes": {"objective": "cosent", **PREFIXES},
+    "bce_on_groups": {"objective": "bce", "format": "groups"},
 }
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
+def recipe(variant: str, folder: Path, per_device: int, **more: Any) -> dict[str, Any]:
+    settings = dict(VARIANTS[variant])
+    objective = settings["objective"]
+    kind = settings.pop("format", FORMATS[objective])
     return {
-        "embedder": save_backbone(folder / "embedder", TEXTS, **NO_DROPOUT),
-        "reranker": save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT),
-    }
-
-
-def launch(processes: int, output: Path, recipe: dict[str, Any]) -> Path:
-    """Train as a user does on so many processes; returns the output folder."""
-    file = output.parent / f"{output.name}.json"
-    recipe = {name: str(v) if isinstance(v, Path) else v for name, v in recipe.items()}
-    file.write_text(json.dumps({**recipe, "output_dir": str(output)}), encoding="utf-8")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command += ["configs/accelerate/two_cpu_processes.yaml", "--num_processes", str(processes)]
-    done = subprocess.run(
-        [*command, "scripts/train.py", "--config", str(file)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return output
-
-
-def recipe(objective: str, models: dict[str, Path], folder: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "objective": objective,
-        "model_name_or_path": models[OBJECTIVES[objective].model],
-        "train_file": write_format(FORMATS[objective], folder),
+        "model_name_or_path": folder / OBJECTIVES[objective].model,
+        "train_file": folder / f"{kind}.jsonl",
+        "per_device_train_batch_size": per_device,
         "train_group_size": 3,
         "max_steps": 1,
         "warmup_steps": 0,
         "learning_rate": 0.05,
         "optim": "sgd",  # Adam turns gradients that are nearly 0 into steps of full length.
         "max_grad_norm": 0.0,
-        "save_strategy": "no",
         "logging_steps": 1,
-        "disable_tqdm": True,
+        **settings,
         **more,
     }
 
 
-@pytest.mark.parametrize("objective", FORMATS)
-def test_two_processes_take_the_step_of_one(
-    objective: str, models: dict[str, Path], tmp_path: Path
-) -> None:
-    """Weights, hard negatives and texts that repeat across processes are in it."""
-    more = {"loss_args": {"symmetric": True}} if objective == "contrastive" else {}
-    common = recipe(objective, models, tmp_path, **more)
-    one = train(tmp_path / "one", **common | {"per_device_train_batch_size": 8})
-    two = launch(2, tmp_path / "two", common | {"per_device_train_batch_size": 4})
-    assert_same_weights(one, two, tolerance=1e-6)
-    if objective == "contrastive":
-        small = {"per_device_train_batch_size": 4, "gradient_cache_chunk_size": 2}
-        assert_same_weights(one, launch(2, tmp_path / "chunks", common | small), tolerance=1e-6)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models and rows."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "1").mkdir()
+    save_backbone(folder / "embedder", TEXTS, **NO_DROPOUT)
+    save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT)
+    for kind in ("scored", "groups", "taught"):
+        write_format(kind, folder)
+    return folder
 
 
-def test_four_processes_with_accumulated_batches_take_the_step_of_one(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
-    common = recipe("weighted_mse", models, tmp_path)
-    one = train(tmp_path / "one", **common | {"per_device_train_batch_size": 16})
-    four = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    assert_same_weights(one, launch(4, tmp_path / "four", common | four), tolerance=1e-6)
+@pytest.fixture(scope="module")
+def launched(folder: Path) -> Path:
+    """All variants by 2 processes and by 4, a launch for each."""
+    two = {variant: recipe(variant, folder, 4) for variant in VARIANTS}
+    two["alone"] = recipe("contrastive", folder, 4, negatives_across_processes=False)
+    two["accumulated"] = recipe("weighted_mse", folder, 2, gradient_accumulation_steps=2)
+    two["accumulated_cosent"] = recipe("cosent", folder, 4, gradient_accumulation_steps=2)
+    train_all(two, folder / "2")
+    four = {variant: recipe(variant, folder, 2) for variant in VARIANTS}
+    train_all(four, folder / "4", [*TWO_PROCESSES, "--num_processes", "4"])
+    return folder
 
 
-def test_without_negatives_across_processes_the_step_is_another(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
-    """What the test above shows for ``contrastive`` can fail."""
-    common = recipe("contrastive", models, tmp_path, negatives_across_processes=False)
-    one = train(tmp_path / "one", **common | {"per_device_train_batch_size": 8})
-    two = launch(2, tmp_path / "two", common | {"per_device_train_batch_size": 4})
-    with pytest.raises(AssertionError):
-        assert_same_weights(one, two, tolerance=1e-6)
+def test_every_objective_is_compared() -> None:
+    assert FORMATS.keys() == OBJECTIVES.keys()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_2_and_4_processes_take_the_step_of_one(variant: str, launched: Path) -> None:
+    one = train(launched / "1" / variant, **recipe(variant, launched, 8))
+    for processes in (2, 4):
+        assert_same_weights(one, launched / str(processes) / variant, tolerance=1e-6)
+
+
+def test_accumulated_batches_are_part_of_the_step(launched: Path) -> None:
+    one = train(launched / "1" / "of_8", **recipe("weighted_mse", launched, 8))
+    assert_same_weights(one, launched / "2" / "accumulated", tolerance=1e-6)
+    more = {"gradient_accumulation_steps": 2}
+    one = train(launched / "1" / "of_16", **recipe("cosent", launched, 8, **more))
+    assert_same_weights(one, launched / "2" / "accumulated_cosent", tolerance=1e-6)
+
+
+def test_without_negatives_across_processes_the_step_is_another(launched: Path) -> None:
+    """What the tests above show can fail."""
+    one = train(launched / "1" / "alone", **recipe("contrastive", launched, 8))
+    with pytest.raises(AssertionError, match="apart"):
+        assert_same_weights(one, launched / "2" / "alone", tolerance=1e-6)
+
+
+def test_two_machines_take_the_step_of_one(folder: Path) -> None:
+    """The launch file for several machines, with an agent for each on this one."""
+    common = recipe("contrastive", folder, 4)
+    port = str(20_000 + os.getpid() % 10_000)
+    command = [*LAUNCH, "--config_file", "configs/accelerate/multi_node.yaml"]
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1"]
+    command += ["--main_process_port", port, "--machine_rank"]
+    files = write_recipes({"machines": common}, folder / "nodes")
+    script = ["scripts/train.py", "--config", *files, "--use_cpu", "true"]
+    machines = [start([*command, str(rank), *script]) for rank in (0, 1)]
+    for machine in machines:
+        done = finish(machine)
+        assert done.returncode == 0, done.stdout + done.stderr
+    one = train(folder / "1" / "of_8_on_machines", **recipe("contrastive", folder, 8))
+    assert_same_weights(one, folder / "nodes" / "machines", tolerance=1e-6)
