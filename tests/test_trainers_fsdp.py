@@ -92,7 +92,7 @@ def recipes(folder: Path, per_device: int) -> dict[str, dict[str, Any]]:
             "projection_dim": 24, **scored, **common,
         },
         "xlmr": {
-            "objective": "listwise", "model_name_or_path": folder / "xlmr",
+            "objective": "bce", "model_name_or_path": folder / "xlmr",
             "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
             **groups, **common,
         },
