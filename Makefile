@@ -42,7 +42,7 @@ serve: $(EMBEDDER) $(RERANKER)
 		--corpus data/docstrings/heldout/corpus.jsonl
 
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(DEV)
 	$(BIN)/ruff check

@@ -204,6 +204,7 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         if self.is_fsdp_enabled:
             kind = self.accelerator.state.fsdp_plugin.state_dict_type.name
             if kind == "SHARDED_STATE_DICT":
+                self.check_weights()
                 self._save(output_dir, self.accelerator.get_state_dict(self.model))
         super().save_model(output_dir, _internal_call)
 

@@ -86,13 +86,17 @@ class FiniteTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """``Trainer``'s, but weights that are not finite are not written."""
+        self.check_weights()
+        super().save_model(output_dir, _internal_call)
+
+    def check_weights(self) -> None:
+        """Raise ``NotFiniteError`` if the weights are not finite."""
         if not self.watch.weights_are_finite(self.model.parameters()):
             step = self.state.global_step
             remedy = "lower learning_rate" if step else "model_name_or_path must name another model"
             raise self._stopped(
                 f"step {step}: the weights are not finite, and are not saved; {remedy}"
             )
-        super().save_model(output_dir, _internal_call)
 
     def _stopped(self, reason: str) -> NotFiniteError:
         last = get_last_checkpoint(str(self.args.output_dir))
