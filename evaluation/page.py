@@ -101,13 +101,22 @@ def training(recipe: Mapping[str, Any] | None, words: Words) -> list[tuple[str, 
     rows = {
         "objective": objective,
         "base_model": recipe["model_name_or_path"],
-        "train_file": listed(recipe["train_file"]),
+        "train_file": listed(trained_on(recipe)),
         "eval_file": listed(recipe["eval_file"] or []),
         "length": length or words["epochs"].format(count=f"{recipe['num_train_epochs']:g}"),
         "batch_size": str(recipe["per_device_train_batch_size"]),
         "learning_rate": f"{recipe['learning_rate']:g}",
     }
     return [(words[name], value) for name, value in rows.items() if value]
+
+
+def trained_on(recipe: Mapping[str, Any]) -> list[str]:
+    """The files of all the sources of a run."""
+    found = []
+    for source in recipe.get("train_files") or [{"path": recipe["train_file"]}]:
+        files = source if isinstance(source, str) else source["path"]
+        found += [files] if isinstance(files, str) else files
+    return found
 
 
 def listed(files: str | Sequence[str]) -> str:

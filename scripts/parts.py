@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from collators.sources import SourceCollator
 from encoders import Embedder, Reranker
 from encoders.onnx_backbone import is_onnx
 from encoders.source import find_model
@@ -16,6 +17,8 @@ from evaluation.pair_metrics import pair_statistics
 from evaluation.sources import open_data
 from loaders import ReadOptions, detect_shape, load_rows
 from trainers import TandemArguments
+from trainers.mixing import MixingTrainer
+from trainers.mixture import MixtureRows
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,18 @@ def read_rows(args: TandemArguments, files: Sequence[str], rejected: str) -> Any
         rows = load_rows(files, shape, options)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     return rows
+
+
+def read_train_rows(args: TandemArguments) -> Any:
+    """The rows to train on: of ``train_file``, or of all ``train_files``."""
+    sources = args.build_sources()
+    if not sources:
+        return read_rows(args, args.train_file, "rejected_rows.jsonl")
+    rows = [
+        read_rows(source.args, source.args.train_file, f"rejected_{source.name}_rows.jsonl")
+        for source in sources
+    ]
+    return MixtureRows(rows, sources, one_source=args.batches_from == "one_source")
 
 
 def read_options(args: TandemArguments, rejected: str) -> ReadOptions:
@@ -106,13 +121,25 @@ def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
 
 
 def build_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
+    """The objective's collator, or that of sources which have one each."""
+    own = objective_collator(args, model)
+    if args.trainer is not MixingTrainer:
+        return own
+    sources = args.build_sources()
+    return SourceCollator([objective_collator(source.args, model) for source in sources], own)
+
+
+def objective_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
     """The objective's collator; its fields say which of the settings it takes."""
+    document_prompt = args.document_prompt
+    if document_prompt is None:
+        document_prompt = model.prompts.get("document", "")
     settings = {
         "query_max_length": args.query_max_length or model.max_length,
         "document_max_length": args.document_max_length or model.max_length,
         "max_length": model.max_length,
         "query_prompt": model.prompts.get("query", ""),
-        "document_prompt": model.prompts.get("document", ""),
+        "document_prompt": document_prompt,
         "train_group_size": args.train_group_size,
         "seed": args.seed,
     }

@@ -29,8 +29,9 @@ from transformers import (
     set_seed,
 )
 
+from collators.sources import SourceCollator
 from encoders.cpu import prepare_cpu
-from scripts.parts import build_collator, build_measure, open_model, read_rows
+from scripts.parts import build_collator, build_measure, open_model, read_rows, read_train_rows
 from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
 from trainers.callbacks import LogLines, ProgressBar, set_up_logging
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args = parse_arguments(argv)
         checkpoint = set_up(args)
-        rows = {"train": read_rows(args, args.train_file, "rejected_rows.jsonl")}
+        rows = {"train": read_train_rows(args)}
         if args.eval_file:
             rows["eval"] = read_rows(args, args.eval_file, "rejected_eval_rows.jsonl")
         measure = build_measure(args)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     interruption = Interruption()
     write_run_file(args)
     report_lengths(collator, rows["train"])
-    trainer: LossTrainer = args.row_of_table.trainer(
+    trainer: LossTrainer = args.trainer(
         model=model,
         args=args,
         loss=args.build_loss(),
@@ -149,16 +150,26 @@ def early_stopping(args: TandemArguments) -> list[TrainerCallback]:
 
 def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:
     """Say how many texts the maximum lengths cut, by a look at some of the rows."""
-    numbered = EpochRows(rows)
+    numbered = rows if isinstance(rows, EpochRows) else EpochRows(rows)
     step = max(1, len(numbered) // sample)
     looked_at = [numbered[row] for row in range(0, len(numbered), step)]
-    for setting, (cut, total) in collator.count_cut(looked_at).items():
+    if isinstance(collator, SourceCollator):
+        for number, own in enumerate(collator.sources):
+            its = [row for row in looked_at if row["source"] == number]
+            report_cut(own, its, f"{rows.sources[number].name}: ")
+    else:
+        report_cut(collator, looked_at)
+
+
+def report_cut(collator: Any, rows: list[dict[str, Any]], source: str = "") -> None:
+    """Say how many texts of ``rows`` the maximum lengths cut."""
+    for setting, (cut, total) in collator.count_cut(rows).items() if rows else ():
         if cut:
             limit = getattr(collator, setting)
             share = 100 * cut / total
             logger.info(
-                "%s: %d of %d texts looked at (%.0f %%) are longer than %d tokens and are cut",
-                setting, cut, total, share, limit,
+                "%s%s: %d of %d texts looked at (%.0f %%) are longer than %d tokens and are cut",
+                source, setting, cut, total, share, limit,
             )  # fmt: skip
 
 

@@ -205,7 +205,7 @@ def test_data_settings_and_figures_are_told(embedder: Path) -> None:
     args = arguments(
         embedder, loss_args={"temperature": 0.02}, learning_rate=3e-5, seed=0, query_prompt="查询："
     )
-    write_model_card(embedder, args, LOG, rows=12345)
+    write_model_card(embedder, args, LOG, counts=[12345])
     lines = text(embedder).splitlines()
     for line in (
         "# 模型",

@@ -14,9 +14,12 @@ from torch import nn
 from transformers import TrainingArguments
 
 from losses import MatryoshkaLoss
+from trainers.base import LossTrainer
 from trainers.limits import check_limits, check_report_to
+from trainers.mixing import MixingTrainer
 from trainers.objectives import OBJECTIVES, Objective
 from trainers.recipe import merge, read_flags, read_recipe, typed
+from trainers.sources import OWN_SETTINGS, Source, build_sources
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +84,16 @@ class DataArguments:
     """Which rows are trained on, and how they are read and cut."""
 
     train_file: list[str] | str = option(
-        [], "Paths, folders or Hub datasets (organisation/name[:config][@split]). Required."
+        [],
+        "Paths, folders or Hub datasets (organisation/name[:config][@split]). This or train_files.",
+    )
+    train_files: list[dict[str, Any] | str] | None = option(
+        None,
+        "Several sources, each a path or {path, name, weight} and its own "
+        f"{', '.join(OWN_SETTINGS)}.",
+    )
+    batches_from: Literal["one_source", "all_sources"] = option(
+        "one_source", "train_files: whether each step has rows of one source, or of all mixed."
     )
     eval_file: list[str] | str | None = option(None, "The same for evaluation: loss and metrics.")
     eval_corpus: str | None = option(
@@ -163,8 +175,8 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
         self._check_required()
+        self.check_objective()
         self._check_combinations()
-        self._check_loss_args()
         gpu = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 and not gpu and not torch.cpu._is_avx512_bf16_supported():
             logger.warning(
@@ -193,6 +205,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         if self.save_total_limit == 1 and self.metric_for_best_model:
             # The best and the last: Trainer would delete the last before the model is saved.
             self.save_total_limit = 2
+        build_sources(self)  # refuses what cannot be
 
     def build_loss(self) -> nn.Module:
         """The objective's loss with the recipe's arguments."""
@@ -206,12 +219,57 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         """The objective's row."""
         return OBJECTIVES[self.objective]
 
+    @property
+    def trainer(self) -> type[LossTrainer]:
+        """The objective's trainer, or that of sources which may have several."""
+        several = self.train_files and self.batches_from == "one_source"
+        return MixingTrainer if several else self.row_of_table.trainer
+
+    def build_sources(self) -> list[Source]:
+        """The sources of ``train_files``; none for a run with one ``train_file``."""
+        return build_sources(self)
+
     def _check_required(self) -> None:
+        if self.train_files is not None and self.train_file:
+            raise ValueError(
+                "train_files: stands beside train_file; give one of them (a flag --train_files "
+                "null takes it out of the recipe)"
+            )
+        if self.train_files == []:
+            raise ValueError("train_files: is empty; give sources, or train_file")
         for name in ("objective", "model_name_or_path", "train_file", "output_dir"):
-            if not getattr(self, name):
+            if not getattr(self, name) and not (name == "train_file" and self.train_files):
                 raise ValueError(f"{name}: is missing; add it to the recipe or give --{name}")
+        if self.train_files is None and self.batches_from != "one_source":
+            raise ValueError("batches_from: is for train_files; leave it out")
+
+    def check_objective(self) -> None:
+        """Refuse an objective that does not exist, and what does not go with it.
+
+        Raises:
+            ValueError: It begins with the key.
+        """
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective: {self.objective!r} is not one of {', '.join(OBJECTIVES)}")
+        alone = self.per_device_train_batch_size == self.train_group_size == 1
+        if self.objective == "contrastive" and alone:
+            raise ValueError(
+                "per_device_train_batch_size: 1 with train_group_size 1 leaves contrastive without "
+                "any negative; raise one of them"
+            )
+        row = self.row_of_table
+        smallest = 2 if row.needs_negatives or row.needs_scores else 1
+        if self.train_group_size < smallest:
+            raise ValueError(
+                f"train_group_size: must be at least {smallest} for objective {self.objective}, "
+                f"got {self.train_group_size}"
+            )
+        if self.label_map == {}:
+            raise ValueError('label_map: is empty; give {"label": relevance, ...} or leave it out')
+        bounds = self.label_range
+        if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
+            raise ValueError(f"label_range: must be [lowest, highest], got {bounds}")
+        self._check_loss_args()
 
     def _check_combinations(self) -> None:
         kind = self.row_of_table.model
@@ -228,19 +286,6 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "
                 "batches (gradient_accumulation_steps), which gives the same gradients"
             )
-        alone = self.per_device_train_batch_size == self.train_group_size == 1
-        if self.objective == "contrastive" and alone:
-            raise ValueError(
-                "per_device_train_batch_size: 1 with train_group_size 1 leaves contrastive without "
-                "any negative; raise one of them"
-            )
-        row = self.row_of_table
-        smallest = 2 if row.needs_negatives or row.needs_scores else 1
-        if self.train_group_size < smallest:
-            raise ValueError(
-                f"train_group_size: must be at least {smallest} for objective {self.objective}, "
-                f"got {self.train_group_size}"
-            )
         self._check_evaluation()
         self._check_matryoshka()
         self._check_lora()
@@ -249,11 +294,6 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
                 "give unpad_inputs false, or leave torch_compile out"
             )
-        if self.label_map == {}:
-            raise ValueError('label_map: is empty; give {"label": relevance, ...} or leave it out')
-        bounds = self.label_range
-        if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
-            raise ValueError(f"label_range: must be [lowest, highest], got {bounds}")
         fixed = {
             "remove_unused_columns": False,
             "prediction_loss_only": True,

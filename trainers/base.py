@@ -14,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from trainers.checkpoint_files import MODEL_PART, make_empty, put_model_in_place
 from trainers.checkpointing import CheckpointTrainer
-from trainers.epochs import EpochCallback, EpochRows, EpochSampler
+from trainers.epochs import EpochCallback, EpochRows
 from trainers.finite import FiniteTrainer
 from trainers.interruption import leave_signals_alone
 from trainers.model_card import write_model_card
@@ -43,7 +43,7 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         model: An ``Embedder`` or a ``Reranker``.
         args: The run's arguments.
         loss: Called by ``compute_loss`` with tensors.
-        train_dataset: Rows; see ``trainers.epochs`` for what is added to them.
+        train_dataset: Rows; see ``trainers.epochs`` for what is added to them. Or ``EpochRows``.
         eval_dataset: Rows, all of them seen as in epoch 0.
         measure: Called with the model at every evaluation, on every process; gives metrics by
             name, which are logged beside the loss and may choose the best checkpoint.
@@ -69,8 +69,8 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         super().__init__(
             model,
             args,
-            train_dataset=None if train_dataset is None else EpochRows(train_dataset),
-            eval_dataset=None if eval_dataset is None else EpochRows(eval_dataset),
+            train_dataset=_numbered(train_dataset),
+            eval_dataset=_numbered(eval_dataset),
             **kwargs,
         )
         self.loss = loss
@@ -192,7 +192,7 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         assert isinstance(self.train_dataset, EpochRows)
-        sampler = EpochSampler(len(self.train_dataset), seed)
+        sampler = self.train_dataset.sampler(seed, self.get_total_train_batch_size(self.args))
         self.remove_callback(EpochCallback)
         self.add_callback(EpochCallback(sampler))
         return sampler
@@ -231,8 +231,8 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
     def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
-        rows = len(self.train_dataset) if isinstance(self.train_dataset, EpochRows) else None
-        write_model_card(folder, self.args, self.state.log_history, rows)
+        counts = self.train_dataset.counts() if isinstance(self.train_dataset, EpochRows) else None
+        write_model_card(folder, self.args, self.state.log_history, counts)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -259,6 +259,10 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
             revision=self.args.hub_revision,
             ignore_patterns=NOT_UPLOADED,
         )
+
+
+def _numbered(rows: Any) -> EpochRows | None:
+    return rows if rows is None or isinstance(rows, EpochRows) else EpochRows(rows)
 
 
 def _left_alone(loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -26,6 +26,19 @@ class EpochRows(Dataset[dict[str, Any]]):
         epoch, row = divmod(index, len(self.rows))
         return {**self.rows[row], "row": row, "epoch": epoch}
 
+    def counts(self) -> list[int]:
+        """The number of rows of each source."""
+        return [len(self)]
+
+    def sampler(self, seed: int, step_rows: int) -> "EpochSampler":
+        """The order of training.
+
+        Args:
+            seed: The run's ``data_seed`` or ``seed``.
+            step_rows: Rows of an optimiser step, over all processes and accumulated batches.
+        """
+        return EpochSampler(len(self), seed)
+
 
 class EpochSampler(Sampler[int]):
     """A fresh order of all rows in each epoch: a function of (seed, epoch).

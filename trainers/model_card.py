@@ -67,7 +67,7 @@ def write_model_card(
     folder: Path,
     args: "TandemArguments",
     log_history: Log | None = None,
-    rows: int | None = None,
+    counts: Sequence[int] | None = None,
 ) -> None:
     """Write ``README.md``, with metadata that the Hub understands.
 
@@ -78,7 +78,7 @@ def write_model_card(
         folder: The saved model.
         args: The run's arguments.
         log_history: What the run has logged so far.
-        rows: How many rows it trains on.
+        counts: How many rows each of its sources has.
     """
     kind = args.row_of_table.model
     name = args.hub_model_id or args.output_dir
@@ -92,7 +92,9 @@ def write_model_card(
     for library, code in code_blocks(folder, kind, name, args.trust_remote_code).items():
         lines += ["", f"With {library}:", "", "```python", code, "```"]
     lines += ["", "With Tandem's server:", "", "```bash", server_commands(kind, name), "```"]
-    lines += ["", "## Training", "", *_data(args, rows), "", *_objective(args)]
+    lines += ["", "## Training", "", *_data(args, counts)]
+    for loss in _losses(args):
+        lines += ["", *_objective(loss)]
     lines += ["", *_table("setting", _settings(args))]
     if log_history:
         lines += ["", *_table("at the end of training", _figures(folder, args, log_history))]
@@ -110,7 +112,7 @@ def _metadata(args: "TandemArguments") -> ModelCardData:
     """Only what is known: the license is for the owner to give."""
     kind = args.row_of_table.model
     base = args.model_name_or_path
-    files = [args.train_file] if isinstance(args.train_file, str) else args.train_file
+    files = [file for source in _trained_on(args) for file in source.train_file]
     hub_data = {match[1]: None for file in files if (match := _hub_data(file))}
     return ModelCardData(
         language=_language(args),
@@ -121,7 +123,7 @@ def _metadata(args: "TandemArguments") -> ModelCardData:
             "sentence-transformers",
             "feature-extraction" if kind == "embedder" else "cross-encoder",
             kind,
-            args.objective,
+            *dict.fromkeys(loss.objective for loss in _losses(args)),
         ],
         # A folder or a package is no base model on the Hub.
         base_model=base if _on_hub(base) else None,
@@ -159,11 +161,34 @@ def _language(args: "TandemArguments") -> str | list[str] | None:
 # Sections
 
 
-def _data(args: "TandemArguments", rows: int | None) -> list[str]:
+def _trained_on(args: "TandemArguments") -> list["TandemArguments"]:
+    """The run's arguments, or those of each of its sources."""
+    return [source.args for source in args.build_sources()] or [args]
+
+
+def _losses(args: "TandemArguments") -> list["TandemArguments"]:
+    """Of each different loss of the run, the arguments of one source that has it."""
+    found: list[TandemArguments] = []
+    for source in _trained_on(args):
+        same = [source.objective, source.loss_args]
+        if all([known.objective, known.loss_args] != same for known in found):
+            found.append(source)
+    return found
+
+
+def _data(args: "TandemArguments", counts: Sequence[int] | None) -> list[str]:
     """What it was trained on and evaluated on in the run."""
-    count = "" if rows is None else f" ({rows:,} rows)"
     lines = [f"- base model: {as_code(args.model_name_or_path)}"]
-    lines.append(f"- trained on: {_files(args.train_file)}{count}")
+    sources = args.build_sources()
+    for number, source in enumerate(_trained_on(args)):
+        said = [] if counts is None else [f"{counts[number]:,} rows"]
+        if sources:
+            said += [f"weight {sources[number].weight:g}", f"objective {source.objective}"]
+        about = f" ({', '.join(said)})" if said else ""
+        lines.append(f"- trained on: {_files(source.train_file)}{about}")
+    if sources:
+        every = {"one_source": "one of these", "all_sources": "all of these, mixed"}
+        lines.append(f"- each step: rows of {every[args.batches_from]}")
     if args.eval_file:
         lines.append(f"- evaluated in training on: {_files(args.eval_file)}")
     length = f"{args.max_steps:,} steps"

@@ -14,7 +14,7 @@ import re
 import types
 import typing
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ FAMILIAR = {
     "label2id": "label_map",
     "negatives_cross_device": "negatives_across_processes",
     "group_size": "train_group_size",
+    "train_datasets": "train_files",
 }
 
 
@@ -145,12 +146,20 @@ def check_names(names: Sequence[str], kind: Any) -> None:
     """Refuse names that are no fields of the dataclass ``kind``, suggesting what was meant."""
     fields = {field.name for field in dataclasses.fields(kind) if field.init}
     for name in names:
-        if name in fields:
-            continue
-        close = difflib.get_close_matches(name, fields, n=1)
-        meant = FAMILIAR.get(name) or (close[0] if close else None)
-        hint = f"; did you mean {meant}?" if meant else "; --help lists all keys"
-        raise ValueError(f"{name}: unknown key{hint}")
+        check_key(name, name, fields, hint="--help lists all keys")
+
+
+def check_key(place: str, name: str, known: Collection[str], hint: str) -> None:
+    """Refuse a ``name`` that is not ``known``, suggesting what was meant, or else with a hint.
+
+    Args:
+        place: What the message calls the name.
+    """
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    meant = FAMILIAR.get(name) or (close[0] if close else None)
+    raise ValueError(f"{place}: unknown key; " + (f"did you mean {meant}?" if meant else hint))
 
 
 def typed(name: str, value: Any, annotation: Any) -> Any:
