@@ -148,6 +148,7 @@ def test_a_resumed_run_is_bit_identical_with_any_workers(
         "train_files": with_files(files, weighted),
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
+        "document_max_length": 8,
         "max_steps": 22,
     }
     whole = train(tmp_path / "whole", **common, save_strategy="steps", save_steps=1)
@@ -170,6 +171,7 @@ def test_a_resumed_run_is_bit_identical_with_any_workers(
     assert f"- trained on: `{files['graded']}` (12 rows, weight 0.5, objective cosent)" in card
     assert re.findall("Objective: `(.*)`", card) == ["contrastive", "margin_mse", "cosent"]
     log = (whole / "finetune.log").read_text(encoding="utf-8")
+    assert re.search(r"分级: document_max_length: [1-9]\d* of 12 texts looked at", log)
     assert "分级: 12 rows, weight 0.5: 8 rows in an epoch (0.667 times each), 20.0 % of all" in log
 
 

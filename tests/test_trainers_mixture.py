@@ -178,6 +178,8 @@ def test_the_command_line_takes_paths_or_json() -> None:
         ([{"path": 1}], {}, "train_files[0].path: 1 is not a list or text"),
         (["a", {"path": "b", "wieght": 1}], {}, "train_files[1].wieght: unknown key; did you mean"),
         ([{"path": "b", "seed": 1}], {}, "train_files[0].seed: unknown key; a source has path, "),
+        ([{"path": "b", "max_len": 9}], {}, "train_files[0].max_len: unknown key; a source has"),
+        ([{"path": "b", "group_size": 9}], {}, "unknown key; did you mean train_group_size?"),
         ([{"path": "b", "weight": 0}], {}, "train_files[0].weight: must be above 0, got 0"),
         ([{"path": "b", "weight": "2"}], {}, 'train_files[0].weight: "2" is not a number'),
         (["x/a.csv", "y/a.csv"], {}, "train_files[1].name: 'a' is the name of train_files[0] too"),

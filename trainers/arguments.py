@@ -239,7 +239,10 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             raise ValueError("train_files: is empty; give sources, or train_file")
         for name in ("objective", "model_name_or_path", "train_file", "output_dir"):
             if not getattr(self, name) and not (name == "train_file" and self.train_files):
-                raise ValueError(f"{name}: is missing; add it to the recipe or give --{name}")
+                other = " (or train_files)" if name == "train_file" else ""
+                raise ValueError(
+                    f"{name}: is missing; add it{other} to the recipe or give --{name}"
+                )
         if self.train_files is None and self.batches_from != "one_source":
             raise ValueError("batches_from: is for train_files; leave it out")
 

@@ -158,7 +158,8 @@ def check_key(place: str, name: str, known: Collection[str], hint: str) -> None:
     if name in known:
         return
     close = difflib.get_close_matches(name, known, n=1)
-    meant = FAMILIAR.get(name) or (close[0] if close else None)
+    familiar = FAMILIAR.get(name, "")
+    meant = familiar if re.split(r"\W", familiar)[0] in known else "".join(close)
     raise ValueError(f"{place}: unknown key; " + (f"did you mean {meant}?" if meant else hint))
 
 
