@@ -112,7 +112,7 @@ def training(recipe: Mapping[str, Any] | None, words: Words) -> list[tuple[str, 
 
 def trained_on(recipe: Mapping[str, Any]) -> list[str]:
     """The files of all the sources of a run."""
-    found = []
+    found: list[str] = []
     for source in recipe.get("train_files") or [{"path": recipe["train_file"]}]:
         files = source if isinstance(source, str) else source["path"]
         found += [files] if isinstance(files, str) else files

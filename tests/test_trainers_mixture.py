@@ -80,8 +80,9 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 
 def test_rows_know_their_source_and_its_prompt() -> None:
     sources = arguments({"path": "a"}, {"path": "b", "query_prompt": "查询："}).build_sources()
-    first = [{"query": f"a{at}", "prompt": None} for at in range(3)]
-    second = [{"query": "b0", "prompt": None}, {"query": "b1", "prompt": "own: "}]
+    first: list[dict[str, Any]] = [{"query": f"a{at}", "prompt": None} for at in range(3)]
+    second: list[dict[str, Any]] = [{"query": "b0", "prompt": None}]
+    second.append({"query": "b1", "prompt": "own: "})
     rows = MixtureRows([first, second], sources, one_source=True)
     assert len(rows) == 5 and rows.counts() == [3, 2]
     assert rows[2] == {"query": "a2", "prompt": None, "row": 2, "epoch": 0, "source": 0}
@@ -94,10 +95,12 @@ def test_rows_know_their_source_and_its_prompt() -> None:
 
 
 def test_batches_are_made_by_the_collator_of_their_source() -> None:
-    collator = SourceCollator([lambda rows: {"a": len(rows)}, lambda rows: {"b": 1}], run=dict)
+    collator = SourceCollator(
+        [lambda rows: {"a": len(rows)}, lambda rows: {"b": 1}],
+        run=lambda rows: {"evaluation": len(rows)},
+    )
     assert collator([{"source": 0}, {"source": 0}]) == {"a": 2, "source": 0}
     assert collator([{"source": 1}]) == {"b": 1, "source": 1}
-    collator.run = lambda rows: {"evaluation": len(rows)}
     assert collator([{}, {}, {}]) == {"evaluation": 3, "source": 2}
     with pytest.raises(ValueError, match="too many values"):
         collator([{"source": 0}, {"source": 1}])
