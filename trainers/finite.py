@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from trainers.epochs import EpochRows
-from trainers.step_watch import ROWS, StepWatch, with_row_numbers
+from trainers.step_watch import ROWS, StepWatch, with_rows_told
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -38,13 +37,13 @@ class FiniteTrainer(Trainer):
         self.watch = StepWatch(self.accelerator)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """``Trainer``'s, with the numbers of the rows in its batches."""
-        return with_row_numbers(super().get_train_dataloader())
+        """``Trainer``'s, with word of the rows in its batches."""
+        return with_rows_told(super().get_train_dataloader())
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """``Trainer``'s, with those numbers taken out again."""
+        """``Trainer``'s, with that word taken out again."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.watch.begin([batch.pop(ROWS) for batch in batches])
         return batches, items
@@ -60,8 +59,7 @@ class FiniteTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm)
         if self.watch.is_finite(norm):
             return norm
-        assert isinstance(self.train_dataset, EpochRows)
-        step = f"step {self.state.global_step + 1}: {self.watch.describe(self.train_dataset.rows)}"
+        step = f"step {self.state.global_step + 1}: {self.watch.describe()}"
         if not self.watch.weights_are_finite(model.parameters()):
             raise self._stopped(f"{step}, as the weights are not finite; lower learning_rate")
         if self.args.on_bad_loss == "error":

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -28,11 +28,11 @@ class StepWatch:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self.rows: list[list[int]] = []
+        self.rows: list[list[str]] = []
         self.losses: list[Tensor] = []
 
-    def begin(self, rows: list[list[int]]) -> None:
-        """A step begins; ``rows`` are the numbers of the rows of each of its batches."""
+    def begin(self, rows: list[list[str]]) -> None:
+        """A step begins; ``rows`` tell of the rows of each of its batches."""
         self.rows, self.losses = rows, []
 
     def add(self, loss: Tensor) -> None:
@@ -55,19 +55,16 @@ class StepWatch:
         own = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
         return self._everywhere(torch.stack([torch.isfinite(part).all() for part in own]).all())
 
-    def describe(self, rows: Sequence[dict[str, Any]]) -> str:
+    def describe(self) -> str:
         """What is not finite in the step, and on which rows; all processes must ask."""
-        batches = [
-            (float(loss), numbers) for loss, numbers in zip(self.losses, self.rows, strict=True)
-        ]
+        batches = [(float(loss), rows) for loss, rows in zip(self.losses, self.rows, strict=True)]
         if self.accelerator.num_processes > 1:
             batches = gather_object(batches)
-        bad = [(loss, numbers) for loss, numbers in batches if not math.isfinite(loss)]
+        bad = [(loss, rows) for loss, rows in batches if not math.isfinite(loss)]
         what = f"the loss is {bad[0][0]}" if bad else "the gradient is not finite, but the loss is,"
-        numbers = [number for _, found in bad or batches for number in found]
-        shown = [f"{at} ({_begin(rows[at]['query'])})" for at in numbers[:_SHOWN]]
-        more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-        return f"{what} on the batch of rows {', '.join(shown)}{more} (from 0)"
+        told = [row for _, rows in bad or batches for row in rows]
+        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+        return f"{what} on the batch of rows {', '.join(told[:_SHOWN])}{more} (from 0)"
 
     def _everywhere(self, fine: Tensor) -> bool:
         if self.accelerator.num_processes > 1:
@@ -76,23 +73,26 @@ class StepWatch:
         return bool(fine)
 
 
-class _Numbered:
-    """A collator whose batches also have the numbers of their rows: ``rows``, a list of Q."""
+class _Told:
+    """A collator whose batches also tell of their rows: ``rows``, Q strings."""
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
         self.collate = collate
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self.collate(rows), ROWS: [row["row"] for row in rows]}
+        return {**self.collate(rows), ROWS: [_tell(row) for row in rows]}
 
 
-def with_row_numbers(loader: DataLoader[Any]) -> DataLoader[Any]:
+def with_rows_told(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Let a loader's batches say which rows they were made of."""
     inner = getattr(loader, "base_dataloader", loader)
-    inner.collate_fn = _Numbered(inner.collate_fn)
+    inner.collate_fn = _Told(inner.collate_fn)
     return loader
 
 
-def _begin(text: str) -> str:
-    cut = text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}..."
-    return json.dumps(cut, ensure_ascii=False)
+def _tell(row: dict[str, Any]) -> str:
+    """Its number, its source where there are several, and how its query begins."""
+    query = row["query"]
+    cut = query if len(query) <= _CHARACTERS else f"{query[:_CHARACTERS]}..."
+    source = f" of train_files[{row['source']}]" if "source" in row else ""
+    return f"{row['row']}{source} ({json.dumps(cut, ensure_ascii=False)})"
