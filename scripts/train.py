@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import datasets
 import transformers
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_layers(model)
         collator = build_collator(args, model)
     except ValueError as error:
-        refuse(error)
+        complain(error)
+        raise SystemExit(2) from None
 
     interruption = Interruption()
     write_run_file(args)
@@ -92,11 +93,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.accelerator.end_training()
 
 
-def refuse(error: Exception) -> NoReturn:
+def complain(error: Exception) -> None:
     """One line, by one of the processes of a machine."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2) from None
 
 
 def set_up(args: TandemArguments) -> str | None:
@@ -133,13 +133,17 @@ def on_first_process(args: TandemArguments) -> str | None:
 @contextmanager
 def ending() -> Iterator[None]:
     """How a run ends that cannot go on, or was told not to: one line and an exit code."""
+    code = 0
     try:
         yield
     except (PreflightError, NotFiniteError, SavingFailed) as error:
-        refuse(error)
+        code = 2
+        complain(error)
     except Interrupted as stop:
+        code = 128 + stop.number
         logger.info("stopped by %s at a checkpoint; --resume_from_checkpoint true goes on", stop)
-        raise SystemExit(128 + stop.number) from None
+    if code:  # not within the above, where the dataloader's workers are still held
+        raise SystemExit(code)
 
 
 def early_stopping(args: TandemArguments) -> list[TrainerCallback]:
