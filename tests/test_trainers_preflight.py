@@ -179,7 +179,7 @@ def arguments(tmp_path: Path, token: str | None) -> TandemArguments:
     [
         (
             "hf_wrong",
-            r"push_to_hub: the Hub does not take the token \(Invalid user token.\); log in with",
+            r"push_to_hub: the Hub does not take the token \(Invalid user token.\); log in",
         ),
         ("hf_reader", "push_to_hub: the token of someone may only read; give one that may write"),
         (None, "push_to_hub: there is no token; log in with `hf auth login`, or set HF_TOKEN"),

@@ -20,10 +20,11 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from trainers.strict_yaml import read_yaml
+from trainers.strict_yaml import DEEPEST, read_yaml
 
 # Of a recipe; the longest list in one has some hundred.
-MOST_VALUES, DEEPEST = 100_000, 50
+MOST_VALUES = 100_000
+_SHOWN = 200  # characters of it in a message
 
 # What people know from other scripts -> ours.
 FAMILIAR = {
@@ -116,7 +117,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"{twice}: stands in the recipe twice; keep one")
+        raise ValueError(f"{_cut(twice)}: stands in the recipe twice; keep one")
     return found
 
 
@@ -157,10 +158,12 @@ def check_key(place: str, name: str, known: Collection[str], hint: str) -> None:
     """
     if name in known:
         return
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:_SHOWN], known, n=1)
     familiar = FAMILIAR.get(name, "")
     meant = familiar if re.split(r"\W", familiar)[0] in known else "".join(close)
-    raise ValueError(f"{place}: unknown key; " + (f"did you mean {meant}?" if meant else hint))
+    raise ValueError(
+        f"{_cut(place)}: unknown key; " + (f"did you mean {meant}?" if meant else hint)
+    )
 
 
 def typed(name: str, value: Any, annotation: Any) -> Any:
@@ -172,7 +175,7 @@ def typed(name: str, value: Any, annotation: Any) -> Any:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         shown = json.dumps(value, ensure_ascii=False, default=str)
-        raise ValueError(f"{name}: {shown} is not {_wanted(annotation, error)}") from None
+        raise ValueError(f"{name}: {_cut(shown)} is not {_wanted(annotation, error)}") from None
 
 
 def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
@@ -207,7 +210,7 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
         _check_finite(name, number)
         return number
     if (numbers or bool in kinds) and str not in kinds:
-        raise ValueError(f"--{name}: {json.dumps(text)} is not {_wanted(annotation)}")
+        raise ValueError(f"--{name}: {_cut(json.dumps(text))} is not {_wanted(annotation)}")
     return typed(name, text, annotation)
 
 
@@ -219,6 +222,11 @@ def merge(
     hints = typing.get_type_hints(kind)
     values = {name: typed(name, value, hints[name]) for name, value in recipe.items()}
     return values | {name: typed_flag(name, words, hints[name]) for name, words in flags.items()}
+
+
+def _cut(text: str) -> str:
+    """For a message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -236,7 +244,9 @@ def _check_choice(name: str, value: Any, annotation: Any) -> None:
         elif typing.get_origin(kind) is typing.Literal:
             choices = list(typing.get_args(kind))
         if choices and isinstance(value, str) and value not in choices:
-            raise ValueError(f'{name}: "{value}" is not one of {", ".join(map(str, choices))}')
+            raise ValueError(
+                f'{name}: "{_cut(value)}" is not one of {", ".join(map(str, choices))}'
+            )
 
 
 def _check_finite(name: str, value: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+DEEPEST = 50  # a recipe's lists and objects in each other
 _PREFIX = "tag:yaml.org,2002:"
 # The scalars of YAML 1.2's core schema, but for nan and infinity, which no setting can be.
 _SCALARS = {
@@ -18,7 +19,14 @@ _SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Keys are texts, and stand in an object once."""
+    """Keys are texts, and stand in an object once; brackets are not nested without end."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """An opening bracket; the scanner's time grows with the square of how many are open."""
+        if self.flow_level >= DEEPEST:
+            problem = f"brackets nested more than {DEEPEST} deep"
+            raise yaml.MarkedYAMLError(None, None, problem, self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The object of a node."""

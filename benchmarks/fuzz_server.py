@@ -1,0 +1,155 @@
+"""The server's part of ``benchmarks/fuzz.py``: what its OpenAPI page allows, and what it does not."""
+
+import argparse
+import json
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import schemathesis
+from hostile import ROWS, Mutator
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis.checks import not_a_server_error
+from servers import BASE, ROOT, wait_until_up
+
+from encoders import Reranker
+
+BODIES: dict[str, Any] = {
+    "/embed": {"text": "how to read a csv", "kind": "query"},
+    "/embed_batch": {"texts": ["感冒发烧", "a"]},
+    "/score": {"query": "q", "document": "d"},
+    "/score_batch": {"pairs": [["q", "d"], ["感冒", "多喝水"]]},
+    "/rerank": {"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1},
+    "/v1/rerank": {"model": "m", "query": "q", "documents": ["a", "b"]},
+    "/v2/rerank": {"model": "m", "query": "q", "documents": ["a", "b"]},
+    "/v1/embeddings": {"model": "m", "input": ["a", "今天"], "encoding_format": "base64"},
+    "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
+    "/tokenize": {"inputs": "a b"},
+    "/search": {"query": "csv", "top_k": 3},
+    "/compare": {"query": "q", "documents": ["a", "b"]},
+}
+JSON = {"Content-Type": "application/json"}
+
+
+class Asked:
+    """What a server was asked, and what it answered.
+
+    Args:
+        args: The command's.
+        url: The server's address.
+    """
+
+    def __init__(self, args: argparse.Namespace, url: str) -> None:
+        self.args, self.url = args, url
+        self.client = httpx.Client(base_url=url, timeout=args.seconds)
+        self.statuses: Counter[str] = Counter()
+        self.findings: dict[str, str] = {}
+        self.slowest = 0.0
+
+    def bodies(self, minutes: float) -> None:
+        """Bodies changed at random, to every route."""
+        draw, mutator = random.Random(self.args.seed), Mutator(self.args.seed)
+        end = time.perf_counter() + 60 * minutes
+        while time.perf_counter() < end:
+            path = draw.choice(list(BODIES))
+            body = mutator.change(
+                json.dumps(BODIES[path], ensure_ascii=draw.random() < 0.5).encode()
+            )
+            begun = time.perf_counter()
+            try:
+                status = self.client.post(path, content=body, headers=JSON).status_code
+            except httpx.HTTPError as error:
+                self.note(f"{type(error).__name__} {path}", body)
+                status = 0
+            self.slowest = max(self.slowest, time.perf_counter() - begun)
+            self.statuses[str(status)] += 1
+            if status >= 500:
+                self.note(f"{status} {path}", body)
+
+    def schema(self, minutes: float) -> None:
+        """Requests that the page allows, and some that it does not."""
+        schema = schemathesis.openapi.from_url(f"{self.url}/openapi.json")
+        operations: list[Any] = [result.ok() for result in schema.get_all_operations()]
+        end, round_ = time.perf_counter() + 60 * minutes, self.args.seed
+        while time.perf_counter() < end:
+            for operation in operations:
+                self._ask(operation, round_)
+            round_ += 1
+
+    def _ask(self, operation: Any, round_: int) -> None:
+        @seed(round_)
+        @settings(
+            max_examples=20, deadline=None, database=None, phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(operation.as_strategy())
+        def ask(case: Any) -> None:
+            response = case.call(base_url=self.url, timeout=self.args.seconds)
+            self.statuses[f"page {response.status_code}"] += 1
+            case.validate_response(response, checks=[not_a_server_error])
+
+        try:
+            ask()
+        except Exception as error:  # schemathesis tells what it found by what it raises
+            self.note(f"{type(error).__name__} {operation.label}", repr(error).encode())
+
+    def note(self, kind: str, content: bytes) -> None:
+        """Keep the first input of each kind of finding."""
+        if kind not in self.findings:
+            self.findings[kind] = f"{len(self.findings) + 1}.body"
+            (self.args.findings / self.findings[kind]).write_bytes(content)
+            print(f"{self.findings[kind]}: {kind}: {content[:200]!r}", flush=True)
+
+
+def fuzz_server(args: argparse.Namespace) -> int:
+    """Half of the time for each; then the server must still be well."""
+    with serving(args) as (url, process):
+        asked = Asked(args, url)
+        asked.bodies(0.02)
+        before = process.memory_info().rss / 2**20
+        asked.schema(args.minutes / 2)
+        asked.bodies(args.minutes / 2)
+        after = process.memory_info().rss / 2**20
+        well = httpx.get(f"{url}/health", timeout=30).status_code == 200
+    told = ", ".join(f"{count:,} {name}" for name, count in asked.statuses.most_common())
+    print(
+        f"server: {asked.statuses.total():,} requests ({told}); slowest body {asked.slowest:.2f} s, "
+        f"memory {before:.0f} -> {after:.0f} MiB, {'well' if well else 'NOT WELL'} at the end, "
+        f"{len(asked.findings)} kinds of finding"
+    )
+    return 0 if well and not asked.findings else 1
+
+
+@contextmanager
+def serving(args: argparse.Namespace) -> Iterator[tuple[str, psutil.Process]]:
+    """scripts/serve.py with both models and a corpus, and an end to its memory."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as scratch, (args.findings / "serve.log").open("w") as log:
+        reranker, corpus = Path(scratch, "reranker"), Path(scratch, "corpus.jsonl")
+        Reranker.from_pretrained(BASE).save_pretrained(reranker)
+        documents = [{"_id": str(n), "text": row["query"]} for n, row in enumerate(ROWS)]
+        corpus.write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
+        command = [sys.executable, "scripts/serve.py", "--port", port, "--embedder", BASE]
+        command += ["--reranker", reranker, "--corpus", corpus, "--max_length", 64]
+        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=log, stderr=log)
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", process)
+            watched = psutil.Process(process.pid)
+            limit = int(args.gigabytes * 2**30)
+            watched.rlimit(psutil.RLIMIT_AS, (limit, limit))
+            yield f"http://127.0.0.1:{port}", watched
+        finally:
+            process.terminate()
+            process.wait(60)
