@@ -1,4 +1,4 @@
-"""The server's part of ``benchmarks/fuzz.py``: what its OpenAPI page allows, and what it does not."""
+"""The server's part of ``benchmarks/fuzz.py``: what its OpenAPI page allows, and what not."""
 
 import argparse
 import json
@@ -123,8 +123,8 @@ def fuzz_server(args: argparse.Namespace) -> int:
         well = httpx.get(f"{url}/health", timeout=30).status_code == 200
     told = ", ".join(f"{count:,} {name}" for name, count in asked.statuses.most_common())
     print(
-        f"server: {asked.statuses.total():,} requests ({told}); slowest body {asked.slowest:.2f} s, "
-        f"memory {before:.0f} -> {after:.0f} MiB, {'well' if well else 'NOT WELL'} at the end, "
+        f"server: {asked.statuses.total():,} requests ({told}); slowest body "
+        f"{asked.slowest:.2f} s, memory {before:.0f} -> {after:.0f} MiB, {'well' if well else 'NOT WELL'} at the end, "
         f"{len(asked.findings)} kinds of finding"
     )
     return 0 if well and not asked.findings else 1

@@ -49,7 +49,7 @@ def note_trainers() -> list[LossTrainer]:
         trainers.append(trainer)
         return train(trainer, *args, **kwargs)
 
-    LossTrainer.train = noted  # type: ignore[method-assign]
+    LossTrainer.train = noted  # type: ignore[assignment, method-assign]
     return trainers
 
 

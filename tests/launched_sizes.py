@@ -24,7 +24,7 @@ def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
     args = parse_arguments(["--config", recipe])
     model = open_model(args)
     rows = read_rows(args, args.train_file, "rejected_rows.jsonl")
-    output = args.output_dir
+    output, collator, measure = args.output_dir, build_collator(args, model), build_measure(args)
     steps = []
     for size in sizes:
         args = parse_arguments(["--config", recipe, "--output_dir", f"{output}-{size}"])
@@ -33,10 +33,10 @@ def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
             model=model,
             args=args,
             loss=args.build_loss(),
-            data_collator=build_collator(args, model),
+            data_collator=collator,
             train_dataset=some,
             eval_dataset=some,
-            measure=build_measure(args),
+            measure=measure,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -82,7 +82,7 @@ def train_all(
     return done.stdout + done.stderr
 
 
-def seen(output: Path) -> list[dict[str, Any]]:
+def seen(output: Path) -> list[Any]:
     """What each process noted of a run."""
     notes = sorted(output.parent.glob(f"{output.name}.rank*"))
     return [json.loads(note.read_text(encoding="utf-8")) for note in notes]

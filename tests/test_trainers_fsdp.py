@@ -64,9 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     common = {name: small[name] for name in sizes} | {"vocab_size": len(tokenizer)}
     torch.manual_seed(0)
-    xlmr = XLMRobertaConfig(
-        **common, **NO_DROPOUT, max_position_embeddings=130, num_labels=1, pad_token_id=0
-    )
+    sizes_of_xlmr: dict[str, Any] = {"max_position_embeddings": 130, "num_labels": 1}
+    xlmr = XLMRobertaConfig(**common, **NO_DROPOUT, **sizes_of_xlmr, pad_token_id=0)
     save(XLMRobertaForSequenceClassification(xlmr), tokenizer, folder / "xlmr")
     qwen = Qwen3Config(
         **common, num_key_value_heads=1, head_dim=16, max_position_embeddings=128, pad_token_id=0,
@@ -185,10 +184,11 @@ def launched_environment(*options: str) -> dict[str, str]:
     return {name: value for name, value in given.items() if name.startswith(names)}
 
 
-def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], **more: Any) -> str:
     """The one line that a run earns."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
-        train(folder / "one" / "refused", **recipes(folder, 3)["bert"])
+        train(folder / "one" / "refused", **recipes(folder, 3)["bert"] | more)
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
@@ -201,6 +201,43 @@ def test_on_a_cpu_it_is_refused(
     for name, value in launched_environment().items():
         monkeypatch.setenv(name, value)
     assert "on a CPU accelerate would run DDP instead" in refused(folder, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--fsdp_version", "1"], "fsdp_version: 1: FSDP 1 is not supported; give 2"),
+        (["--fsdp_auto_wrap_policy", "SIZE_BASED_WRAP"], "fsdp_auto_wrap_policy: SIZE_BASED_WRAP"),
+        (["--fsdp_cpu_ram_efficient_loading", "true"], "every process reads the model itself"),
+        (
+            ["--fsdp_transformer_layer_cls_to_wrap", "BertEmbeddings,BertLayer"],
+            "BertEmbeddings is no layer of this model; leave it out of the launch file, or give "
+            "BertLayer",
+        ),
+    ],
+)
+def test_what_a_launch_may_ask_for(
+    options: list[str],
+    expected: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in launched_environment(*options).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("trainers.sharding.NOT_SHARDING", ())  # as if there were a GPU
+    assert expected in refused(folder, capsys)
+
+
+def test_another_launch_cannot_go_on_from_its_checkpoint(
+    sharded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, kind in (("qwen", "SHARDED_STATE_DICT"), ("bert", "FULL_STATE_DICT")):
+        given = recipes(folder, 6)[name] | {
+            "resume_from_checkpoint": sharded / name / "checkpoint-2"
+        }
+        line = refused(folder, capsys, **given)
+        assert f"holds the optimiser's state of a run with {kind}, this one is launched" in line
 
 
 @pytest.mark.parametrize(

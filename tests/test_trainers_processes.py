@@ -39,6 +39,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+
+
 def recipe(variant: str, folder: Path, per_device: int, **more: Any) -> dict[str, Any]:
     settings = dict(VARIANTS[variant])
     objective = settings["objective"]
@@ -78,6 +81,7 @@ def launched(folder: Path) -> Path:
     two["alone"] = recipe("contrastive", folder, 4, negatives_across_processes=False)
     two["accumulated"] = recipe("weighted_mse", folder, 2, gradient_accumulation_steps=2)
     two["accumulated_cosent"] = recipe("cosent", folder, 4, gradient_accumulation_steps=2)
+    two["saved"] = recipe("bce", folder, 4, **SAVED)
     train_all(two, folder / "2")
     four = {variant: recipe(variant, folder, 2) for variant in VARIANTS}
     train_all(four, folder / "4", [*TWO_PROCESSES, "--num_processes", "4"])
@@ -108,6 +112,19 @@ def test_without_negatives_across_processes_the_step_is_another(launched: Path) 
     one = train(launched / "1" / "alone", **recipe("contrastive", launched, 8))
     with pytest.raises(AssertionError, match="apart"):
         assert_same_weights(one, launched / "2" / "alone", tolerance=1e-6)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(launched: Path) -> None:
+    """Where they were if a step takes as many rows; a warning says what changes."""
+    two = launched / "2" / "saved"
+    more = SAVED | {"resume_from_checkpoint": two / "checkpoint-2"}
+    one = train(launched / "1" / "saved", **recipe("bce", launched, 8, **more))
+    assert_same_weights(one, two, tolerance=1e-6)
+    log = (one / "finetune.log").read_text(encoding="utf-8")
+    assert "checkpoint-2 is of a run of 2 processes, this one has 1: the rows go on where" in log
+    smaller = train(launched / "1" / "smaller", **recipe("bce", launched, 4, **more))
+    log = (smaller / "finetune.log").read_text(encoding="utf-8")
+    assert "a step takes 4 rows instead of 8" in log
 
 
 def test_two_machines_take_the_step_of_one(folder: Path) -> None:

@@ -11,8 +11,9 @@ from runs import TOPICS
 
 from tiny import save_backbone
 
-SIZES = list(range(1, 41))
 BATCH, ACCUMULATED = 3, 2
+# Fewer rows than processes, whole batches and steps, and one row more or less: of 6, 9, 12 and 18.
+SIZES = [1, 2, 4, 5, 6, 7, 9, 10, 12, 13, 17, 18, 19, 37]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What is most likely to hang: negatives of all processes, and embedding in chunks."""
     folder = tmp_path_factory.mktemp("sizes")
     texts = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
-    rows = [{"query": texts[at % 18], "pos_doc": texts[(at * 5 + 1) % 18]} for at in SIZES]
+    rows = [
+        {"query": texts[at % 18], "pos_doc": texts[(at * 5 + 1) % 18]} for at in range(SIZES[-1])
+    ]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return {
@@ -39,7 +42,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [2, 3])
 def test_every_process_takes_the_same_steps(
     processes: int, recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -297,6 +297,11 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
                 "give unpad_inputs false, or leave torch_compile out"
             )
+        if self.fsdp:
+            raise ValueError(
+                "fsdp: is asked for where a run is launched (accelerate launch --config_file "
+                "configs/accelerate/fsdp2.yaml); leave it out"
+            )
         fixed = {
             "remove_unused_columns": False,
             "prediction_loss_only": True,

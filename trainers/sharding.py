@@ -14,11 +14,18 @@ from transformers import TrainingArguments
 
 LAUNCH_FILE = "configs/accelerate/fsdp2.yaml"
 LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
-# What accelerate launch makes of a launch file, and why a run needs it.
+# How accelerate calls processes without GPUs.
+NOT_SHARDING: tuple[Any, ...] = (DistributedType.NO, DistributedType.MULTI_CPU)
+# What accelerate launch makes of a launch file: what a run needs, what accelerate takes where
+# nothing is said, and the reason.
 NEEDED = {
-    "FSDP_VERSION": ("2", "FSDP 1 is not supported"),
-    "FSDP_AUTO_WRAP_POLICY": ("TRANSFORMER_BASED_WRAP", "a model is sharded layer by layer"),
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": ("false", "every process reads the model itself"),
+    "FSDP_VERSION": ("2", "1", "FSDP 1 is not supported"),
+    "FSDP_AUTO_WRAP_POLICY": (
+        "TRANSFORMER_BASED_WRAP",
+        "NO_WRAP",
+        "a model is sharded layer by layer",
+    ),
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": ("false", "false", "every process reads the model itself"),
 }
 
 
@@ -26,23 +33,18 @@ def check_sharding(args: TrainingArguments) -> None:
     """Refuse FSDP where accelerate would quietly do without it, or otherwise than is tested.
 
     Raises:
-        ValueError: It is asked for by the recipe, there is no GPU, or a setting is not supported.
+        ValueError: There is no GPU, or a setting is not supported.
     """
-    if args.fsdp:
-        raise ValueError(
-            "fsdp: is asked for where the run is launched: accelerate launch --config_file "
-            f"{LAUNCH_FILE}; leave it out of the recipe"
-        )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return
     state = args.distributed_state
-    if state is None or state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+    if state is None or state.distributed_type in NOT_SHARDING:
         raise ValueError(
             "FSDP: shards a model over GPUs; on a CPU accelerate would run DDP instead, with the "
             "whole model in every process; launch with configs/accelerate/two_cpu_processes.yaml"
         )
-    for name, (needed, reason) in NEEDED.items():
-        given = os.environ.get(name, needed)
+    for name, (needed, default, reason) in NEEDED.items():
+        given = os.environ.get(name, default)
         if given.lower() != needed.lower():
             raise ValueError(
                 f"{name.lower()}: {given}: {reason}; give {needed} in the launch file, as "
