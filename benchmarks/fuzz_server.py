@@ -124,8 +124,8 @@ def fuzz_server(args: argparse.Namespace) -> int:
     told = ", ".join(f"{count:,} {name}" for name, count in asked.statuses.most_common())
     print(
         f"server: {asked.statuses.total():,} requests ({told}); slowest body "
-        f"{asked.slowest:.2f} s, memory {before:.0f} -> {after:.0f} MiB, {'well' if well else 'NOT WELL'} at the end, "
-        f"{len(asked.findings)} kinds of finding"
+        f"{asked.slowest:.2f} s, memory {before:.0f} -> {after:.0f} MiB, "
+        f"{'well' if well else 'NOT WELL'} at the end, {len(asked.findings)} kinds of finding"
     )
     return 0 if well and not asked.findings else 1
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from launching import train_all
 from runs import TOPICS, assert_same_weights, losses, scored, train, weights
 from safetensors.torch import load_file, save_file
-from test_trainers_processes import launch
 
 from tiny import save_backbone
 from trainers.epochs import EpochSampler
@@ -127,7 +127,8 @@ def test_two_processes_skip_alike(recipe: dict[str, Any], tmp_path: Path) -> Non
     bad = [at for at, two in enumerate(halves, 1) if any(set(HEAVY) <= set(rows) for rows in two)]
     assert bad
     common = {"per_device_train_batch_size": 3, "on_bad_loss": "skip", "logging_steps": 1}
-    run = launch(2, tmp_path / "run", recipe | common)
+    run = tmp_path / "run"
+    train_all({run.name: recipe | common | {"save_strategy": "steps"}}, tmp_path)
     assert losses(run, "skipped_steps") == list(range(1, len(bad) + 1))
     log = (run / "finetune.log").read_text(encoding="utf-8")
     for step in bad:
