@@ -1,7 +1,8 @@
 # make quickstart   set up, train an embedder and a reranker on real text, compare them with the base
 # make serve        serve the quick start's models, both on port 8000
 # make test         set up, run the tests
-# make check        set up, ruff and mypy
+# make check        set up, ruff, mypy, and a search for secrets
+# make audit        known weaknesses of the pinned packages (asks pypi.org)
 # make clean        remove .venv, data/docstrings, the quick start's models and all caches
 #
 # What is finished is not done again. Another Python: make PYTHON=/path/to/python3.12 ...
@@ -31,7 +32,7 @@ EVALUATE := $(BIN)/python scripts/evaluate.py --data data/docstrings/heldout --b
 TRAIN := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py \
 	--eval_file null
 
-.PHONY: quickstart serve test check setup clean
+.PHONY: quickstart serve test check audit setup clean
 
 quickstart: $(TABLE)
 	@cat $(TABLE)
@@ -48,6 +49,12 @@ check: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook
+
+# Strict: a package that nothing is known of is no good news.
+audit: $(READY)
+	$(BIN)/python -m pip install --constraint constraints.txt '.[audit]'
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 setup: $(DEV)
 

@@ -1,4 +1,4 @@
-"""The server's part of ``benchmarks/fuzz.py``: what its OpenAPI page allows, and what not."""
+"""The server's part of ``benchmarks/fuzz.py``: what its page allows, and what it does not."""
 
 import argparse
 import json
@@ -25,19 +25,25 @@ from servers import BASE, ROOT, wait_until_up
 from encoders import Reranker
 
 BODIES: dict[str, Any] = {
-    "/embed": {"text": "how to read a csv", "kind": "query"},
+    "/embed": {"text": "how to read a csv"},
     "/embed_batch": {"texts": ["感冒发烧", "a"]},
-    "/score": {"query": "q", "document": "d"},
-    "/score_batch": {"pairs": [["q", "d"], ["感冒", "多喝水"]]},
-    "/rerank": {"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1},
-    "/v1/rerank": {"model": "m", "query": "q", "documents": ["a", "b"]},
-    "/v2/rerank": {"model": "m", "query": "q", "documents": ["a", "b"]},
-    "/v1/embeddings": {"model": "m", "input": ["a", "今天"], "encoding_format": "base64"},
+    "/score": {"query": "q", "doc": "d"},
+    "/score_batch": {"query": "感冒", "docs": ["多喝水", "d"]},
+    "/rerank": {"query": "q", "documents": ["a", "b"], "top_n": 1, "model": "reranker"},
+    "/v1/rerank": {"query": "q", "documents": ["a", {"text": "b"}], "model": "reranker"},
+    "/v2/rerank": {"query": "q", "documents": ["a", "b"], "model": "reranker"},
+    "/v1/embeddings": {"input": ["a", "今天"], "encoding_format": "base64", "model": "embedder"},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
     "/tokenize": {"inputs": "a b"},
-    "/search": {"query": "csv", "top_k": 3},
+    "/search": {"query": "csv", "documents": ["a", "b"]},
     "/compare": {"query": "q", "documents": ["a", "b"]},
 }
+PARTS: list[Any] = [
+    *("", " ", "\0", "\ud800", "\u202eabc", "\ufeff", "长" * 100_000, "x" * 1_000_000, "../../etc/passwd"),
+    *("\n" * 1000, "👩‍👩‍👧‍👦" * 50, "a\u0301" * 500, "[MASK][SEP]", "file:///etc/passwd"),
+    *(0, -1, 2**31, 2**63 - 1, 2**64, 10**30, 1e308, -1e308, 0.5, True, False, None, float("inf")),
+    *([], {}, [[]], ["a"] * 3000, [1, 2], [[1, 2], [3]], [2**40], [-1], {"text": "a"}, [None], ["", "a"]),
+]  # fmt: skip
 JSON = {"Content-Type": "application/json"}
 
 
@@ -111,6 +117,16 @@ class Asked:
             print(f"{self.findings[kind]}: {kind}: {content[:200]!r}", flush=True)
 
 
+def with_other(value: Any, draw: random.Random) -> Any:
+    """``value`` with one of its parts replaced, now and then two."""
+    if draw.random() < 0.25 or not isinstance(value, dict | list):
+        return draw.choice(PARTS)
+    changed = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+    name = draw.choice(list(changed))
+    changed[name] = with_other(changed[name], draw)
+    return changed if isinstance(value, dict) else list(changed.values())
+
+
 def fuzz_server(args: argparse.Namespace) -> int:
     """Half of the time for each; then the server must still be well."""
     with serving(args) as (url, process):
@@ -123,9 +139,9 @@ def fuzz_server(args: argparse.Namespace) -> int:
         well = httpx.get(f"{url}/health", timeout=30).status_code == 200
     told = ", ".join(f"{count:,} {name}" for name, count in asked.statuses.most_common())
     print(
-        f"server: {asked.statuses.total():,} requests ({told}); slowest body "
-        f"{asked.slowest:.2f} s, memory {before:.0f} -> {after:.0f} MiB, "
-        f"{'well' if well else 'NOT WELL'} at the end, {len(asked.findings)} kinds of finding"
+        f"server: {asked.statuses.total():,} requests ({told}), the slowest {asked.slowest:.2f} s, "
+        f"memory {before:.0f} -> {after:.0f} MiB, {'well' if well else 'NOT WELL'} at the end, "
+        f"{len(asked.findings)} kinds of finding"
     )
     return 0 if well and not asked.findings else 1
 

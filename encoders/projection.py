@@ -61,6 +61,11 @@ class Projection(nn.Module):
             )
         except ValueError as error:
             raise ValueError(f"{folder / 'config.json'}: {error}") from None
+        if not (folder / "model.safetensors").is_file():
+            raise ValueError(
+                f"{folder} holds no safetensors weights (pickled .bin files are not read: they can "
+                "run code); open the model once with sentence-transformers and save it again"
+            )
         projection.load_state_dict(load_file(folder / "model.safetensors"))
         return projection
 
