@@ -39,10 +39,10 @@ BODIES: dict[str, Any] = {
     "/compare": {"query": "q", "documents": ["a", "b"]},
 }
 PARTS: list[Any] = [
-    *("", " ", "\0", "\ud800", "\u202eabc", "\ufeff", "长" * 100_000, "x" * 1_000_000, "../../etc/passwd"),
-    *("\n" * 1000, "👩‍👩‍👧‍👦" * 50, "a\u0301" * 500, "[MASK][SEP]", "file:///etc/passwd"),
+    *("", " ", "\0", "\ud800", "\u202eabc", "\ufeff", "长" * 100_000, "x" * 1_000_000),
+    *("../../etc/passwd", "file:///etc/passwd", "\n" * 1000, "a\u0301" * 500, "[MASK][SEP]"),
     *(0, -1, 2**31, 2**63 - 1, 2**64, 10**30, 1e308, -1e308, 0.5, True, False, None, float("inf")),
-    *([], {}, [[]], ["a"] * 3000, [1, 2], [[1, 2], [3]], [2**40], [-1], {"text": "a"}, [None], ["", "a"]),
+    *([], {}, [[]], ["a"] * 3000, [1, 2], [[1, 2], [3]], [2**40], [-1], {"text": "a"}, [None]),
 ]  # fmt: skip
 JSON = {"Content-Type": "application/json"}
 
