@@ -12,8 +12,8 @@ from runs import TOPICS
 from tiny import save_backbone
 
 BATCH, ACCUMULATED = 3, 2
-# Fewer rows than processes, whole batches and steps, and one row more or less: of 6, 9, 12 and 18.
-SIZES = [1, 2, 4, 5, 6, 7, 9, 10, 12, 13, 17, 18, 19, 37]
+# Fewer rows than processes; whole batches and steps (of 6, 9, 12 and 18 rows), and others.
+SIZES = [1, 2, 4, 5, 7, 9, 13, 18, 19]
 
 
 @pytest.fixture(scope="module")
