@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from trainers.base import LossTrainer
 from trainers.contrastive import ContrastiveTrainer
 from trainers.reranker import RerankerTrainer
-from trainers.similarity import SimilarityTrainer
+from trainers.similarity import OrderTrainer, SimilarityTrainer
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -27,7 +27,7 @@ class Task(NamedTuple):
     loss: nn.Module
 
 
-class MixingTrainer(ContrastiveTrainer, SimilarityTrainer, RerankerTrainer):
+class MixingTrainer(ContrastiveTrainer, OrderTrainer, SimilarityTrainer, RerankerTrainer):
     """Is every trainer of the table, and works as the one that the source of a batch asks for.
 
     Batches are from ``SourceCollator``. All batches of an optimiser step are of one source, so that
@@ -66,6 +66,12 @@ class MixingTrainer(ContrastiveTrainer, SimilarityTrainer, RerankerTrainer):
         """As the objective of the batch's source counts."""
         batch = self._turn_to(inputs) if "source" in inputs else inputs
         return self.task.trainer.count_items(self, batch)
+
+    def compare(self, queries: Tensor, documents: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """As the trainer of the batch's source does, of pairs alone or of all processes."""
+        trainer = self.task.trainer
+        assert issubclass(trainer, SimilarityTrainer)
+        return trainer.compare(self, queries, documents, targets)
 
     def observe(self, name: str, value: Tensor, items: Tensor) -> None:
         """Note a metric of this batch, for all sources and for its own."""
