@@ -15,7 +15,7 @@ from torch import nn
 from scripts.parts import build_collator, open_model, read_rows
 from trainers import TandemArguments
 from trainers.base import LossTrainer
-from trainers.preflight import Preflight, PreflightError, check_hub, sizes
+from trainers.preflight import TRIED, Preflight, PreflightError, check_hub, sizes
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_run_is_bit_identical_without_it(
     settings = recipe | {"projection_dim": 8, "dataloader_num_workers": 1}
     tried = train(tmp_path / "tried", **settings)
     assert "preflight: all well" in (tried / "finetune.log").read_text(encoding="utf-8")
-    assert not (tried / "preflight").exists()
+    assert not (tried / TRIED).exists()
     monkeypatch.setattr(Preflight, "on_train_begin", lambda *_, **__: None)
     plain = train(tmp_path / "plain", **settings)
     assert_same_weights(tried, plain)
@@ -99,7 +99,7 @@ def test_a_model_that_cannot_be_written(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert f"output_dir: the model cannot be written to {tmp_path / 'run'} (" in line
     assert "File too large" in line
-    assert not (tmp_path / "run" / "preflight").exists()
+    assert not (tmp_path / "run" / TRIED).exists()
 
 
 def trainer_of(recipe: dict[str, Any], run: Path, loss: nn.Module | None = None) -> LossTrainer:

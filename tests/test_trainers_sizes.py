@@ -1,6 +1,10 @@
-"""No number of rows hangs: every process takes the same steps, evaluates and saves."""
+"""No number of rows hangs: every process takes the same steps, evaluates and saves.
+
+TANDEM_EVERY_SIZE=1 pytest tests/test_trainers_sizes.py: 1 to 40 rows, on one process too.
+"""
 
 import json
+import os
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,9 @@ from tiny import save_backbone
 
 BATCH, ACCUMULATED = 3, 2
 # Fewer rows than processes; whole batches and steps (of 6, 9, 12 and 18 rows), and others.
-SIZES = [1, 2, 4, 5, 7, 9, 13, 18, 19]
+SIZES, PROCESSES = [1, 2, 4, 5, 7, 9, 13, 18, 19], [2, 3]
+if os.environ.get("TANDEM_EVERY_SIZE"):
+    SIZES, PROCESSES = list(range(1, 41)), [1, 2, 3]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +48,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", PROCESSES)
 def test_every_process_takes_the_same_steps(
     processes: int, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     options = [*TWO_PROCESSES, "--num_processes", str(processes), "tests/launched_sizes.py"]
     files = write_recipes({"run": recipe}, tmp_path)
-    done = finish(start([*LAUNCH, *options, *files, *map(str, SIZES)]), seconds=240)
+    done = finish(start([*LAUNCH, *options, *files, *map(str, SIZES)]), seconds=500)
     assert done.returncode == 0, done.stdout + done.stderr
     batches = [ceil(size / (BATCH * processes)) for size in SIZES]
     expected = [ceil(count / ACCUMULATED) for count in batches]

@@ -1,6 +1,5 @@
 """The arguments of a training run: ``TrainingArguments`` and what this project adds to them."""
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,12 @@ from transformers import TrainingArguments
 
 from losses import MatryoshkaLoss
 from trainers.base import LossTrainer
+from trainers.combinations import (
+    check_evaluation,
+    check_fixed,
+    check_lora,
+    check_matryoshka,
+)
 from trainers.limits import check_limits, check_report_to
 from trainers.mixing import MixingTrainer
 from trainers.objectives import OBJECTIVES, Objective
@@ -289,9 +294,10 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "
                 "batches (gradient_accumulation_steps), which gives the same gradients"
             )
-        self._check_evaluation()
-        self._check_matryoshka()
-        self._check_lora()
+        check_evaluation(self)
+        check_matryoshka(self)
+        check_lora(self)
+        check_fixed(self)
         if self.torch_compile and self.unpad_inputs:
             raise ValueError(
                 "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
@@ -302,67 +308,6 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "fsdp: is asked for where a run is launched (accelerate launch --config_file "
                 "configs/accelerate/fsdp2.yaml); leave it out"
             )
-        fixed = {
-            "remove_unused_columns": False,
-            "prediction_loss_only": True,
-            "logging_nan_inf_filter": False,
-            "hub_strategy": "end",
-            "train_sampling_strategy": "random",
-            "label_smoothing_factor": 0.0,
-        }
-        for name, value in fixed.items():
-            if getattr(self, name) != value:
-                raise ValueError(f"{name}: is always {json.dumps(value)} here; leave it out")
-
-    def _check_evaluation(self) -> None:
-        if self.eval_strategy != "no" and not self.eval_file:
-            raise ValueError(
-                f"eval_file: is missing, but eval_strategy is {_value(self.eval_strategy)}; give "
-                'eval_file, or eval_strategy "no"'
-            )
-        same = self.eval_strategy == self.save_strategy != "no"
-        if self.load_best_model_at_end and not same:
-            raise ValueError(
-                "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
-                f"epoch), got {_value(self.eval_strategy)} and {_value(self.save_strategy)}"
-            )
-        for name in ("eval_corpus", "eval_metrics"):
-            if getattr(self, name) and not self.eval_file:
-                raise ValueError(f"{name}: needs an eval_file; give one, or leave {name} out")
-        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
-            raise ValueError(
-                "early_stopping_patience: needs load_best_model_at_end true, so that the run ends "
-                "with its best model"
-            )
-
-    def _check_matryoshka(self) -> None:
-        dims, weights = self.matryoshka_dims, self.matryoshka_weights
-        if dims is None:
-            if weights is not None:
-                raise ValueError("matryoshka_weights: needs matryoshka_dims; give them too")
-            return
-        if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
-            raise ValueError(f"matryoshka_dims: must be different lengths of 1 or more, got {dims}")
-        if weights is not None and (len(weights) != len(dims) or min(weights) <= 0):
-            raise ValueError(
-                f"matryoshka_weights: must be {len(dims)} numbers above 0, one for each of "
-                f"matryoshka_dims, got {weights}"
-            )
-
-    def _check_lora(self) -> None:
-        if self.lora_r is None:
-            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
-                if getattr(self, name):
-                    raise ValueError(f"{name}: needs lora_r; give it, or leave {name} out")
-            return
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout: must be in [0, 1), got {self.lora_dropout:g}")
-        for name in ("lora_r", "lora_alpha"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
-        if self.lora_target_modules == []:
-            raise ValueError("lora_target_modules: is empty; name layers, or leave it out")
 
     def _check_loss_args(self) -> None:
         loss = self.row_of_table.loss
@@ -377,10 +322,6 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             loss(**self.loss_args)
         except (TypeError, ValueError) as error:
             raise ValueError(f"loss_args: {error}") from None
-
-
-def _value(strategy: Any) -> str:
-    return str(getattr(strategy, "value", strategy))
 
 
 OWN_FIELDS = [

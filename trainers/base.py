@@ -1,31 +1,19 @@
 """What the three trainers share: losses as means over a whole step, exact order, real saving."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from trainers.checkpoint_files import MODEL_PART, make_empty, put_model_in_place
 from trainers.checkpointing import CheckpointTrainer
 from trainers.epochs import EpochCallback, EpochRows
 from trainers.finite import FiniteTrainer
 from trainers.interruption import leave_signals_alone
-from trainers.model_card import write_model_card
-from trainers.saving import SavingFailed, saving
 from trainers.sharding import keep_fp32_outside, whole
-
-# Logs and bad rows can hold what is nobody else's business.
-NOT_UPLOADED = [
-    *(".*", "checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"),
-    *("evaluation.json", "report.html", "figures/*", "run.trec", "best_checkpoint.json"),
-]
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -196,69 +184,6 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         self.remove_callback(EpochCallback)
         self.add_callback(EpochCallback(sampler))
         return sampler
-
-    # Saving: a checkpoint is a model folder that anything can open, never a bare state dict.
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """``Trainer``'s, which leaves the model out where FSDP's checkpoints are in shards."""
-        if self.is_fsdp_enabled:
-            kind = self.accelerator.state.fsdp_plugin.state_dict_type.name
-            if kind == "SHARDED_STATE_DICT":
-                self.check_weights()
-                self._save(output_dir, self.accelerator.get_state_dict(self.model))
-        super().save_model(output_dir, _internal_call)
-
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
-    ) -> None:
-        """Called on every process; one writes."""
-        folder, run = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
-        if folder != run:  # a checkpoint's
-            if self.args.should_save:
-                self._write_model(folder, state_dict)
-            return
-        try:
-            with saving("the model", run):
-                if self.args.should_save:
-                    make_empty(run / MODEL_PART)
-                    self._write_model(run / MODEL_PART, state_dict)
-                    put_model_in_place(run)
-        except SavingFailed:
-            if self.args.should_save:
-                shutil.rmtree(run / MODEL_PART, ignore_errors=True)
-            raise
-
-    def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
-        counts = self.train_dataset.counts() if isinstance(self.train_dataset, EpochRows) else None
-        write_model_card(folder, self.args, self.state.log_history, counts)
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
-    ) -> None:
-        self.accelerator.unwrap_model(self.model).load_weights(resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        # Unlike Trainer's own: where it cannot be loaded, the run fails.
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-    def push_to_hub(  # type: ignore[override]
-        self, commit_message: str = "Model save", **_: Any
-    ) -> None:
-        """Upload the model and its card; logs, rejected rows and checkpoints stay here."""
-        if not self.is_world_process_zero():
-            return
-        if self.hub_model_id is None:
-            self.init_hf_repo()
-        HfApi().upload_folder(
-            repo_id=str(self.hub_model_id),
-            folder_path=str(self.args.output_dir),
-            commit_message=commit_message,
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
-            ignore_patterns=NOT_UPLOADED,
-        )
 
 
 def _numbered(rows: Any) -> EpochRows | None:

@@ -4,15 +4,32 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import HfApi
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
-from trainers.checkpoint_files import make_empty, part_of, put_in_place, rotate, write_manifest
+from trainers.checkpoint_files import (
+    MODEL_PART,
+    make_empty,
+    part_of,
+    put_in_place,
+    put_model_in_place,
+    rotate,
+    write_manifest,
+)
+from trainers.epochs import EpochRows
 from trainers.interruption import Interrupted
+from trainers.model_card import write_model_card
 from trainers.resuming import STATE_FILE, is_at_end, read_state
 from trainers.saving import SavingFailed, saving
+
+# Logs and bad rows can hold what is nobody else's business.
+NOT_UPLOADED = [
+    *(".*", "checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"),
+    *("evaluation.json", "report.html", "figures/*", "run.trec", "best_checkpoint.json"),
+]
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -104,3 +121,65 @@ class CheckpointTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState) and type(callback).__name__ in states:
                 vars(callback).update(states[type(callback).__name__]["attributes"])
+
+    # Saving: a checkpoint is a model folder that anything can open, never a bare state dict.
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """``Trainer``'s, which leaves the model out where FSDP's checkpoints are in shards."""
+        if self.is_fsdp_enabled:
+            kind = self.accelerator.state.fsdp_plugin.state_dict_type.name
+            if kind == "SHARDED_STATE_DICT":
+                self._save(output_dir, self.accelerator.get_state_dict(self.model))
+        super().save_model(output_dir, _internal_call)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        """Called on every process; one writes."""
+        folder, run = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
+        if folder != run:  # a checkpoint's
+            if self.args.should_save:
+                self._write_model(folder, state_dict)
+            return
+        try:
+            with saving("the model", run):
+                if self.args.should_save:
+                    make_empty(run / MODEL_PART)
+                    self._write_model(run / MODEL_PART, state_dict)
+                    put_model_in_place(run)
+        except SavingFailed:
+            if self.args.should_save:
+                shutil.rmtree(run / MODEL_PART, ignore_errors=True)
+            raise
+
+    def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        counts = self.train_dataset.counts() if isinstance(self.train_dataset, EpochRows) else None
+        write_model_card(folder, self.args, self.state.log_history, counts)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        self.accelerator.unwrap_model(self.model).load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        # Unlike Trainer's own: where it cannot be loaded, the run fails.
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def push_to_hub(  # type: ignore[override]
+        self, commit_message: str = "Model save", **_: Any
+    ) -> None:
+        """Upload the model and its card; logs, rejected rows and checkpoints stay here."""
+        if not self.is_world_process_zero():
+            return
+        if self.hub_model_id is None:
+            self.init_hf_repo()
+        HfApi().upload_folder(
+            repo_id=str(self.hub_model_id),
+            folder_path=str(self.args.output_dir),
+            commit_message=commit_message,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            ignore_patterns=NOT_UPLOADED,
+        )

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRIED = "preflight"  # the folder in output_dir that a model is saved to, and that is removed
+# Where a model is saved to: a checkpoint that never gets its name, cleared up after a kill as any.
+TRIED = ".checkpoint-0.part"
 GB = 1e9
 MOMENTS = 8  # bytes: AdamW keeps two fp32 numbers for each trained weight
 
