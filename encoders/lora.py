@@ -117,40 +117,46 @@ def add_lora(
             "lora_r: needs peft; pip install -c constraints.txt -e '.[peft]'"
         ) from None
     heads = find_heads(backbone) if classifier else []
+    linear = _linear_layers(backbone, heads, target_modules)
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=linear,
+        task_type="SEQ_CLS" if classifier else "FEATURE_EXTRACTION",
+        base_model_name_or_path=base,
+    )
+    inject_adapter_in_model(config, backbone, adapter_name=NAME)
+    # Only now: peft would have copied the heads, which are trained in place here.
+    config.modules_to_save = heads or None
+    for name, weight in backbone.named_parameters():
+        whole = any(f".{head}." in f".{name}" for head in heads)
+        weight.requires_grad_(".lora_" in name or whole)
+    return Lora(config, heads)
+
+
+def _linear_layers(
+    backbone: Any, heads: list[str], target_modules: Sequence[str] | None
+) -> list[str]:
+    """Names of the linear layers that get adapters."""
     linear = [
         name
         for name, module in backbone.named_modules()
         if isinstance(module, nn.Linear) and "pooler" not in name
         and not any(f".{head}." in f".{name}." for head in heads)
     ]  # fmt: skip
-    if target_modules is not None:
-        ends = tuple(target_modules)
-        chosen = [name for name in linear if f".{name}".endswith(tuple(f".{end}" for end in ends))]
-        for end in ends:
-            if not any(f".{name}".endswith(f".{end}") for name in chosen):
-                known = sorted({name.rpartition(".")[2] for name in linear})
-                raise ValueError(
-                    f"lora_target_modules: {end!r} is no linear layer of this model; its layers "
-                    f"are {', '.join(known)}"
-                )
-        linear = chosen
-    config = LoraConfig(
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=linear,
-        modules_to_save=heads or None,
-        task_type="SEQ_CLS" if classifier else "FEATURE_EXTRACTION",
-        base_model_name_or_path=base,
-    )
-    # peft would copy the heads, which are trained in place here.
-    config.modules_to_save = None
-    inject_adapter_in_model(config, backbone, adapter_name=NAME)
-    config.modules_to_save = heads or None
-    for name, weight in backbone.named_parameters():
-        whole = any(f".{head}." in f".{name}" for head in heads)
-        weight.requires_grad_(".lora_" in name or whole)
-    return Lora(config, heads)
+    if target_modules is None:
+        return linear
+    ends = tuple(target_modules)
+    chosen = [name for name in linear if f".{name}".endswith(tuple(f".{end}" for end in ends))]
+    for end in ends:
+        if not any(f".{name}".endswith(f".{end}") for name in chosen):
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            raise ValueError(
+                f"lora_target_modules: {end!r} is no linear layer of this model; its layers are "
+                f"{', '.join(known)}"
+            )
+    return chosen
 
 
 def find_heads(backbone: Any) -> list[str]:
