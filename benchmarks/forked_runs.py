@@ -92,6 +92,8 @@ class Run:
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
         except BaseException:
             traceback.print_exc()
         finally:
@@ -116,10 +118,18 @@ class Run:
         return (place if stopped else None), status
 
     def wait(self) -> int:
-        """The exit status of the process that may be killed, once all have ended."""
+        """The exit status of the process that may be killed, once all have ended.
+
+        When it fails, the other is told to end, as torchrun does it.
+        """
         os.close(self.told)
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self.pids]
-        return statuses[0]
+        first, *others = self.pids
+        status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        for pid in others:
+            if status != 0:
+                os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+        return status
 
 
 class Watch:

@@ -78,9 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     trainer.add_callback(Preflight(trainer))
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with ending():
-        with interruption.listening():
-            trainer.train(resume_from_checkpoint=checkpoint)
+    with ending(), interruption.listening():
+        trainer.train(resume_from_checkpoint=checkpoint)
         if "eval" in rows and args.eval_strategy == "no":
             trainer.evaluate()
         trainer.save_state()
@@ -133,17 +132,15 @@ def on_first_process(args: TandemArguments) -> str | None:
 @contextmanager
 def ending() -> Iterator[None]:
     """How a run ends that cannot go on, or was told not to: one line and an exit code."""
-    code = 0
     try:
         yield
-    except (PreflightError, NotFiniteError, SavingFailed) as error:
-        code = 2
-        complain(error)
-    except Interrupted as stop:
-        code = 128 + stop.number
-        logger.info("stopped by %s at a checkpoint; --resume_from_checkpoint true goes on", stop)
-    if code:  # not within the above, where the dataloader's workers are still held
-        raise SystemExit(code)
+    except (PreflightError, NotFiniteError, SavingFailed, Interrupted) as stop:
+        stop.__traceback__ = None  # which holds the dataloader, whose workers are to end now
+        if isinstance(stop, Interrupted):
+            logger.info("stopped by %s; --resume_from_checkpoint true goes on", stop)
+            raise SystemExit(128 + stop.number) from None
+        complain(stop)
+        raise SystemExit(2) from None
 
 
 def early_stopping(args: TandemArguments) -> list[TrainerCallback]:

@@ -88,15 +88,24 @@ def size(folder: Path) -> int:
 
 
 def test_a_full_disk(
-    whole: Path, tiny_bert: Path, tmp_path: Path, stopped: Stopped, mount: Callable[..., None]
-) -> None:
-    """Room for the first checkpoint and half of the second."""
+    whole: Path, tiny_bert: Path, tmp_path: Path, stopped: Stopped, mount: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Others fill the disk: room for the first checkpoint and half of the second."""
     run = tmp_path / "run"
     run.mkdir()
     room = int(1.5 * size(whole / "checkpoint-2"))
-    mount("-t", "tmpfs", "-o", f"size={room}", "tmpfs", run)
+    mount("-t", "tmpfs", "-o", f"size={10 * room}", "tmpfs", run)
+
+    def filled(folder: Path) -> None:
+        if folder.name == ".checkpoint-4.part":
+            mount("-o", f"remount,size={room}", run)
+        make_empty(folder)
+
     settings = recipe(tiny_bert, tmp_path)
-    line = stopped(2, run, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.checkpointing, "make_empty", filled)
+        line = stopped(2, run, **settings)
     assert re.fullmatch(
         rf"error: checkpoint-4 could not be saved in {run}: (No space left on device|a file could "
         r"not be written to its end); make room \(\d+ MB are free\) or let it be written to, then "
@@ -168,8 +177,12 @@ def test_a_file_larger_than_allowed(
         line = stopped(2, tmp_path / "run", **recipe(tiny_bert, tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert line.startswith(f"error: checkpoint-2 could not be saved in {tmp_path / 'run'}: ")
-    assert "start again, as there is no checkpoint yet" in line
+    if file == "model.safetensors":  # which is tried before the first step
+        expected = f"error: output_dir: the model cannot be written to {tmp_path / 'run'} (File too"
+    else:
+        expected = f"error: checkpoint-2 could not be saved in {tmp_path / 'run'}: "
+        assert "start again, as there is no checkpoint yet" in line
+    assert line.startswith(expected)
     assert line.count("\n") == 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"finetune.log", "train_config.json"}
@@ -223,7 +236,7 @@ def test_a_signal_ends_the_run_at_a_checkpoint(
     assert list(checkpoints_in(tmp_path / "run")) == [3]
     assert not (tmp_path / "run" / OPENED_BY).exists()
     log = (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
-    line = f"stopped by {number.name} at a checkpoint; --resume_from_checkpoint true goes on"
+    line = f"stopped by {number.name}; --resume_from_checkpoint true goes on"
     assert line in log
     assert signal.getsignal(number) is before
     train(tmp_path / "run", **settings, resume_from_checkpoint=True)
@@ -254,7 +267,7 @@ def test_a_signal_adds_no_evaluation_and_leaves_none_out(
 def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_path: Path) -> None:
     """Ctrl-C goes to the dataloader's workers too. The second one does not wait for anything."""
     rows = tmp_path / "many.jsonl"
-    rows.write_text((write_format("pairs", tmp_path)).read_text(encoding="utf-8") * 5000)
+    rows.write_text((write_format("pairs", tmp_path)).read_text(encoding="utf-8") * 1500)
     settings = recipe(
         tiny_bert, tmp_path, save_strategy="no", eval_file=rows, eval_strategy="steps",
         eval_steps=3, eval_metrics=[], dataloader_num_workers=1, disable_tqdm=True,
@@ -272,7 +285,7 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "step 3/6" in line:  # and now it evaluates, for a minute
+        if "step 3/6" in line:  # and now it evaluates, for long
             break
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(1.5)
@@ -280,7 +293,7 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130
-    said = "SIGINT: finishing the step and saving a checkpoint; again: ending at once\n"
+    said = "SIGINT: ending when what is under way is done and saved; again: at once\n"
     assert error.endswith(said)
     assert error.count("SIGINT") == 1
     assert not checkpoints_in(tmp_path / "run")
@@ -290,8 +303,8 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
 
 
 def test_killed_runs_end_as_if_they_had_not_been(tmp_path: Path) -> None:
-    """A few of the campaign's, in one process and in two, by SIGKILL and SIGTERM."""
-    command = [sys.executable, "benchmarks/kills.py", "--kills", "6", "--signals", "KILL", "TERM"]
+    """Two of the campaign's, in one process and in two, by SIGKILL and SIGTERM."""
+    command = [sys.executable, "benchmarks/kills.py", "--kills", "2", "--signals", "KILL", "TERM"]
     chosen = ["reranker_margin_mse: bf16, two processes", "mse: best of all, one kept"]
     done = subprocess.run(
         [*command, "--only", *chosen], cwd=ROOT, capture_output=True, text=True, timeout=300
@@ -303,4 +316,4 @@ def test_killed_runs_end_as_if_they_had_not_been(tmp_path: Path) -> None:
     assert found is not None
     kills, runs, same, of = map(int, found.groups())
     assert kills == 2
-    assert same == of == runs >= 2
+    assert same == of == runs == 2

@@ -128,7 +128,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], **recipe: Any) -> 
         ({"train_file": "nowhere/rows.jsonl"}, "nowhere/rows.jsonl"),
         ({"model_name_or_path": "/nowhere"}, "model_name_or_path: /nowhere is neither a folder"),
         ({"resume_from_checkpoint": True}, "resume_from_checkpoint: no checkpoint-N folder"),
-        ({"resume_from_checkpoint": "/nowhere"}, "/nowhere is no checkpoint"),
+        ({"resume_from_checkpoint": "/nowhere"}, "there is no folder /nowhere"),
         ({"eval_strategy": "epoch"}, "eval_file: is missing, but eval_strategy is epoch"),
         ({"load_best_model_at_end": True}, "load_best_model_at_end: needs one eval_strategy and"),
         ({"label_map": {}}, "label_map: is empty"),

@@ -228,10 +228,12 @@ def test_half_a_final_model_opens_by_nothing(
 
 
 def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
+    """Ends in the middle of its second epoch."""
     return {
         "objective": "contrastive",
         "model_name_or_path": model,
         "train_file": write_format("pairs", folder),
+        "per_device_train_batch_size": 3,
         "max_steps": 6,
         "save_strategy": "steps",
         "save_steps": 2,

@@ -27,8 +27,8 @@ class Interrupted(Exception):
 class Interruption(TrainerCallback):
     """Ends a run between two steps, on all processes alike, when any of them was told to.
 
-    The step, and the evaluation and the checkpoint that are due after it, are finished first. A
-    second signal ends the process at once.
+    The step, and the evaluation and the checkpoint that are due after it, are finished first; a run
+    that has taken its last step ends as usual. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Interruption(TrainerCallback):
         name = signal.Signals(number).name
         if not self.number:
             self.number, self.since = number, time.monotonic()
-            line = f"{name}: finishing the step and saving a checkpoint; again: ending at once\n"
+            line = f"{name}: ending when what is under way is done and saved; again: at once\n"
             os.write(2, line.encode())  # print and logging may be in the middle of a line
         elif time.monotonic() - self.since >= ONE_SIGNAL:
             os._exit(128 + number)

@@ -12,7 +12,6 @@ import torch
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
-from safetensors import SafetensorError
 from torch.utils.data import Subset
 from transformers import (
     Trainer,
@@ -24,6 +23,7 @@ from transformers import (
 from transformers.training_args import OptimizerNames
 
 from trainers.epochs import EpochRows
+from trainers.saving import refusal
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
@@ -152,10 +152,13 @@ def try_save(trainer: "FiniteTrainer") -> None:
     folder = Path(args.output_dir) / TRIED
     try:
         trainer.save_model(str(folder), _internal_call=True)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
         raise PreflightError(
-            f"output_dir: the model cannot be written to {args.output_dir} "
-            f"({' '.join(str(error).split())}); give another folder"
+            f"output_dir: the model cannot be written to {args.output_dir} ({reason}); give "
+            "another folder"
         ) from None
     finally:
         if args.process_index == 0:
