@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-import trainers.base
 import trainers.checkpointing
 from scripts.train import main as train
 from trainers.base import LossTrainer
@@ -155,7 +154,7 @@ class Watch:
             (LossTrainer, "save_model", "model"),
             (LossTrainer, "_save_checkpoint", "checkpoint"),
             (trainers.checkpointing, "put_in_place", "rename"),
-            (trainers.base, "put_model_in_place", "rename"),
+            (trainers.checkpointing, "put_model_in_place", "rename"),
             (trainers.checkpointing, "rotate", "rename"),
         ]:
             setattr(owner, method, self.marked(getattr(owner, method), PLACES.index(name)))
