@@ -316,4 +316,4 @@ def test_killed_runs_end_as_if_they_had_not_been(tmp_path: Path) -> None:
     assert found is not None
     kills, runs, same, of = map(int, found.groups())
     assert kills == 2
-    assert same == of == runs == 2
+    assert same == of == runs >= 2
