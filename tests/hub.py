@@ -90,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tell_account(self) -> None:
         """``hf_wrong`` is no token, and ``hf_reader`` one that may only read."""
+        self.server.tokens.add(self.headers.get("Authorization", ""))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token == "hf_wrong":
             self._answer({"error": "Invalid username or password."}, 401)

@@ -195,6 +195,7 @@ def test_tokens_that_cannot_push(
 
 def test_a_token_that_can_push(hub: Hub, tmp_path: Path) -> None:
     check_hub(arguments(tmp_path, "hf_writer"))
+    assert hub.tokens == {"Bearer hf_writer"}  # it was asked
 
 
 def test_a_hub_that_is_not_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
