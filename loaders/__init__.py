@@ -1,7 +1,14 @@
 """Files and Hub datasets in, validated rows out, streamed to Arrow."""
 
-from loaders.dataset import detect_shape, load_rows
+from loaders.dataset import detect_shape, load_rows, load_rows_in_place
 from loaders.options import ReadOptions, Shape
 from loaders.positive_pairs import PositivePairs
 
-__all__ = ["PositivePairs", "ReadOptions", "Shape", "detect_shape", "load_rows"]
+__all__ = [
+    "PositivePairs",
+    "ReadOptions",
+    "Shape",
+    "detect_shape",
+    "load_rows",
+    "load_rows_in_place",
+]

@@ -71,8 +71,7 @@ class Build:
                     file.write(pair)
                     if len(relevances) < 2:
                         relevances.add(pair["rel"])
-        if file.rows > 1 and len(relevances) == 1:
-            self._note(f"all {file.rows} rows have the relevance {relevances.pop():g}")
+        self._note_one_relevance(file.rows, relevances)
 
     def _write_groups(self, rejected: RejectedRows) -> None:
         """Write each row as a group, then unite the scored pairs of each query."""
@@ -103,8 +102,11 @@ class Build:
             for group in self._counted(kept):
                 file.write(group)
         staged.unlink()
+        self._check_some_left(file.rows, rejected)
+
+    def _check_some_left(self, rows: int, rejected: RejectedRows) -> None:
         stops_anyway = rejected.count and self.options.on_bad_rows == "error"
-        if not file.rows and not stops_anyway:
+        if not rows and not stops_anyway:
             reasons = "; ".join(text for _, text in self.notes)
             raise ValueError(f"no row is left to train on: {reasons}")
 
@@ -137,6 +139,10 @@ class Build:
                 f"{flat} of {total} queries have documents of one relevance only; losses that "
                 "compare documents learn nothing from them"
             )
+
+    def _note_one_relevance(self, rows: int, relevances: set[float]) -> None:
+        if rows > 1 and len(relevances) == 1:
+            self._note(f"all {rows} rows have the relevance {relevances.pop():g}")
 
     def _note_repeats(self, groups: int) -> None:
         if groups and self.shape == "candidate_group":

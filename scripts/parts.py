@@ -15,7 +15,7 @@ from evaluation.measure import How, measure_ranking, score_pairs
 from evaluation.metrics import DEFAULT_METRICS, check_metrics
 from evaluation.pair_metrics import pair_statistics
 from evaluation.sources import open_data
-from loaders import ReadOptions, detect_shape, load_rows
+from loaders import ReadOptions, detect_shape, load_rows, load_rows_in_place
 from trainers import TandemArguments
 from trainers.mixing import MixingTrainer
 from trainers.mixture import MixtureRows
@@ -23,13 +23,15 @@ from trainers.mixture import MixtureRows
 logger = logging.getLogger(__name__)
 
 
-def read_rows(args: TandemArguments, files: Sequence[str], rejected: str) -> Any:
+def read_rows(
+    args: TandemArguments, files: Sequence[str], rejected: str, in_place: bool = False
+) -> Any:
     """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
     objective, options = args.row_of_table, read_options(args, rejected)
     with args.main_process_first(desc="reading rows"):
         found = detect_shape(files, options)
         shape = found if found in objective.rows else objective.rows[0]
-        rows = load_rows(files, shape, options)
+        rows = (load_rows_in_place if in_place else load_rows)(files, shape, options)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     return rows
 
@@ -38,9 +40,14 @@ def read_train_rows(args: TandemArguments) -> Any:
     """The rows to train on: of ``train_file``, or of all ``train_files``."""
     sources = args.build_sources()
     if not sources:
-        return read_rows(args, args.train_file, "rejected_rows.jsonl")
+        return read_rows(args, args.train_file, "rejected_rows.jsonl", args.streaming)
     rows = [
-        read_rows(source.args, source.args.train_file, f"rejected_{source.name}_rows.jsonl")
+        read_rows(
+            source.args,
+            source.args.train_file,
+            f"rejected_{source.name}_rows.jsonl",
+            args.streaming,
+        )
         for source in sources
     ]
     return MixtureRows(rows, sources, one_source=args.batches_from == "one_source")

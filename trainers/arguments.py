@@ -100,6 +100,9 @@ class DataArguments:
     batches_from: Literal["one_source", "all_sources"] = option(
         "one_source", "train_files: whether each step has rows of one source, or of all mixed."
     )
+    streaming: bool = option(
+        False, "Leave the rows of training in their JSON Lines files, without a copy in the cache."
+    )
     eval_file: list[str] | str | None = option(None, "The same for evaluation: loss and metrics.")
     eval_corpus: str | None = option(
         None, "Embedder: more documents to search in evaluation (corpus.jsonl or its folder)."

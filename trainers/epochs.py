@@ -56,8 +56,9 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        for row in torch.randperm(self.size, generator=random).tolist():
-            yield self.epoch * self.size + row
+        order = torch.randperm(self.size, generator=random) + self.epoch * self.size
+        for rows in order.split(1 << 16):  # a list of all would take five times their memory
+            yield from rows.tolist()
 
 
 class EpochCallback(TrainerCallback):

@@ -1,0 +1,231 @@
+"""Rows that stay in their JSON Lines files; an index tells where each one is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from loaders.build import ROWS, Build
+from loaders.conversions import to_group, to_scored_pairs
+from loaders.encodings import open_text
+from loaders.fields import RowError
+from loaders.grouping import text_hash
+from loaders.json_object import DECODER
+from loaders.options import ReadOptions, Shape
+from loaders.records import Record
+from loaders.rejected import RejectedRows
+from loaders.row_parser import RowParser
+from loaders.row_stream import good_rows
+from loaders.rows import Row, ScoredPair
+from loaders.sources import FileSource, Source
+
+# Where a row is: the number of its file, first byte and length of its line, the hash of its query,
+# and a count: a group's positives, or which of the line's scored pairs it is.
+_PLACE = np.dtype(
+    [("file", "<u4"), ("count", "<u4"), ("begin", "<u8"), ("bytes", "<u8"), ("query", "<u8")]
+)
+_BATCH = 1 << 14
+
+
+class RowsInPlace:
+    """Scored pairs or candidate groups, each read from its file when it is asked for.
+
+    Nothing is copied, to memory or to the disk, but 32 bytes per row. Any row can be asked for
+    at any time, so that the order of training is as free as with rows in the cache.
+
+    Args:
+        sources: JSON Lines files.
+        shape: With ``positive_pair`` the rows are the candidate groups to make the pairs of.
+        options: As they were when the index was built.
+        index: The file that ``IndexBuild`` wrote.
+    """
+
+    def __init__(
+        self, sources: list[Source], shape: Shape, options: ReadOptions, index: Path
+    ) -> None:
+        self.paths = [source.path for source in sources if isinstance(source, FileSource)]
+        self.shape = shape
+        self.options = options
+        self.parser = RowParser(options)
+        self.places: np.ndarray = np.memmap(index, _PLACE, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row at ``index``, which may count from the end.
+
+        Raises:
+            ValueError: If the file is not what it was when the run began.
+        """
+        file, count, begin, size, query = self.places[index].tolist()
+        try:
+            # Opened each time: processes that share an open file share its position.
+            with self.paths[file].open("rb") as stream:
+                stream.seek(begin)
+                line = stream.read(size)
+            row = self.parser.parse(Record(0, DECODER.decode(line.decode("utf-8-sig"))))
+            found = self._rows_of(row)[count if self.shape == "scored_pair" else 0]
+        except (OSError, ValueError, RowError, IndexError) as error:
+            raise self._changed(file, error) from error
+        if text_hash(found["query"]) != query:
+            raise self._changed(file, "another query stands where the row was")
+        return found
+
+    def _rows_of(self, row: Row) -> list[dict[str, Any]]:
+        if self.shape == "scored_pair":
+            return to_scored_pairs(row)
+        return [to_group(row, self.options.positive_threshold)]
+
+    def _changed(self, file: int, reason: Exception | str) -> ValueError:
+        return ValueError(
+            f"{self.paths[file]} has changed since the run began to read it, or cannot be read "
+            f"any more ({reason}); start the run again"
+        )
+
+
+class IndexBuild(Build):
+    """Reads and checks all rows as ``Build`` does, and writes only where they are.
+
+    Raises:
+        ValueError: A source whose rows cannot be left where they are.
+    """
+
+    def __init__(
+        self, sources: list[Source], shape: Shape, options: ReadOptions, folder: Path
+    ) -> None:
+        super().__init__(sources, shape, options, folder)
+        for source in sources:
+            _check_lines(source)
+        self.place = (0, 0, 0)  # of the row that is read now: file, first byte, length
+
+    def _write_scored_pairs(self, rejected: RejectedRows) -> None:
+        with _IndexFile(self.folder / ROWS) as file:
+            for pairs in self._pairs(rejected):
+                for count, pair in enumerate(pairs):
+                    file.write(self.place, count, pair["query"])
+
+    def _pairs(self, rejected: RejectedRows) -> Iterator[list[dict[str, Any]]]:
+        relevances: set[float] = set()
+        rows = 0
+        for row in self._rows(rejected):
+            pairs = to_scored_pairs(row)
+            rows += len(pairs)
+            if len(relevances) < 2:
+                relevances |= {pair["rel"] for pair in pairs}
+            yield pairs
+        self._note_one_relevance(rows, relevances)
+
+    def _write_groups(self, rejected: RejectedRows) -> None:
+        groups = self._groups(rejected)
+        kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
+        with _IndexFile(self.folder / ROWS) as file:
+            for group in self._counted(kept):
+                file.write(self.place, len(group["pos"]), group["query"])
+        self._check_some_left(file.rows, rejected)
+
+    def _groups(self, rejected: RejectedRows) -> Iterator[dict[str, Any]]:
+        for row in self._rows(rejected):
+            if isinstance(row, ScoredPair):
+                raise ValueError(
+                    f"streaming: {self.sources[self.place[0]].name} has scored pairs, which this "
+                    "objective unites by query; write groups of them (prepare_data.py convert "
+                    "--to groups), or leave streaming out"
+                )
+            yield to_group(row, self.options.positive_threshold)
+
+    def _rows(self, rejected: RejectedRows) -> Iterator[Row]:
+        for number, source in enumerate(self.sources):
+            assert isinstance(source, FileSource)
+            with _Lines(source.path) as lines:
+                for located in good_rows([source], self.parser, rejected):
+                    self.good += 1
+                    self.place = (number, *lines.place(located.record.line))
+                    yield located.row
+
+
+class _Lines:
+    """The places of a file's lines, asked for in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = path.open("rb")
+        self.number = self.begin = self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stream.close()
+
+    def place(self, number: int) -> tuple[int, int]:
+        """First byte and length of line ``number``, from 1."""
+        while self.number < number:
+            self.begin += self.bytes
+            self.bytes = len(self.stream.readline())
+            self.number += 1
+        return self.begin, self.bytes
+
+
+class _IndexFile:
+    """Writes places of rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = path.open("wb")
+        self.waiting: list[tuple[int, ...]] = []
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self.stream.close()
+
+    def write(self, place: tuple[int, int, int], count: int, query: str) -> None:
+        file, begin, size = place
+        self.waiting.append((file, count, begin, size, text_hash(query)))
+        self.rows += 1
+        if len(self.waiting) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        np.array(self.waiting, _PLACE).tofile(self.stream)
+        self.waiting = []
+
+
+def _check_lines(source: Source) -> None:
+    """Refuse what is not one row a line in an unpacked file of JSON."""
+    if not isinstance(source, FileSource):
+        raise ValueError(
+            f"streaming: {source.name} is on the Hub, not a file here; fetch its files, or leave "
+            "streaming out"
+        )
+    suffix = source.path.suffix.lower()
+    if suffix == ".gz":
+        raise ValueError(
+            f"streaming: {source.name} is packed, so that no row can be found in it; unpack it "
+            "(gunzip), or leave streaming out"
+        )
+    if suffix not in (".json", ".jsonl", ".ndjson") or _first_character(source.path) == "[":
+        raise ValueError(
+            f"streaming: {source.name} is not JSON Lines, one row a line; write them "
+            "(prepare_data.py convert), or leave streaming out"
+        )
+
+
+def _first_character(path: Path) -> str:
+    with open_text(path, newline="\n") as stream:
+        return next((line.strip()[0] for line in stream if not line.isspace()), "")
