@@ -1,10 +1,19 @@
-"""What every test stands on: no network, caches of its own, two threads, tiny models."""
+"""What every test stands on: no network, caches of its own, cores of its own, tiny models."""
 
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+# A worker of pytest-xdist and all that it starts keep to their own cores: threads of several
+# processes that wait for each other on shared cores cost many times what they give.
+if hasattr(os, "sched_setaffinity") and "PYTEST_XDIST_WORKER" in os.environ:
+    _WORKER, _WORKERS = (os.environ[f"PYTEST_XDIST_WORKER{name}"] for name in ("", "_COUNT"))
+    _CORES = sorted(os.sched_getaffinity(0))[int(_WORKER.removeprefix("gw")) :: int(_WORKERS)]
+    if _CORES:
+        os.sched_setaffinity(0, _CORES)
+_THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 
 # Hugging Face libraries read these when they are imported, and so do the scripts that tests start.
 _CACHE = tempfile.mkdtemp(prefix="tandem-tests-")
@@ -14,7 +23,7 @@ os.environ |= {
     "HF_DATASETS_CACHE": f"{_CACHE}/datasets",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": str(_THREADS),
 }
 
 import pytest  # noqa: E402
@@ -32,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(_THREADS)
 
 
 def pytest_unconfigure() -> None:
