@@ -2,7 +2,8 @@
 
     python benchmarks/servers.py embed                  # one text a request
     python benchmarks/servers.py rerank                 # one query and 8 documents a request
-    python benchmarks/servers.py embed --infinity /path/to/venv/bin/infinity_emb
+    python benchmarks/servers.py embed --infinity /path/to/venv/bin/infinity_emb \\
+        --int8 outputs/embedding_int8               # what scripts/export.py wrote
     python benchmarks/servers.py hold                   # load, overload, bulk work, memory
 
 Servers run one at a time, with the same model, texts and length limit, each in a process of its
@@ -38,15 +39,8 @@ from loaders import ReadOptions, load_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = 8
-TANDEM, OBVIOUS, INFINITY = "Tandem", "FastAPI + sentence-transformers", "infinity-emb"
-PATHS = {
-    ("embed", TANDEM): "/embed",
-    ("embed", OBVIOUS): "/embed",
-    ("embed", INFINITY): "/embeddings",
-    ("rerank", TANDEM): "/rerank",
-    ("rerank", OBVIOUS): "/rerank",
-    ("rerank", INFINITY): "/rerank",
-}
+TANDEM, INT8 = "Tandem", "Tandem, int8"
+OBVIOUS, INFINITY = "FastAPI + sentence-transformers", "infinity-emb"
 
 
 def main() -> int:
@@ -59,6 +53,7 @@ def main() -> int:
     add("--model", help="default: all-MiniLM-L6-v2, as embedder or with a new scoring head")
     add("--data", nargs="+", default=["data/docstrings/train_pairs.jsonl"])
     add("--infinity", help="the program infinity_emb of another environment")
+    add("--int8", type=Path, help="the same model, exported in 8 bits, for a row of its own")
     add("--clients", nargs="+", type=int, default=[1, 8, 32, 128])
     add("--seconds", type=float, default=20.0, help="for each number of clients")
     add("--requests", type=int, default=10_000, help="hold: for the growth of memory")
@@ -76,7 +71,11 @@ def main() -> int:
 def compare(args: argparse.Namespace, scratch: Path) -> None:
     """All servers, one after the other, and a table."""
     folder, bodies = find_folder(args, scratch), request_bodies(args)
-    servers = [TANDEM, OBVIOUS] + ([INFINITY] if args.infinity else [])
+    servers = {TANDEM: folder, OBVIOUS: folder}
+    if args.int8:
+        servers[INT8] = args.int8
+    if args.infinity:
+        servers[INFINITY] = folder
     lines = [
         f"## serving, {args.task}",
         "",
@@ -88,9 +87,9 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines[-2:]))
-    for server in servers:
-        with running(server, args, folder) as (url, process):
-            path = PATHS[args.task, server]
+    for server, model in servers.items():
+        with running(server, args, model) as (url, process):
+            path = "/embeddings" if (server, args.task) == (INFINITY, "embed") else f"/{args.task}"
             asked = [as_asked(server, args.task, body, folder) for body in bodies]
             asyncio.run(load(url, path, asked, 4, seconds=args.seconds / 4))
             for clients in args.clients:
@@ -229,8 +228,10 @@ def running(
         port = str(free.getsockname()[1])
     ours = f"scripts/serve.py --port {port} {args.flags}".split()
     theirs = f"--port {port} --device cpu --engine torch --no-bettertransformer".split()
+    tandem = [sys.executable, *ours, "--model", folder, *flags]
     commands = {
-        TANDEM: [sys.executable, *ours, "--model", folder, *flags],
+        TANDEM: tandem,
+        INT8: tandem,
         OBVIOUS: [sys.executable, "benchmarks/obvious_server.py", args.task, folder, port],
         INFINITY: [args.infinity, "v2", "--model-id", folder, *theirs],
     }
