@@ -45,9 +45,9 @@ from scripts.mine.parts import (
     check_output,
     check_ranks,
     identity,
+    on_all_processes,
     open_index,
     open_judge,
-    prepare_process,
     read_corpus,
     shows_progress,
     tell_recall,
@@ -60,16 +60,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after one line about what the user can mend."""
-    args = parse_mining(__doc__, argv)
-    prepare_process()
-    try:
-        mine(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if PartialState().num_processes > 1:
-        PartialState().destroy_process_group()
-    return 0
+    return on_all_processes(mine, parse_mining(__doc__, argv))
 
 
 def mine(args: argparse.Namespace) -> None:

@@ -37,9 +37,9 @@ from scripts.mine.parts import (
     Digests,
     check_output,
     identity,
+    on_all_processes,
     open_embedder,
     open_reranker,
-    prepare_process,
     shows_progress,
     write_settings,
 )
@@ -55,16 +55,7 @@ AddScores = Callable[[Records, Records], None]  # rows, and the records that get
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after one line about what the user can mend."""
-    args = parse_scoring(__doc__, argv)
-    prepare_process()
-    try:
-        score(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if PartialState().num_processes > 1:
-        PartialState().destroy_process_group()
-    return 0
+    return on_all_processes(score, parse_scoring(__doc__, argv))
 
 
 def score(args: argparse.Namespace) -> None:

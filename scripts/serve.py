@@ -43,8 +43,8 @@ from serving.logs import set_up_logging
 from serving.metrics import Metrics
 from serving.model import Precision, ServedModel, find_device, open_model
 from serving.server import Server, listen
-from trainers.arguments import option
 from trainers.recipe import merge, read_flags, read_recipe
+from trainers.settings import option
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +46,19 @@ NOT_SETTINGS = ("output", "overwrite", "cache_dir", "examples", "tokens_per_batc
 PACKAGES = ("torch", "transformers")
 
 _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
+
+
+def on_all_processes(job: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Do the job; return 0, or 2 after one line about what the user can mend."""
+    prepare_process()
+    try:
+        job(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if PartialState().num_processes > 1:
+        PartialState().destroy_process_group()
+    return 0
 
 
 def prepare_process() -> None:
