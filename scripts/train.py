@@ -38,7 +38,7 @@ from trainers.callbacks import LogLines, ProgressBar, set_up_logging
 from trainers.epochs import EpochRows
 from trainers.finite import NotFiniteError
 from trainers.interruption import Interrupted, Interruption
-from trainers.launches import compare_launch
+from trainers.launches import compare_launch, compare_settings
 from trainers.output import prepare_output, write_run_file
 from trainers.preflight import Preflight, PreflightError, check_hub
 from trainers.saving import SavingFailed
@@ -106,6 +106,7 @@ def set_up(args: TandemArguments) -> str | None:
     check_hub(args)
     if checkpoint is not None:
         compare_launch(args, Path(checkpoint))
+        compare_settings(args, Path(checkpoint))
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

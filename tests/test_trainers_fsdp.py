@@ -177,7 +177,9 @@ def test_a_run_goes_on_from_its_checkpoint(name: str, optimizer: str, sharded: P
 
 def launched_environment(*options: str) -> dict[str, str]:
     """What ``accelerate launch`` gives to the processes it starts."""
-    args = launch_command_parser().parse_args([*LAUNCH_FILE, *options, "scripts/train.py"])
+    args = launch_command_parser().parse_args(
+        [*LAUNCH_FILE, *options, "--main_process_port", "0", "scripts/train.py"]
+    )
     args, _, _ = _validate_launch_command(args)
     names = ("FSDP_", "ACCELERATE_USE_FSDP")
     given = prepare_multi_gpu_env(args)

@@ -182,7 +182,7 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         assert isinstance(self.train_dataset, EpochRows)
         sampler = self.train_dataset.sampler(seed, self.get_total_train_batch_size(self.args))
         self.remove_callback(EpochCallback)
-        self.add_callback(EpochCallback(sampler))
+        self.add_callback(EpochCallback(sampler, self.train_dataset.counts()))
         return sampler
 
 

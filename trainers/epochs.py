@@ -1,11 +1,15 @@
 """Which rows come in which epoch, so that everything drawn for a row depends on nothing else."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+logger = logging.getLogger(__name__)
 
 
 class EpochRows(Dataset[dict[str, Any]]):
@@ -61,13 +65,35 @@ class EpochSampler(Sampler[int]):
             yield from rows.tolist()
 
 
-class EpochCallback(TrainerCallback):
-    """Tell the sampler the epoch; ``set_epoch`` of a wrapped, skipping dataloader may miss it."""
+class EpochCallback(TrainerCallback, ExportableState):
+    """Tell the sampler the epoch; ``set_epoch`` of a wrapped, skipping dataloader may miss it.
 
-    def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler = sampler
+    Checkpoints keep the numbers of rows: a run that goes on with others says so.
+    """
+
+    def __init__(self, sampler: EpochSampler, counts: list[int]) -> None:
+        self.sampler, self.counts = sampler, counts
+        self.saved_counts = counts
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, and a resumed run finds in this callback."""
+        return {"args": {}, "attributes": {"saved_counts": self.counts}}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.saved_counts != self.counts and state.is_world_process_zero:
+            logger.warning(
+                "resume_from_checkpoint: the run had %s training rows, and has %s now: what is "
+                "left of it takes them in another order, and the model is that of neither",
+                _listed(self.saved_counts), _listed(self.counts),
+            )  # fmt: skip
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.sampler.epoch = int(state.epoch or 0)
+
+
+def _listed(counts: list[int]) -> str:
+    return " + ".join(f"{count:,}" for count in counts)

@@ -1,15 +1,46 @@
-"""A checkpoint that another launch has written: what changes, and what cannot go on."""
+"""A checkpoint of another launch or other settings: what changes, and what cannot go on."""
 
 import json
 import logging
 import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
 from trainers.resuming import RUN_FILE
 
+if TYPE_CHECKING:
+    from trainers.arguments import TandemArguments
+
 logger = logging.getLogger(__name__)
+
+
+# Settings that change nothing about the weights.
+_HARMLESS = re.compile(
+    "output_dir|resume_from_checkpoint|overwrite_output_dir|run_name|project|trackio.*|report_to|"
+    "disable_tqdm|log.*|save_.*|push_to_hub|hub_.*|streaming|dataloader_(?!drop_last).*|tf32|enable_jit_.*"
+)
+
+
+def compare_settings(args: "TandemArguments", checkpoint: Path) -> None:
+    """Warn of settings that the checkpoint's run did not have."""
+    run_file = checkpoint.parent / RUN_FILE
+    if args.process_index != 0 or not run_file.is_file():
+        return
+    theirs = json.loads(run_file.read_text(encoding="utf-8"))
+    changed = [
+        f"{name} {value} (it had {theirs[name]})"
+        for name, value in json.loads(json.dumps(args.recipe)).items()
+        if name in theirs and theirs[name] != value and not _HARMLESS.fullmatch(name)
+    ]
+    if changed:
+        logger.warning(
+            "resume_from_checkpoint: %s is of a run with other settings: %s; what is left of it "
+            "is trained with those of now, and the model is that of neither",
+            checkpoint, ", ".join(changed),
+        )  # fmt: skip
 
 
 def compare_launch(args: TrainingArguments, checkpoint: Path) -> None:
