@@ -29,7 +29,7 @@ from typing import Any, get_type_hints
 
 from hostile import BOMB, RECIPE, VALUES, Mutator, seeds
 
-from loaders import ReadOptions, load_rows
+from loaders import ReadOptions, load_rows, load_rows_in_place
 from loaders.row_stream import RowStream
 from trainers import TandemArguments, parse_arguments
 from trainers.recipe import merge, read_recipe
@@ -118,7 +118,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def read_rows(scratch: Path) -> Target:
-    """Read a file as training does: by the stream, and now and then into a data set."""
+    """Read a file as training does: by the stream; now and then into a data set and in place."""
     options = [
         ReadOptions(on_bad_rows="skip"),
         ReadOptions(),
@@ -133,7 +133,10 @@ def read_rows(scratch: Path) -> Target:
         for row in RowStream(str(file), chosen, needs_rows=False):
             assert row.row.query
         if len(data) % 10 == 0:
-            load_rows(str(file), "candidate_group", chosen)
+            copied = load_rows(str(file), "candidate_group", chosen)
+            if ending == ".jsonl":
+                in_place = load_rows_in_place(str(file), "candidate_group", chosen)
+                assert all(in_place[at] == row for at, row in enumerate(copied))
 
     return target
 
