@@ -1,5 +1,6 @@
 """Write a model as an ONNX graph, in fp32 or with 8-bit weights."""
 
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -66,9 +67,13 @@ def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) 
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         full = Path(scratch) / "full.onnx"
         _write_graph(encoder, full)
-        quantize_dynamic(
-            full, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
-        )
+        logging.disable(logging.WARNING)  # a line for every product of two activations
+        try:
+            quantize_dynamic(
+                full, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
+            )
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
