@@ -1,7 +1,7 @@
 """How much memory does a step of contrastive training take, padded, unpadded, in cached chunks?
 
     python benchmarks/memory.py --record
-    python benchmarks/memory.py --batch_sizes 64 256 --chunk_sizes 32
+    python benchmarks/memory.py --max_length 64 --cached 1024 4096 --chunk_size 64
 
 Each line is one run of scripts/train.py of one step, in a process of its own, on the pairs of the
 quick start; its peak is the most that the process has held (on a GPU: that PyTorch has). The first
@@ -56,7 +56,7 @@ def main() -> None:
     report = table(args, lines)
     print(report)
     if args.record:
-        record("memory", report)
+        record(heading(args), report)
 
 
 def step(args: argparse.Namespace, batch_size: int, flags: list[str]) -> int:
@@ -81,10 +81,15 @@ def step(args: argparse.Namespace, batch_size: int, flags: list[str]) -> int:
         return int(told.split("PEAK")[-1]) if gpu else usage.ru_maxrss * 1024
 
 
+def heading(args: argparse.Namespace) -> str:
+    """The name of the table."""
+    return f"memory, documents of {args.max_length} tokens"
+
+
 def table(args: argparse.Namespace, lines: list[str]) -> str:
     """In Markdown."""
     head = [
-        "## memory",
+        f"## {heading(args)}",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
         f"One step of contrastive training of {args.model} in fp32 on docstring pairs, documents "
