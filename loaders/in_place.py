@@ -1,9 +1,9 @@
 """Rows that stay in their JSON Lines files; an index tells where each one is."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class IndexBuild(Build):
         self.place = (0, 0, 0)  # of the row that is read now: file, first byte, length
 
     def _write_scored_pairs(self, rejected: RejectedRows) -> None:
-        with _IndexFile(self.folder / ROWS) as file:
+        with _index_file(self.folder / ROWS) as file:
             for pairs in self._pairs(rejected):
                 for count, pair in enumerate(pairs):
                     file.write(self.place, count, pair["query"])
@@ -121,7 +121,7 @@ class IndexBuild(Build):
     def _write_groups(self, rejected: RejectedRows) -> None:
         groups = self._groups(rejected)
         kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
-        with _IndexFile(self.folder / ROWS) as file:
+        with _index_file(self.folder / ROWS) as file:
             for group in self._counted(kept):
                 file.write(self.place, len(group["pos"]), group["query"])
         self._check_some_left(file.rows, rejected)
@@ -139,7 +139,8 @@ class IndexBuild(Build):
     def _rows(self, rejected: RejectedRows) -> Iterator[Row]:
         for number, source in enumerate(self.sources):
             assert isinstance(source, FileSource)
-            with _Lines(source.path) as lines:
+            with source.path.open("rb") as stream:
+                lines = _Lines(stream)
                 for located in good_rows([source], self.parser, rejected):
                     self.good += 1
                     self.place = (number, *lines.place(located.record.line))
@@ -149,20 +150,9 @@ class IndexBuild(Build):
 class _Lines:
     """The places of a file's lines, asked for in their order."""
 
-    def __init__(self, path: Path) -> None:
-        self.stream = path.open("rb")
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
         self.number = self.begin = self.bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stream.close()
 
     def place(self, number: int) -> tuple[int, int]:
         """First byte and length of line ``number``, from 1."""
@@ -173,35 +163,31 @@ class _Lines:
         return self.begin, self.bytes
 
 
-class _IndexFile:
+@contextmanager
+def _index_file(path: Path) -> Iterator["_Index"]:
+    with path.open("wb") as stream:
+        index = _Index(stream)
+        yield index
+        index.flush()
+
+
+class _Index:
     """Writes places of rows."""
 
-    def __init__(self, path: Path) -> None:
-        self.stream = path.open("wb")
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
         self.waiting: list[tuple[int, ...]] = []
         self.rows = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._flush()
-        self.stream.close()
 
     def write(self, place: tuple[int, int, int], count: int, query: str) -> None:
         file, begin, size = place
         self.waiting.append((file, count, begin, size, text_hash(query)))
         self.rows += 1
         if len(self.waiting) >= _BATCH:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits."""
         np.array(self.waiting, _PLACE).tofile(self.stream)
         self.waiting = []
 

@@ -107,6 +107,8 @@ def test_numbers_that_are_none(tmp_path: Path, template: str, value: str) -> Non
             ["-learning_rate", "1e-5"],
             "-learning_rate: a flag begins with two dashes, --learning_rate",
         ),
+        (["--matryoshka_dims", "32", "x"], '--matryoshka_dims: "x" is not an integer'),
+        (["--label_range", "0", "inf"], "label_range: inf is not a finite number"),
     ],
 )
 def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
@@ -118,3 +120,12 @@ def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
 def test_negative_numbers_are_no_flags() -> None:
     given = [f"--{name}={value}" for name, value in NEEDED.items()]
     assert parse_arguments([*given, "--max_steps", "-1", "--query_prompt=-x"]).query_prompt == "-x"
+
+
+def test_the_words_of_a_list_are_of_its_type() -> None:
+    given = [f"--{name}={value}" for name, value in NEEDED.items()]
+    dims = ["--matryoshka_dims", "32", "16", "--matryoshka_weights", "1", "0.5"]
+    others = ["--label_range", "0", "5", "--lora_r", "4", "--lora_target_modules", "query", "key"]
+    args = parse_arguments([*given, *dims, *others])
+    assert (args.matryoshka_dims, args.matryoshka_weights) == ([32, 16], [1, 0.5])
+    assert (args.label_range, args.lora_target_modules) == ([0, 5], ["query", "key"])

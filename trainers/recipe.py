@@ -195,7 +195,9 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
         except json.JSONDecodeError as error:
             raise ValueError(f"--{name}: {text} is not JSON: {error.msg}") from None
     if list in containers:
-        return typed(name, list(values), annotation)
+        (kind,) = (kind for kind in kinds if (typing.get_origin(kind) or kind) is list)
+        (item,) = typing.get_args(kind) or (Any,)
+        return typed(name, [typed_flag(name, [word], item) for word in values], annotation)
     if len(values) > 1:
         raise ValueError(f"--{name}: takes one value, got {len(values)} ({text})")
     _check_choice(name, text, annotation)
