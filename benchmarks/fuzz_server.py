@@ -22,22 +22,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from servers import BASE, ROOT, wait_until_up
 
+sys.path.append(str(ROOT / "tests"))
+
+from bodies import BODIES
+
 from encoders import Reranker
 
-BODIES: dict[str, Any] = {
-    "/embed": {"text": "how to read a csv"},
-    "/embed_batch": {"texts": ["感冒发烧", "a"]},
-    "/score": {"query": "q", "doc": "d"},
-    "/score_batch": {"query": "感冒", "docs": ["多喝水", "d"]},
-    "/rerank": {"query": "q", "documents": ["a", "b"], "top_n": 1, "model": "reranker"},
-    "/v1/rerank": {"query": "q", "documents": ["a", {"text": "b"}], "model": "reranker"},
-    "/v2/rerank": {"query": "q", "documents": ["a", "b"], "model": "reranker"},
-    "/v1/embeddings": {"input": ["a", "今天"], "encoding_format": "base64", "model": "embedder"},
-    "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
-    "/tokenize": {"inputs": "a b"},
-    "/search": {"query": "csv", "documents": ["a", "b"]},
-    "/compare": {"query": "q", "documents": ["a", "b"]},
-}
 PARTS: list[Any] = [
     *("", " ", "\0", "\ud800", "\u202eabc", "\ufeff", "长" * 100_000, "x" * 1_000_000),
     *("../../etc/passwd", "file:///etc/passwd", "\n" * 1000, "a\u0301" * 500, "[MASK][SEP]"),
