@@ -17,9 +17,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from results import BASE, device, machine, quiet, record, versions
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from speed import BASE, TANDEM, THEIRS, device, machine, quiet, record, versions
+from speed import TANDEM, THEIRS
 
 from encoders import Embedder
 from encoders.source import find_model

@@ -32,8 +32,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 import torch
 from forked_runs import PLACES, Plan, Run
+from results import machine, record, versions
 from runs import TOPICS, write_format
-from speed import machine, record, versions
 
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from quality import METRIC, Task, train
-from speed import BASE, machine, quiet, record, versions
+from results import BASE, machine, quiet, record, versions
 from torch.nn import functional as F
 
 from encoders import Embedder

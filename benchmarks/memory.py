@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from speed import BASE, machine, record, versions
+from results import BASE, machine, record, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 GPU_PEAK = (

@@ -31,9 +31,10 @@ from io import StringIO
 from pathlib import Path
 
 from datasets import Dataset
+from results import BASE, device, machine, quiet, record, versions
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
-from speed import BASE, THEIRS, TUNED, device, machine, quiet, record, take_turn, versions
+from speed import THEIRS, TUNED, take_turn
 
 from encoders.cpu import prepare_cpu
 from encoders.source import find_model

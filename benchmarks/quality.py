@@ -34,13 +34,13 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from results import BASE, machine, quiet, record, versions
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.losses import MultipleNegativesRankingLoss
-from speed import BASE, machine, quiet, record, versions
 
 from encoders import Embedder, Reranker
 from encoders.cpu import prepare_cpu

@@ -31,7 +31,7 @@ from typing import Any
 
 import psutil
 from http_load import Connection, Load, load
-from speed import BASE, machine, record, versions
+from results import BASE, machine, record, versions
 
 from encoders import Reranker
 from encoders.source import find_model

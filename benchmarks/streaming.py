@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from speed import BASE, machine, record, versions
+from results import BASE, machine, record, versions
 
 from loaders import ReadOptions, load_rows
 
