@@ -91,9 +91,14 @@ def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
             "trained; give the model that it was exported from"
         )
     given = {"query": args.query_prompt, "document": args.document_prompt}
-    prompts = {name: text for name, text in given.items() if text is not None}
+    model = open_by_kind(args)
+    model.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
+    return model
+
+
+def open_by_kind(args: TandemArguments) -> Embedder | Reranker:
+    """The model, with its own prompts."""
     common: dict[str, Any] = {
-        "prompts": prompts or None,
         "unpad_inputs": args.unpad_inputs,
         "revision": args.model_revision,
         "trust_remote_code": args.trust_remote_code,
