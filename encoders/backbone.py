@@ -1,7 +1,7 @@
 """Open a transformers model and its tokenizer, refusing what would train or answer wrongly."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,7 @@ class Encoder(nn.Module):
         tokenizer: Its tokenizer; its ``model_max_length`` is set to ``max_length``.
         max_length: Tokens after which a text (or pair) is cut; None: as many as the model takes.
         unpad_inputs: Compute on real tokens only, where the backbone can (see ``unpadding``).
+        prompts: Text put before "query" and "document" texts.
     """
 
     backbone: PreTrainedModel
@@ -47,6 +48,7 @@ class Encoder(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int | None = None,
         unpad_inputs: bool = True,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         limit = token_limit(backbone, tokenizer)
@@ -63,6 +65,12 @@ class Encoder(nn.Module):
         computed_here = not isinstance(backbone, OnnxBackbone)
         self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
         self.lora: Lora | None = None
+        self.prompts = dict(prompts or {})
+
+    def replace_prompts(self, query: str | None, document: str | None) -> None:
+        """Take these prompts in place of the model's own; None keeps it, "" takes it away."""
+        given = {"query": query, "document": document}
+        self.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:

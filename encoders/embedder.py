@@ -32,7 +32,6 @@ class Embedder(Encoder):
         pooling: "cls", "mean" or "last".
         projection: To another width, or None.
         normalize: Bring embeddings to unit length.
-        prompts: Text put before "query" and "document" texts by ``encode``.
         truncate_dim: Keep so many of the first dimensions (of a model trained for it, by
             Matryoshka); None: all.
     """
@@ -43,7 +42,6 @@ class Embedder(Encoder):
         pooling: Pooling = "mean",
         projection: Projection | None = None,
         normalize: bool = True,
-        prompts: dict[str, str] | None = None,
         truncate_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -53,7 +51,6 @@ class Embedder(Encoder):
         self.pooling = pooling
         self.projection = projection
         self.normalize = normalize
-        self.prompts = dict(prompts or {})
         self.truncate_dim = truncate_dim
         if truncate_dim is not None and not 1 <= truncate_dim <= self.full_dimension:
             raise ValueError(

@@ -23,14 +23,7 @@ class Reranker(Encoder):
 
     Open one with ``Reranker.from_pretrained``. Its folder is a plain transformers folder, with
     the activation named in ``config.json`` where sentence-transformers' ``CrossEncoder`` looks.
-
-    Args:
-        prompts: Text put before "query" and "document" texts by ``score``.
     """
-
-    def __init__(self, *args: Any, prompts: dict[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.prompts = {k: v for k, v in (prompts or {}).items() if v}
 
     @classmethod
     def from_pretrained(
@@ -79,7 +72,7 @@ class Reranker(Encoder):
             max_length = tokenizer.model_max_length
         saved = getattr(backbone.config, "sentence_transformers", None) or {}
         if prompts is None:
-            prompts = saved.get("prompts")
+            prompts = {side: text for side, text in (saved.get("prompts") or {}).items() if text}
         return cls(
             backbone, tokenizer, max_length=max_length, unpad_inputs=unpad_inputs, prompts=prompts
         )
@@ -133,8 +126,8 @@ class Reranker(Encoder):
             state_dict: This module's weights, where they are not in it (gathered from shards).
         """
         about: dict[str, Any] = {"activation_fn": SIGMOID}
-        if self.prompts:
-            about["prompts"] = self.prompts
+        if prompts := {side: prompt for side, prompt in self.prompts.items() if prompt}:
+            about["prompts"] = prompts
         self.backbone.config.sentence_transformers = about
         state = self.state_dict() if state_dict is None else state_dict
         weights = {name.removeprefix("backbone."): weight for name, weight in state.items()}

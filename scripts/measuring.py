@@ -96,8 +96,7 @@ def open_model(name: str, kind: Kind, args: argparse.Namespace) -> Model:
         model = Reranker.from_pretrained(name)
     else:
         model = Embedder.from_pretrained(name, truncate_dim=args.truncate_dim)
-    given = {"query": args.query_prompt, "document": args.document_prompt}
-    model.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
+    model.replace_prompts(args.query_prompt, args.document_prompt)
     return model.to(PartialState().device)
 
 

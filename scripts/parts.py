@@ -90,9 +90,8 @@ def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
             f"model_name_or_path: {args.model_name_or_path} is an ONNX model, which cannot be "
             "trained; give the model that it was exported from"
         )
-    given = {"query": args.query_prompt, "document": args.document_prompt}
     model = open_by_kind(args)
-    model.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
+    model.replace_prompts(args.query_prompt, args.document_prompt)
     return model
 
 

@@ -143,8 +143,7 @@ def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
     if find_kind(name) != "embedder":
         raise ValueError(f"--embedder: {name} is a reranker; give an embedder")
     embedder = Embedder.from_pretrained(name).to(PartialState().device)
-    given = {"query": args.query_prompt, "document": args.document_prompt}
-    embedder.prompts |= {side: text for side, text in given.items() if text is not None}
+    embedder.replace_prompts(args.query_prompt, args.document_prompt)
     return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
 
 
