@@ -3,6 +3,8 @@
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +61,33 @@ def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) 
         weights.unlink()
     file = folder / ONNX_FILE
     file.parent.mkdir()
-    if not int8:
-        _write_graph(encoder, file)
-        return
+    with _errors_only():
+        if int8:
+            _write_int8(encoder, file)
+        else:
+            _write_graph(encoder, file)
+
+
+def _write_int8(encoder: Embedder | Reranker, file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         full = Path(scratch) / "full.onnx"
         _write_graph(encoder, full)
-        logging.disable(logging.WARNING)  # a line for every product of two activations
-        try:
-            quantize_dynamic(
-                full, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
-            )
-        finally:
-            logging.disable(logging.NOTSET)
+        quantize_dynamic(
+            full, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
+        )
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """No line for each product of two activations, nor for packages that torch does without."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
