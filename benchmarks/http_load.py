@@ -1,4 +1,4 @@
-"""Clients that ask a server one request after the other, as many as are wanted at once."""
+"""Clients that ask a server: each one after the other, or all together so often a second."""
 
 import asyncio
 import itertools
@@ -24,6 +24,12 @@ class Load:
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
+
+    def note(self, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self.statuses[status] += 1
+        if status == 200:
+            self.latencies.append(seconds)
 
     @property
     def rate(self) -> float:
@@ -104,10 +110,8 @@ async def load(
             if begun > end:
                 break
             status, _ = await connection.ask(path, next(contents))
-            found.statuses[status] += 1
-            if status == 200:
-                found.latencies.append(time.perf_counter() - begun)
-            elif status == 0:
+            found.note(status, time.perf_counter() - begun)
+            if status == 0:
                 await asyncio.sleep(0.1)  # the server may have gone
         connection.close()
 
@@ -115,4 +119,39 @@ async def load(
     await asyncio.gather(*(client() for _ in range(clients)))
     found.seconds = time.perf_counter() - begun
     found.latencies.sort()
+    return found
+
+
+async def arrivals(
+    url: str, path: str, bodies: Sequence[Any], a_second: float, *, seconds: float
+) -> Load:
+    """Ask ``a_second`` times a second, whether or not the server has answered the others.
+
+    Args:
+        url: The server.
+        path: The route.
+        bodies: Taken in turn.
+        a_second: Requests.
+        seconds: For so long.
+    """
+    found = Load()
+    contents = itertools.cycle([json.dumps(body).encode() for body in bodies])
+    free: list[Connection] = []
+
+    async def ask() -> None:
+        connection = free.pop() if free else Connection(url)
+        begun = time.perf_counter()
+        status, _ = await connection.ask(path, next(contents))
+        found.note(status, time.perf_counter() - begun)
+        free.append(connection)
+
+    begun = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(int(a_second * seconds)):
+            await asyncio.sleep(begun + number / a_second - time.perf_counter())
+            tasks.create_task(ask())
+    found.seconds = time.perf_counter() - begun
+    found.latencies.sort()
+    for connection in free:
+        connection.close()
     return found
