@@ -58,20 +58,20 @@ def post(client: httpx.Client, path: str, body: Any) -> Any:
     return response.json()
 
 
-def close(found: Any, wanted: Any) -> None:
+def assert_close(found: Any, wanted: Any) -> None:
     np.testing.assert_allclose(np.asarray(found), np.asarray(wanted), atol=1e-5)
 
 
 def test_embed_is_encode(client: httpx.Client, embedder: Embedder) -> None:
     wanted = embedder.encode(TEXTS).numpy()
     found = post(client, "/embed_batch", {"texts": list(TEXTS)})
-    close(found["embeddings"], wanted)
+    assert_close(found["embeddings"], wanted)
     assert found["dim"] == 32
     assert found["truncated"] == []
     tokens = embedder.tokenizer(list(TEXTS))["input_ids"]
     assert found["usage"]["prompt_tokens"] == sum(map(len, tokens))
     one = post(client, "/embed", {"input": TEXTS[5]})
-    close(one["embedding"], wanted[5])
+    assert_close(one["embedding"], wanted[5])
     assert one["truncated"] is False
     coded = post(client, "/embed", {"text": TEXTS[5], "encoding_format": "base64"})["embedding"]
     numbers = np.array(one["embedding"], dtype="<f4")
@@ -81,7 +81,7 @@ def test_embed_is_encode(client: httpx.Client, embedder: Embedder) -> None:
 def test_fewer_dimensions_are_of_unit_length(client: httpx.Client, embedder: Embedder) -> None:
     wanted = embedder.encode(TEXTS[:1]).numpy()[0, :8]
     found = post(client, "/embed", {"text": TEXTS[0], "dimensions": 8})
-    close(found["embedding"], wanted / np.linalg.norm(wanted))
+    assert_close(found["embedding"], wanted / np.linalg.norm(wanted))
     assert found["dim"] == 8
 
 
@@ -89,14 +89,14 @@ def test_score_of_the_reranker(client: httpx.Client, reranker: Reranker) -> None
     pairs = [(TEXTS[0], text) for text in TEXTS]
     wanted = reranker.score(pairs).numpy()
     one = post(client, "/score", {"query": TEXTS[0], "doc": TEXTS[1]})
-    close(one["score"], wanted[1])
+    assert_close(one["score"], wanted[1])
     many = post(client, "/score", {"query": TEXTS[0], "document": list(TEXTS)})
-    close(many["scores"], wanted)
+    assert_close(many["scores"], wanted)
     zipped = post(client, "/score", {"query": list(TEXTS[:2]), "text": list(TEXTS[2:4])})
     wanted_zipped = reranker.score([(TEXTS[0], TEXTS[2]), (TEXTS[1], TEXTS[3])]).numpy()
-    close(zipped["scores"], wanted_zipped)
+    assert_close(zipped["scores"], wanted_zipped)
     raw = post(client, "/score", {"query": TEXTS[0], "doc": TEXTS[1], "raw_scores": True})
-    close(raw["score"], reranker.score(pairs[1:2], raw=True)[0].item())
+    assert_close(raw["score"], reranker.score(pairs[1:2], raw=True)[0].item())
 
 
 def test_score_batch_ranks(client: httpx.Client, reranker: Reranker) -> None:
@@ -104,7 +104,7 @@ def test_score_batch_ranks(client: httpx.Client, reranker: Reranker) -> None:
     wanted = reranker.score([(TEXTS[0], text) for text in docs]).numpy()
     body = {"query": TEXTS[0], "docs": docs, "return_documents": True}
     found = post(client, "/score_batch", body)
-    close(found["scores"], wanted)
+    assert_close(found["scores"], wanted)
     raw = reranker.score([(TEXTS[0], text) for text in docs], raw=True).tolist()
     order = [entry["index"] for entry in found["ranking"]]
     assert [raw[at] for at in order] == pytest.approx(sorted(raw, reverse=True), abs=1e-5)
@@ -117,9 +117,11 @@ def test_score_of_an_embedder_is_the_cosine(
     embedder_only: httpx.Client, embedder: Embedder
 ) -> None:
     wanted = (embedder.encode(TEXTS[:1]) @ embedder.encode(TEXTS).T)[0].numpy()
-    close(post(embedder_only, "/score", {"query": TEXTS[0], "doc": TEXTS[1]})["score"], wanted[1])
+    assert_close(
+        post(embedder_only, "/score", {"query": TEXTS[0], "doc": TEXTS[1]})["score"], wanted[1]
+    )
     found = post(embedder_only, "/score", {"query": TEXTS[0], "doc": list(TEXTS)})
-    close(found["scores"], wanted)
+    assert_close(found["scores"], wanted)
 
 
 def test_prompts_are_put_before(tiny_bert: Path, tmp_path: Path) -> None:
@@ -132,12 +134,14 @@ def test_prompts_are_put_before(tiny_bert: Path, tmp_path: Path) -> None:
     ):
         query = model.encode(["a mat"], prompt_name="query").numpy()
         document = model.encode(["fever"], prompt_name="document").numpy()
-        close(post(client, "/embed", {"text": "a mat", "prompt": "query"})["embedding"], query[0])
-        close(post(client, "/embed", {"inputs": "a mat", "prompt_name": "query"}), query)
+        assert_close(
+            post(client, "/embed", {"text": "a mat", "prompt": "query"})["embedding"], query[0]
+        )
+        assert_close(post(client, "/embed", {"inputs": "a mat", "prompt_name": "query"}), query)
         score = post(client, "/score", {"query": "a mat", "doc": "fever"})["score"]
-        close(score, (query @ document.T)[0, 0])
+        assert_close(score, (query @ document.T)[0, 0])
         plain = model.encode(["a mat"]).numpy()
-        close(post(client, "/embed", {"text": "a mat"})["embedding"], plain[0])
+        assert_close(post(client, "/embed", {"text": "a mat"})["embedding"], plain[0])
         wrong = client.post("/embed", json={"inputs": "a", "prompt_name": "passage"})
         assert wrong.status_code == 422
         assert "document, query" in wrong.json()["error"]
@@ -156,7 +160,7 @@ def test_search_of_documents_and_of_the_corpus(
     known = post(client, "/search", body)["results"]
     for results in (given, known):
         assert [result["index"] for result in results] == wanted
-        close([result["cosine"] for result in results], cosines[wanted])
+        assert_close([result["cosine"] for result in results], cosines[wanted])
     assert [result["id"] for result in known] == [f"d{at}" for at in wanted]
     assert "id" not in given[0]
 
@@ -166,7 +170,9 @@ def test_compare_shows_every_model(client: httpx.Client, embedder: Embedder) -> 
     assert [column["role"] for column in columns] == ["embedder", "reranker", "embedder_baseline"]
     wanted = (embedder.encode([TEXTS[0]]) @ embedder.encode(TEXTS).T)[0].numpy()
     ranking = columns[0]["ranking"]
-    close([entry["score"] for entry in ranking], wanted[[entry["index"] for entry in ranking]])
+    assert_close(
+        [entry["score"] for entry in ranking], wanted[[entry["index"] for entry in ranking]]
+    )
     assert ranking[0]["index"] == 0
     long = " ".join(TEXTS) * 20
     columns = post(client, "/compare", {"query": "cat", "documents": ["a cat", long]})["columns"]
@@ -197,7 +203,7 @@ def test_a_server_may_refuse_long_texts_and_take_ids(
     post(embedder_only, "/embed", {"text": long, "truncate": True})
     ids = embedder.tokenizer(TEXTS[0])["input_ids"]
     found = post(embedder_only, "/v1/embeddings", {"input": ids, "model": "any"})
-    close(found["data"][0]["embedding"], embedder.encode(TEXTS[:1])[0].numpy())
+    assert_close(found["data"][0]["embedding"], embedder.encode(TEXTS[:1])[0].numpy())
     for wrong in ([-1], [10**6], [[5], []]):
         response = embedder_only.post("/v1/embeddings", json={"input": wrong, "model": "any"})
         assert response.status_code == 400, wrong
@@ -343,7 +349,7 @@ def test_order_is_kept_among_many_clients(client: httpx.Client, embedder: Embedd
     def ask(number: int) -> None:
         chosen = [(number * 7 + step * 13) % len(texts) for step in range(number % 6 + 1)]
         found = post(client, "/embed_batch", {"texts": [texts[at] for at in chosen]})
-        close(found["embeddings"], wanted[chosen])
+        assert_close(found["embeddings"], wanted[chosen])
 
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         list(pool.map(ask, range(1000)))
