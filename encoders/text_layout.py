@@ -173,3 +173,19 @@ def cut_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         pieces[-1].append(text)
         room -= lengths[text]
     return pieces
+
+
+def deal_out(lengths: Sequence[int], hands: int) -> list[list[int]]:
+    """Texts by number in so many pieces of about as many tokens, in each the shortest first.
+
+    The longest is dealt first, each to the piece that has least ("longest processing time first",
+    Graham 1969). Pieces that get none are left out.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    pieces: list[list[int]] = [[] for _ in range(hands)]
+    tokens = [0] * hands
+    for text in order:
+        least = tokens.index(min(tokens))
+        pieces[least].append(text)
+        tokens[least] += lengths[text]
+    return [piece[::-1] for piece in pieces if piece]

@@ -6,26 +6,36 @@ each text; the result is laid back to [B, L, H], zero where there was padding. E
 attention works token by token, so nothing else has to know.
 
 Texts are ordered by length on the way in, so that those of about one length attend in one call.
-On a CPU they run in several rows, one after the other: what a row needs is taken from memory that
-the row before has left and that is still near.
+On a CPU they run in several rows: what a row needs is taken from memory that the row before has
+left and that is still near. In training the cores share a row, in inference each has its own.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.attention import ATTENTION
-from encoders.text_layout import TextLayout, cut_by_tokens
+from encoders.text_layout import TextLayout, cut_by_tokens, deal_out
+from encoders.workers import side_by_side
 
 logger = logging.getLogger(__name__)
 
 # Shapes: B texts, L tokens of the longest, T real tokens of a row, H width.
+
+# Products of fewer tokens are slower for each of them.
+SHORTEST_ROW = 128
+# Rows go to a core each unless one has more than so many times its share; then cores share them.
+UNEVEN = 1.25
+# Where the texts of a row begin, for the pooler: each thread has its own row.
+_row = threading.local()
 
 
 def unpad_inputs(model: PreTrainedModel) -> bool:
@@ -91,7 +101,6 @@ class Unpadding:
         # RoBERTa and its kin number positions from the padding token's id + 1.
         padding_index = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
         self.first_position = 0 if padding_index is None else padding_index + 1
-        self.starts = torch.empty(0)
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
         self.hooks = []
@@ -99,7 +108,7 @@ class Unpadding:
             # It picks each text's first token.
             self.hooks.append(
                 pooler.register_forward_pre_hook(
-                    lambda _, args: (args[0][0, self.starts, None], *args[1:])
+                    lambda _, args: (args[0][0, _row.starts, None], *args[1:])
                 )
             )
 
@@ -117,7 +126,8 @@ class Unpadding:
         mask = inputs.pop("attention_mask", None)
         mask = torch.ones_like(ids) if mask is None else or_first(mask)
         lengths = mask.sum(dim=1).tolist()
-        pieces = cut_by_tokens(lengths, self._tokens_at_once(ids.device))
+        cores = self._cores(ids.device)
+        pieces = self._pieces(lengths, ids.device, cores)
         order = [text for piece in pieces for text in piece]
         rows, columns = mask[order].nonzero(as_tuple=True)
         index = torch.tensor(order, device=ids.device)[rows] * ids.shape[1] + columns
@@ -136,12 +146,16 @@ class Unpadding:
             varying["token_type_ids"] = take(inputs.pop("token_type_ids"))
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
-        outputs = []
-        for at, piece in enumerate(pieces):
-            layout = TextLayout([lengths[text] for text in piece], ids.device)
-            self.starts = layout.bounds[:-1]
+
+        def run(at: int) -> Any:
+            layout = TextLayout([lengths[text] for text in pieces[at]], ids.device)
+            _row.starts = layout.bounds[:-1]
             own = {name: values[at] for name, values in varying.items()}
-            outputs.append(self.padded_forward(**inputs, **own, layout=layout))
+            return self.padded_forward(**inputs, **own, layout=layout)
+
+        numbers = range(len(pieces))
+        apart = cores > 1 and _even(tokens, cores)
+        outputs = side_by_side(run, numbers) if apart else list(map(run, numbers))
         if lay_back:
             return _lay_back(outputs, index, order, ids.shape)
         return [
@@ -150,15 +164,37 @@ class Unpadding:
             for sizes in [[lengths[text] for text in piece]]
         ]
 
-    def _tokens_at_once(self, device: torch.device) -> int:
-        """Of a row: on a CPU, so many that states of a layer take some 16 MiB, or 4 in inference.
+    def _cores(self, device: torch.device) -> int:
+        """Rows that may run at once: on a CPU in inference, one on each core.
 
-        Training runs several times as many operations on each row, which have to be worth it.
+        Not where dropout draws from the one random generator, nor where processes that share the
+        weights out have to ask each other for them in one order.
+        """
+        together = device.type != "cpu" or torch.is_grad_enabled() or self.backbone.training
+        sharded = isinstance(next(self.backbone.parameters()), DTensor)
+        return 1 if together or sharded else torch.get_num_threads()
+
+    def _pieces(self, lengths: list[int], device: torch.device, cores: int) -> list[list[int]]:
+        """The texts of each row, by number.
+
+        On a CPU a row has so many tokens that states of a layer take some 16 MiB, or 4 in
+        inference; training runs several times as many operations on each row, which have to be
+        worth it. A small batch is dealt out to the cores.
         """
         if device.type != "cpu":
-            return 2**62
+            return cut_by_tokens(lengths, 2**62)
         states = 2**22 if torch.is_grad_enabled() else 2**20
-        return max(256, states // int(self.backbone.config.hidden_size))
+        pieces = cut_by_tokens(lengths, max(256, states // int(self.backbone.config.hidden_size)))
+        if len(pieces) < cores:
+            dealt = deal_out(lengths, max(1, min(cores, sum(lengths) // SHORTEST_ROW)))
+            if _even([sum(lengths[text] for text in piece) for piece in dealt], cores):
+                return dealt
+        return pieces
+
+
+def _even(tokens: list[int], cores: int) -> bool:
+    """Whether rows of so many tokens keep the cores busy alike, each with rows of its own."""
+    return max(tokens) * cores <= UNEVEN * sum(tokens)
 
 
 def or_first(mask: Tensor) -> Tensor:
