@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+from encoders.workers import side_by_side
+
 # Shapes: B texts, L tokens of the longest, H width of a state.
 
 ONNX_FILE = Path("onnx", "model.onnx")
-TOKENS_AT_ONCE = 1024  # in one call, padding counted; more are no faster on a CPU
+TOKENS_AT_ONCE = 256  # in one call, padding counted; more are no faster on a core
 STEP = 16  # texts whose lengths have the same multiple of this above them go together
 
 
@@ -27,6 +29,8 @@ def is_onnx(folder: Path) -> bool:
 
 class OnnxBackbone(nn.Module):
     """Called like a transformers model, on the CPU, with as many threads as torch has.
+
+    Each thread computes texts of its own; of what is one call, all have a part.
 
     Args:
         folder: With ``config.json`` and ``onnx/model.onnx``.
@@ -48,21 +52,25 @@ class OnnxBackbone(nn.Module):
             ) from None
         self.config = AutoConfig.from_pretrained(folder)
         self.output = output
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait for work leave their cores to others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(
+
+        def opened(threads: int) -> Any:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            # Threads that wait for work leave their cores to others.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3
+            return onnxruntime.InferenceSession(
                 folder / ONNX_FILE, options, providers=["CPUExecutionProvider"]
             )
+
+        try:
+            self.alone, self.shared = opened(1), opened(torch.get_num_threads())
         except Exception as error:  # its exceptions have no class in common
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"model_name_or_path: {folder / ONNX_FILE} cannot be opened: {reason}"
             ) from error
-        self.names = [given.name for given in self.session.get_inputs()]
+        self.names = [given.name for given in self.alone.get_inputs()]
         # What tells this model from others, as weights do: caches go by the ``state_dict``.
         content = hashlib.sha256((folder / ONNX_FILE).read_bytes()).digest()
         self.register_buffer("digest", torch.frombuffer(bytearray(content), dtype=torch.uint8))
@@ -74,10 +82,16 @@ class OnnxBackbone(nn.Module):
         """
         given = {"attention_mask": attention_mask, **inputs}
         lengths = attention_mask.sum(dim=1).clamp(min=1).tolist()
-        found: Tensor | None = None
-        for texts, longest in pieces(lengths):
+
+        def run(piece: tuple[list[int], int], session: Any = self.alone) -> Tensor:
+            texts, longest = piece
             feed = {name: given[name][texts, :longest].cpu().numpy() for name in self.names}
-            part = torch.from_numpy(self.session.run(None, feed)[0])
+            return torch.from_numpy(session.run(None, feed)[0])
+
+        parts = pieces(lengths)[::-1]  # the longest first: the last to be done is a short one
+        computed = [run(parts[0], self.shared)] if len(parts) == 1 else side_by_side(run, parts)
+        found: Tensor | None = None
+        for (texts, longest), part in zip(parts, computed, strict=True):
             if found is None:
                 padded = attention_mask.shape[1:] if part.dim() == 3 else ()
                 found = part.new_zeros(len(lengths), *padded, part.shape[-1])

@@ -92,6 +92,8 @@ def _errors_only() -> Iterator[None]:
 
 def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
     backbone: Any = encoder.backbone.eval()
+    # Other kinds of attention guard against texts of padding alone, score by score.
+    backbone.set_attn_implementation("eager")
     output = OUTPUTS["AutoModel" if isinstance(encoder, Embedder) else
                      "AutoModelForSequenceClassification"]  # fmt: skip
     tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")
