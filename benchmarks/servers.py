@@ -1,10 +1,9 @@
-"""How fast does a server answer, next to others on this machine, and what does it stand?
+"""How fast does a server answer, next to others on this machine?
 
     python benchmarks/servers.py embed                  # one text a request
     python benchmarks/servers.py rerank                 # one query and 8 documents a request
     python benchmarks/servers.py embed --infinity /path/to/venv/bin/infinity_emb \\
         --int8 outputs/embedding_int8               # what scripts/export.py wrote
-    python benchmarks/servers.py hold                   # load, overload, bulk work, memory
 
 Servers run one at a time, with the same model, texts and length limit, each in a process of its
 own: ``scripts/serve.py``, benchmarks/obvious_server.py, and infinity-emb from an environment of its
@@ -32,15 +31,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from http_load import Connection, Load, arrivals, load
+from http_load import load
 from results import BASE, machine, record, versions
 
-from encoders import Reranker
+from encoders import Embedder, Reranker
 from encoders.source import find_model
 from loaders import ReadOptions, load_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = 8
+PORT = "PORT"
 TANDEM, INT8 = "Tandem", "Tandem, int8"
 OBVIOUS, INFINITY = "FastAPI + sentence-transformers", "infinity-emb"
 
@@ -51,21 +51,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("task", choices=["embed", "rerank", "hold"])
+    add("task", choices=["embed", "rerank"])
     add("--model", help="default: all-MiniLM-L6-v2, as embedder or with a new scoring head")
     add("--data", nargs="+", default=["data/docstrings/train_pairs.jsonl"])
     add("--infinity", help="the program infinity_emb of another environment")
     add("--int8", type=Path, help="the same model, exported in 8 bits, for a row of its own")
     add("--clients", nargs="+", type=int, default=[1, 8, 32, 128])
     add("--seconds", type=float, default=20.0, help="for each number of clients")
-    add("--requests", type=int, default=10_000, help="hold: for the growth of memory")
     add("--flags", default="", help="more flags for scripts/serve.py, in one string")
     add("--about", default="", help="a sentence for the table: versions of infinity, flags")
     add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        if args.task == "hold":
-            return hold(args, Path(scratch))
         compare(args, Path(scratch))
     return 0
 
@@ -75,6 +72,7 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
     folder, bodies = find_folder(args, scratch), request_bodies(args)
     servers = {TANDEM: folder, OBVIOUS: folder}
     if args.int8:
+        check_lengths(args.task, folder, args.int8)
         servers[INT8] = args.int8
     if args.infinity:
         servers[INFINITY] = folder
@@ -90,7 +88,7 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
     ]
     print("\n".join(lines[-2:]))
     for server, model in servers.items():
-        with running(server, args, model) as (url, process):
+        with running(command(server, args, model)) as (url, process):
             path = "/embeddings" if (server, args.task) == (INFINITY, "embed") else f"/{args.task}"
             asked = [as_asked(server, args.task, body, folder) for body in bodies]
             asyncio.run(load(url, path, asked, 4, seconds=args.seconds / 4))
@@ -107,89 +105,12 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
         record(lines[0].removeprefix("## "), "\n".join(lines) + "\n")
 
 
-def hold(args: argparse.Namespace, scratch: Path) -> int:
-    """What must be so under any load; the status is 1 if something is not."""
-    args.task = "embed"
-    folder, texts = find_folder(args, scratch), [body["text"] for body in request_bodies(args)]
-    bodies = [{"text": text} for text in texts]
-    results: list[bool] = []
-
-    def check(what: str, well: bool, seen: str) -> None:
-        results.append(well)
-        print(f"{'ok  ' if well else 'BAD '} {what}: {seen}", flush=True)
-
-    with running(TANDEM, args, folder) as (url, process):
-        asyncio.run(check_load(url, args, bodies, check))
-        asyncio.run(check_bulk(url, args, texts, check))
-        before = memory(process)
-        found = asyncio.run(load(url, "/embed", bodies, 32, requests=args.requests))
-        grown = memory(process) / before - 1
-        check(f"memory after {args.requests} requests", grown < 0.05, f"{grown:+.1%}")
-        wrong = {status: n for status, n in found.statuses.items() if status not in (200, 429)}
-        check("only 200 and 429", not wrong, str(dict(found.statuses)))
-    with running(TANDEM, args, folder, "--max_wait", "1") as (url, process):
-        asyncio.run(check_overload(url, args, bodies, process, check))
-    return 0 if all(results) else 1
-
-
-async def check_load(url: str, args: argparse.Namespace, bodies: list[Any], check: Any) -> None:
-    """No request hangs or fails, and ``/live`` answers at once."""
-    rates = {}
-    for clients in args.clients:
-        work = asyncio.create_task(load(url, "/embed", bodies, clients, seconds=args.seconds))
-        live: list[float] = []
-        connection = Connection(url)
-        while not work.done():
-            begun = time.perf_counter()
-            await connection.ask("/live", None)
-            live.append(time.perf_counter() - begun)
-            await asyncio.sleep(0.05)
-        connection.close()
-        found = work.result()
-        rates[clients] = found.rate
-        wrong = {status: n for status, n in found.statuses.items() if status not in (200, 429)}
-        check(f"{clients} clients, only 200 and 429", not wrong, str(dict(found.statuses)))
-        p99 = sorted(live)[int(0.99 * len(live))]
-        check(f"{clients} clients, /live p99 < 100 ms", p99 < 0.1, f"{1000 * p99:.0f} ms")
-    most = max(rates)
-    better = rates[most] >= rates[min(rates)]
-    check("batches are no slower than one at a time", better, f"{rates} requests/s")
-
-
-async def check_bulk(url: str, args: argparse.Namespace, texts: list[str], check: Any) -> None:
-    """Single queries beside bulk work wait for a batch or two, not for the bulk."""
-    queries = [{"text": text[:60]} for text in texts]
-    idle = await load(url, "/embed", queries, 1, seconds=args.seconds / 2)
-    bulk = [{"texts": texts[:256]}]
-    alone = await load(url, "/embed_batch", bulk, 1, requests=1)
-    work = asyncio.create_task(load(url, "/embed_batch", bulk, 4, seconds=args.seconds))
-    await asyncio.sleep(1)
-    beside = await load(url, "/embed", queries, 1, seconds=args.seconds / 2)
-    done: Load = await work
-    tokens = sum(map(len, texts[:256])) / 4  # about
-    batch = alone.seconds * min(1.0, 1024 / tokens)
-    allowed = 3 * idle.quantile(0.95) + 2 * batch
-    seen = f"{1000 * beside.quantile(0.95):.0f} ms, idle {1000 * idle.quantile(0.95):.0f} ms"
-    check("p95 beside bulk work", beside.quantile(0.95) <= allowed, seen)
-    check("bulk work goes on", done.statuses[200] > 0, str(dict(done.statuses)))
-
-
-async def check_overload(
-    url: str, args: argparse.Namespace, bodies: list[Any], process: Any, check: Any
-) -> None:
-    """Five times what it can do: some are refused with 429, those let in are answered in time."""
-    able = (await load(url, "/embed", bodies, 32, seconds=args.seconds / 2)).rate
-    before = memory(process)
-    found = await arrivals(url, "/embed", bodies, 5 * able, seconds=args.seconds)
-    wrong = {status: n for status, n in found.statuses.items() if status not in (200, 429)}
-    check(f"{5 * able:.0f} requests/s, only 200 and 429", not wrong, str(dict(found.statuses)))
-    p99 = found.quantile(0.99)
-    check("p99 of those let in <= max_wait + 2 s", p99 <= 3, f"{p99:.1f} s")
-    await asyncio.sleep(3)
-    after = await load(url, "/embed", bodies, 1, requests=20)
-    check("after it all is well", after.statuses[200] == 20, str(dict(after.statuses)))
-    grown = memory(process) / before - 1
-    check("memory after it", grown < 0.1, f"{grown:+.1%}")
+def check_lengths(task: str, *folders: Path) -> None:
+    """Stop where one server would cut texts shorter than another: it would seem faster."""
+    opened = Reranker if task == "rerank" else Embedder
+    lengths = {str(folder): opened.from_pretrained(folder).max_length for folder in folders}
+    if len(set(lengths.values())) > 1:
+        raise SystemExit(f"the models do not cut texts at one length: {lengths}")
 
 
 def find_folder(args: argparse.Namespace, scratch: Path) -> Path:
@@ -226,26 +147,30 @@ def as_asked(server: str, task: str, body: Any, folder: Path) -> Any:
     return body
 
 
+def tandem(folder: Path, *flags: str) -> list[Any]:
+    """How scripts/serve.py is started."""
+    return [sys.executable, "scripts/serve.py", "--model", folder, "--port", PORT, *flags]
+
+
+def command(server: str, args: argparse.Namespace, folder: Path) -> list[Any]:
+    """How a server is started."""
+    if server == OBVIOUS:
+        return [sys.executable, "benchmarks/obvious_server.py", args.task, folder, PORT]
+    if server == INFINITY:
+        flags = f"--port {PORT} --device cpu --engine torch --no-bettertransformer".split()
+        return [args.infinity, "v2", "--model-id", folder, *flags]
+    return tandem(folder, *args.flags.split())
+
+
 @contextmanager
-def running(
-    server: str, args: argparse.Namespace, folder: Path, *flags: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server's address and process, once it answers."""
+def running(command: list[Any]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server's address and process, once it answers; a free port stands in for PORT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    ours = f"scripts/serve.py --port {port} {args.flags}".split()
-    theirs = f"--port {port} --device cpu --engine torch --no-bettertransformer".split()
-    tandem = [sys.executable, *ours, "--model", folder, *flags]
-    commands = {
-        TANDEM: tandem,
-        INT8: tandem,
-        OBVIOUS: [sys.executable, "benchmarks/obvious_server.py", args.task, folder, port],
-        INFINITY: [args.infinity, "v2", "--model-id", folder, *theirs],
-    }
-    command = list(map(str, commands[server]))
+    words = [port if word == PORT else str(word) for word in command]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"
         try:
             wait_until_up(url, process)

@@ -67,6 +67,18 @@ def test_projection_prompts_and_limit_go_along(embedder: tuple[Embedder, Path]) 
         torch.testing.assert_close(*both, atol=1e-5, rtol=0)
 
 
+def test_cores_that_have_texts_of_their_own_give_the_same(
+    embedder: tuple[Embedder, Path],
+) -> None:
+    model, folder = embedder
+    expected = model.encode(texts())
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    found = Embedder.from_pretrained(folder).encode(texts())
+    torch.set_num_threads(before)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_a_reranker_gives_the_same_scores(tmp_path: Path, tiny_classifier: Path) -> None:
     model = Reranker.from_pretrained(tiny_classifier, unpad_inputs=False)
     folder = exported(model, tmp_path / "graph")
