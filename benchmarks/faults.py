@@ -19,19 +19,19 @@ import os
 import resource
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from http_load import Connection, load
-from servers import TANDEM, find_folder, request_bodies, running
+from results import BASE
+from servers import request_bodies, running, tandem
 
 from encoders import Embedder
+from encoders.source import find_model
 
 CLIENTS = 32
 Told = Coroutine[Any, Any, str]
@@ -51,28 +51,27 @@ def main() -> None:
         "kill": (ended(signal.SIGKILL), []),
     }
     add("faults", nargs="*", metavar="FAULT", help="of those above (default: all)")
-    add("--model")
+    add("--model", default=BASE)
     add("--data", nargs="+", default=["data/docstrings/train_pairs.jsonl"])
     add("--requests", type=int, default=10_000, help="of order")
     add("--seconds", type=float, default=10.0, help="of load")
     add("--flags", default="", help="more flags for scripts/serve.py, in one string")
     args = parser.parse_args()
-    args.task, args.infinity = "embed", None
+    args.task = "embed"
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = find_folder(args, Path(scratch))
-        for name in args.faults or faults:
-            work, flags = faults[name]
-            with running(TANDEM, args, folder, *flags) as (url, process):
-                print(f"{name:8}", asyncio.run(work(args, url, process)), flush=True)
+    for name in args.faults or faults:
+        work, flags = faults[name]
+        command = tandem(find_model(args.model), *args.flags.split(), *flags)
+        with running(command) as (url, process):
+            print(f"{name:8}", asyncio.run(work(args, url, process)), flush=True)
 
 
 async def order(args: argparse.Namespace, url: str, _: object) -> str:
     """Every request at once, on a connection of its own."""
     words = [body["text"].split() for body in request_bodies(args)]
     texts = [" ".join([str(n), *words[n % len(words)][:12]]) for n in range(args.requests)]
-    model = Embedder.from_pretrained(find_folder(args, Path()))
+    model = Embedder.from_pretrained(find_model(args.model))
     begun = time.perf_counter()
 
     async def ask(text: str) -> tuple[int, bytes]:
