@@ -36,6 +36,11 @@ class Load:
         """Requests a second that were answered by 200."""
         return self.statuses[200] / self.seconds
 
+    @property
+    def failed(self) -> dict[int, int]:
+        """Answers that neither gave what was asked for nor said to come again later (429)."""
+        return {status: n for status, n in self.statuses.items() if status not in (200, 429)}
+
     def quantile(self, share: float) -> float:
         """Seconds in which that share of requests was answered."""
         if not self.latencies:
