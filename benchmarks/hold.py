@@ -7,6 +7,7 @@ Says "ok" or "BAD" of each thing that must be so; the status is 1 if something i
 
 import argparse
 import asyncio
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -53,14 +54,18 @@ def hold(args: argparse.Namespace) -> int:
         results.append(well)
         print(f"{'ok  ' if well else 'BAD '} {what}: {seen}", flush=True)
 
-    alone = rate_alone(folder, texts[:TEXTS_ALONE])
+    # Machines are noisy: the model without a server is measured before and after the load.
+    before = rate_alone(folder, texts)
     with running(tandem(folder, *flags)) as (url, process):
-        asyncio.run(check_load(url, args, bodies, alone, check))
+        most = asyncio.run(check_load(url, args, bodies, check))
+        alone = (before + rate_alone(folder, texts)) / 2
+        seen = f"{most / alone:.0%} of {alone:.1f} a second"
+        check("85 % of the model without a server", most >= 0.85 * alone, seen)
         asyncio.run(check_bulk(url, args, texts, check))
         server = psutil.Process(process.pid)
-        before, had = memory(process), (server.num_fds(), server.num_threads())
+        held, had = memory(process), (server.num_fds(), server.num_threads())
         found = asyncio.run(load(url, "/embed", bodies, 32, requests=args.requests))
-        grown = memory(process) / before - 1
+        grown = memory(process) / held - 1
         check(f"memory after {args.requests} requests", grown < 0.05, f"{grown:+.1%}")
         has = (server.num_fds(), server.num_threads())
         more = any(now > then for now, then in zip(has, had, strict=True))
@@ -72,14 +77,16 @@ def hold(args: argparse.Namespace) -> int:
 
 
 def rate_alone(folder: Path, texts: list[str]) -> float:
-    """Texts a second that the model computes without a server, in batches as the server's."""
+    """Texts of mean length a second without a server, in batches as the server's."""
     prepare_cpu()
     model = open_model("embedder", folder, "alone", device="cpu")
+    tokenized = model.tokenizer.texts(texts)
     batches: list[list[Any]] = [[]]
-    for tokens in model.tokenizer.texts(texts):
+    for tokens in tokenized[:TEXTS_ALONE]:
         if sum(map(len, batches[-1])) + len(tokens) > model.max_batch_tokens:
             batches.append([])
         batches[-1].append(tokens)
+    size = sum(map(len, tokenized[:TEXTS_ALONE]))
     rates = []
     with inference(torch.device("cpu"), False):
         model.warm_up()
@@ -87,14 +94,12 @@ def rate_alone(folder: Path, texts: list[str]) -> float:
             begun = time.perf_counter()
             for batch in batches:
                 model.compute(batch)
-            rates.append(len(texts) / (time.perf_counter() - begun))
-    return sorted(rates)[1]
+            rates.append(size / (time.perf_counter() - begun))
+    return statistics.median(rates) * len(texts) / sum(map(len, tokenized))
 
 
-async def check_load(
-    url: str, args: argparse.Namespace, bodies: list[Any], alone: float, check: Any
-) -> None:
-    """No request hangs or fails, and ``/live`` answers at once."""
+async def check_load(url: str, args: argparse.Namespace, bodies: list[Any], check: Any) -> float:
+    """No request hangs or fails, and ``/live`` answers at once; the most requests a second."""
     rates = {}
     for clients in args.clients:
         work = asyncio.create_task(load(url, "/embed", bodies, clients, seconds=args.seconds))
@@ -115,10 +120,7 @@ async def check_load(
     seen = ", ".join(f"{clients}: {rate:.1f}" for clients, rate in rates.items())
     better = rates[most] >= rates[min(rates)]
     check("batches are no slower than one at a time", better, f"{seen} requests/s by clients")
-    share = max(rates.values()) / alone
-    check(
-        "85 % of the model without a server", share >= 0.85, f"{share:.0%} of {alone:.1f} a second"
-    )
+    return max(rates.values())
 
 
 async def check_bulk(url: str, args: argparse.Namespace, texts: list[str], check: Any) -> None:

@@ -92,7 +92,7 @@ def main() -> None:
     report = table(args, seconds, memory, read_rows(args))
     print(report)
     if args.record:
-        record(args.task, report)
+        record(title(args), report)
 
 
 Key = tuple[str, str]  # contestant, precision
@@ -230,6 +230,11 @@ def prepare_inference(
     return work
 
 
+def title(args: argparse.Namespace) -> str:
+    """Of a table: bf16 is measured on other processors than fp32 alone."""
+    return f"{args.task}, {' and '.join(args.precisions)}"
+
+
 def table(
     args: argparse.Namespace,
     seconds: dict[Key, list[float]],
@@ -246,7 +251,7 @@ def table(
     middle = {key: statistics.median(taken) for key, taken in seconds.items()}
     what = f"batch {args.batch_size}, " if training else f"{len(rows)} texts, "
     lines = [
-        f"## {args.task}",
+        f"## {title(args)}",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
         f"{args.model}, {what}at most {args.max_length} tokens, {tokens:,.0f} real tokens, "
