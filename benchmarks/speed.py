@@ -55,7 +55,7 @@ DEFAULT_ROWS = {
     "encode": "data/docstrings/train_pairs.jsonl",
     "score": "data/docstrings/train_scored.jsonl",
 }
-PRECISIONS = ["fp32", "bf16"]
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TRAINING = ("contrastive", "similarity", "reranker")
 THEIRS = "sentence-transformers"
 TUNED = "sentence-transformers, tuned"
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--model", default=BASE)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--max_length", type=int, default=256)
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=768, help="texts or pairs to encode or score")
@@ -247,7 +247,8 @@ def table(
     share = args.batch_size / len(rows) if training else 1.0
     tokens = sum(found) * share
     flops = arithmetic(args, found) * share * (3 if training else 1)
-    rates = {"fp32": product_rate(torch.float32), "bf16": product_rate(torch.bfloat16)}
+    rates = {precision: product_rate(TYPES[precision]) for precision in args.precisions}
+    reached = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
     middle = {key: statistics.median(taken) for key, taken in seconds.items()}
     what = f"batch {args.batch_size}, " if training else f"{len(rows)} texts, "
     lines = [
@@ -255,8 +256,8 @@ def table(
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
         f"{args.model}, {what}at most {args.max_length} tokens, {tokens:,.0f} real tokens, "
-        f"{flops / 1e9:,.0f} GFLOP; products reach {rates['fp32'] / 1e9:,.0f} GFLOP/s in fp32, "
-        f"{rates['bf16'] / 1e9:,.0f} in bf16. Medians of {min(map(len, seconds.values()))} turns.",
+        f"{flops / 1e9:,.0f} GFLOP; products reach {reached}. "
+        f"Medians of {min(map(len, seconds.values()))} turns.",
         "",
         "| | precision | seconds | against sentence-transformers | against it in fp32 | tokens/s "
         "| of the product rate | memory, MiB |",
