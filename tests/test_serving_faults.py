@@ -2,11 +2,15 @@
 
 import concurrent.futures
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import httpx
@@ -291,3 +295,38 @@ def test_killing_one_server_leaves_the_other(
             httpx.get(f"{embedder.url}/health")
         body = {"query": "a", "doc": "b"}
         assert httpx.post(f"{url}/score", json=body, timeout=30).status_code == 200
+
+
+# Its own network, which reaches nothing: the loopback is up, and there is no route.
+NO_NETWORK = ["unshare", "--map-root-user", "--net", sys.executable, "-c"]
+LOOPBACK_UP = """
+import fcntl, socket, struct
+SIOCSIFFLAGS, UP = 0x8914, 1
+with socket.socket() as opened:
+    fcntl.ioctl(opened, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", UP))
+"""
+START_AND_ASK = """
+import sys
+from pathlib import Path
+from shutil import which
+import httpx
+from served import Process
+with Process(Path(sys.argv[1]), "--model", sys.argv[2]) as server:
+    answer = httpx.post(f"{server.url}/embed", json={"text": "a cat"}, timeout=30)
+    print(answer.status_code, len(answer.json()["embedding"]))
+"""
+
+
+def test_a_server_without_any_network_starts_and_serves(tiny_bert: Path, tmp_path: Path) -> None:
+    if not which("unshare") or subprocess.run([*NO_NETWORK, LOOPBACK_UP]).returncode:
+        pytest.skip("this machine does not let a process have a network of its own")
+    online = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    found = subprocess.run(
+        [*NO_NETWORK, LOOPBACK_UP + START_AND_ASK, str(tmp_path), str(tiny_bert)],
+        cwd=Path(__file__).parent,
+        env=online | {"PYTHONPATH": os.pathsep.join(["..", "."])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.stdout.split() == ["200", "32"], found.stderr
