@@ -11,6 +11,8 @@ in one thing:
 embedder   in-batch negatives only; with --peer the same by sentence-transformers' own trainer; one
            negative more for each pair, mined by the base model; the same, mined by the embedder of
            the first line (a second round; of the first seed only)
+precision  an embedder with in-batch negatives in fp32 and in bf16; with --peer also by
+           sentence-transformers' own trainer in bf16
 reranker   random documents as negatives; mined ones, by the base embedder
 
 Data are the docstrings (all models are measured on held-out modules) or a folder in the BEIR layout
@@ -26,25 +28,17 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from emulated_bf16 import lacks_bf16
 from results import BASE, machine, quiet, record, versions
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 from encoders import Embedder, Reranker
 from encoders.cpu import prepare_cpu
-from encoders.source import find_model
 from evaluation import compare, read_beir
 from evaluation.data import RetrievalData
 from evaluation.measure import FirstStage, How, measure_ranking
@@ -56,6 +50,7 @@ DOCSTRINGS = ROOT / "data" / "docstrings"
 METRIC = "ndcg@10"
 IN_BATCH, PEER = "in-batch only", "in-batch only, sentence-transformers"
 MINED, AGAIN = "mined by the base", "mined by the first round"
+BF16, PEER_BF16 = f"{IN_BATCH}, bf16", f"{PEER}, bf16"
 RANDOM = "random"
 
 
@@ -65,7 +60,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("kind", choices=["embedder", "reranker"])
+    add("kind", choices=["embedder", "precision", "reranker"])
     add("--data", type=Path, default=DOCSTRINGS, help="a BEIR folder (default: the docstrings)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--query_max_length", type=int, default=64)
@@ -75,16 +70,12 @@ def main() -> None:
     add("--flags", default="", help="more flags for train.py, in one string")
     add("--peer", action="store_true", help="train an embedder by sentence-transformers too")
     add("--record", action="store_true", help="write the table to RESULTS.md")
-    add("--train_peer", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     quiet()
-    if args.train_peer:
-        train_peer(*args.train_peer)
-        return
     prepare_cpu()
     with tempfile.TemporaryDirectory() as folder:
         task = Task(args, Path(folder))
-        embedders(task) if args.kind == "embedder" else rerankers(task)
+        {"embedder": embedders, "precision": precisions, "reranker": rerankers}[args.kind](task)
         report = table(task)
     print(report)
     if args.record:
@@ -122,14 +113,14 @@ class Task:
         number = len(self.values[name])
         print(f"{name}, seed number {number}: {METRIC} {found.mean():.4f}{seconds}", flush=True)
 
-    def timed(self, name: str, work: Callable[[], Path]) -> Path:
-        """Processor time of the scripts that ``work`` runs."""
+    def timed(self, name: str, *command: str | Path) -> None:
+        """Run a training; its processor time counts where products in bf16 are not emulated."""
+        in_bf16 = name in (BF16, PEER_BF16)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        output = work()
+        python(*(["benchmarks/emulated_bf16.py"] if in_bf16 else []), *command)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        self.seconds[name].append(seconds)
-        return output
+        self.seconds[name] += [] if in_bf16 and lacks_bf16() else [seconds]
 
 
 LENGTHS = ("query_max_length", "document_max_length")
@@ -144,7 +135,7 @@ def embedders(task: Task) -> None:
         first = train(task, IN_BATCH, "embedding_contrastive", seed, task.pairs)
         task.keep(IN_BATCH, measure_embedder(task, str(first)))
         if args.peer:
-            peer = task.timed(PEER, lambda seed=seed: start_peer(task, seed))  # type: ignore[misc]
+            peer = start_peer(task, PEER, seed)
             task.keep(PEER, measure_embedder(task, str(peer)))
         rows = {MINED: scratch / "mined.jsonl"}
         if seed == args.seeds[0]:  # the second round takes as long as the first
@@ -154,6 +145,18 @@ def embedders(task: Task) -> None:
             group = ("--train_group_size", "2")
             tuned = train(task, name, "embedding_contrastive", seed, file, *group)
             task.keep(name, measure_embedder(task, str(tuned)))
+
+
+def precisions(task: Task) -> None:
+    """In-batch negatives in fp32 and in bf16."""
+    task.keep("base", measure_embedder(task, BASE))
+    for seed in task.args.seeds:
+        for name, bf16 in ((IN_BATCH, "false"), (BF16, "true")):
+            tuned = train(task, name, "embedding_contrastive", seed, task.pairs, "--bf16", bf16)
+            task.keep(name, measure_embedder(task, str(tuned)))
+        if task.args.peer:
+            peer = start_peer(task, PEER_BF16, seed)
+            task.keep(PEER_BF16, measure_embedder(task, str(peer)))
 
 
 def rerankers(task: Task) -> None:
@@ -187,7 +190,7 @@ def train(task: Task, name: str, recipe: str, seed: int, rows: Path, *flags: str
     given += ["--train_file", str(rows), "--output_dir", str(output), *flags]
     # Of some queries, all that is found may be too near to the positive to be a negative.
     given += ["--overwrite_output_dir", "true", "--on_bad_rows", "skip"]
-    task.timed(name, lambda: run("train", *given) or output)
+    task.timed(name, "scripts/train.py", *given)
     return output
 
 
@@ -200,7 +203,7 @@ def flags_of(task: Task, recipe: str, seed: int) -> list[str]:
     return given + task.args.flags.split()
 
 
-def start_peer(task: Task, seed: int) -> Path:
+def start_peer(task: Task, name: str, seed: int) -> Path:
     """sentence-transformers' trainer in a process of its own, with the same settings."""
     args = parse_arguments(flags_of(task, "embedding_contrastive", seed))
     output = task.scratch / "peer"
@@ -211,36 +214,26 @@ def start_peer(task: Task, seed: int) -> Path:
         "max_steps": args.max_steps,
         "num_train_epochs": args.num_train_epochs,
         "seed": seed,
+        "bf16": args.bf16 or name == PEER_BF16,
+        "use_cpu": args.use_cpu,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
     }
     length = str(max(task.lengths.values()))
-    what = [json.dumps(settings), str(task.pairs), length]
-    command = [sys.executable, __file__, "embedder", "--train_peer", *what]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    task.timed(name, "benchmarks/peer_training.py", json.dumps(settings), task.pairs, length)
     return output
-
-
-def train_peer(settings: str, pairs: str, length: str) -> None:
-    """Its loss with its default scale of 20, which is the recipe's temperature of 0.05."""
-    rows = [json.loads(line) for line in Path(pairs).read_text(encoding="utf-8").splitlines()]
-    model = SentenceTransformer(str(find_model(BASE)))
-    model.max_seq_length = int(length)
-    args = SentenceTransformerTrainingArguments(**json.loads(settings))
-    SentenceTransformerTrainer(
-        model=model,
-        args=args,
-        train_dataset=Dataset.from_list([{k: r[k] for k in ("query", "pos_doc")} for r in rows]),
-        loss=MultipleNegativesRankingLoss(model),
-    ).train()
-    model.save(str(args.output_dir))
 
 
 def run(script: str, *flags: str | Path) -> None:
     """A script, as a user runs it."""
-    command = [sys.executable, f"scripts/{script}.py", *map(str, flags)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    python(f"scripts/{script}.py", *flags)
+
+
+def python(*command: str | Path) -> None:
+    """Run it in the project's folder, without its standard output."""
+    given = [sys.executable, *map(str, command)]
+    subprocess.run(given, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def measure_embedder(task: Task, model: str) -> Any:
@@ -258,6 +251,8 @@ def table(task: Task) -> str:
     """Means, and each line's difference to the first trained one, in Markdown."""
     args = task.args
     seeds = ", ".join(map(str, args.seeds))
+    emulated = args.kind == "precision" and lacks_bf16()
+    note = " Products in bf16 were emulated (benchmarks/emulated_bf16.py): no time to tell."
     lines = [
         f"## {name_of(args)}",
         "",
@@ -266,7 +261,7 @@ def table(task: Task) -> str:
         f"{seeds}, documents (rerankers: pairs) cut at {args.document_max_length} tokens; {METRIC} "
         "on held-out queries. Differences are to the first trained line, of the means over the "
         "same seeds, with the 95 % interval over the queries. Processor time is that of the whole "
-        "training script, the start of its process included.",
+        f"training script, the start of its process included.{note if emulated else ''}",
         "",
         "| negatives | of each seed | mean | difference [95 % interval] | p | processor time, s |",
         "|---|---|---|---|---|---|",

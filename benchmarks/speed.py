@@ -10,7 +10,7 @@ make (encoders/cpu.py), which sentence-transformers does not make by itself.
 
 What is printed are medians, ratios to sentence-transformers, tokens a second, the share of this
 machine's own matrix-product rate (the arithmetic that the real tokens need / time / what a large
-product reaches), and the most memory that each process held.
+product reaches, measured after every turn), and the most memory that each process held.
 
 Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any training format.
 ``--record`` puts the table into benchmarks/RESULTS.md.
@@ -29,7 +29,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from contestants import (
@@ -88,8 +88,7 @@ def main() -> None:
     if args.contestant:
         work_in_turns(args, *args.contestant)
         return
-    seconds, memory = measure(args)
-    report = table(args, seconds, memory, read_rows(args))
+    report = table(args, measure(args), read_rows(args))
     print(report)
     if args.record:
         record(title(args), report)
@@ -98,23 +97,31 @@ def main() -> None:
 Key = tuple[str, str]  # contestant, precision
 
 
-def measure(args: argparse.Namespace) -> tuple[dict[Key, list[float]], dict[Key, float]]:
-    """Seconds of each timed step or pass, and the most MiB held, by contestant and precision."""
+class Measured(NamedTuple):
+    """Seconds of each timed step or pass, the most MiB held, and the machine's FLOP/s."""
+
+    seconds: dict[Key, list[float]]
+    memory: dict[Key, float]
+    rates: dict[str, list[float]]
+
+
+def measure(args: argparse.Namespace) -> Measured:
+    """Contestants and the machine's product rate in turns, as the rate changes with the hour."""
     absent = {"similarity": {PLAIN}, "encode": {PLAIN, PADDED}, "score": {PLAIN, PADDED}}
     names = [name for name in args.only if name not in absent.get(args.task, set())]
-    seconds: dict[Key, list[float]] = {}
-    memory: dict[Key, float] = {}
+    found = Measured({}, {}, {})
     # One precision after the other: every process keeps its memory to the end.
     for precision in args.precisions:
         processes = {(name, precision): start((name, precision)) for name in names}
         for turn in range(args.rounds + 1):
             for key, process in processes.items():
-                taken, memory[key] = take_turn(process)
+                taken, found.memory[key] = take_turn(process)
                 print(f"round {turn}  {precision}  {key[0]}:", *(f"{s:.2f}" for s in taken))
-                seconds[key] = (seconds[key] if turn > 1 else []) + taken
+                found.seconds[key] = (found.seconds[key] if turn > 1 else []) + taken
+                found.rates.setdefault(precision, []).append(product_rate(TYPES[precision]))
         for process in processes.values():
             process.communicate()
-    return seconds, memory
+    return found
 
 
 def take_turn(process: subprocess.Popen[str]) -> tuple[list[float], float]:
@@ -235,21 +242,16 @@ def title(args: argparse.Namespace) -> str:
     return f"{args.task}, {' and '.join(args.precisions)}"
 
 
-def table(
-    args: argparse.Namespace,
-    seconds: dict[Key, list[float]],
-    memory: dict[Key, float],
-    rows: list[dict[str, Any]],
-) -> str:
+def table(args: argparse.Namespace, measured: Measured, rows: list[dict[str, Any]]) -> str:
     """Medians, ratios and rates, in Markdown."""
     found = lengths(args, rows)
     training = args.task in TRAINING
     share = args.batch_size / len(rows) if training else 1.0
     tokens = sum(found) * share
     flops = arithmetic(args, found) * share * (3 if training else 1)
-    rates = {precision: product_rate(TYPES[precision]) for precision in args.precisions}
+    rates = {precision: statistics.median(each) for precision, each in measured.rates.items()}
     reached = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
-    middle = {key: statistics.median(taken) for key, taken in seconds.items()}
+    middle = {key: statistics.median(taken) for key, taken in measured.seconds.items()}
     what = f"batch {args.batch_size}, " if training else f"{len(rows)} texts, "
     lines = [
         f"## {title(args)}",
@@ -257,7 +259,7 @@ def table(
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
         f"{args.model}, {what}at most {args.max_length} tokens, {tokens:,.0f} real tokens, "
         f"{flops / 1e9:,.0f} GFLOP; products reach {reached}. "
-        f"Medians of {min(map(len, seconds.values()))} turns.",
+        f"Medians of {min(map(len, measured.seconds.values()))} turns.",
         "",
         "| | precision | seconds | against sentence-transformers | against it in fp32 | tokens/s "
         "| of the product rate | memory, MiB |",
@@ -268,7 +270,7 @@ def table(
         ratios = (f"{other / taken:.2f} x" if other else "" for other in (same, full))
         of_rate = f"{flops / taken / rates[precision]:.0%}"
         cells = [name, precision, f"{taken:.2f}", *ratios, f"{tokens / taken:,.0f}", of_rate]
-        cells.append(f"{memory[name, precision]:,.0f}")
+        cells.append(f"{measured.memory[name, precision]:,.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
