@@ -57,7 +57,7 @@ def unpadded_attention(
     assert layout is not None and attention_mask is None, "call the model, not its layers"
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, A, D]
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
     half = q.dtype in (torch.bfloat16, torch.float16)
     if q.is_cuda and half and not dropout and varlen_attn is not None:
         states = _by_varlen_kernel(q, k, v, layout, causal, sliding_window, scaling)
