@@ -170,9 +170,16 @@ class Unpadding:
         Not where dropout draws from the one random generator, nor where processes that share the
         weights out have to ask each other for them in one order.
         """
-        together = device.type != "cpu" or torch.is_grad_enabled() or self.backbone.training
         sharded = isinstance(next(self.backbone.parameters()), DTensor)
-        return 1 if together or sharded else torch.get_num_threads()
+        together = device.type != "cpu" or self._in_training() or sharded
+        return 1 if together else torch.get_num_threads()
+
+    def _in_training(self) -> bool:
+        """Also in the first pass of the gradient cache, which has no gradients.
+
+        It needs the rows of the second, or dropout would be another there.
+        """
+        return torch.is_grad_enabled() or self.backbone.training
 
     def _pieces(self, lengths: list[int], device: torch.device, cores: int) -> list[list[int]]:
         """The texts of each row, by number.
@@ -183,7 +190,7 @@ class Unpadding:
         """
         if device.type != "cpu":
             return cut_by_tokens(lengths, 2**62)
-        states = 2**22 if torch.is_grad_enabled() else 2**20
+        states = 2**22 if self._in_training() else 2**20
         pieces = cut_by_tokens(lengths, max(256, states // int(self.backbone.config.hidden_size)))
         if len(pieces) < cores:
             dealt = deal_out(lengths, max(1, min(cores, sum(lengths) // SHORTEST_ROW)))

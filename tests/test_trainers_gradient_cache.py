@@ -75,6 +75,22 @@ def test_dropout_is_drawn_again_as_it_was(tmp_path: Path) -> None:
         assert torch.allclose(one, other, atol=1e-6, rtol=0)
 
 
+def test_dropout_is_drawn_again_over_more_tokens_than_inference_takes_at_once(
+    tmp_path: Path,
+) -> None:
+    """The first pass, without gradients, has to cut a chunk into the rows that the second has."""
+    wide = {"hidden_size": 1024, "intermediate_size": 8, "num_hidden_layers": 1}
+    model = Embedder.from_pretrained(save_backbone(tmp_path, TEXTS, **wide)).train()
+    texts = {
+        "input_ids": torch.randint(5, 40, (20, 100)),
+        "attention_mask": torch.ones(20, 100, dtype=torch.long),
+    }
+    torch.manual_seed(3)
+    held = model(**texts)
+    torch.manual_seed(3)
+    assert torch.equal(embed_in_chunks(model, texts, 20), held)
+
+
 def test_a_run_in_chunks_is_the_run_without(tmp_path: Path) -> None:
     model = save_backbone(tmp_path / "model", TEXTS, **NO_DROPOUT)
     common: dict[str, Any] = {
