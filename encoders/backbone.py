@@ -80,6 +80,7 @@ class Encoder(nn.Module):
     def add_lora(self, base: str, **settings: Any) -> None:
         """Freeze the backbone and train adapters; arguments as in ``encoders.lora.add_lora``."""
         self.lora = add_lora(self.backbone, base, **settings)
+        speed_up_dropout(self.backbone)
 
     def save_backbone(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write backbone and tokenizer; with adapters merged, and beside it the adapter."""

@@ -6,8 +6,8 @@ each text; the result is laid back to [B, L, H], zero where there was padding. E
 attention works token by token, so nothing else has to know.
 
 Texts are ordered by length on the way in, so that those of about one length attend in one call.
-On a CPU they run in several rows: what a row needs is taken from memory that the row before has
-left and that is still near. In training the cores share a row, in inference each has its own.
+On a CPU they run in several rows, each core its own: what a row needs is taken from memory that
+the row before has left and that is still near.
 """
 
 import logging
@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.attention import ATTENTION
+from encoders.dropout import drawn_by
 from encoders.text_layout import TextLayout, cut_by_tokens, deal_out
-from encoders.workers import side_by_side
+from encoders.workers import SideBySide, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Products of fewer tokens are slower for each of them.
 SHORTEST_ROW = 128
+# In training each row has gradients of all weights, which have to be added up.
+SHORTEST_TRAINED_ROW = 1024
 # Rows go to a core each unless one has more than so many times its share; then cores share them.
 UNEVEN = 1.25
 # Where the texts of a row begin, for the pooler: each thread has its own row.
@@ -138,8 +142,8 @@ class Unpadding:
 
         # All tokens in one look-up: its gradient is as large as the vocabulary.
         embedded = self.backbone.get_input_embeddings()(ids.flatten()[index])[None]
+        embedded_rows = embedded.split(tokens, dim=1)
         varying = {
-            "inputs_embeds": embedded.split(tokens, dim=1),
             "position_ids": take(mask.cumsum(dim=1) - 1 + self.first_position),
         }
         if "token_type_ids" in inputs:
@@ -147,15 +151,18 @@ class Unpadding:
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
 
-        def run(at: int) -> Any:
+        def run(at: int, row: Tensor) -> Any:
             layout = TextLayout([lengths[text] for text in pieces[at]], ids.device)
             _row.starts = layout.bounds[:-1]
             own = {name: values[at] for name, values in varying.items()}
-            return self.padded_forward(**inputs, **own, layout=layout)
+            return self.padded_forward(**inputs, **own, inputs_embeds=row, layout=layout)
 
-        numbers = range(len(pieces))
         apart = cores > 1 and _even(tokens, cores)
-        outputs = side_by_side(run, numbers) if apart else list(map(run, numbers))
+        outputs = (
+            self._apart(run, embedded_rows)
+            if apart
+            else list(map(run, range(len(pieces)), embedded_rows))
+        )
         if lay_back:
             return _lay_back(outputs, index, order, ids.shape)
         return [
@@ -164,15 +171,47 @@ class Unpadding:
             for sizes in [[lengths[text] for text in piece]]
         ]
 
-    def _cores(self, device: torch.device) -> int:
-        """Rows that may run at once: on a CPU in inference, one on each core.
+    def _apart(self, run: Callable[[int, Tensor], Any], rows: tuple[Tensor, ...]) -> list[Any]:
+        """``run`` of each row, on a core of its own."""
+        numbers = range(len(rows))
+        if not self._in_training():
+            return side_by_side(lambda at: run(at, rows[at]), numbers)
+        seeds = torch.randint(2**63 - 1, (len(rows),)).tolist()
+        forms: list[Any] = [None] * len(rows)
 
-        Not where dropout draws from the one random generator, nor where processes that share the
-        weights out have to ask each other for them in one order.
+        def compute(at: int, row: Tensor) -> tuple[Tensor, ...]:
+            with drawn_by(seeds[at]):
+                values, forms[at] = tree_flatten(run(at, row))
+            return tuple(values)
+
+        if torch.is_grad_enabled():
+            words = self.backbone.get_input_embeddings().weight  # looked up outside
+            weights = [p for p in self.backbone.parameters() if p.requires_grad and p is not words]
+            values = iter(SideBySide.apply(compute, len(rows), *rows, *weights))
+        else:
+            found = side_by_side(lambda at: compute(at, rows[at]), numbers)
+            values = iter(value for part in found for value in part)
+        return [
+            tree_unflatten([next(values) for _ in range(form.num_leaves)], form) for form in forms
+        ]
+
+    def _cores(self, device: torch.device) -> int:
+        """Rows that may run at once: on a CPU, one on each core.
+
+        Not where processes that share the weights out have to ask each other for them in one order,
+        and not where dropout is drawn in a way that depends on the order of the rows.
         """
         sharded = isinstance(next(self.backbone.parameters()), DTensor)
-        together = device.type != "cpu" or self._in_training() or sharded
-        return 1 if together else torch.get_num_threads()
+        if device.type != "cpu" or sharded or (self._in_training() and self._draws_by_itself()):
+            return 1
+        return torch.get_num_threads()
+
+    def _draws_by_itself(self) -> bool:
+        """Whether random numbers are drawn again for a second forward, or by torch's dropout."""
+        return bool(self.backbone.is_activation_checkpointing) or any(
+            type(module) is nn.Dropout and module.p > 0 and module.training
+            for module in self.backbone.modules()
+        )
 
     def _in_training(self) -> bool:
         """Also in the first pass of the gradient cache, which has no gradients.
@@ -186,14 +225,18 @@ class Unpadding:
 
         On a CPU a row has so many tokens that states of a layer take some 16 MiB, or 4 in
         inference; training runs several times as many operations on each row, which have to be
-        worth it. A small batch is dealt out to the cores.
+        worth it. Texts are dealt out to the cores if there are fewer rows, in training also if
+        some core would have a row less.
         """
         if device.type != "cpu":
             return cut_by_tokens(lengths, 2**62)
         states = 2**22 if self._in_training() else 2**20
         pieces = cut_by_tokens(lengths, max(256, states // int(self.backbone.config.hidden_size)))
-        if len(pieces) < cores:
-            dealt = deal_out(lengths, max(1, min(cores, sum(lengths) // SHORTEST_ROW)))
+        learning = self._in_training()
+        if len(pieces) < cores or (learning and cores > 1):
+            shortest = SHORTEST_TRAINED_ROW if learning else SHORTEST_ROW
+            hands = -(-len(pieces) // cores) * cores
+            dealt = deal_out(lengths, max(1, min(hands, sum(lengths) // shortest)))
             if _even([sum(lengths[text] for text in piece) for piece in dealt], cores):
                 return dealt
         return pieces

@@ -1,19 +1,21 @@
 """Work side by side on a CPU: as many threads as cores, each of which computes alone.
 
 Cores that share every product wait for the slowest of them at every product; cores that have a
-part of the batch each wait once.
+part of the batch each wait once, and draw their dropout at the same time.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
+Compute = Callable[[int, Tensor], tuple[Tensor, ...]]
 
 
 def side_by_side(compute: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
@@ -49,3 +51,60 @@ def _workers(count: int) -> ThreadPoolExecutor:
     list(workers.map(begin, range(count)))
     torch.set_num_threads(count)  # what was set last holds for threads to come
     return workers
+
+
+class SideBySide(torch.autograd.Function):
+    """``compute`` of each part on a core of its own, and its backward too.
+
+    Each part is a graph by itself, whose gradients of the weights are added up in the order of the
+    parts, so that they do not depend on which thread is first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, compute: Compute, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of all parts, one after the other.
+
+        Args:
+            ctx: Of autograd.
+            compute: The outputs of a part, from its number and its input.
+            count: Parts.
+            tensors: An input of each part, then the weights that want a gradient.
+        """
+        ctx.set_materialize_grads(False)
+        ctx.weights = tensors[count:]
+        ctx.inputs = [given.detach().requires_grad_() for given in tensors[:count]]
+
+        def with_graph(at: int) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                return compute(at, ctx.inputs[at])
+
+        ctx.outputs = side_by_side(with_graph, range(count))
+        return tuple(output.detach() for part in ctx.outputs for output in part)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        """Gradients of the inputs and of the weights."""
+        given = iter(gradients)
+        parts = [[(output, next(given)) for output in part] for part in ctx.outputs]
+
+        def of_part(at: int) -> tuple[Tensor | None, ...]:
+            wanted = [ctx.inputs[at], *ctx.weights]
+            used = [(output, own) for output, own in parts[at] if own is not None]
+            if not used:
+                return (None,) * len(wanted)
+            outputs, own = zip(*used, strict=True)
+            return torch.autograd.grad(outputs, wanted, own, allow_unused=True)
+
+        found = side_by_side(of_part, range(len(parts)))
+        inputs, *weights = zip(*found, strict=True)
+        return None, None, *inputs, *map(_added, weights)
+
+
+def _added(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
+    total: Tensor | None = None
+    for gradient in gradients:
+        if gradient is not None:
+            # Not in place: autograd may hand out one tensor as the gradient of two weights.
+            total = gradient if total is None else total + gradient
+    return total

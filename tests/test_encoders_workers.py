@@ -14,6 +14,8 @@ from test_encoders_unpadding import CONFIGS, batch, make
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from encoders import unpadding
+from encoders.dropout import speed_up_dropout
 from encoders.text_layout import deal_out
 from encoders.unpadding import unpad_inputs
 from encoders.workers import side_by_side
@@ -88,14 +90,110 @@ def test_cores_share_a_row(lengths: list[int], why: str) -> None:
     assert seen == ["MainThread"], why
 
 
-def test_gradients_and_dropout_keep_to_one_thread(cores: int) -> None:
-    model = make("bert", AutoModel)
+# Training
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForSequenceClassification])
+def test_gradients_are_those_of_a_padded_batch(
+    auto: Any, name: str, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    inputs = batch(LENGTHS)
+    mask = inputs["attention_mask"][..., None]
+    plain, unpadded = make(name, auto), make(name, auto)
+    assert unpad_inputs(unpadded)
+    for model in (plain, unpadded):
+        output = model(**inputs, output_hidden_states=True)
+        value = sum((layer * mask).square().sum() for layer in output.hidden_states)
+        if auto is AutoModelForSequenceClassification:
+            value = value + output.logits.square().sum()
+        value.backward()
+    weights = zip(unpadded.named_parameters(), plain.parameters(), strict=True)
+    for (weight_name, one), other in weights:
+        assert (one.grad is None) == (other.grad is None), weight_name
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, atol=1e-9, rtol=1e-9)
+
+
+def with_dropout() -> Any:
+    model = make("roberta", AutoModel)
+    speed_up_dropout(model)
     assert unpad_inputs(model)
+    return model.train()
+
+
+def test_dropout_does_not_depend_on_which_thread_is_first(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    model, inputs = with_dropout(), batch(LENGTHS)
     seen = watched(model)
-    model(**batch(LENGTHS))
-    with torch.no_grad():
+    found = []
+    for seed in [1, 1, 1, 2]:
+        torch.manual_seed(seed)
+        model.zero_grad()
+        states = model(**inputs).last_hidden_state
+        states.square().sum().backward()
+        with torch.no_grad():  # the gradient cache's first pass
+            torch.manual_seed(seed)
+            assert torch.equal(model(**inputs).last_hidden_state, states)
+        found.append(
+            [states.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+        )
+    assert len(seen) == 8 * cores and all(name.startswith("compute") for name in seen)
+    for other in found[1:3]:
+        assert all(map(torch.equal, found[0], other))
+    assert not torch.equal(found[0][0], found[3][0])
+
+
+def test_rows_draw_different_numbers(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same text in two rows is dropped differently."""
+    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    model = with_dropout()
+    inputs = {name: values[:1].expand(12, -1) for name, values in batch([60]).items()}
+    states = model(**inputs).last_hidden_state
+    assert all(not torch.equal(states[0], other) for other in states[1:])
+
+
+def test_what_draws_by_itself_keeps_to_one_thread(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    torchs = make("roberta", AutoModel)
+    checkpointed = make("bert", AutoModel)
+    checkpointed.activation_checkpointing_enable()
+    for model in (torchs, checkpointed):
+        assert unpad_inputs(model)
+        seen = watched(model)
         model.train()(**batch(LENGTHS))
-    assert seen == ["MainThread", "MainThread"]
+        assert set(seen) == {"MainThread"}
+
+
+def test_few_tokens_are_trained_in_one_row(cores: int) -> None:
+    model = with_dropout()
+    seen = watched(model)
+    model(**batch([30] * 10))
+    assert seen == ["MainThread"]
+
+
+def test_bf16_goes_along(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    model = make("bert", AutoModel).float()
+    assert unpad_inputs(model)
+    inputs, found = batch(LENGTHS), []
+    for threads in (cores, 1):
+        torch.set_num_threads(threads)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            states = model(**inputs).last_hidden_state
+        states.float().square().sum().backward()
+        found.append([states, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    assert found[0][1].dtype == torch.float32
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(
+            one, other, rtol=0.05, atol=0.02 * float(other.detach().abs().max())
+        )
 
 
 def test_autocast_goes_along_and_ends(cores: int) -> None:
