@@ -15,8 +15,8 @@ from encoders import unpadding
 from encoders.dropout import speed_up_dropout
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.rows import cut_by_tokens
 from encoders.sharding import layer_classes, shared_out
-from encoders.text_layout import cut_by_tokens
 from encoders.unpadding import Row, or_first
 
 # RoBERTa and its kin number positions from the padding token's id + 1.

@@ -1,6 +1,6 @@
 """Where texts that stand in one row without padding are put to attend together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 
 import torch
@@ -159,33 +159,3 @@ def lowest(like: Tensor) -> Tensor:
     A row of padding may see nothing but padding; with infinities it would be NaN.
     """
     return torch.tensor(torch.finfo(like.dtype).min / 4, dtype=like.dtype, device=like.device)
-
-
-def cut_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Texts by number, the shortest first, in pieces of about so many tokens, or of one text."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    pieces: list[list[int]] = []
-    room = 0
-    for text in order:
-        if lengths[text] > room or not pieces:
-            pieces.append([])
-            room = tokens
-        pieces[-1].append(text)
-        room -= lengths[text]
-    return pieces
-
-
-def deal_out(lengths: Sequence[int], hands: int) -> list[list[int]]:
-    """Texts by number in so many pieces of about as many tokens, in each the shortest first.
-
-    The longest is dealt first, each to the piece that has least ("longest processing time first",
-    Graham 1969). Pieces that get none are left out.
-    """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    pieces: list[list[int]] = [[] for _ in range(hands)]
-    tokens = [0] * hands
-    for text in order:
-        least = tokens.index(min(tokens))
-        pieces[least].append(text)
-        tokens[least] += lengths[text]
-    return [piece[::-1] for piece in pieces if piece]

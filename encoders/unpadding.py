@@ -6,8 +6,7 @@ each text; the result is laid back to [B, L, H], zero where there was padding. E
 attention works token by token, so nothing else has to know.
 
 Texts are ordered by length on the way in, so that those of about one length attend in one call.
-On a CPU they run in several rows, each core its own: what a row needs is taken from memory that
-the row before has left and that is still near.
+On a CPU they run in several rows, each core its own.
 """
 
 import logging
@@ -18,26 +17,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from encoders.attention import ATTENTION
 from encoders.dropout import drawn_by
-from encoders.text_layout import TextLayout, cut_by_tokens, deal_out
-from encoders.workers import SideBySide, side_by_side
+from encoders.rows import cut_by_tokens, is_even, row_pieces
+from encoders.text_layout import TextLayout
+from encoders.workers import side_by_side, side_by_side_with_gradients
 
 logger = logging.getLogger(__name__)
 
 # Shapes: B texts, L tokens of the longest, T real tokens of a row, H width.
 
-# Products of fewer tokens are slower for each of them.
-SHORTEST_ROW = 128
-# In training each row has gradients of all weights, which have to be added up.
-SHORTEST_TRAINED_ROW = 1024
-# Rows go to a core each unless one has more than so many times its share; then cores share them.
-UNEVEN = 1.25
 # Where the texts of a row begin, for the pooler: each thread has its own row.
 _row = threading.local()
 
@@ -157,7 +150,7 @@ class Unpadding:
             own = {name: values[at] for name, values in varying.items()}
             return self.padded_forward(**inputs, **own, inputs_embeds=row, layout=layout)
 
-        apart = cores > 1 and _even(tokens, cores)
+        apart = cores > 1 and is_even(tokens, cores)
         outputs = (
             self._apart(run, embedded_rows)
             if apart
@@ -173,27 +166,22 @@ class Unpadding:
 
     def _apart(self, run: Callable[[int, Tensor], Any], rows: tuple[Tensor, ...]) -> list[Any]:
         """``run`` of each row, on a core of its own."""
-        numbers = range(len(rows))
-        if not self._in_training():
-            return side_by_side(lambda at: run(at, rows[at]), numbers)
-        seeds = torch.randint(2**63 - 1, (len(rows),)).tolist()
-        forms: list[Any] = [None] * len(rows)
+        compute = self._drawing_apart(run, len(rows)) if self.backbone.training else run
+        if not torch.is_grad_enabled():
+            return side_by_side(lambda at: compute(at, rows[at]), range(len(rows)))
+        words = self.backbone.get_input_embeddings().weight  # looked up outside
+        weights = [p for p in self.backbone.parameters() if p.requires_grad and p is not words]
+        return side_by_side_with_gradients(compute, rows, weights)
 
-        def compute(at: int, row: Tensor) -> tuple[Tensor, ...]:
+    def _drawing_apart(self, run: Callable[[int, Tensor], Any], count: int) -> Callable[..., Any]:
+        """``run`` with a random generator of each row, whichever thread is first."""
+        seeds = torch.randint(2**63 - 1, (count,)).tolist()
+
+        def drawing(at: int, row: Tensor) -> Any:
             with drawn_by(seeds[at]):
-                values, forms[at] = tree_flatten(run(at, row))
-            return tuple(values)
+                return run(at, row)
 
-        if torch.is_grad_enabled():
-            words = self.backbone.get_input_embeddings().weight  # looked up outside
-            weights = [p for p in self.backbone.parameters() if p.requires_grad and p is not words]
-            values = iter(SideBySide.apply(compute, len(rows), *rows, *weights))
-        else:
-            found = side_by_side(lambda at: compute(at, rows[at]), numbers)
-            values = iter(value for part in found for value in part)
-        return [
-            tree_unflatten([next(values) for _ in range(form.num_leaves)], form) for form in forms
-        ]
+        return drawing
 
     def _cores(self, device: torch.device) -> int:
         """Rows that may run at once: on a CPU, one on each core.
@@ -201,7 +189,7 @@ class Unpadding:
         Not where processes that share the weights out have to ask each other for them in one order,
         and not where dropout is drawn in a way that depends on the order of the rows.
         """
-        sharded = isinstance(next(self.backbone.parameters()), DTensor)
+        sharded = any(isinstance(module, FSDPModule) for module in self.backbone.modules())
         if device.type != "cpu" or sharded or (self._in_training() and self._draws_by_itself()):
             return 1
         return torch.get_num_threads()
@@ -221,30 +209,10 @@ class Unpadding:
         return torch.is_grad_enabled() or self.backbone.training
 
     def _pieces(self, lengths: list[int], device: torch.device, cores: int) -> list[list[int]]:
-        """The texts of each row, by number.
-
-        On a CPU a row has so many tokens that states of a layer take some 16 MiB, or 4 in
-        inference; training runs several times as many operations on each row, which have to be
-        worth it. Texts are dealt out to the cores if there are fewer rows, in training also if
-        some core would have a row less.
-        """
+        """The texts of each row, by number."""
         if device.type != "cpu":
             return cut_by_tokens(lengths, 2**62)
-        states = 2**22 if self._in_training() else 2**20
-        pieces = cut_by_tokens(lengths, max(256, states // int(self.backbone.config.hidden_size)))
-        learning = self._in_training()
-        if len(pieces) < cores or (learning and cores > 1):
-            shortest = SHORTEST_TRAINED_ROW if learning else SHORTEST_ROW
-            hands = -(-len(pieces) // cores) * cores
-            dealt = deal_out(lengths, max(1, min(hands, sum(lengths) // shortest)))
-            if _even([sum(lengths[text] for text in piece) for piece in dealt], cores):
-                return dealt
-        return pieces
-
-
-def _even(tokens: list[int], cores: int) -> bool:
-    """Whether rows of so many tokens keep the cores busy alike, each with rows of its own."""
-    return max(tokens) * cores <= UNEVEN * sum(tokens)
+        return row_pieces(lengths, self.backbone.config.hidden_size, cores, self._in_training())
 
 
 def or_first(mask: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ part of the batch each wait once, and draw their dropout at the same time.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -19,7 +20,14 @@ Compute = Callable[[int, Tensor], tuple[Tensor, ...]]
 
 
 def side_by_side(compute: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
+    """As ``one_by_one``, all of them."""
+    return list(one_by_one(compute, parts))
+
+
+def one_by_one(compute: Callable[[Given], Found], parts: Sequence[Given]) -> Iterator[Found]:
     """``compute`` of each part, in their order, without gradients and with autocast as it is here.
+
+    Each is given out as soon as it is there, while others are computed.
 
     Args:
         compute: Called in threads of its own, for which torch has one core each.
@@ -35,7 +43,7 @@ def side_by_side(compute: Callable[[Given], Found], parts: Sequence[Given]) -> l
         with torch.inference_mode(inference), torch.no_grad():
             return compute(part)
 
-    return list(_workers(torch.get_num_threads()).map(in_worker, parts))
+    return _workers(torch.get_num_threads()).map(in_worker, parts)
 
 
 @cache
@@ -53,7 +61,27 @@ def _workers(count: int) -> ThreadPoolExecutor:
     return workers
 
 
-class SideBySide(torch.autograd.Function):
+def side_by_side_with_gradients(
+    compute: Callable[[int, Tensor], Any], inputs: Sequence[Tensor], weights: Sequence[Tensor]
+) -> list[Any]:
+    """As ``side_by_side``, of each input and its number, with gradients of inputs and weights.
+
+    Args:
+        compute: May return tensors in lists, tuples, dictionaries and models' outputs.
+        inputs: Of the parts.
+        weights: What ``compute`` uses besides and wants a gradient.
+    """
+    forms: list[Any] = [None] * len(inputs)
+
+    def flat(at: int, given: Tensor) -> tuple[Tensor, ...]:
+        tensors, forms[at] = tree_flatten(compute(at, given))
+        return tuple(tensors)
+
+    found = iter(_SideBySide.apply(flat, len(inputs), *inputs, *weights))
+    return [tree_unflatten([next(found) for _ in range(form.num_leaves)], form) for form in forms]
+
+
+class _SideBySide(torch.autograd.Function):
     """``compute`` of each part on a core of its own, and its backward too.
 
     Each part is a graph by itself, whose gradients of the weights are added up in the order of the
@@ -96,15 +124,15 @@ class SideBySide(torch.autograd.Function):
             outputs, own = zip(*used, strict=True)
             return torch.autograd.grad(outputs, wanted, own, allow_unused=True)
 
-        found = side_by_side(of_part, range(len(parts)))
-        inputs, *weights = zip(*found, strict=True)
-        return None, None, *inputs, *map(_added, weights)
+        inputs: list[Tensor | None] = []
+        weights: list[Tensor | None] = [None] * len(ctx.weights)
+        for own, *found in one_by_one(of_part, range(len(parts))):
+            inputs.append(own)
+            weights = list(map(_added, weights, found))
+        return None, None, *inputs, *weights
 
 
-def _added(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
-    total: Tensor | None = None
-    for gradient in gradients:
-        if gradient is not None:
-            # Not in place: autograd may hand out one tensor as the gradient of two weights.
-            total = gradient if total is None else total + gradient
-    return total
+def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other  # not in place: autograd may hand out one tensor as two gradients

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from encoders import Embedder, Reranker
 from encoders.backbone import TOKENS_PER_BATCH
-from encoders.text_layout import cut_by_tokens
+from encoders.rows import cut_by_tokens
 
 # Shapes: N texts.
 

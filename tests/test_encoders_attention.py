@@ -9,7 +9,8 @@ from torch import Tensor
 
 from encoders import attention
 from encoders.dropout import Dropout, dropped, scale
-from encoders.text_layout import TextLayout, cut_by_tokens
+from encoders.rows import cut_by_tokens
+from encoders.text_layout import TextLayout
 
 LENGTHS = [1, 2, 15, 16, 16, 17, 33, 48]
 HEADS, WIDTH = 4, 8

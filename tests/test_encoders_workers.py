@@ -14,9 +14,9 @@ from test_encoders_unpadding import CONFIGS, batch, make
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from encoders import unpadding
+from encoders import rows
 from encoders.dropout import speed_up_dropout
-from encoders.text_layout import deal_out
+from encoders.rows import deal_out
 from encoders.unpadding import unpad_inputs
 from encoders.workers import side_by_side
 
@@ -98,7 +98,7 @@ def test_cores_share_a_row(lengths: list[int], why: str) -> None:
 def test_gradients_are_those_of_a_padded_batch(
     auto: Any, name: str, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
     inputs = batch(LENGTHS)
     mask = inputs["attention_mask"][..., None]
     plain, unpadded = make(name, auto), make(name, auto)
@@ -126,7 +126,7 @@ def with_dropout() -> Any:
 def test_dropout_does_not_depend_on_which_thread_is_first(
     cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
     model, inputs = with_dropout(), batch(LENGTHS)
     seen = watched(model)
     found = []
@@ -149,7 +149,7 @@ def test_dropout_does_not_depend_on_which_thread_is_first(
 
 def test_rows_draw_different_numbers(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same text in two rows is dropped differently."""
-    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
     model = with_dropout()
     inputs = {name: values[:1].expand(12, -1) for name, values in batch([60]).items()}
     states = model(**inputs).last_hidden_state
@@ -159,7 +159,7 @@ def test_rows_draw_different_numbers(cores: int, monkeypatch: pytest.MonkeyPatch
 def test_what_draws_by_itself_keeps_to_one_thread(
     cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
     torchs = make("roberta", AutoModel)
     checkpointed = make("bert", AutoModel)
     checkpointed.activation_checkpointing_enable()
@@ -178,7 +178,7 @@ def test_few_tokens_are_trained_in_one_row(cores: int) -> None:
 
 
 def test_bf16_goes_along(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpadding, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
     model = make("bert", AutoModel).float()
     assert unpad_inputs(model)
     inputs, found = batch(LENGTHS), []
