@@ -2,7 +2,8 @@
 
     accelerate launch ... tests/launched.py [NAME=VALUE] recipe.json ...
 
-An environment variable is set for the recipes after it. Beside the output folder of each recipe,
+An environment variable is set for the recipes after it; CORES=2 makes torch take so many and give
+each a row even of the smallest batch. Beside the output folder of each recipe,
 every process writes what it saw. Where FSDP is asked for, accelerate is made to believe that Gloo
 serves GPUs: on a CPU it would shard nothing.
 """
@@ -10,6 +11,7 @@ serves GPUs: on a CPU it would shard nothing.
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from encoders import rows
 from trainers.base import LossTrainer
 
 
@@ -65,6 +68,7 @@ def seen(trainer: LossTrainer) -> dict[str, Any]:
         "units": [
             name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)
         ],
+        "workers": sum(thread.name.startswith("compute") for thread in threading.enumerate()),
     }
 
 
@@ -75,6 +79,9 @@ def run(words: Sequence[str]) -> None:
         name, is_variable, value = word.partition("=")
         if is_variable:
             os.environ[name] = value
+            if name == "CORES":
+                torch.set_num_threads(int(value))
+                rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
             continue
         main(["--config", word])
         output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])

@@ -115,7 +115,9 @@ def sharded(folder: Path) -> Path:
     in_shards = ["FSDP_STATE_DICT_TYPE=SHARDED_STATE_DICT"]
     whole = ["FSDP_STATE_DICT_TYPE=FULL_STATE_DICT"]
     kinds = {"qwen": in_shards, "qwen_resumed": in_shards, "dropout": whole}
-    order = ["bert", "xlmr", "qwen", "qwen_resumed", "dropout", "dropout_resumed"]
+    kinds["by_cores"] = ["CORES=2"]
+    runs["by_cores"] = runs["xlmr"]
+    order = ["bert", "xlmr", "qwen", "qwen_resumed", "dropout", "dropout_resumed", "by_cores"]
     train_all({name: runs[name] for name in order}, folder / "two", LAUNCH_FILE, kinds)
     return folder / "two"
 
@@ -148,6 +150,12 @@ def test_the_run_is_that_of_one_process(name: str, sharded: Path, folder: Path) 
     for key in measured:
         assert losses(two, key) == pytest.approx(losses(one, key), abs=1e-5), key
     assert_same_weights(one, two, tolerance=2e-5)
+
+
+def test_processes_may_have_several_cores(sharded: Path) -> None:
+    """Threads that ask each other's processes for weights, each in its own order, would hang."""
+    assert [note["workers"] for note in seen(sharded / "by_cores")] == [0, 0]
+    assert losses(sharded / "by_cores") == pytest.approx(losses(sharded / "xlmr"), abs=1e-5)
 
 
 def test_what_is_saved_opens_everywhere_with_the_same_output(sharded: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import LAUNCH, TWO_PROCESSES, finish, start, train_all, write_recipes
+from launching import LAUNCH, TWO_PROCESSES, finish, seen, start, train_all, write_recipes
 from runs import TOPICS, assert_same_weights, train, write_format
 
 from tiny import save_backbone, save_classifier
@@ -39,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Again with two cores for each of two processes: a row on each.
+BY_CORES = ["contrastive", "in_chunks", "bce", "cosent_prefixes"]
 SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
 
@@ -82,7 +84,9 @@ def launched(folder: Path) -> Path:
     two["accumulated"] = recipe("weighted_mse", folder, 2, gradient_accumulation_steps=2)
     two["accumulated_cosent"] = recipe("cosent", folder, 4, gradient_accumulation_steps=2)
     two["saved"] = recipe("bce", folder, 4, **SAVED)
-    train_all(two, folder / "2")
+    by_cores = {f"{variant}_by_cores": two[variant] for variant in BY_CORES}
+    cores = {f"{BY_CORES[0]}_by_cores": ["CORES=2"]}
+    train_all(two | by_cores, folder / "2", variables=cores)
     four = {variant: recipe(variant, folder, 2) for variant in VARIANTS}
     train_all(four, folder / "4", [*TWO_PROCESSES, "--num_processes", "4"])
     return folder
@@ -97,6 +101,15 @@ def test_2_and_4_processes_take_the_step_of_one(variant: str, launched: Path) ->
     one = train(launched / "1" / variant, **recipe(variant, launched, 8))
     for processes in (2, 4):
         assert_same_weights(one, launched / str(processes) / variant, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("variant", BY_CORES)
+def test_processes_may_have_several_cores(variant: str, launched: Path) -> None:
+    two = launched / "2" / f"{variant}_by_cores"
+    assert [note["workers"] for note in seen(two)] == [2, 2]
+    assert [note["workers"] for note in seen(launched / "2" / variant)] == [0, 0]
+    one = train(launched / "1" / two.name, **recipe(variant, launched, 8))
+    assert_same_weights(one, two, tolerance=1e-6)
 
 
 def test_accumulated_batches_are_part_of_the_step(launched: Path) -> None:
