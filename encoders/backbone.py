@@ -6,24 +6,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders import unpadding
 from encoders.dropout import speed_up_dropout
 from encoders.lora import FOLDER, Lora, add_lora
-from encoders.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.onnx_backbone import OnnxBackbone
+from encoders.opening import TokenWithoutRow, position_limit, tokens_without_a_row
 from encoders.rows import cut_by_tokens
 from encoders.sharding import layer_classes, shared_out
 from encoders.unpadding import Row, or_first
-
-# RoBERTa and its kin number positions from the padding token's id + 1.
-OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "ibert"}
-
-# What comes out of a model, by the class that opens it.
-OUTPUTS = {"AutoModel": "last_hidden_state", "AutoModelForSequenceClassification": "logits"}
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
@@ -38,6 +32,7 @@ class Encoder(nn.Module):
         max_length: Tokens after which a text (or pair) is cut; None: as many as the model takes.
         unpad_inputs: Compute on real tokens only, where the backbone can (see ``unpadding``).
         prompts: Text put before "query" and "document" texts.
+        trust_remote_code: Whether the model's code was trusted: so are folders saved from it.
     """
 
     backbone: PreTrainedModel
@@ -49,9 +44,10 @@ class Encoder(nn.Module):
         max_length: int | None = None,
         unpad_inputs: bool = True,
         prompts: Mapping[str, str] | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        limit = token_limit(backbone, tokenizer)
+        limit = position_limit(backbone)
         if max_length is not None and limit is not None and max_length > limit:
             raise ValueError(
                 f"max_length: {max_length} tokens are asked for, but {backbone.config.model_type} "
@@ -66,14 +62,44 @@ class Encoder(nn.Module):
         self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
         self.lora: Lora | None = None
         self.prompts = dict(prompts or {})
+        self.trust_remote_code = trust_remote_code
+        self._unknown = tokens_without_a_row(tokenizer, backbone) if computed_here else []
+
+    def check_tokens(self, input_ids: Tensor) -> None:
+        """Refuse a token for which the embedding matrix has no row, which would be read beyond it.
+
+        Raises:
+            TokenWithoutRow: Naming the token.
+        """
+        if self._unknown and bool((found := input_ids[input_ids >= self._unknown[0]]).numel()):
+            number = int(found[0])
+            name = self.tokenizer.convert_ids_to_tokens(number)
+            raise TokenWithoutRow(
+                f"a text has the token {name!r} ({number}), for which the model has no row: its "
+                f"embeddings have {self._unknown[0]}; take the token out, or add rows with "
+                f"resize_token_embeddings({self._unknown[-1] + 1})"
+            )
 
     def replace_prompts(self, query: str | None, document: str | None) -> None:
         """Take these prompts in place of the model's own; None keeps it, "" takes it away."""
         given = {"query": query, "document": document}
         self.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
 
+    def find_prompt(self, name: str | None) -> str:
+        """One of the model's prompts; "query" and "document" may be empty.
+
+        Raises:
+            ValueError: There is no prompt of that name.
+        """
+        if name is None or name in self.prompts:
+            return self.prompts.get(name or "", "")
+        if name in ("query", "document"):
+            return ""
+        known = ", ".join(sorted({"query", "document", *self.prompts}))
+        raise ValueError(f"prompt_name: {name!r} is not one of the model's prompts: {known}")
+
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path) -> Self:
+    def from_pretrained(cls, name_or_path: str | Path, *, trust_remote_code: bool = False) -> Self:
         """Open a folder or a name on the Hub."""
         raise AssertionError("each kind of model says how it is opened")
 
@@ -96,7 +122,8 @@ class Encoder(nn.Module):
         Raises:
             ValueError: It is no folder of such a model.
         """
-        weights = type(self).from_pretrained(folder).state_dict()
+        opened = type(self).from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+        weights = opened.state_dict()
         own = self.state_dict()
         if self.lora is not None:
             backbone = {
@@ -114,9 +141,12 @@ class Encoder(nn.Module):
         if self.unpadded:
             return list(self.backbone(attention_mask=attention_mask, **inputs, lay_back=False))
         real = or_first(attention_mask)
-        states = self.backbone(attention_mask=real, **inputs).last_hidden_state
-        texts = list(range(len(real)))
-        return [Row(states[real.bool()], texts, real.sum(dim=1))]
+        output = self.backbone(attention_mask=real, **inputs)
+        layers = [
+            layer[real.bool()][None] for layer in getattr(output, "hidden_states", None) or ()
+        ]
+        texts, states = list(range(len(real))), output.last_hidden_state[real.bool()]
+        return [Row(states, texts, real.sum(dim=1), layers or None)]
 
     @torch.inference_mode()
     def run_all(
@@ -178,54 +208,6 @@ class Encoder(nn.Module):
         self.backbone.activation_checkpointing_enable(**kwargs)
 
 
-def open_backbone(
-    auto_class: Any, folder: Path, trust_remote_code: bool, **kwargs: Any
-) -> tuple[PreTrainedModel, set[str]]:
-    """Load a model in fp32 from safetensors, with the names of weights the folder lacked.
-
-    Args:
-        auto_class: ``AutoModel`` or ``AutoModelForSequenceClassification``.
-        folder: A folder with ``config.json`` and safetensors weights.
-        trust_remote_code: Whether Python code of the folder may run.
-        kwargs: Handed on to ``from_pretrained``.
-    """
-    if is_onnx(folder):
-        graph: Any = OnnxBackbone(folder, OUTPUTS[auto_class.__name__])
-        return graph, set()
-    try:
-        model, report = auto_class.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **kwargs,
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"model_name_or_path: {folder} cannot be opened: {reason}") from error
-    return model, set(report["missing_keys"])
-
-
-def open_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of ``folder``; one without padding pads with its end-of-text token."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"model_name_or_path: {folder} has no tokenizer: {reason}") from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ValueError(
-            f"model_name_or_path: {folder} has no tokenizer (no vocabulary in it); copy the "
-            "tokenizer's files of its base model there"
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    # A collator pads separately tokenized texts together, which is what this hint is about.
-    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-    return tokenizer
-
-
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer that transformers 4 opens too, where it has no class of its own."""
     tokenizer.save_pretrained(folder)
@@ -235,18 +217,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         about["tokenizer_class"] = "PreTrainedTokenizerFast"
         text = json.dumps(about, ensure_ascii=False, indent=2)
         file.write_text(text + "\n", encoding="utf-8")
-
-
-def token_limit(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Tokens that the model can take: by its positions, or else by its tokenizer."""
-    config = backbone.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in OFFSET_POSITIONS:
-        positions -= (config.pad_token_id or 0) + 1
-    if positions and positions > 0:
-        return int(positions)
-    # Tokenizers without a limit of their own say 1e30.
-    return tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else None
 
 
 def bf16_is_fast(device: torch.device) -> bool:

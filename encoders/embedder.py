@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from sentence_transformers.base.modules import Dense, Module, Normalize
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel
 
-from encoders.backbone import Encoder, open_backbone, open_tokenizer
+from encoders.backbone import Encoder
 from encoders.kind import find_kind
-from encoders.layout import Layout, read_layout, write_layout
-from encoders.pooling import POOLINGS, Pooling, pool
-from encoders.projection import Projection
+from encoders.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
+from encoders.opening import open_backbone
 from encoders.source import find_model
 from encoders.template import end_with_eos
 
@@ -22,41 +22,55 @@ logger = logging.getLogger(__name__)
 
 # Shapes: N texts, L tokens of the longest, H dimensions of an embedding.
 
+# Our name for a pooling -> sentence-transformers', where they differ.
+POOLINGS = {
+    name.removesuffix("token"): name
+    for name in ("cls", "mean", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
+}
+# Names of prompts that sentence-transformers takes for documents, the first that is there.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+# Of config_sentence_transformers.json: written by those who save, or decided anew.
+NOT_KEPT = ("__version__", "prompts", "truncate_dim")
+
 
 class Embedder(Encoder):
-    """A backbone, a pooling, an optional projection, and unit length.
+    """A backbone and, behind it, sentence-transformers' modules: pooling, projections, unit length.
 
     Open one with ``Embedder.from_pretrained``; arguments beside those of ``Encoder``:
 
     Args:
-        pooling: "cls", "mean" or "last".
-        projection: To another width, or None.
-        normalize: Bring embeddings to unit length.
+        modules: Behind the backbone, in order; they give ``sentence_embedding`` [N, H].
         truncate_dim: Keep so many of the first dimensions (of a model trained for it, by
-            Matryoshka); None: all.
+            Matryoshka), and bring the rest to unit length if the model ends so; None: all.
+        settings: What the folder's ``config_sentence_transformers.json`` says beside prompts. Its
+            own ``truncate_dim`` cuts after all modules, as sentence-transformers does.
+        do_lower_case: Whether the folder lower-cases texts on top of its tokenizer.
     """
 
     def __init__(
         self,
         *args: Any,
-        pooling: Pooling = "mean",
-        projection: Projection | None = None,
-        normalize: bool = True,
+        modules: Sequence[Module],
         truncate_dim: int | None = None,
+        settings: dict[str, Any] | None = None,
+        do_lower_case: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
-        self.pooling = pooling
-        self.projection = projection
-        self.normalize = normalize
+        self.head: Any = nn.ModuleList(modules)
+        self.settings = dict(settings or {})
+        if truncate_dim is not None:
+            self.settings.pop("truncate_dim", None)
+        self.do_lower_case = do_lower_case
+        self.full_dimension = self._measure()
         self.truncate_dim = truncate_dim
         if truncate_dim is not None and not 1 <= truncate_dim <= self.full_dimension:
             raise ValueError(
                 f"truncate_dim: must be from 1 to the model's {self.full_dimension} dimensions, "
                 f"got {truncate_dim}"
             )
+        # What else a text's prompt may have been; see ``_prompt_lengths``.
+        self._given_prompts: set[str] = set()
         # BERT's pooler takes no part in an embedding. It stays in the folder as it was; trained,
         # it would have no gradient, which DDP does not forgive.
         if getattr(self.backbone, "pooler", None) is not None:
@@ -67,7 +81,7 @@ class Embedder(Encoder):
         cls,
         name_or_path: str | Path,
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         projection_dim: int | None = None,
         normalize: bool | None = None,
         prompts: dict[str, str] | None = None,
@@ -82,11 +96,12 @@ class Embedder(Encoder):
 
         Args:
             name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
-            pooling: For a folder that says nothing: "mean".
+            pooling: A key of ``POOLINGS``; for a folder that says nothing: "mean".
             projection_dim: Add a new linear projection to this width (random weights).
-            normalize: For a folder that says nothing: True.
+            normalize: End with unit length, or do not; for a folder that says nothing: True.
             prompts: Replaces the folder's prompts.
-            max_length: Tokens after which a text is cut.
+            max_length: Tokens after which a text is cut; None: the smallest limit that the folder
+                states.
             truncate_dim: Keep so many of the first dimensions of an embedding.
             append_eos_token: End each text with the tokenizer's end token, if it does not yet; for
                 decoders with pooling "last".
@@ -100,38 +115,43 @@ class Embedder(Encoder):
         folder = find_model(str(name_or_path), revision)
         if find_kind(folder) == "reranker":
             logger.warning("%s is a reranker: its scoring head is left out", name_or_path)
-        layout = read_layout(folder)
-        backbone, missing = open_backbone(
-            AutoModel, folder / layout.backbone, trust_remote_code=trust_remote_code
-        )
-        missing = {name for name in missing if not name.startswith("pooler.")}
+        stated = read_folder(folder, trust_remote_code)
+        opened = open_backbone(stated.backbone, "feature-extraction", trust_remote_code)
+        missing = {name for name in opened.missing if not name.startswith("pooler.")}
         if missing:
             raise ValueError(
                 f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
                 f"({', '.join(sorted(missing)[:3])}, ...); it is not a whole model"
             )
-        projection = layout.projection
-        if projection_dim is not None:
-            if projection is not None:
-                raise ValueError(
-                    f"projection_dim: {folder} has a projection already (to "
-                    f"{projection.linear.out_features}); leave projection_dim out to go on with it"
-                )
-            projection = Projection(backbone.config.hidden_size, projection_dim)
-        tokenizer = open_tokenizer(folder / layout.backbone, trust_remote_code)
-        if normalize is None:
-            normalize = True if layout.normalize is None else layout.normalize
+        modules = stated.modules
+        if modules is None:
+            modules = [Pooling(_width(opened.backbone), "mean"), Normalize()]
+        modules = _changed(modules, folder, pooling, projection_dim, normalize)
+        tokenizer = opened.tokenizer
         return cls(
-            backbone,
+            opened.backbone,
             end_with_eos(tokenizer) if append_eos_token else tokenizer,
-            max_length=max_length or layout.max_length,
+            max_length=max_length or opened.max_length,
             unpad_inputs=unpad_inputs,
-            pooling=pooling or layout.pooling or "mean",
-            projection=projection,
-            normalize=normalize,
-            prompts=layout.prompts if prompts is None else prompts,
+            trust_remote_code=trust_remote_code,
+            prompts=_prompts(stated.settings) if prompts is None else prompts,
+            modules=modules,
             truncate_dim=truncate_dim,
+            settings=stated.settings,
+            do_lower_case=opened.do_lower_case,
         )
+
+    @property
+    def pooling(self) -> str:
+        """How tokens become one vector; the names of several are joined by "+"."""
+        names = {theirs: ours for ours, theirs in POOLINGS.items()}
+        poolings = [module for module in self.head if isinstance(module, Pooling)]
+        return "+".join(names[mode] for module in poolings for mode in pooling_modes(module))
+
+    @property
+    def normalize(self) -> bool:
+        """Whether embeddings have unit length."""
+        return self._ends_with_unit_length and self._cut_at_the_end is None
 
     @property
     def dimension(self) -> int:
@@ -139,22 +159,38 @@ class Embedder(Encoder):
         return self.truncate_dim or self.full_dimension
 
     @property
-    def full_dimension(self) -> int:
-        """Dimensions before any are cut off."""
-        if self.projection is None:
-            return int(self.backbone.config.hidden_size)
-        return self.projection.linear.out_features
+    def _ends_with_unit_length(self) -> bool:
+        return _is_unit_length(self.head[-1])
+
+    @property
+    def _cut_at_the_end(self) -> int | None:
+        """What the folder itself says is kept."""
+        cut: int | None = self.settings.get("truncate_dim")
+        return cut
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Tokens [N, L] to embeddings [N, H]."""
-        rows = self.rows(input_ids=input_ids, attention_mask=attention_mask, **inputs)
-        order = torch.tensor([text for row in rows for text in row.texts], device=self.device)
-        pooled = torch.cat([pool(row.states, row.lengths, self.pooling) for row in rows])
-        embeddings = pooled[order.argsort()]
-        if self.projection is not None:
-            embeddings = self.projection(embeddings)
+        self.check_tokens(input_ids)
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        modules = list(self.head)[: -1 if self._ends_with_unit_length else None]
+        if all(type(module) in OWN for module in modules):
+            prompts = self._prompt_lengths(input_ids, attention_mask)
+            rows = self.rows(**given)
+            texts = torch.tensor([text for row in rows for text in row.texts], device=self.device)
+            pooled = []
+            for row in rows:
+                own = None if prompts is None else prompts[row.texts]
+                pooled.append(run_modules(modules, row.states, row.lengths, row.layers, own))
+            embeddings = torch.cat(pooled)[texts.argsort()]
+        else:  # those of others may look at neighbours: they are given texts with padding
+            features = given | {"token_embeddings": self.backbone(**given).last_hidden_state}
+            for module in modules:
+                features = module(features)
+            embeddings = features["sentence_embedding"]
         embeddings = embeddings[:, : self.truncate_dim]
-        return F.normalize(embeddings.float(), dim=-1) if self.normalize else embeddings
+        if self._ends_with_unit_length:
+            embeddings = F.normalize(embeddings.float(), dim=-1)
+        return embeddings[:, : self._cut_at_the_end]
 
     def encode(
         self,
@@ -172,14 +208,19 @@ class Embedder(Encoder):
         Args:
             texts: Any number of texts, none included.
             prompt: Put before each text.
-            prompt_name: Or one of the model's own prompts: "query" or "document".
+            prompt_name: Or one of the model's own prompts: "query" or "document". Without either,
+                the folder's ``default_prompt_name``, if it names one.
             max_length: Tokens after which a text is cut; None: the model's own limit.
             tokens_per_batch: About so many tokens in one forward; None: what suits the device.
             bf16: Compute in bf16, on devices that have it.
             show_progress: Show a progress bar.
+
+        Raises:
+            ValueError: The model has no prompt of that name.
         """
         if prompt is None:
-            prompt = self.prompts.get(prompt_name, "") if prompt_name else ""
+            prompt = self.find_prompt(prompt_name or self.settings.get("default_prompt_name"))
+        self._given_prompts.add(prompt)
         return self.run_all(
             [prompt + text for text in texts],
             max_length=max_length,
@@ -199,16 +240,113 @@ class Embedder(Encoder):
         """
         folder = Path(folder)
         state = self.state_dict() if state_dict is None else state_dict
-        parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "projection": {}}
+        parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}
         for name, weight in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = weight
         self.save_backbone(folder, parts["backbone"])
-        layout = Layout(
-            pooling=self.pooling,
-            projection=self.projection,
-            normalize=self.normalize,
-            prompts=self.prompts,
-            max_length=self.max_length,
-        )
-        write_layout(folder, layout, self.backbone.config.hidden_size, parts["projection"])
+        settings = {
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+            **{key: value for key, value in self.settings.items() if key not in NOT_KEPT},
+            "prompts": {"query": "", "document": "", **self.prompts},
+        }
+        limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
+        write_modules(folder, list(self.head), parts["head"], settings, limits)
+
+    def _measure(self) -> int:
+        """Dimensions that the modules give; tried, so that they are known to fit together."""
+        width = _width(self.backbone)
+        self.head.eval()  # no random numbers are drawn
+        try:
+            with torch.no_grad():
+                found = run_modules(list(self.head), torch.zeros(3, width), torch.tensor([1, 2]))
+        except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"modules.json: the modules {', '.join(type(m).__name__ for m in self.head)} do "
+                f"not fit behind a backbone of width {width}: {reason}"
+            ) from error
+        self.head.train()
+        return int(found[:, : self._cut_at_the_end].shape[1])
+
+    def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
+        """Tokens of each text's prompt [N], where pooling leaves them out; else None.
+
+        Texts come with their prompts already before them, so a prompt is known by its tokens. A
+        space at its end may have become part of the next word; it counts all the same, as in
+        sentence-transformers.
+        """
+        if all(module.include_prompt for module in self.head if isinstance(module, Pooling)):
+            return None
+        prompts = {prompt for prompt in (*self.prompts.values(), *self._given_prompts) if prompt}
+        known = sorted(map(self._prompt_tokens, prompts), key=len, reverse=True)
+        found = []
+        for ids, mask in zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True):
+            tokens = [token for token, real in zip(ids, mask, strict=True) if real]
+            matches = [own for own in known if tokens[: len(own)] == own]
+            space = [own for own in known if self._ends_in_a_space(own, tokens)]
+            found.append(len((matches or space or [[]])[0]))
+        return torch.tensor(found, device=input_ids.device)
+
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        """Tokens of a prompt by itself, without a special one at the end."""
+        ids: list[int] = self.tokenizer(prompt)["input_ids"]
+        return ids[:-1] if ids[-1] in self.tokenizer.all_special_ids else ids
+
+    def _ends_in_a_space(self, own: list[int], tokens: list[int]) -> bool:
+        bare = not str(self.tokenizer.decode(own[-1:])).strip()
+        return bare and len(own) > 1 and tokens[: len(own) - 1] == own[:-1]
+
+
+def _width(backbone: Any) -> int:
+    """Dimensions of a token's state."""
+    config = backbone.config
+    return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
+
+
+def _is_unit_length(module: nn.Module) -> bool:
+    return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
+
+
+def _prompts(settings: dict[str, Any]) -> dict[str, str]:
+    """A folder's prompts; the one for passages is the one for documents."""
+    prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
+    for name in DOCUMENT_PROMPTS:
+        if name in (settings.get("prompts") or {}):
+            return prompts | ({"document": prompts[name]} if name in prompts else {})
+    return prompts
+
+
+def _changed(
+    modules: list[Module],
+    folder: Path,
+    pooling: str | None,
+    projection_dim: int | None,
+    normalize: bool | None,
+) -> list[Module]:
+    """A folder's modules, as the settings of a run want them; None keeps what is there."""
+    if pooling is not None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
+        own = [module for module in modules if isinstance(module, Pooling)]
+        if len(own) > 1 or len(pooling_modes(own[0])) > 1:
+            raise ValueError(
+                f"pooling: {folder} joins several poolings, which {pooling!r} cannot replace; "
+                "leave it out"
+            )
+        own[0].pooling_mode = POOLINGS[pooling]
+    unit = _is_unit_length(modules[-1])
+    rest = modules[:-1] if unit else modules
+    if projection_dim is not None:
+        if dense := [module for module in modules if isinstance(module, Dense)]:
+            raise ValueError(
+                f"projection_dim: {folder} has a projection already (to {dense[-1].out_features}); "
+                "leave projection_dim out to go on with it"
+            )
+        width = next(m for m in reversed(rest) if hasattr(m, "get_embedding_dimension"))
+        rest = [
+            *rest,
+            Dense(width.get_embedding_dimension(), projection_dim, activation_function=None),
+        ]
+    return [*rest, Normalize()] if (unit if normalize is None else normalize) else rest

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoders.backbone import OUTPUTS
 from encoders.embedder import Embedder
 from encoders.onnx_backbone import ONNX_FILE
+from encoders.opening import OUTPUTS
 from encoders.reranker import Reranker
 
 # Shapes: B texts, L tokens of the longest, H width of a state.
@@ -94,8 +94,8 @@ def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
     backbone: Any = encoder.backbone.eval()
     # Other kinds of attention guard against texts of padding alone, score by score.
     backbone.set_attn_implementation("eager")
-    output = OUTPUTS["AutoModel" if isinstance(encoder, Embedder) else
-                     "AutoModelForSequenceClassification"]  # fmt: skip
+    embedder = isinstance(encoder, Embedder)
+    output = OUTPUTS["feature-extraction" if embedder else "sequence-classification"]
     tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
     with warnings.catch_warnings():

@@ -5,17 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from sentence_transformers.util import fullname, import_from_string
+from torch import Tensor, nn
 
-from encoders.backbone import Encoder, open_backbone, open_tokenizer
+from encoders.backbone import Encoder
+from encoders.modules import read_json, write_json
+from encoders.opening import open_backbone
 from encoders.source import find_model
 
 logger = logging.getLogger(__name__)
 
 # Shapes: P pairs of query and document, L tokens of the longest pair.
 
-SIGMOID = "torch.nn.modules.activation.Sigmoid"
+# Where sentence-transformers writes what a CrossEncoder is made of, from release 6 on.
+SETTINGS = "config_sentence_transformers.json"
+CROSS_ENCODER = "CrossEncoder"
+TRANSFORMER = {
+    "idx": 0,
+    "name": "0",
+    "path": "",
+    "type": "sentence_transformers.base.modules.transformer.Transformer",
+}
 
 
 class Reranker(Encoder):
@@ -23,7 +33,23 @@ class Reranker(Encoder):
 
     Open one with ``Reranker.from_pretrained``. Its folder is a plain transformers folder, with
     the activation named in ``config.json`` where sentence-transformers' ``CrossEncoder`` looks.
+
+    Args:
+        activation: What makes a score of a logit; None: sigmoid, as ``CrossEncoder`` has it.
+        settings: The content of a release-6 folder's ``config_sentence_transformers.json``, which
+            is saved again; None for any other folder.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        activation: nn.Module | None = None,
+        settings: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = activation or nn.Sigmoid()
+        self.settings = settings
 
     @classmethod
     def from_pretrained(
@@ -40,7 +66,8 @@ class Reranker(Encoder):
 
         Args:
             name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
-            max_length: Tokens after which a pair is cut; None: as the folder says.
+            max_length: Tokens after which a pair is cut; None: the smallest limit that the folder
+                states.
             prompts: Replaces the folder's prompts.
             unpad_inputs: Compute on real tokens only, where the backbone can.
             revision: Branch, tag or commit on the Hub.
@@ -50,35 +77,34 @@ class Reranker(Encoder):
             ValueError: No such model, no weights, or a classifier of several labels.
         """
         folder = find_model(str(name_or_path), revision)
-        backbone, missing = open_backbone(
-            AutoModelForSequenceClassification,
-            folder,
-            trust_remote_code=trust_remote_code,
-            num_labels=1,
-        )
-        body = {name for name in missing if name.startswith(backbone.base_model_prefix + ".")}
+        opened = open_backbone(_backbone(folder), "sequence-classification", trust_remote_code)
+        backbone: Any = opened.backbone
+        body = {
+            name for name in opened.missing if name.startswith(f"{backbone.base_model_prefix}.")
+        }
         body = {name for name in body if ".pooler." not in name}
         if body:
             raise ValueError(
                 f"model_name_or_path: {folder} lacks {len(body)} of the backbone's weights "
                 f"({', '.join(sorted(body)[:3])}, ...); it is not a whole model"
             )
-        if missing:
+        if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
-        tokenizer = open_tokenizer(folder, trust_remote_code)
-        if backbone.config.pad_token_id is None:
-            backbone.config.pad_token_id = tokenizer.pad_token_id
-        if max_length is None and tokenizer.model_max_length < 1e9:
-            max_length = tokenizer.model_max_length
-        saved = getattr(backbone.config, "sentence_transformers", None) or {}
-        if prompts is None:
-            prompts = {side: text for side, text in (saved.get("prompts") or {}).items() if text}
+        stated = _settings(folder, backbone.config)
         return cls(
-            backbone, tokenizer, max_length=max_length, unpad_inputs=unpad_inputs, prompts=prompts
+            backbone,
+            opened.tokenizer,
+            max_length=max_length or opened.max_length,
+            unpad_inputs=unpad_inputs,
+            trust_remote_code=trust_remote_code,
+            prompts=stated["prompts"] if prompts is None else prompts,
+            activation=_activation(folder, stated["activation_fn"], trust_remote_code),
+            settings=stated["settings"],
         )
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Tokens of pairs [P, L] to scores [P] (raw logits)."""
+        self.check_tokens(inputs["input_ids"])
         return self.backbone(**inputs).logits.squeeze(-1)
 
     def score(
@@ -96,7 +122,8 @@ class Reranker(Encoder):
 
         Args:
             pairs: Any number of pairs, none included.
-            raw: Logits instead of their sigmoid, which lies between 0 and 1.
+            raw: Logits, without the model's activation: as a rule the sigmoid, which lies between 0
+                and 1, but a folder may name another.
             prompts: Text put before each "query" and "document"; None: the model's own prompts.
             max_length: Tokens after which a pair is cut, the longer text first; None: the model's.
             tokens_per_batch: About so many tokens in one forward; None: what suits the device.
@@ -114,7 +141,7 @@ class Reranker(Encoder):
             bf16=bf16,
             show_progress=show_progress,
         )
-        return scores if raw else scores.sigmoid()
+        return scores if raw else self.activation(scores)
 
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
@@ -125,10 +152,71 @@ class Reranker(Encoder):
             folder: Where to.
             state_dict: This module's weights, where they are not in it (gathered from shards).
         """
-        about: dict[str, Any] = {"activation_fn": SIGMOID}
+        folder = Path(folder)
+        about: dict[str, Any] = {"activation_fn": fullname(self.activation)}
         if prompts := {side: prompt for side, prompt in self.prompts.items() if prompt}:
             about["prompts"] = prompts
         self.backbone.config.sentence_transformers = about
         state = self.state_dict() if state_dict is None else state_dict
         weights = {name.removeprefix("backbone."): weight for name, weight in state.items()}
-        self.save_backbone(Path(folder), weights)
+        self.save_backbone(folder, weights)
+        if self.settings is not None:
+            settings = self.settings | {"activation_fn": about["activation_fn"]}
+            if default := settings.get("default_prompt_name"):
+                given = {default: self.prompts.get("query", "")}
+                settings["prompts"] = (settings.get("prompts") or {}) | given
+            write_json(folder / SETTINGS, settings)
+            write_json(folder / "modules.json", [TRANSFORMER])
+            limit = {"transformer_task": "sequence-classification"}
+            write_json(folder / "sentence_bert_config.json", limit)
+
+
+def _backbone(folder: Path) -> Path:
+    """The classifier's own folder: that of the one module of a CrossEncoder of release 6."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        return folder
+    entries = read_json(file)
+    kind = read_json(folder / SETTINGS).get("model_type", "SentenceTransformer")
+    names = [entry["type"].rpartition(".")[2] for entry in entries]
+    if names[:1] != ["Transformer"] or (kind == CROSS_ENCODER and len(names) > 1):
+        raise ValueError(
+            f"{file}: a reranker of the modules {', '.join(names)} cannot be trained or run here; "
+            "what can is a sequence classifier (one module, Transformer)"
+            + (", which scripts/convert_reranker.py makes of a decoder" * ("LogitScore" in names))
+        )
+    if kind not in (CROSS_ENCODER, "SentenceTransformer"):
+        raise ValueError(f"{folder / SETTINGS}: model_type {kind} is no reranker")
+    return folder / str(entries[0]["path"])
+
+
+def _settings(folder: Path, config: Any) -> dict[str, Any]:
+    """Activation and prompts, wherever releases 3 to 6 and Tandem write them."""
+    own = getattr(config, "sentence_transformers", None) or {}
+    old = getattr(config, "sbert_ce_default_activation_function", None)
+    found = {"activation_fn": own.get("activation_fn", old), "settings": None}
+    prompts = {side: text for side, text in (own.get("prompts") or {}).items() if text}
+    settings = read_json(folder / SETTINGS)
+    if settings.get("model_type") == CROSS_ENCODER:
+        found |= {"settings": settings}
+        found["activation_fn"] = settings.get("activation_fn") or found["activation_fn"]
+        # It stands before the pair, and so before the query.
+        default = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "")
+        prompts = prompts or ({"query": default} if default else {})
+    return found | {"prompts": prompts}
+
+
+def _activation(folder: Path, name: str | None, trust_remote_code: bool) -> nn.Module | None:
+    """The module that a folder names."""
+    if name is None:
+        return None
+    if not (trust_remote_code or name.startswith("torch.nn.")):
+        raise ValueError(
+            f"{folder}: activation_fn {name} is not one of torch.nn, and its code is not run; if "
+            "you trust it, give trust_remote_code"
+        )
+    try:
+        activation: nn.Module = import_from_string(name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder}: activation_fn {name} cannot be used: {error}") from None
+    return activation

@@ -11,7 +11,7 @@ On a CPU they run in several rows, each core its own.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 
 from encoders.attention import ATTENTION
 from encoders.dropout import drawn_by
+from encoders.opening import position_offset
 from encoders.rows import cut_by_tokens, is_even, row_pieces
 from encoders.text_layout import TextLayout
 from encoders.workers import side_by_side, side_by_side_with_gradients
@@ -46,21 +47,12 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     backbone: Any = model.base_model
     before = model.config._attn_implementation
     if backbone._can_set_attn_implementation():
-        padded = _probe(backbone)
+        padded = _try_probe(backbone)
         model.set_attn_implementation(ATTENTION)
         unpadding = Unpadding(backbone)
-        try:
-            if torch.allclose(padded, _probe(backbone), atol=1e-4, rtol=1e-3):
-                return True
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            LookupError,
-            AttributeError,
-            AssertionError,
-        ) as error:
-            logger.debug("unpadding %s: %s", model.config.model_type, error)
+        unpadded = None if padded is None else _try_probe(backbone)
+        if unpadded is not None and torch.allclose(padded, unpadded, atol=1e-4, rtol=1e-3):
+            return True
         unpadding.remove()
         model.set_attn_implementation(before)
     logger.warning(
@@ -76,11 +68,14 @@ class Row(NamedTuple):
         states: [T, H].
         texts: The number of each in its batch.
         lengths: Tokens of each.
+        layers: States of all layers, [1, T, H] each, where the model's configuration has
+            ``output_hidden_states``.
     """
 
     states: Tensor
     texts: list[int]
     lengths: Tensor
+    layers: Sequence[Tensor] | None = None
 
 
 class Unpadding:
@@ -95,9 +90,7 @@ class Unpadding:
         self.padded_forward: Callable[..., Any] = backbone.forward
         self.parameters = signature(backbone.forward).parameters
         self.open = any(p.kind is Parameter.VAR_KEYWORD for p in self.parameters.values())
-        # RoBERTa and its kin number positions from the padding token's id + 1.
-        padding_index = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
-        self.first_position = 0 if padding_index is None else padding_index + 1
+        self.first_position = position_offset(backbone)
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
         self.hooks = []
@@ -159,7 +152,12 @@ class Unpadding:
         if lay_back:
             return _lay_back(outputs, index, order, ids.shape)
         return [
-            Row(output.last_hidden_state[0], piece, torch.tensor(sizes, device=ids.device))
+            Row(
+                output.last_hidden_state[0],
+                piece,
+                torch.tensor(sizes, device=ids.device),
+                getattr(output, "hidden_states", None),
+            )
             for output, piece in zip(outputs, pieces, strict=True)
             for sizes in [[lengths[text] for text in piece]]
         ]
@@ -246,6 +244,22 @@ def _lay_back(
             places = torch.tensor(order, device=index.device).argsort()
             output[name] = torch.cat(values)[places]
     return output
+
+
+def _try_probe(backbone: PreTrainedModel) -> Any:
+    """States of a small batch, or None where the model cannot be run so."""
+    try:
+        return _probe(backbone)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        logger.debug("unpadding %s: %s", backbone.config.model_type, error)
+        return None
 
 
 @torch.no_grad()

@@ -28,8 +28,7 @@ def _architecture(model: Embedder | Reranker) -> dict[str, Any]:
         config.pop(name, None)
     about = {"kind": type(model).__name__, "config": config, "tokenizer": _tokenizer(model)}
     if isinstance(model, Embedder):
-        projection = model.projection.settings if model.projection else None
-        about |= {"pooling": model.pooling, "projection": projection, "unit": model.normalize}
+        about["modules"] = [(type(m).__name__, m.get_config_dict()) for m in model.head]
         if model.truncate_dim is not None:
             about["dimensions"] = model.truncate_dim
     return about

@@ -31,6 +31,7 @@ from transformers import (
 
 from collators.sources import SourceCollator
 from encoders.cpu import prepare_cpu
+from encoders.opening import TokenWithoutRow
 from scripts.parts import build_collator, build_measure, open_model, read_rows, read_train_rows
 from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
@@ -135,7 +136,7 @@ def ending() -> Iterator[None]:
     """How a run ends that cannot go on, or was told not to: one line and an exit code."""
     try:
         yield
-    except (PreflightError, NotFiniteError, SavingFailed, Interrupted) as stop:
+    except (PreflightError, NotFiniteError, SavingFailed, TokenWithoutRow, Interrupted) as stop:
         stop.__traceback__ = None  # which holds the dataloader, whose workers are to end now
         if isinstance(stop, Interrupted):
             logger.info("stopped by %s; --resume_from_checkpoint true goes on", stop)

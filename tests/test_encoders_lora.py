@@ -48,8 +48,8 @@ def test_a_new_adapter_changes_nothing_and_only_it_is_trained(bases: dict[str, P
     torch.testing.assert_close(model.encode(TEXTS), before, atol=0, rtol=0)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert {name for name in trained if "lora_" not in name} == {
-        "projection.linear.weight",
-        "projection.linear.bias",
+        "head.1.linear.weight",
+        "head.1.linear.bias",
     }
     assert len([name for name in trained if "lora_A" in name]) == 2 * 6  # layers, linear layers
 

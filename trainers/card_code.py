@@ -14,10 +14,16 @@ POOLINGS = {
     "pooling_mode_mean_tokens": "(states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1)[:, None]",
     "pooling_mode_lasttoken": "states[torch.arange(len(texts)), mask.sum(dim=1) - 1]",
 }
-LINEAR = 'F.linear(embeddings, dense["linear.weight"], dense.get("linear.bias"))'
+LINEAR = 'F.linear(embeddings, {dense}["linear.weight"], {dense}.get("linear.bias"))'
 ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": LINEAR,
     "torch.nn.modules.activation.Tanh": f"torch.tanh({LINEAR})",
+}
+
+# From a reranker's logit to its score.
+SCORES = {
+    "torch.nn.modules.activation.Sigmoid": ".sigmoid()",
+    "torch.nn.modules.linear.Identity": "  # any number: the higher, the better",
 }
 
 SENTENCE_TRANSFORMERS_EMBEDDER = """\
@@ -75,7 +81,7 @@ batch = tokenizer(
     [query] * len(documents), documents, padding=True, truncation=True, return_tensors="pt"
 )
 with torch.no_grad():
-    scores = model(**batch).logits.squeeze(-1).sigmoid()
+    scores = model(**batch).logits.squeeze(-1){step}
 print(scores)"""
 
 SERVE = """\
@@ -111,47 +117,61 @@ def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, st
     """
     given = {"name": f"{_text(name)}, trust_remote_code=True" if trust else _text(name)}
     if kind == "reranker":
-        prompts = _read(folder / "config.json").get("sentence_transformers", {}).get("prompts", {})
-        texts = _texts(prompts)
-        texts["query"] = _text(prompts.get("query", "") + QUERIES[0])
-        codes = SENTENCE_TRANSFORMERS_RERANKER, TRANSFORMERS_RERANKER
-        return {
-            "sentence-transformers": codes[0].format(**given, **texts),
-            "transformers": codes[1].format(**given, **texts),
+        about = _read(folder / "config.json").get("sentence_transformers", {})
+        texts = _texts(about.get("prompts", {}))
+        texts["query"] = asked = _text(about.get("prompts", {}).get("query", "") + QUERIES[0])
+        if (folder / "modules.json").is_file():  # its CrossEncoder knows the query's prompt itself
+            asked = _text(QUERIES[0])
+        blocks = {
+            "sentence-transformers": SENTENCE_TRANSFORMERS_RERANKER.format(
+                **given, **texts | {"query": asked}
+            )
         }
+        if step := SCORES.get(about.get("activation_fn", "")):
+            blocks["transformers"] = TRANSFORMERS_RERANKER.format(**given, **texts, step=step)
+        return blocks
     prompts = _read(folder / "config_sentence_transformers.json")["prompts"]
-    return {
-        # It knows the prompts itself.
-        "sentence-transformers": SENTENCE_TRANSFORMERS_EMBEDDER.format(**given, **_texts({})),
-        "transformers": TRANSFORMERS_EMBEDDER.format(
-            **given, **_texts(prompts), **_after_the_backbone(folder, name)
-        ),
-    }
+    # It knows the prompts itself.
+    blocks = {"sentence-transformers": SENTENCE_TRANSFORMERS_EMBEDDER.format(**given, **_texts({}))}
+    if code := _behind_the_backbone(folder, name):
+        blocks["transformers"] = TRANSFORMERS_EMBEDDER.format(**given, **_texts(prompts), **code)
+    return blocks
 
 
-def _after_the_backbone(folder: Path, name: str) -> dict[str, str]:
-    """The parts of an embedder that ``AutoModel`` does not open."""
-    modules = {
-        module["type"].rpartition(".")[2]: module["path"]
-        for module in _read(folder / "modules.json")
-    }
-    pooling = _read(folder / modules["Pooling"] / "config.json")
-    steps = [next(code for flag, code in POOLINGS.items() if pooling[flag])]
-    imports, opened = "", ""
-    if "Dense" in modules:
-        path = f"{modules['Dense']}/model.safetensors"
-        steps.append(
-            ACTIVATIONS[_read(folder / modules["Dense"] / "config.json")["activation_function"]]
-        )
-        imports = "from safetensors.torch import load_file\n"
-        opened = f"dense = load_file({_text(f'{name}/{path}')})\n"
+def _behind_the_backbone(folder: Path, name: str) -> dict[str, str] | None:
+    """The parts of an embedder that ``AutoModel`` does not open; None if a few lines cannot say."""
+    if _read(folder / "config.json")["architectures"][0].endswith("EncoderModel"):
+        return None  # half of an encoder-decoder, of which AutoModel opens both
+    steps: list[str] = []
+    opened: list[str] = []
+    files: list[str] = []
+    for module in _read(folder / "modules.json")[1:]:
+        kind, path = module["type"].rpartition(".")[2], module["path"]
+        config = {} if kind == "Normalize" else _read(folder / path / "config.json")
+        if kind == "Pooling":
+            step = POOLINGS.get("+".join(flag for flag in config if config[flag] is True
+                                         and flag.startswith("pooling_mode_")))  # fmt: skip
+            step = step if config.get("include_prompt", True) else None
+        elif kind == "Dense":
+            step = ACTIVATIONS.get(config["activation_function"])
+            step = None if "module_input_name" in config or step is None else step.format(
+                dense=f"dense{len(files) or ''}")  # fmt: skip
+            files.append(f"{path}/model.safetensors")
+        else:
+            step = "F.normalize(embeddings, dim=-1)" if kind == "Normalize" else None
+        if step is None:
+            return None
+        steps.append(step)
+    imports = "from safetensors.torch import load_file\n" if files else ""
+    if files and not Path(name).is_dir():
+        imports = "from huggingface_hub import hf_hub_download\n" + imports
+    for at, path in enumerate(files):
+        file = _text(f"{name}/{path}")
         if not Path(name).is_dir():
-            imports = "from huggingface_hub import hf_hub_download\n" + imports
-            opened = f"dense = load_file(hf_hub_download({_text(name)}, {_text(path)}))\n"
-    if "Normalize" in modules:
-        steps.append("F.normalize(embeddings, dim=-1)")
+            file = f"hf_hub_download({_text(name)}, {_text(path)})"
+        opened.append(f"dense{at or ''} = load_file({file})\n")
     code = "\n    ".join(f"embeddings = {step}" for step in steps)
-    return {"imports": imports, "opened": opened, "steps": code}
+    return {"imports": imports, "opened": "".join(opened), "steps": code}
 
 
 def _texts(prompts: dict[str, str]) -> dict[str, str]:

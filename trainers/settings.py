@@ -22,9 +22,9 @@ class ModelArguments:
     )
     model_revision: str | None = option(None, "Branch, tag or commit on the Hub.")
     trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")
-    pooling: Literal["cls", "mean", "last"] | None = option(
-        None, "Embedder: null keeps the folder's; mean for a plain backbone."
-    )
+    pooling: (
+        Literal["cls", "mean", "last", "max", "weightedmean", "mean_sqrt_len_tokens"] | None
+    ) = option(None, "Embedder: null keeps the folder's; mean for a plain backbone.")
     projection_dim: int | None = option(None, "Embedder: add a linear projection to this width.")
     normalize: bool | None = option(
         None, "Embedder: unit length; null keeps the folder's, true for a plain backbone."
