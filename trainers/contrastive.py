@@ -89,8 +89,8 @@ def across_processes(
 
 
 def _holds(known: Tensor, hashes: Tensor) -> Tensor:
-    """Whether each row of ``known`` [Q, R] has each of ``hashes`` [E] in it: [Q, E]."""
-    found = torch.zeros(len(known), len(hashes), dtype=torch.bool, device=hashes.device)
-    for column in known.T:
-        found |= column[:, None] == hashes[None, :]
-    return found
+    """Whether each row of ``known`` [Q, R] has each of ``hashes`` [E], none 0, in it: [Q, E]."""
+    ordered = known.sort(dim=1).values
+    asked = hashes.expand(len(known), -1).contiguous()
+    places = torch.searchsorted(ordered, asked).clamp(max=known.shape[1] - 1)
+    return ordered.gather(1, places) == hashes
