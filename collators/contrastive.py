@@ -28,10 +28,10 @@ class ContrastiveCollator(TextCollator):
                                   filled up with 0
         texts       dict          the model's inputs, [N, L] each
 
-    Texts are compared by their hashes of 64 bits, so that what a query has of known positives costs
-    next to nothing. A document that repeats in the batch stands in it once, so that it is never a negative for
+    A document that repeats in the batch stands in it once, so that it is never a negative for
     its own query. Documents known to be relevant to a query, in its row (``other_positives``) or
-    as the positive of another row with the same query, are excluded from its negatives.
+    as the positive of another row with the same query, are excluded from its negatives. They are
+    known by hashes of 64 bits, so that a query may have any number of them.
 
     Args:
         train_group_size: One positive and up to ``train_group_size - 1`` hard negatives of a row,

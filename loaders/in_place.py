@@ -1,7 +1,7 @@
 """Rows that stay in their JSON Lines files; an index tells where each one is."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +32,7 @@ _PLACE = np.dtype(
 _BATCH = 1 << 14
 _POSITIVES = "positives.bin"
 # A line of so many bytes has many rows, perhaps: the last few of them are remembered.
-_LONG, _RECENT = 1 << 16, 4
+_LONG, _RECENT = 1 << 14, 4
 
 
 class RowsInPlace:
@@ -143,13 +143,12 @@ class IndexBuild(Build):
     def _write_groups(self, rejected: RejectedRows) -> None:
         groups = self._groups(rejected)
         kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
-        with (
-            _index_file(self.folder / ROWS) as file,
-            (self.folder / _POSITIVES).open("wb") as known,
-        ):
+        pairs = self.shape == "positive_pair"
+        with _index_file(self.folder / ROWS) as file, ExitStack() as stack:
+            known = stack.enter_context((self.folder / _POSITIVES).open("wb")) if pairs else None
             for group in self._counted(kept):
                 file.write(self.place, len(group["pos"]), group["query"])
-                if self.shape == "positive_pair":
+                if known is not None:
                     document_hashes(group["pos"]).tofile(known)
         self._check_some_left(file.rows, rejected)
 

@@ -43,7 +43,10 @@ class RowStream:
     """
 
     def __init__(
-        self, files: str | Sequence[str], options: ReadOptions, needs_rows: bool = True
+        self,
+        files: str | Source | Sequence[str | Source],
+        options: ReadOptions,
+        needs_rows: bool = True,
     ) -> None:
         self.needs_rows = needs_rows
         self.sources = find_sources(files, options.split, options.evaluates)

@@ -9,6 +9,7 @@ from losses.contrastive import OtherQueries, in_batch_accuracy
 from trainers.base import LossTrainer
 from trainers.gathering import Gathering
 from trainers.gradient_cache import embed_in_chunks
+from trainers.signal import NO_NEGATIVE
 
 # Shapes: Q queries and D documents of this process, A queries and E documents of all of them.
 
@@ -31,6 +32,7 @@ class ContrastiveTrainer(LossTrainer):
         batch = {"positives": inputs["positives"], "excluded": inputs["excluded"]}
         if self.accelerator.num_processes > 1 and self.args.negatives_across_processes:
             batch, documents = across_processes(queries, documents, inputs)
+        self.note_signal((~batch["excluded"]).sum() > len(queries), NO_NEGATIVE)
         loss = self.loss(queries, documents, **batch)
         loss = self.share(loss, inputs, num_items_in_batch)
         accuracy = in_batch_accuracy(queries, documents, batch["positives"], batch["excluded"])
