@@ -67,9 +67,9 @@ class Columns:
             hidden = documents and field in _DOCUMENTS
             self.names[field] = (fields[field],) if field in fields else () if hidden else free
         self._numbers: dict[str, int | None] = {}  # of each name that may be a numbered negative
-        for field, column in fields.items():
-            if field is not None and field not in ALIASES:
-                self._numbers[column] = int(field.removeprefix("negative_"))
+        for target, column in fields.items():
+            if target is not None and target not in ALIASES:
+                self._numbers[column] = int(target.removeprefix("negative_"))
         self._taken = {number for number in self._numbers.values() if number is not None}
         self._unmet = set(self.columns)
         self._seen: dict[str, None] = {}

@@ -53,13 +53,16 @@ class PositivePairs:
         if isinstance(groups, RowsInPlace):
             counts = groups.places["count"].astype(np.int64)
             return cls(groups, counts, groups.places["query"], groups.positive_hashes())
-        counts, queries, hashes = [], [], []
+        lengths: list[int] = []
+        queries: list[int] = []
+        hashes = [np.empty(0, dtype=np.int64)]
         for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
-            counts += [len(pos) for pos in batch["pos"]]
+            lengths += [len(pos) for pos in batch["pos"]]
             queries += [text_hash(query) for query in batch["query"]]
             hashes.append(document_hashes(text for pos in batch["pos"] for text in pos))
-        joined = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.int64)
-        return cls(groups, np.array(counts), np.array(queries, dtype=np.uint64), joined)
+        return cls(
+            groups, np.array(lengths), np.array(queries, dtype=np.uint64), np.concatenate(hashes)
+        )
 
     def __len__(self) -> int:
         return len(self.group_of)

@@ -1,5 +1,6 @@
 """The splits of a folder: which of its files are for training, and which for testing."""
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -8,6 +9,8 @@ from typing import TypeVar
 from datasets.data_files import NON_WORDS_CHARS, SPLIT_KEYWORDS
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 TRAIN = "train"
 # What datasets knows splits by, with words at both sides: train, training; dev, val, ...; test, ...
@@ -65,6 +68,8 @@ def choose(
         usual = {usual_name(split): split for split in files if split}
         name = wanted if wanted in files else usual.get(usual_name(wanted), "")
         if name:
+            if len(files) > 1:
+                logger.info("%s: of its splits (%s), %s is read", spec, listed, name)
             return files[name]
         there = f"there are {listed}" if any(files) else "it has no splits; leave split out"
         raise ValueError(f"{spec}: there is no split {wanted!r}; {there}")
@@ -75,8 +80,8 @@ def choose(
         if evaluates or usual_name(split) not in _HELD_OUT:
             return items
         raise ValueError(
-            f"{spec}: all of it is for {split}, which is not trained on unasked; ask for it by "
-            f"name: {spec}@{split}, or split: {split}"
+            f"{spec}: it has only the split {split}, which has to be named to be trained on: "
+            f"{spec}@{split}, or split: {split}"
         )
     example = TRAIN if TRAIN in files else next(filter(None, files))
     raise ValueError(

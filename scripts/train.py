@@ -89,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if skipped := trainer.skipped_steps:
         logger.warning("%d of %d steps were skipped", skipped, trainer.state.global_step)
     if idle := trainer.idle_steps:
-        logger.warning("%d of %d steps taught nothing", idle, trainer.state.global_step)
+        logger.warning(
+            "nothing could be learned from %d of %d steps", idle, trainer.state.global_step
+        )
     logger.info("the model is in %s", args.output_dir)
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)

@@ -98,7 +98,9 @@ class SignalTrainer(Trainer):
             self._told = True
             if self.is_world_process_zero():
                 number = self.state.global_step - len(steps) + idle[0] + 1
-                logger.warning("step %d taught nothing: %s", number, steps[idle[0]].reason)
+                logger.warning(
+                    "nothing can be learned from step %d: %s", number, steps[idle[0]].reason
+                )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the number of idle steps with the loss, if there are any."""
