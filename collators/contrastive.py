@@ -1,11 +1,13 @@
 """Batches for in-batch-negative contrastive learning."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from collators.sampling import draw, generator
 from collators.texts import TextCollator
@@ -22,12 +24,14 @@ class ContrastiveCollator(TextCollator):
         documents   int  [D]      row of each document among the N texts
         excluded    bool [Q, D]   documents that are no negatives for a query
         hashes      int  [D]      of the documents' texts, to know them in other processes' batches
-        known       int  [Q, R]   hashes of the documents relevant to each query, filled up with 0
+        known       int  [Q, R]   hashes of the documents relevant to each query, sorted and then
+                                  filled up with 0
         texts       dict          the model's inputs, [N, L] each
 
     A document that repeats in the batch stands in it once, so that it is never a negative for
     its own query. Documents known to be relevant to a query, in its row (``other_positives``) or
-    as the positive of another row with the same query, are excluded from its negatives.
+    as the positive of another row with the same query, are excluded from its negatives. They are
+    known by hashes of 64 bits, so that a query may have any number of them.
 
     Args:
         train_group_size: One positive and up to ``train_group_size - 1`` hard negatives of a row,
@@ -44,31 +48,37 @@ class ContrastiveCollator(TextCollator):
         candidates = [row["pos_doc"] for row in rows]
         candidates += [text for row in rows for text in self.hard_negatives(row)]
         documents = {text: at for at, text in enumerate(dict.fromkeys(candidates))}
+        positives = [documents[row["pos_doc"]] for row in rows]
 
-        relevant: dict[str, dict[str, None]] = {}
+        hashes = text_hashes(documents)
+        relevant: dict[str, NDArray[np.int64]] = {}
         for row in rows:
-            known = dict.fromkeys([row["pos_doc"], *row["other_positives"]])
-            relevant.setdefault(row["query"], {}).update(known)
-        excluded = torch.zeros(len(rows), len(documents), dtype=torch.bool)
-        for at, row in enumerate(rows):
-            others = [text for text in relevant[row["query"]] if text != row["pos_doc"]]
-            excluded[at, [documents[text] for text in others if text in documents]] = True
+            known, query = known_hashes(row), row["query"]
+            if query in relevant and not np.array_equal(relevant[query], known):
+                known = np.union1d(relevant[query], known)
+            relevant[query] = known
+        among = {query: is_among(hashes, known) for query, known in relevant.items()}
+        excluded = torch.from_numpy(np.stack([among[row["query"]] for row in rows]))
+        excluded[range(len(rows)), positives] = False
 
         texts, query_rows, document_rows = self.encode(queries, list(documents))
         return {
-            "positives": torch.tensor([documents[row["pos_doc"]] for row in rows]),
+            "positives": torch.tensor(positives),
             "queries": query_rows,
             "documents": document_rows,
             "excluded": excluded,
-            "hashes": torch.tensor([text_hash(text) for text in documents]),
-            "known": _filled_up([relevant[row["query"]] for row in rows]),
+            "hashes": torch.from_numpy(hashes),
+            "known": torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(relevant[row["query"]]) for row in rows], batch_first=True
+            ),
             "texts": texts,
         }
 
     def hard_negatives(self, row: dict[str, Any]) -> list[str]:
         """The negatives drawn for a row in its epoch: no text twice, no known positive."""
-        known = {row["pos_doc"], *row["other_positives"]}
-        negatives = [text for text in dict.fromkeys(row["negatives"]) if text not in known]
+        different = list(dict.fromkeys(row["negatives"]))
+        known = is_among(text_hashes(different), known_hashes(row))
+        negatives = [text for text, out in zip(different, known, strict=True) if not out]
         return draw(negatives, self.train_group_size - 1, generator(self.seed, row))
 
     def documents_of(self, row: dict[str, Any]) -> list[str]:
@@ -76,13 +86,25 @@ class ContrastiveCollator(TextCollator):
         return [row["pos_doc"], *self.hard_negatives(row)]
 
 
-def text_hash(text: str) -> int:
-    """A text's 64-bit number, the same in every process and never 0."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True) or 1
+def text_hashes(texts: Iterable[str]) -> NDArray[np.int64]:
+    """Each text's 64-bit number, the same in every process and never 0."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+    found = np.frombuffer(b"".join(digests), dtype=">i8").astype(np.int64)
+    found[found == 0] = 1
+    return found
 
 
-def _filled_up(texts: list[dict[str, None]]) -> Tensor:
-    """Hashes of the texts of each row [Q, R], with 0 where a row has fewer than R."""
-    hashes = [torch.tensor([text_hash(text) for text in row]) for row in texts]
-    return torch.nn.utils.rnn.pad_sequence(hashes, batch_first=True)
+def known_hashes(row: dict[str, Any]) -> NDArray[np.int64]:
+    """Those of all texts that are known to answer a row's query, sorted, each once.
+
+    Rows whose queries have many have them counted already: ``other_positives`` has ``hashes``.
+    """
+    others = row["other_positives"]
+    found: NDArray[np.int64] | None = getattr(others, "hashes", None)
+    return np.unique(text_hashes([row["pos_doc"], *others])) if found is None else found
+
+
+def is_among(hashes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each number is among the known ones, which are sorted and at least one."""
+    places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+    return np.asarray(known[places] == hashes)

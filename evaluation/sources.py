@@ -31,7 +31,7 @@ def open_data(
             all documents, and a reranker orders those of each query.
         kind: The model's.
         options: How training files are read.
-        split: BEIR and MTEB: which judgements.
+        split: BEIR and MTEB: which judgements; training files have that of ``options``.
         corpus: More documents to search (``corpus.jsonl`` or its folder).
         allow_unknown: Go on without judgements of unknown documents or queries.
         as_groups: Unite the scored pairs of a query, and rank its documents.

@@ -152,13 +152,23 @@ class Build:
             )
 
     def _note_labels_and_fields(self) -> None:
-        if count := self.parser.default_labels:
+        if count := self.parser.labels.by_default:
             self._note(
                 f"{count} labels mapped by the default label_map {json.dumps(DEFAULT_LABEL_MAP)}; "
                 "give label_map or label_range to change that"
             )
-        if unused := self.parser.unused:
-            names = ", ".join(f"{name} ({count} times)" for name, count in unused.most_common(20))
+        if count := self.parser.scored_positives:
+            self._note(
+                f"{count} rows have several positives with scores and no negatives: all count "
+                "as positives; if the scores tell which are (sentence-transformers' labeled-list), "
+                'give columns: {"<the texts>": "doc", "scores": "rel"}'
+            )
+        for (file, name), count in self.parser.suspicious.most_common(20):
+            self._note(f"{file}: the field {name} is not used ({count} times)")
+        said = {name for _, name in self.parser.suspicious}
+        others = [item for item in self.parser.unused.most_common(20) if item[0] not in said]
+        if others:
+            names = ", ".join(f"{name} ({count} times)" for name, count in others)
             self._note(f"fields that are not used: {names}", logging.INFO)
 
     def _note(self, text: str, level: int = logging.WARNING) -> None:

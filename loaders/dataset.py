@@ -57,7 +57,7 @@ def load_rows(
     Raises:
         ValueError: For whatever the user has to repair, with file, line and reason.
     """
-    path = _read(Build, find_sources(files), shape, options)
+    path = _read(Build, find_sources(files, options.split, options.evaluates), shape, options)
     rows = Dataset.from_file(str(path))
     return PositivePairs.of(rows) if shape == "positive_pair" else rows
 
@@ -77,7 +77,7 @@ def load_rows_in_place(
     Raises:
         ValueError: For whatever the user has to repair, with file, line and reason.
     """
-    sources = find_sources(files)
+    sources = find_sources(files, options.split, options.evaluates)
     rows = RowsInPlace(sources, shape, options, _read(IndexBuild, sources, shape, options))
     return PositivePairs.of(rows) if shape == "positive_pair" else rows
 
@@ -91,14 +91,15 @@ def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
 
 
 def _first_row(files: str | Sequence[str], options: ReadOptions) -> Row:
-    source = find_sources(files)[0]
+    source = find_sources(files, options.split, options.evaluates)[0]
     parser = RowParser(options)
     reason = ""
-    for record in source.records():
+    for record in source.records(options.columns or ()):
         try:
             return parser.parse(record)
         except RowError as error:
             reason = reason or f"no row is good; the first is in line {record.line}: {error}"
+    parser.columns.check()
     raise ValueError(f"{source.name}: {reason or 'there is no row in it'}")
 
 

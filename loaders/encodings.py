@@ -12,6 +12,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_LFS = b"version https://git-lfs.github.com/spec/"
 # What other kinds of file begin with, whatever their name says.
 _OTHER_FILES = {
     b"PK\x03\x04": "a zip file, as Excel writes them",
@@ -24,6 +25,19 @@ _OTHER_FILES = {
 def open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
     """The file's bytes, unpacked if it is ``.gz``."""
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def check_fetched(path: Path) -> None:
+    """Refuse what Git LFS leaves in the place of a file until it is fetched.
+
+    Raises:
+        ValueError: It says how.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(_LFS)) == _LFS:
+            raise ValueError(
+                f"{path} is a pointer of Git LFS, not the data; fetch it: git lfs pull"
+            )
 
 
 def open_text(path: Path, newline: str) -> io.TextIOWrapper:

@@ -5,11 +5,13 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 # Field -> the names it is read from, the first that is present and not null.
 ALIASES: dict[str, tuple[str, ...]] = {
     "query": ("query", "anchor", "sentence1", "text1"),
     "doc": ("doc", "document", "content", "passage", "text", "sentence2", "text2"),
-    "rel": ("rel", "relevance", "score", "label"),
+    "rel": ("rel", "relevance", "score", "label", "labels"),
     "weight": ("weight",),
     "key": ("key", "id"),
     "prompt": ("prompt",),
@@ -49,6 +51,21 @@ def require(record: Mapping[str, Any], field: str) -> str:
     return name
 
 
+def passage_text(item: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]]:
+    """The text of a passage that is an object, and the names of its fields that it is made of.
+
+    A title stands before its text, as in BEIR's corpora.
+    """
+    doc = require(item, "doc")
+    title, text = item.get("title"), item[doc]
+    if title is None:
+        return as_text(text, f"{name}.{doc}"), (doc,)
+    for part, value in (("title", title), (doc, text)):
+        if not isinstance(value, str):
+            raise RowError(f'"{name}.{part}" must be a text, got {show(value)}')
+    return as_text(f"{title} {text}".strip(), f"{name}.{doc}"), (doc, "title")
+
+
 def check_characters(value: str, name: str) -> str:
     """``value``, if a tokenizer and Arrow can take all its characters."""
     if "\0" in value:
@@ -71,6 +88,23 @@ def as_text(value: object, name: str) -> str:
     return check_characters(value, name)
 
 
+def as_truth(value: object) -> bool | None:
+    """A boolean, or the word for one in a table (``true``, ``False``); None if it is neither."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return word == "true" if word in ("true", "false") else None
+
+
+def as_score(value: object, name: str, from_text: bool) -> float:
+    """A finite number; true and false are 1 and 0."""
+    if isinstance(value, bool | np.bool_) or from_text:
+        truth = as_truth(value)
+        if truth is not None:
+            return float(truth)
+    return as_number(value, name, from_text)
+
+
 def as_number(value: object, name: str, from_text: bool) -> float:
     """A finite number; ``from_text`` where the file format knows texts only (CSV, TSV)."""
     if isinstance(value, bool) or not isinstance(value, str if from_text else (int, float)):
@@ -84,10 +118,10 @@ def as_number(value: object, name: str, from_text: bool) -> float:
     return number
 
 
-def as_numbers(value: object, name: str, from_text: bool) -> list[float]:
+def as_scores(value: object, name: str, from_text: bool) -> list[float]:
     """A list of finite numbers; a single number is a list of one."""
     items = value if isinstance(value, list) else [value]
-    return [as_number(item, f"{name}[{at}]", from_text) for at, item in enumerate(items)]
+    return [as_score(item, f"{name}[{at}]", from_text) for at, item in enumerate(items)]
 
 
 def as_relevance(number: float, name: str, label_range: tuple[float, float] | None) -> float:

@@ -1,11 +1,12 @@
 """Rows that stay in their JSON Lines files; an index tells where each one is."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loaders.build import ROWS, Build
 from loaders.conversions import to_group, to_scored_pairs
@@ -13,12 +14,14 @@ from loaders.encodings import open_text
 from loaders.fields import RowError
 from loaders.grouping import text_hash
 from loaders.json_object import DECODER
+from loaders.known_positives import document_hashes
 from loaders.options import ReadOptions, Shape
 from loaders.records import Record
 from loaders.rejected import RejectedRows
 from loaders.row_parser import RowParser
 from loaders.row_stream import good_rows
 from loaders.rows import Row, ScoredPair
+from loaders.saved import SavedSource
 from loaders.sources import FileSource, Source
 
 # Where a row is: the number of its file, first byte and length of its line, the hash of its query,
@@ -27,12 +30,16 @@ _PLACE = np.dtype(
     [("file", "<u4"), ("count", "<u4"), ("begin", "<u8"), ("bytes", "<u8"), ("query", "<u8")]
 )
 _BATCH = 1 << 14
+_POSITIVES = "positives.bin"
+# A line of so many bytes has many rows, perhaps: the last few of them are remembered.
+_LONG, _RECENT = 1 << 14, 4
 
 
 class RowsInPlace:
     """Scored pairs or candidate groups, each read from its file when it is asked for.
 
-    Nothing is copied, to memory or to the disk, but 32 bytes per row. Any row can be asked for
+    Nothing is copied, to memory or to the disk, but 32 bytes per row (and 8 per positive, where
+    rows are positive pairs). Any row can be asked for
     at any time, so that the order of training is as free as with rows in the cache.
 
     Args:
@@ -49,10 +56,17 @@ class RowsInPlace:
         self.shape = shape
         self.options = options
         self.parser = RowParser(options)
+        self.index = index
+        self.recent: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self.places: np.ndarray = np.memmap(index, _PLACE, mode="r")
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def positive_hashes(self) -> NDArray[np.int64]:
+        """Of all positives, row after row; of the shape ``positive_pair``."""
+        hashes: NDArray[np.int64] = np.fromfile(self.index.with_name(_POSITIVES), dtype=np.int64)
+        return hashes
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row at ``index``, which may count from the end.
@@ -62,17 +76,25 @@ class RowsInPlace:
         """
         file, count, begin, size, query = self.places[index].tolist()
         try:
-            # Opened each time: processes that share an open file share its position.
-            with self.paths[file].open("rb") as stream:
-                stream.seek(begin)
-                line = stream.read(size)
-            row = self.parser.parse(Record(0, DECODER.decode(line.decode("utf-8-sig"))))
-            found = self._rows_of(row)[count if self.shape == "scored_pair" else 0]
+            rows = self.recent.get((file, begin)) or self._rows_at(file, begin, size)
+            found = rows[count if self.shape == "scored_pair" else 0]
         except (OSError, ValueError, RowError, IndexError) as error:
             raise self._changed(file, error) from error
         if text_hash(found["query"]) != query:
             raise self._changed(file, "another query stands where the row was")
         return found
+
+    def _rows_at(self, file: int, begin: int, size: int) -> list[dict[str, Any]]:
+        # Opened each time: processes that share an open file share its position.
+        with self.paths[file].open("rb") as stream:
+            stream.seek(begin)
+            line = stream.read(size)
+        rows = self._rows_of(self.parser.parse(Record(0, DECODER.decode(line.decode("utf-8-sig")))))
+        if size >= _LONG:
+            while len(self.recent) >= _RECENT:
+                del self.recent[next(iter(self.recent))]
+            self.recent[file, begin] = rows
+        return rows
 
     def _rows_of(self, row: Row) -> list[dict[str, Any]]:
         if self.shape == "scored_pair":
@@ -121,9 +143,13 @@ class IndexBuild(Build):
     def _write_groups(self, rejected: RejectedRows) -> None:
         groups = self._groups(rejected)
         kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
-        with _index_file(self.folder / ROWS) as file:
+        pairs = self.shape == "positive_pair"
+        with _index_file(self.folder / ROWS) as file, ExitStack() as stack:
+            known = stack.enter_context((self.folder / _POSITIVES).open("wb")) if pairs else None
             for group in self._counted(kept):
                 file.write(self.place, len(group["pos"]), group["query"])
+                if known is not None:
+                    document_hashes(group["pos"]).tofile(known)
         self._check_some_left(file.rows, rejected)
 
     def _groups(self, rejected: RejectedRows) -> Iterator[dict[str, Any]]:
@@ -194,6 +220,11 @@ class _Index:
 
 def _check_lines(source: Source) -> None:
     """Refuse what is not one row a line in an unpacked file of JSON."""
+    if isinstance(source, SavedSource):
+        raise ValueError(
+            f"streaming: {source.name} is a folder of save_to_disk, not JSON Lines; write them "
+            "(prepare_data.py convert), or leave streaming out"
+        )
     if not isinstance(source, FileSource):
         raise ValueError(
             f"streaming: {source.name} is on the Hub, not a file here; fetch its files, or leave "

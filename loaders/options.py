@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from loaders.columns import check_columns
+
 Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
 
 # RAG-Retrieval's grades, for `query \t doc \t label` files without a header.
@@ -28,6 +30,11 @@ class ReadOptions:
             the relevances are 1 for ``pos`` and 0 for ``neg``.
         positive_threshold: The least relevance of a positive, where groups are made from
             relevances.
+        columns: Which column is which field, ``{"question": "query", "answers.text": "pos"}``;
+            see ``loaders.columns``.
+        split: Of folders and data sets that have several: the one to read.
+        evaluates: The rows are not trained on: a folder whose only split is for testing is read
+            without being asked for it.
         needs_negatives: The objective cannot do without: a row without negatives is bad.
         needs_scores: The objective learns a teacher's scores: a group without them is bad.
         on_bad_rows: "error" stops with a list of the bad rows, "skip" goes on without them.
@@ -42,6 +49,9 @@ class ReadOptions:
     label_range: tuple[float, float] | None = None
     relevance_from_scores: bool = False
     positive_threshold: float = 0.5
+    columns: dict[str, str] | None = None
+    split: str | None = None
+    evaluates: bool = False
     needs_negatives: bool = False
     needs_scores: bool = False
     on_bad_rows: Literal["error", "skip"] = "error"
@@ -50,6 +60,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.label_map is not None and self.label_range is not None:
             raise ValueError("label_map and label_range are both given; labels need only one")
+        check_columns(self.columns or {})
         for label, relevance in (self.label_map or {}).items():
             if not 0 <= relevance <= 1:
                 raise ValueError(f'label_map gives "{label}" {relevance}; it must be in [0, 1]')

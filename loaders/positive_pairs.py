@@ -1,5 +1,7 @@
 """Candidate groups seen as pairs of a query and one positive."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -7,6 +9,7 @@ from datasets import Dataset
 
 from loaders.grouping import text_hash
 from loaders.in_place import RowsInPlace
+from loaders.known_positives import KnownPositives, OtherPositives, document_hashes
 
 _SLICE = 1000
 
@@ -15,24 +18,25 @@ class PositivePairs:
     """One row per positive of each group; nothing is copied, in memory are only numbers.
 
     A row has ``query``, ``pos_doc``, ``negatives`` (the group's), ``other_positives`` (all other
-    positives of the same query text, in this group and elsewhere) and ``prompt``.
+    positives of the same query text, in this group and elsewhere; see ``OtherPositives``) and
+    ``prompt``. However many positives a query has, a row takes the time of one.
 
     Args:
         groups: Rows of the shape ``candidate_group``.
-        positives: The same rows; only ``query`` and ``pos`` of them are used.
         counts: How many positives each group has.
         queries: A hash of each group's query.
+        hashes: Of all positives, group after group.
     """
 
     def __init__(
         self,
         groups: Dataset | RowsInPlace,
-        positives: Dataset | RowsInPlace,
         counts: np.ndarray,
         queries: np.ndarray,
+        hashes: np.ndarray,
     ) -> None:
-        self.groups = groups
-        self.positives = positives
+        # What lies in Arrow is read cell by cell.
+        self.groups = groups.with_format("arrow") if isinstance(groups, Dataset) else groups
         # Pair i is positive `position[i]` of group `group_of[i]`.
         self.group_of = np.repeat(np.arange(len(counts)), counts)
         begins = np.cumsum(counts) - counts
@@ -41,39 +45,52 @@ class PositivePairs:
         _, self.query_of, numbers = np.unique(queries, return_inverse=True, return_counts=True)
         self.by_query = np.argsort(self.query_of, kind="stable")
         self.query_begins = np.concatenate([[0], np.cumsum(numbers)])
+        self.known = KnownPositives(hashes, self.query_of[self.group_of])
 
     @classmethod
     def of(cls, groups: Dataset | RowsInPlace) -> Self:
         """The pairs of some groups."""
         if isinstance(groups, RowsInPlace):
-            return cls(
-                groups, groups, groups.places["count"].astype(np.int64), groups.places["query"]
-            )
-        positives = groups.select_columns(["query", "pos"])  # what lies in Arrow is read by column
-        counts, hashes = [], []
-        for batch in positives.iter(batch_size=_SLICE):
-            counts += [len(pos) for pos in batch["pos"]]
-            hashes += [text_hash(query) for query in batch["query"]]
-        return cls(groups, positives, np.array(counts), np.array(hashes, dtype=np.uint64))
+            counts = groups.places["count"].astype(np.int64)
+            return cls(groups, counts, groups.places["query"], groups.positive_hashes())
+        lengths: list[int] = []
+        queries: list[int] = []
+        hashes = [np.empty(0, dtype=np.int64)]
+        for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
+            lengths += [len(pos) for pos in batch["pos"]]
+            queries += [text_hash(query) for query in batch["query"]]
+            hashes.append(document_hashes(text for pos in batch["pos"] for text in pos))
+        return cls(
+            groups, np.array(lengths), np.array(queries, dtype=np.uint64), np.concatenate(hashes)
+        )
 
     def __len__(self) -> int:
         return len(self.group_of)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row at ``index``, which may count from the end."""
-        at = int(self.group_of[index])
+        at, position = int(self.group_of[index]), int(self.position[index])
         group = self.groups[at]
-        pos_doc = group["pos"][self.position[index]]
-        known = list(group["pos"])
-        query = self.query_of[at]
-        same = self.by_query[self.query_begins[query] : self.query_begins[query + 1]]
-        if len(same) > 1:
-            for other in map(self.positives.__getitem__, same.tolist()):
-                known += other["pos"] if other["query"] == group["query"] else []
+        if isinstance(group, dict):
+            query, pos_doc = group["query"], group["pos"][position]
+            negatives, prompt = group["neg"], group["prompt"]
+        else:
+            cells = {name: group.column(name)[0] for name in ("query", "pos", "neg", "prompt")}
+            pos_doc = cells["pos"].values[position].as_py()
+            query, negatives, prompt = (cells[name].as_py() for name in ("query", "neg", "prompt"))
+        hashes = self.known.of(self.query_of[at])
         return {
-            "query": group["query"],
+            "query": query,
             "pos_doc": pos_doc,
-            "negatives": group["neg"],
-            "other_positives": [text for text in dict.fromkeys(known) if text != pos_doc],
-            "prompt": group["prompt"],
+            "negatives": negatives,
+            "other_positives": OtherPositives(pos_doc, hashes, partial(self._positives, at)),
+            "prompt": prompt,
         }
+
+    def _positives(self, at: int) -> Iterator[str]:
+        """All positives of the query of a group, its own first."""
+        query = self.query_of[at]
+        same = self.by_query[self.query_begins[query] : self.query_begins[query + 1]].tolist()
+        for place in [at, *(other for other in same if other != at)]:
+            group = self.groups[place]
+            yield from group["pos"] if isinstance(group, dict) else group.column("pos")[0].as_py()

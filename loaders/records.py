@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loaders.broken_file import BrokenFile
-from loaders.encodings import not_utf8, open_text
+from loaders.encodings import check_fetched, not_utf8, open_text
 from loaders.fields import ALIASES
 from loaders.json_array import JsonArray
 from loaders.json_object import DECODER, RepeatedName
@@ -37,24 +37,29 @@ class Record(NamedTuple):
     problem: str | None = None
 
 
-def read_file(path: Path) -> Iterator[Record]:
+def read_file(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """Yield the records of a file, whose name says its format.
+
+    Args:
+        path: The file.
+        columns: Names that tell a header, beside those of the query.
 
     Raises:
         ValueError: If the file cannot be read (on): ``file:line: reason``.
     """
     try:
-        yield from _read_text(path)
+        check_fetched(path)
+        yield from _read_text(path, columns)
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def _read_text(path: Path) -> Iterator[Record]:
+def _read_text(path: Path, columns: Collection[str]) -> Iterator[Record]:
     """Yield the records, or tell the line that has none; what is packed may still break off."""
     try:
-        yield from FORMATS[data_suffix(path)](path)
+        yield from FORMATS[data_suffix(path)](path, columns)
     except BrokenFile as error:
         raise ValueError(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError:
@@ -69,7 +74,7 @@ def data_suffix(path: Path) -> str:
     return suffix if suffix in FORMATS and not packed_binary else ""
 
 
-def read_json(path: Path) -> Iterator[Record]:
+def read_json(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """A JSON array, or one JSON object per line; the first character tells which."""
     with open_text(path, newline="\n") as stream:
         lines = ((at, line.strip()) for at, line in enumerate(stream, 1) if not line.isspace())
@@ -106,7 +111,7 @@ def _json_record(number: int, value: Any) -> Record:
     return Record(number, value)
 
 
-def read_csv(path: Path) -> Iterator[Record]:
+def read_csv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """Comma-separated cells, quoted where needed."""
     csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
 
@@ -122,10 +127,10 @@ def read_csv(path: Path) -> Iterator[Record]:
             except csv.Error as error:
                 raise BrokenFile(begin, f"not CSV: {error}") from None
 
-    return _read_table(rows())
+    return _read_table(rows(), columns)
 
 
-def read_tsv(path: Path) -> Iterator[Record]:
+def read_tsv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """Tab-separated cells; quotation marks are ordinary characters."""
 
     def rows() -> Iterator[tuple[int, list[str]]]:
@@ -133,10 +138,12 @@ def read_tsv(path: Path) -> Iterator[Record]:
             for number, line in enumerate(stream, start=1):
                 yield number, line.rstrip("\r\n").split("\t")
 
-    return _read_table(rows())
+    return _read_table(rows(), columns)
 
 
-def _read_table(rows: Iterable[tuple[int, list[str]]]) -> Iterator[Record]:
+def _read_table(
+    rows: Iterable[tuple[int, list[str]]], columns: Collection[str]
+) -> Iterator[Record]:
     """Records of a table, with a header or without: query, doc, label, or query, pos_doc."""
     names: list[str] = []
     labels: Literal["text", "default_map"] = "text"
@@ -145,7 +152,7 @@ def _read_table(rows: Iterable[tuple[int, list[str]]]) -> Iterator[Record]:
             continue
         if not names:
             names = [cell.strip() for cell in cells]
-            if not set(names).isdisjoint(ALIASES["query"]):
+            if not set(names).isdisjoint([*ALIASES["query"], *columns]):
                 _check_header(line, names)
                 continue
             names = _headless_names(line, cells)
@@ -190,7 +197,7 @@ def _headless_names(line: int, cells: list[str]) -> list[str]:
             raise BrokenFile(
                 line,
                 f"the header names no query; its columns must be {', '.join(names)} (in small "
-                "letters)",
+                'letters), or give columns: {"' + cells[0].strip() + '": "query", ...}',
             )
     return names
 
@@ -202,7 +209,7 @@ _HEADER_WORDS = (
 )
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """The rows of a Parquet file."""
     number = 0
     try:
@@ -215,7 +222,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
         raise BrokenFile(number + 1, f"not Parquet: {error}") from None
 
 
-FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
+FORMATS: dict[str, Callable[[Path, Collection[str]], Iterator[Record]]] = {
     ".json": read_json,
     ".jsonl": read_json,
     ".ndjson": read_json,

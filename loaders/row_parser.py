@@ -1,39 +1,45 @@
 """Records to typed, checked rows."""
 
-import re
 from collections import Counter
 from typing import Any
 
+from loaders.columns import Columns
 from loaders.fields import (
     RowError,
     as_number,
-    as_numbers,
     as_relevance,
+    as_scores,
     as_text,
     check_characters,
-    find,
+    passage_text,
     require,
     show,
 )
-from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
+from loaders.labels import Labels
+from loaders.options import ReadOptions
 from loaders.records import Record
 from loaders.rows import CandidateGroup, PositivePair, Row, ScoredPair
-
-_WHOLE = re.compile(r"^([-+]?\d+)\.0*$")
 
 
 class RowParser:
     """Makes rows of records, and counts what it did not use.
 
     Attributes:
+        columns: Which column is which field.
+        labels: Reads labels.
         unused: Name of a field -> how often it was there and not used.
-        default_labels: Number of labels mapped by ``DEFAULT_LABEL_MAP``.
+        suspicious: (file, name) -> the same, of those whose names sound as if they should count.
+        scored_positives: Number of rows whose ``scores`` are those of several positives, without
+            a negative.
     """
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
+        self.columns = Columns(options.columns)
+        self.labels = Labels(options)
         self.unused: Counter[str] = Counter()
-        self.default_labels = 0
+        self.suspicious: Counter[tuple[str, str]] = Counter()
+        self.scored_positives = 0
 
     def parse(self, record: Record) -> Row:
         """The row of a record, its shape told by its fields.
@@ -46,64 +52,92 @@ class RowParser:
         fields = record.fields
         if not isinstance(fields, dict):
             raise RowError(f"a row must be an object with named fields, got {show(fields)}")
-        if {"_id", "text"} <= fields.keys() and find(fields, "query") is None:
+        columns, fields = self.columns, self.columns.view(fields)
+        if {"_id", "text"} <= fields.keys() and columns.find(fields, "query") is None:
             raise RowError(
                 "a document or query of a BEIR folder, which is no training row; make groups of "
                 "the folder: scripts/prepare_data.py beir --help"
             )
-        query = require(fields, "query")
+        query = columns.require(fields, "query")
         text = as_text(fields[query], query)
         used = [query]
         prompt = self._prompt(fields, used)
-        row: Row
-        if find(fields, "hits"):
-            row = self._hits(record, text, prompt, used)
-        elif find(fields, "pos"):
-            row = self._group(record, text, prompt, used)
-        elif find(fields, "pos_doc"):
-            row = self._positive_pair(fields, text, prompt, used)
-        elif find(fields, "doc"):
-            row = self._scored_pair(record, text, prompt, used)
-        else:
+        row = self._documents_of(record._replace(fields=fields), text, prompt, used)
+        self._check_scores(row)
+        for name, value in fields.items():
+            if value is not None and not columns.is_used(name, used):
+                self.unused[name] += 1
+        return row
+
+    def _documents_of(self, record: Record, text: str, prompt: str | None, used: list[str]) -> Row:
+        """The row, by the field that has its documents."""
+        columns, fields = self.columns, record.fields
+        if columns.find(fields, "hits"):
+            return self._hits(record, text, prompt, used)
+        name = next(
+            (n for field in ("pos", "pos_doc", "doc") if (n := columns.find(fields, field))), None
+        )
+        if name is None:
             raise RowError(
                 f'no document in the fields {show(list(fields))}: a row needs "pos", "hits", '
                 '"pos_doc", or "doc" with "rel"'
             )
-        self._check_scores(row)
-        for name, value in fields.items():
-            if value is not None and name not in used:
-                self.unused[name] += 1
-        return row
+        if labels := self._labels_of(record, name):
+            used += [name, labels]
+            if isinstance(fields[name], list):
+                return self._labeled_list(record, name, labels, text, prompt)
+            return self._scored_pair(record, name, labels, text, prompt, used)
+        if name in columns.names["pos"]:
+            return self._group(record, text, prompt, used)
+        return self._positive_pair(fields, name, text, prompt, used)
+
+    def _labels_of(self, record: Record, name: str) -> str | None:
+        """The name of the labels of the document, or list of documents, under ``name``.
+
+        A "doc" has to have them. Texts that are called positives have them as well where
+        sentence-transformers has mined: one text with a label (labeled-pair), or a list of texts
+        with a list of labels (labeled-list).
+        """
+        columns, fields = self.columns, record.fields
+        if name in columns.names["doc"]:
+            return columns.require(fields, "rel")
+        if columns.negatives(fields) or columns.find(fields, "pos_scores"):
+            return None
+        several = isinstance(fields[name], list)
+        for labels in columns.names["rel"]:
+            value = fields.get(labels)
+            teacher = several and labels == "score" and labels not in columns.columns
+            fits = isinstance(value, list) if several else self.labels.may_be_one(value, record)
+            if value is not None and fits and not teacher:
+                return labels
+        return None
 
     def _scored_pair(
-        self, record: Record, query: str, prompt: str | None, used: list[str]
+        self, record: Record, doc: str, rel: str, query: str, prompt: str | None, used: list[str]
     ) -> ScoredPair:
         fields = record.fields
-        doc, rel = require(fields, "doc"), require(fields, "rel")
-        used += [doc, rel]
         weight = 1.0
-        if name := find(fields, "weight"):
+        if name := self.columns.find(fields, "weight"):
             used.append(name)
             weight = as_number(fields[name], name, record.labels != "typed")
             if weight <= 0:
                 raise RowError(f'"{name}" must be above 0, got {weight:g}')
         key = None
-        if name := find(fields, "key"):
+        if name := self.columns.find(fields, "key"):
             used.append(name)
             if not isinstance(fields[name], str | int | float):
                 raise RowError(f'"{name}" must be a text or a number, got {show(fields[name])}')
             key = check_characters(str(fields[name]), name)
-        text = as_text(fields[doc], doc)
-        relevance = self._label(fields[rel], rel, record)
+        text = self._passage(fields[doc], doc, doc)
+        relevance = self.labels.relevance(fields[rel], rel, record)
         return ScoredPair(query, text, relevance, weight, key, prompt)
 
     def _positive_pair(
-        self, fields: dict[str, Any], query: str, prompt: str | None, used: list[str]
+        self, fields: dict[str, Any], name: str, query: str, prompt: str | None, used: list[str]
     ) -> PositivePair:
-        name = require(fields, "pos_doc")
         used.append(name)
-        pos_doc = as_text(fields[name], name)
-        negatives = self._documents(fields, "neg", used)
+        pos_doc = self._passage(fields[name], name, name)
+        negatives = self._negatives(fields, used)
         self._check_negatives(negatives)
         return PositivePair(query, pos_doc, negatives, prompt)
 
@@ -111,13 +145,14 @@ class RowParser:
         self, record: Record, query: str, prompt: str | None, used: list[str]
     ) -> CandidateGroup:
         fields = record.fields
-        pos = self._documents(fields, "pos", used)
-        neg = self._documents(fields, "neg", used)
-        pos_scores = self._scores(record, "pos_scores", len(pos), used)
-        neg_scores = self._scores(record, "neg_scores", len(neg), used)
+        name = self.columns.require(fields, "pos")
+        used.append(name)
+        pos = self._documents(fields, name)
+        neg = self._negatives(fields, used)
+        pos_scores, neg_scores = self._both_scores(record, len(pos), len(neg), used)
         if not self.options.relevance_from_scores:
             if not pos:
-                raise RowError(f'"{require(fields, "pos")}" is empty')
+                raise RowError(f'"{name}" is empty')
             self._check_negatives(neg)
             return CandidateGroup(query, pos, neg, pos_scores, neg_scores, prompt, graded=False)
         for documents, scores, name in ((pos, pos_scores, "pos"), (neg, neg_scores, "neg")):
@@ -135,7 +170,7 @@ class RowParser:
     def _hits(
         self, record: Record, query: str, prompt: str | None, used: list[str]
     ) -> CandidateGroup:
-        name = require(record.fields, "hits")
+        name = self.columns.require(record.fields, "hits")
         used.append(name)
         hits = record.fields[name]
         if not isinstance(hits, list):
@@ -144,10 +179,25 @@ class RowParser:
         for at, hit in enumerate(hits):
             if not isinstance(hit, dict):
                 raise RowError(f'"{name}[{at}]" must be an object, got {show(hit)}')
-            doc, rel = require(hit, "doc"), require(hit, "rel")
-            documents.append(as_text(hit[doc], f"{name}[{at}].{doc}"))
-            relevances.append(self._label(hit[rel], f"{name}[{at}].{rel}", record))
-            self._count_others(hit, name, (doc, rel))
+            text, made_of = passage_text(hit, f"{name}[{at}]")
+            rel = require(hit, "rel")
+            documents.append(text)
+            relevances.append(self.labels.relevance(hit[rel], f"{name}[{at}].{rel}", record))
+            self._count_others(hit, name, (*made_of, rel))
+        return self._graded(query, documents, relevances, prompt)
+
+    def _labeled_list(
+        self, record: Record, name: str, labels: str, query: str, prompt: str | None
+    ) -> CandidateGroup:
+        """Documents in one list, their labels in another of the same length."""
+        documents, given = self._documents(record.fields, name), record.fields[labels]
+        if not isinstance(given, list) or len(given) != len(documents):
+            count = len(given) if isinstance(given, list) else "no list of"
+            raise RowError(f'"{labels}" has {count} labels for {len(documents)} texts in "{name}"')
+        relevances = [
+            self.labels.relevance(label, f"{labels}[{at}]", record)
+            for at, label in enumerate(given)
+        ]
         return self._graded(query, documents, relevances, prompt)
 
     def _graded(
@@ -168,7 +218,7 @@ class RowParser:
         return group
 
     def _prompt(self, fields: dict[str, Any], used: list[str]) -> str | None:
-        name = find(fields, "prompt")
+        name = self.columns.find(fields, "prompt")
         if name is None:
             return None
         used.append(name)
@@ -176,53 +226,49 @@ class RowParser:
             raise RowError(f'"{name}" must be a text, got {show(fields[name])}')
         return check_characters(fields[name], name)
 
-    def _documents(self, fields: dict[str, Any], field: str, used: list[str]) -> list[str]:
-        """Texts, or objects with a text; a single one is a list of one; absent is empty."""
-        name = find(fields, field)
-        if name is None:
-            return []
-        used.append(name)
+    def _negatives(self, fields: dict[str, Any], used: list[str]) -> list[str]:
+        names = self.columns.negatives(fields)
+        used += names
+        return [text for name in names for text in self._documents(fields, name)]
+
+    def _documents(self, fields: dict[str, Any], name: str) -> list[str]:
+        """Texts, or objects with a text; a single one is a list of one."""
         items = fields[name] if isinstance(fields[name], list) else [fields[name]]
-        documents = []
-        for at, item in enumerate(items):
-            if isinstance(item, dict):
-                doc = require(item, "doc")
-                documents.append(as_text(item[doc], f"{name}[{at}].{doc}"))
-                self._count_others(item, name, (doc,))
-            else:
-                documents.append(as_text(item, f"{name}[{at}]"))
-        return documents
+        return [self._passage(item, f"{name}[{at}]", name) for at, item in enumerate(items)]
+
+    def _passage(self, item: object, place: str, name: str) -> str:
+        """A text, or that of an object behind its title."""
+        if not isinstance(item, dict):
+            return as_text(item, place)
+        text, made_of = passage_text(item, place)
+        self._count_others(item, name, made_of)
+        return text
+
+    def _both_scores(
+        self, record: Record, positives: int, negatives: int, used: list[str]
+    ) -> tuple[list[float] | None, list[float] | None]:
+        """The scores of the positives and of the negatives; ``scores`` may be those of both."""
+        pos, neg = (self._scores(record, field, used) for field in ("pos_scores", "neg_scores"))
+        if pos and neg is None and pos[0] == "scores" and negatives:
+            if len(pos[1]) == positives + negatives:
+                return pos[1][:positives], pos[1][positives:]
+        elif pos and pos[0] == "scores" and positives > 1:
+            self.scored_positives += 1
+        for found, count, side in ((pos, positives, "pos"), (neg, negatives, "neg")):
+            if found and len(found[1]) != count:
+                raise RowError(
+                    f'"{found[0]}" has {len(found[1])} scores for {count} documents in "{side}"'
+                )
+        return (pos[1] if pos else None), (neg[1] if neg else None)
 
     def _scores(
-        self, record: Record, field: str, documents: int, used: list[str]
-    ) -> list[float] | None:
-        name = find(record.fields, field)
+        self, record: Record, field: str, used: list[str]
+    ) -> tuple[str, list[float]] | None:
+        name = self.columns.find(record.fields, field)
         if name is None:
             return None
         used.append(name)
-        scores = as_numbers(record.fields[name], name, record.labels != "typed")
-        if len(scores) != documents:
-            raise RowError(
-                f'"{name}" has {len(scores)} scores for {documents} documents in "{field[:3]}"'
-            )
-        return scores
-
-    def _label(self, value: object, name: str, record: Record) -> float:
-        """A label as relevance in [0, 1]."""
-        label_map, label_range = self.options.label_map, self.options.label_range
-        if label_map is None and label_range is None and record.labels == "default_map":
-            label_map = DEFAULT_LABEL_MAP
-            self.default_labels += 1
-        if label_map is None:
-            return as_relevance(as_number(value, name, record.labels != "typed"), name, label_range)
-        label = value.strip() if isinstance(value, str) else show(value)
-        if label not in label_map:
-            # A column of whole numbers with a gap in it is often stored as floats: 3.0 is "3".
-            label = _WHOLE.sub(r"\1", label)
-        if label not in label_map:
-            keys = ", ".join(label_map)
-            raise RowError(f'"{name}" is {show(value)}, which is not in label_map ({keys})')
-        return float(label_map[label])
+        return name, as_scores(record.fields[name], name, record.labels != "typed")
 
     def _check_negatives(self, negatives: list[str]) -> None:
         if self.options.needs_negatives and not negatives:

@@ -12,6 +12,7 @@ from loaders.rejected import RejectedRows
 from loaders.row_parser import RowParser
 from loaders.rows import Row
 from loaders.sources import Source, find_sources
+from loaders.unused import suspicious
 
 
 class LocatedRow(NamedTuple):
@@ -42,10 +43,13 @@ class RowStream:
     """
 
     def __init__(
-        self, files: str | Sequence[str], options: ReadOptions, needs_rows: bool = True
+        self,
+        files: str | Source | Sequence[str | Source],
+        options: ReadOptions,
+        needs_rows: bool = True,
     ) -> None:
         self.needs_rows = needs_rows
-        self.sources = find_sources(files)
+        self.sources = find_sources(files, options.split, options.evaluates)
         self.options = options
         self.parser = RowParser(options)
         self.good = self.bad = 0
@@ -74,11 +78,11 @@ def good_rows(
 
     Raises:
         ValueError: If rows are needed, for a source that gives none, unless it has bad rows that
-            are going to be told at the end.
+            are going to be told at the end; for a column that no row has.
     """
     for source in sources:
-        good, bad_before = 0, rejected.count
-        for record in source.records():
+        good, bad_before, unused = 0, rejected.count, parser.unused.copy()
+        for record in source.records(parser.columns.columns):
             try:
                 row = parser.parse(record)
             except RowError as error:
@@ -86,9 +90,13 @@ def good_rows(
             else:
                 good += 1
                 yield LocatedRow(source.name, record, row)
+        for name, count in suspicious(parser.unused - unused, parser.columns).items():
+            parser.suspicious[source.name, name] += count
         bad = rejected.count - bad_before
         if needs_rows and not good and (bad == 0 or rejected.options.on_bad_rows == "skip"):
+            parser.columns.check()
             raise _no_good_row(source, bad, rejected)
+    parser.columns.check()
 
 
 def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError:

@@ -1,19 +1,21 @@
 """Where records come from: files, folders of files, data sets on the Hub."""
 
-import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from loaders.records import FORMATS, Record, data_suffix, read_file
+from loaders.folders import KNOWN_ENDINGS, find_in
+from loaders.records import Record, data_suffix, read_file
+from loaders.saved import SavedSource
+from loaders.splits import TRAIN, choose
 
-logger = logging.getLogger(__name__)
-
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.+-]+))?")
+# What may stand behind the name of a folder.
+_WITHIN = re.compile(r"(?P<folder>.+?)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.+-]+))?")
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class FileSource:
         stat = self.path.stat()
         return [self.name, str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
 
-    def records(self) -> Iterator[Record]:
+    def records(self, columns: Collection[str] = ()) -> Iterator[Record]:
         """Yield the records; see ``read_file``."""
-        return read_file(self.path)
+        return read_file(self.path, columns)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class HubSource:
         """Changes with the revision, which is part of the addresses of a data set's files."""
         return [self.name, self.builder.hash, self.split]
 
-    def records(self) -> Iterator[Record]:
+    def records(self, columns: Collection[str] = ()) -> Iterator[Record]:
         """Yield the records.
 
         Raises:
@@ -65,67 +67,101 @@ class HubSource:
             raise ValueError(f"{self.name} cannot be read after row {number}: {reason}") from error
 
 
-Source = FileSource | HubSource
+Source = FileSource | SavedSource | HubSource
 
 
-def find_sources(files: str | Sequence[str]) -> list[Source]:
+def find_sources(
+    files: str | Source | Sequence[str | Source],
+    split: str | None = None,
+    evaluates: bool = False,
+) -> list[Source]:
     """The sources that a ``train_file`` or ``eval_file`` names.
 
     Args:
         files: A path, or several. A folder stands for all data files in it and below, in the
-            order of their names. What is no path may be a data set of the Hub:
-            ``organisation/name[:config][@split]``; the split is "train" unless given.
+            order of their names, or is a data set of datasets (``save_to_disk``, or a clone). What
+            is no path may be a data set of the Hub, ``organisation/name``. Behind the name of a
+            folder or data set may stand ``:config`` and ``@split``.
+        split: That of all those which name none of their own.
+        evaluates: The rows are not trained on; see ``ReadOptions``.
 
     Raises:
-        ValueError: If one does not exist, or is of no known format.
+        ValueError: If one does not exist, is of no known format, or has several splits of which
+            none is chosen.
     """
-    specs = [files] if isinstance(files, str) else list(files)
+    specs = [files] if isinstance(files, str | Source) else list(files)
     if not specs:
         raise ValueError("no data file is given")
-    return [source for spec in specs for source in _sources_of(spec)]
+    return [
+        source
+        for spec in specs
+        for source in ([spec] if isinstance(spec, Source) else _of_spec(spec, split, evaluates))
+    ]
 
 
-def _sources_of(spec: str) -> list[Source]:
+def all_files(names: Sequence[str]) -> list[Source]:
+    """The files that are named, and all that are in the folders, whatever their splits are."""
+    sources: list[Source] = []
+    for name in names:
+        found = _folder(name)
+        sources += [_as_source(item) for _, item in found[1]] if found else _of_spec(name, None)
+    return sources
+
+
+def _of_spec(spec: str, split: str | None, evaluates: bool = False) -> list[Source]:
+    found = _folder(spec)
+    if found is not None:
+        own, items = found
+        return [_as_source(item) for item in choose(spec, items, own or split, evaluates)]
     path = Path(spec).expanduser()
-    if path.is_dir():
-        return [*_files_in(path)]
     if path.exists():
         if not data_suffix(path):
-            raise ValueError(f"{spec}: the name must end in one of {_known_endings()}")
+            raise ValueError(f"{spec}: the name must end in one of {KNOWN_ENDINGS}")
+        if split is not None:
+            raise ValueError(f"split: {spec} is a file, which has no splits; leave split out")
         return [FileSource(path)]
     match = _HUB_NAME.fullmatch(spec)
     if match is None or data_suffix(path):
         raise ValueError(f"{spec}: no such file; the current folder is {Path.cwd()}")
-    return [_hub_source(spec, match["name"], match["config"], match["split"] or "train")]
+    return [_hub_source(spec, match, split, evaluates)]
 
 
-def _files_in(folder: Path) -> list[FileSource]:
-    found: list[Path] = []
-    others: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
-            (found if data_suffix(path) else others).append(path)
-    if not found:
-        raise ValueError(f"{folder}: no file in this folder ends in one of {_known_endings()}")
-    if others:
-        logger.info("%s: %d files of other kinds are not read: %s", folder, len(others), others[0])
-    return [FileSource(path) for path in found]
+def _folder(spec: str) -> tuple[str | None, list[tuple[str, Path | SavedSource]]] | None:
+    """The split that the name of a folder chooses, and all that is in it; None if it is none."""
+    path, config, split = Path(spec).expanduser(), None, None
+    match = _WITHIN.fullmatch(spec)
+    if not path.exists() and match is not None:
+        path, config, split = Path(match["folder"]).expanduser(), match["config"], match["split"]
+    if not path.is_dir():
+        return None
+    packed = (path / "corpus.jsonl", path / "corpus.jsonl.gz")
+    if (path / "qrels").is_dir() and any(corpus.is_file() for corpus in packed):
+        raise ValueError(
+            f"{path} is a folder in the BEIR layout; make training rows of it first: "
+            f"prepare_data.py beir --input {path} --output_dir DIR"
+        )
+    return split, find_in(path, config)
 
 
-def _hub_source(spec: str, name: str, config: str | None, split: str) -> HubSource:
+def _as_source(item: Path | SavedSource) -> Source:
+    return FileSource(item) if isinstance(item, Path) else item
+
+
+def _hub_source(spec: str, match: re.Match[str], split: str | None, evaluates: bool) -> HubSource:
     try:
-        builder = datasets.load_dataset_builder(name, config)
+        builder = datasets.load_dataset_builder(match["name"], match["config"])
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"{spec}: no such file or folder here, and no data set of that name could be opened "
             f"on the Hub: {_first_line(error)}"
         ) from error
-    return HubSource(spec, builder, split)
-
-
-def _known_endings() -> str:
-    return ", ".join(FORMATS) + " (or .gz of the text ones)"
+    wanted = match["split"] or split
+    there = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
+    if wanted is None and there:
+        # Training takes the split for training; what else there is has to be named.
+        wanted = TRAIN if TRAIN in there and not evaluates else None
+        (wanted,) = choose(spec, [(name, name) for name in there], wanted, evaluates)
+    return HubSource(spec, builder, wanted or TRAIN)
 
 
 def _first_line(error: Exception) -> str:

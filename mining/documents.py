@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loaders import ReadOptions
-from loaders.fields import RowError, as_text, find, require, show
+from loaders.columns import Columns
+from loaders.fields import RowError, as_text, passage_text, show
 from loaders.records import Record
 from loaders.row_stream import LocatedRow, RowStream
 from loaders.row_texts import judged_documents
@@ -23,24 +24,26 @@ class Document(NamedTuple):
 
 
 def training_documents(
-    files: Sequence[str], options: ReadOptions, positives_only: bool = False
+    files: Sequence[str | Source], options: ReadOptions, positives_only: bool = False
 ) -> Iterator[Document]:
     """Yield the documents of training rows; those that are objects, as in MLDR, may have ids."""
+    columns = Columns(options.columns)
     for located in RowStream(files, replace(options, rejected_file=None)):
-        ids = dict(_documents_with_ids(located))
+        ids = dict(_documents_with_ids(located, columns))
         for text, relevance in judged_documents(located.row):
             if not positives_only or relevance >= options.positive_threshold:
                 yield Document(text, ids.get(text))
 
 
-def _documents_with_ids(located: LocatedRow) -> Iterator[tuple[str, str]]:
-    fields = located.record.fields
-    for name in (find(fields, field) for field in ("pos", "neg", "hits")):
-        items = fields[name] if name else None
-        for item in items if isinstance(items, list) else []:
+def _documents_with_ids(located: LocatedRow, columns: Columns) -> Iterator[tuple[str, str]]:
+    fields = columns.view(located.record.fields)
+    names = [columns.find(fields, field) for field in ("pos", "pos_doc", "doc", "hits")]
+    for name in [*filter(None, names), *columns.negatives(fields)]:
+        items = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        for item in items:
             identifier = _id(item) if isinstance(item, dict) else None
             if identifier is not None:
-                yield item[require(item, "doc")], identifier
+                yield passage_text(item, name)[0], identifier
 
 
 def corpus_documents(names: Sequence[str], options: ReadOptions) -> Iterator[Document]:
@@ -52,17 +55,29 @@ def corpus_documents(names: Sequence[str], options: ReadOptions) -> Iterator[Doc
         ValueError: For a record that is no document: file, line and reason.
     """
     for source in corpus_sources(names):
-        first = next(iter(source.records()), None)
+        columns = options.columns or ()
+        first = next(iter(source.records(columns)), None)
         if first is None:
             raise ValueError(f"{source.name}: there is no document in it")
-        if isinstance(first.fields, dict) and find(first.fields, "query"):
-            yield from training_documents([source.name], options)
-            continue
-        for record in source.records():
+        if isinstance(first.fields, dict):
+            read = _as_rows(first.fields, options)
+            if read is not None:
+                yield from training_documents([source], read)
+                continue
+        for record in source.records(columns):
             try:
                 yield _document(record)
             except RowError as error:
                 raise ValueError(f"{source.name}:{record.line}: {error}") from None
+
+
+def _as_rows(fields: dict[str, Any], options: ReadOptions) -> ReadOptions | None:
+    """How a file is read that has such a record; None if it is no training row."""
+    for columns in (options.columns, None):
+        known = Columns(columns)
+        if known.find(known.view(fields), "query"):
+            return replace(options, columns=columns, split=None)
+    return None
 
 
 def corpus_sources(names: Sequence[str]) -> list[Source]:
@@ -71,7 +86,7 @@ def corpus_sources(names: Sequence[str]) -> list[Source]:
     for name in names:
         known = (Path(name) / f"corpus.jsonl{packed}" for packed in ("", ".gz"))
         files.append(next((str(file) for file in known if file.is_file()), name))
-    return find_sources(files) if files else []
+    return find_sources(files, evaluates=True) if files else []
 
 
 def _document(record: Record) -> Document:

@@ -89,7 +89,12 @@ def evaluate_model(args: argparse.Namespace) -> None:
         )
     models = {TUNED: name} | ({BASE: baseline} if baseline else {})
     data = read_data(args, kind)
-    about = {"kind": kind, "data": " ".join(args.data), "split": args.split, "models": models}
+    about = {
+        "kind": kind,
+        "data": " ".join(args.data),
+        "split": args.split or "test",
+        "models": models,
+    }
     if isinstance(data, PairData):
         scores = {
             which: score_pairs(open_model(model, kind, args), data, how(args))
@@ -122,8 +127,9 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
     figures: dict[str, dict[str, float]] = {}
     for name, folder in found.items():
         if args.metric == "loss":
+            given = recipe | {"eval_columns": args.columns or {}, "eval_split": args.split}
             with tempfile.TemporaryDirectory() as scratch:
-                figures[name] = {"loss": evaluation_loss(recipe, str(folder), args.data, scratch)}
+                figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}
             continue
         model = open_model(str(folder), kind, args)
         if isinstance(data, PairData):

@@ -16,6 +16,7 @@ from evaluation.retrieval import retrieve
 from evaluation.sources import open_data
 from loaders import ReadOptions
 from loaders.bm25 import BM25
+from scripts.prepare.flags import columns
 
 Data = RetrievalData | PairData
 
@@ -25,7 +26,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", nargs="+", required=True, help="a BEIR folder, files in any training format, or "
         "mteb:TASK")  # fmt: skip
-    add("--split", default="test", help="BEIR: which file of qrels/ (default: test)")
+    add("--split", help="of a folder or Hub data set that has several; BEIR: which file of qrels/ "
+        "(default: test)")  # fmt: skip
+    add("--columns", type=columns, metavar="JSON", help='columns to fields: {"question": "query", '
+        '"answers.text": "pos"}')  # fmt: skip
     add("--corpus", help="training formats: more documents to search (corpus.jsonl or its folder)")
     add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
     add("--as_groups", action="store_true", help="scored pairs: rank the documents of each query")
@@ -76,12 +80,15 @@ def read_data(args: argparse.Namespace, kind: Kind) -> Data:
         label_map=args.label_map,
         label_range=tuple(args.label_range) if args.label_range else None,
         positive_threshold=args.positive_threshold,
+        columns=args.columns,
+        split=args.split,
+        evaluates=True,
     )
     data = open_data(
         args.data,
         kind,
         options,
-        split=args.split,
+        split=args.split or "test",
         corpus=args.corpus,
         allow_unknown=args.allow_unknown,
         as_groups=args.as_groups,

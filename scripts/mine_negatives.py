@@ -121,7 +121,7 @@ def write(args: argparse.Namespace, records: Records, survey: Survey) -> None:
 
 def sources_of(args: argparse.Namespace) -> list[Source]:
     """What is read."""
-    return find_sources(args.input) + corpus_sources(args.corpus or [])
+    return find_sources(args.input, args.split) + corpus_sources(args.corpus or [])
 
 
 def finish(

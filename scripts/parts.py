@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_rows(
-    args: TandemArguments, files: Sequence[str], rejected: str, in_place: bool = False
+    args: TandemArguments, files: Sequence[str], options: ReadOptions, in_place: bool = False
 ) -> Any:
-    """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
-    objective, options = args.row_of_table, read_options(args, rejected)
+    """Rows in a shape that the objective can be given."""
+    objective = args.row_of_table
     with args.main_process_first(desc="reading rows"):
         found = detect_shape(files, options)
         shape = found if found in objective.rows else objective.rows[0]
@@ -40,12 +40,13 @@ def read_train_rows(args: TandemArguments) -> Any:
     """The rows to train on: of ``train_file``, or of all ``train_files``."""
     sources = args.build_sources()
     if not sources:
-        return read_rows(args, args.train_file, "rejected_rows.jsonl", args.streaming)
+        options = read_options(args, "rejected_rows.jsonl")
+        return read_rows(args, args.train_file, options, args.streaming)
     rows = [
         read_rows(
             source.args,
             source.args.train_file,
-            f"rejected_{source.name}_rows.jsonl",
+            read_options(source.args, f"rejected_{source.name}_rows.jsonl"),
             args.streaming,
         )
         for source in sources
@@ -53,14 +54,27 @@ def read_train_rows(args: TandemArguments) -> Any:
     return MixtureRows(rows, sources, one_source=args.batches_from == "one_source")
 
 
-def read_options(args: TandemArguments, rejected: str) -> ReadOptions:
-    """How the run's files are read; bad rows go to the file ``rejected``."""
+def read_eval_rows(args: TandemArguments) -> Any:
+    """The rows of ``eval_file``."""
+    options = read_options(args, "rejected_eval_rows.jsonl", evaluates=True)
+    return read_rows(args, args.eval_file or [], options)
+
+
+def read_options(args: TandemArguments, rejected: str, evaluates: bool = False) -> ReadOptions:
+    """How the run's files are read, or those that it ``evaluates`` on; bad rows go to a file."""
+    columns, split = args.columns, args.split
+    if evaluates:
+        columns = columns if args.eval_columns is None else args.eval_columns
+        split = args.eval_split
     lowest, highest = args.label_range or (0.0, 1.0)
     return ReadOptions(
         label_map=args.label_map,
         label_range=(lowest, highest) if args.label_range else None,
         relevance_from_scores=args.relevance_from_scores,
         positive_threshold=args.positive_threshold,
+        columns=columns,
+        split=split,
+        evaluates=evaluates,
         needs_negatives=args.row_of_table.needs_negatives,
         needs_scores=args.row_of_table.needs_scores,
         on_bad_rows=args.on_bad_rows,
@@ -177,7 +191,8 @@ def build_measure(args: TandemArguments) -> Callable[[Any], dict[str, float]] | 
         data = open_data(
             args.eval_file,
             args.row_of_table.model,
-            read_options(args, "rejected_eval_rows.jsonl"),
+            read_options(args, "rejected_eval_rows.jsonl", evaluates=True),
+            split=args.eval_split or "test",
             corpus=args.eval_corpus,
             as_groups=args.row_of_table.rows[0] != "scored_pair",
         )
@@ -249,6 +264,6 @@ def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], fo
         args=args,
         loss=args.build_loss(),
         data_collator=build_collator(args, opened),
-        eval_dataset=read_rows(args, args.eval_file or [], "rejected_eval_rows.jsonl"),
+        eval_dataset=read_eval_rows(args),
     )
     return float(trainer.evaluate()["eval_loss"])

@@ -67,7 +67,7 @@ def score(args: argparse.Namespace) -> None:
     for phrase in survey.lost(keep=True, judged=True):
         logger.warning("lost: %s", phrase)
     digests: Digests = {}
-    with work_folder(args.cache_dir, identity(args, find_sources(args.input))) as work:
+    with work_folder(args.cache_dir, identity(args, find_sources(args.input, args.split))) as work:
         prepare = by_reranker if find_kind(args.model) == "reranker" else by_embedder
         add = prepare(args, rows, work, digests)
         if not PartialState().is_main_process:
@@ -80,7 +80,7 @@ def score(args: argparse.Namespace) -> None:
                 records(rows, add), "writing", len(rows), disable=not shows_progress()
             ):
                 file.write(record)
-    path = write_settings(args, find_sources(args.input), digests, rows=len(rows))
+    path = write_settings(args, find_sources(args.input, args.split), digests, rows=len(rows))
     print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
 
 

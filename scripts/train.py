@@ -32,7 +32,7 @@ from transformers import (
 from collators.sources import SourceCollator
 from encoders.cpu import prepare_cpu
 from encoders.opening import TokenWithoutRow
-from scripts.parts import build_collator, build_measure, open_model, read_rows, read_train_rows
+from scripts.parts import build_collator, build_measure, open_model, read_eval_rows, read_train_rows
 from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
 from trainers.callbacks import LogLines, ProgressBar, set_up_logging
@@ -40,6 +40,7 @@ from trainers.epochs import EpochRows
 from trainers.finite import NotFiniteError
 from trainers.interruption import Interrupted, Interruption
 from trainers.launches import compare_launch, compare_settings
+from trainers.limits import check_steps
 from trainers.output import prepare_output, write_run_file
 from trainers.preflight import Preflight, PreflightError, check_hub
 from trainers.saving import SavingFailed
@@ -54,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_arguments(argv)
         checkpoint = set_up(args)
         rows = {"train": read_train_rows(args)}
+        check_steps(args, rows["train"])
         if args.eval_file:
-            rows["eval"] = read_rows(args, args.eval_file, "rejected_eval_rows.jsonl")
+            rows["eval"] = read_eval_rows(args)
         measure = build_measure(args)
         model = open_model(args)
         check_layers(model)
@@ -87,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
     if skipped := trainer.skipped_steps:
         logger.warning("%d of %d steps were skipped", skipped, trainer.state.global_step)
+    if idle := trainer.idle_steps:
+        logger.warning(
+            "nothing could be learned from %d of %d steps", idle, trainer.state.global_step
+        )
     logger.info("the model is in %s", args.output_dir)
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)

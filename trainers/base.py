@@ -14,12 +14,13 @@ from trainers.epochs import EpochCallback, EpochRows
 from trainers.finite import FiniteTrainer
 from trainers.interruption import leave_signals_alone
 from trainers.sharding import keep_fp32_outside, whole
+from trainers.signal import SignalTrainer
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
 
 
-class LossTrainer(FiniteTrainer, CheckpointTrainer):
+class LossTrainer(SignalTrainer, FiniteTrainer, CheckpointTrainer):
     """A ``Trainer`` that is given a loss; subclasses carry the tensors to it in ``compute_loss``.
 
     A loss is a mean over the items of a batch (rows, weighted rows or groups: ``count_items``).
@@ -141,6 +142,7 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of a step."""
+        self.begin_step()
         self._before_step = {name: list(sums) for name, sums in self._observed[True].items()}
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
@@ -174,8 +176,13 @@ class LossTrainer(FiniteTrainer, CheckpointTrainer):
         return _left_alone(super().get_train_dataloader())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """``Trainer``'s, leaving the global random numbers and the signals alone."""
-        return _left_alone(super().get_eval_dataloader(eval_dataset))
+        """``Trainer``'s of all rows, leaving the global random numbers and the signals alone."""
+        # dataloader_drop_last is about training: a loss is measured on every row.
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return _left_alone(super().get_eval_dataloader(eval_dataset))
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed

@@ -39,7 +39,7 @@ def check_evaluation(args: "TandemArguments") -> None:
             "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
             f"epoch), got {_value(args.eval_strategy)} and {_value(args.save_strategy)}"
         )
-    for name in ("eval_corpus", "eval_metrics"):
+    for name in ("eval_corpus", "eval_metrics", "eval_split", "eval_columns"):
         if getattr(args, name) and not args.eval_file:
             raise ValueError(f"{name}: needs an eval_file; give one, or leave {name} out")
     if args.early_stopping_patience is not None and not args.load_best_model_at_end:

@@ -9,6 +9,7 @@ from losses.contrastive import OtherQueries, in_batch_accuracy
 from trainers.base import LossTrainer
 from trainers.gathering import Gathering
 from trainers.gradient_cache import embed_in_chunks
+from trainers.signal import NO_NEGATIVE
 
 # Shapes: Q queries and D documents of this process, A queries and E documents of all of them.
 
@@ -31,6 +32,7 @@ class ContrastiveTrainer(LossTrainer):
         batch = {"positives": inputs["positives"], "excluded": inputs["excluded"]}
         if self.accelerator.num_processes > 1 and self.args.negatives_across_processes:
             batch, documents = across_processes(queries, documents, inputs)
+        self.note_signal((~batch["excluded"]).sum() > len(queries), NO_NEGATIVE)
         loss = self.loss(queries, documents, **batch)
         loss = self.share(loss, inputs, num_items_in_batch)
         accuracy = in_batch_accuracy(queries, documents, batch["positives"], batch["excluded"])
@@ -89,8 +91,8 @@ def across_processes(
 
 
 def _holds(known: Tensor, hashes: Tensor) -> Tensor:
-    """Whether each row of ``known`` [Q, R] has each of ``hashes`` [E] in it: [Q, E]."""
-    found = torch.zeros(len(known), len(hashes), dtype=torch.bool, device=hashes.device)
-    for column in known.T:
-        found |= column[:, None] == hashes[None, :]
-    return found
+    """Whether each row of ``known`` [Q, R] has each of ``hashes`` [E], none 0, in it: [Q, E]."""
+    ordered = known.sort(dim=1).values
+    asked = hashes.expand(len(known), -1).contiguous()
+    places = torch.searchsorted(ordered, asked).clamp(max=known.shape[1] - 1)
+    return ordered.gather(1, places) == hashes

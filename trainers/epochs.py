@@ -34,6 +34,10 @@ class EpochRows(Dataset[dict[str, Any]]):
         """The number of rows of each source."""
         return [len(self)]
 
+    def epoch_rows(self, step_rows: int) -> int:
+        """How many rows an epoch takes; arguments as for ``sampler``."""
+        return len(self)
+
     def sampler(self, seed: int, step_rows: int) -> "EpochSampler":
         """The order of training.
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from trainers.epochs import EpochRows
 
 # Packages of the trackers that have an extra of ours.
 EXTRAS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
@@ -47,6 +50,29 @@ def check_limits(values: Mapping[str, Any]) -> None:
         )
     if values["max_steps"] == -1 and values["num_train_epochs"] <= 0:
         raise ValueError(f"num_train_epochs: must be above 0, got {values['num_train_epochs']}")
+
+
+def check_steps(args: TrainingArguments, rows: Any) -> None:
+    """Refuse to drop the last batch of an epoch where it is the only one.
+
+    Args:
+        args: The run's.
+        rows: Those of training.
+
+    Raises:
+        ValueError: It names the keys.
+    """
+    batch = args.train_batch_size * args.world_size
+    numbered = rows if isinstance(rows, EpochRows) else EpochRows(rows)
+    count = numbered.epoch_rows(batch * args.gradient_accumulation_steps)
+    if args.dataloader_drop_last and count < batch:
+        processes = f" on {args.world_size} processes" if args.world_size > 1 else ""
+        raise ValueError(
+            f"dataloader_drop_last: an epoch of {count} rows has no whole batch of {batch} "
+            f"(per_device_train_batch_size {args.per_device_train_batch_size}{processes}), so that "
+            "nothing would be trained; lower per_device_train_batch_size, or leave "
+            "dataloader_drop_last out"
+        )
 
 
 def check_report_to(names: str | list[str]) -> None:

@@ -53,11 +53,18 @@ class MixtureRows(EpochRows):
         """The number of rows of each source."""
         return [len(part) for part in self.parts]
 
-    def sampler(self, seed: int, step_rows: int) -> "MixtureSampler":
-        """The order that a recipe's weights ask for; it is logged."""
+    def epoch_rows(self, step_rows: int) -> int:
+        """How many rows an epoch takes of all sources."""
+        return len(self._order(0, step_rows))
+
+    def _order(self, seed: int, step_rows: int) -> "MixtureSampler":
         block = step_rows if self.one_source else 1
         weights = [source.weight for source in self.sources]
-        sampler = MixtureSampler(self.counts(), weights, seed, block)
+        return MixtureSampler(self.counts(), weights, seed, block)
+
+    def sampler(self, seed: int, step_rows: int) -> "MixtureSampler":
+        """The order that a recipe's weights ask for; it is logged."""
+        sampler = self._order(seed, step_rows)
         for source, rows, taken in zip(self.sources, self.counts(), sampler.taken, strict=True):
             logger.info(
                 "%s: %d rows, weight %g: %d rows in an epoch (%.3g times each), %.1f %% of all",

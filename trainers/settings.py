@@ -61,10 +61,20 @@ class DataArguments:
     batches_from: Literal["one_source", "all_sources"] = option(
         "one_source", "train_files: whether each step has rows of one source, or of all mixed."
     )
+    split: str | None = option(
+        None, "The split of folders and Hub datasets to train on, where their names say none."
+    )
+    columns: dict[str, str] | None = option(
+        None, 'Columns to fields: {"question": "query", "answers.text": "pos"}.'
+    )
     streaming: bool = option(
         False, "Leave the rows of training in their JSON Lines files, without a copy in the cache."
     )
     eval_file: list[str] | str | None = option(None, "The same for evaluation: loss and metrics.")
+    eval_split: str | None = option(None, "The same of eval_file; of a BEIR folder, of its qrels.")
+    eval_columns: dict[str, str] | None = option(
+        None, "Those of eval_file; null: as columns; {}: none."
+    )
     eval_corpus: str | None = option(
         None, "Embedder: more documents to search in evaluation (corpus.jsonl or its folder)."
     )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trainers.base import LossTrainer
 from trainers.gathering import Gathering
+from trainers.signal import ALONE, ONE_RELEVANCE
 
 
 class SimilarityTrainer(LossTrainer):
@@ -32,6 +33,8 @@ class SimilarityTrainer(LossTrainer):
 
     def compare(self, queries: Tensor, documents: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """The loss of the batch's pairs, or groups, each by itself."""
+        if "mask" in targets:
+            self.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
         loss: Tensor = self.loss(queries, documents, **targets)
         return loss
 
@@ -48,4 +51,6 @@ class OrderTrainer(SimilarityTrainer):
             gathering = Gathering(len(queries), queries.device)
             queries, documents = gathering.gather(queries), gathering.gather(documents)
             targets = {name: gathering.gather(values) for name, values in targets.items()}
+        relevances = targets["relevances"]
+        self.note_signal(relevances.max() > relevances.min(), ONE_RELEVANCE)
         return super().compare(queries, documents, targets)

@@ -22,6 +22,8 @@ OWN_SETTINGS = (
     "label_range",
     "relevance_from_scores",
     "positive_threshold",
+    "columns",
+    "split",
 )
 # Those of them that rows of one batch must have in common.
 SHARED_IN_A_BATCH = ("objective", "loss_args", "document_prompt", "train_group_size")

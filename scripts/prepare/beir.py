@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     add("--grades", type=positive, metavar="N", help="with --to_beir: judge round(relevance x N) "
         "(default: the least N without rounding)")  # fmt: skip
     add("--allow_loss", action="store_true", help="with --to_beir: go on though something is lost")
-    add_read_options(command)
+    add_read_options(command, split=False)
     add_bad_rows(command)
 
 
@@ -147,7 +147,7 @@ def _to_beir(args: argparse.Namespace) -> None:
     split = args.split or "test"
     files = ["corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"]
     output_dir = output_dir_of(args, files)
-    stream = open_rows(args.input, read_options(args))
+    stream = open_rows(args.input, read_options(args, split=None))
     survey = Survey("beir", "", args.positive_threshold)
     for located in progress(stream, "reading"):
         survey.add(located.row)

@@ -75,7 +75,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def tell_default_labels(stream: RowStream) -> None:
     """Say it if labels were read as grades without being told to."""
-    if count := stream.parser.default_labels:
+    if count := stream.parser.labels.by_default:
         print(
             f"{count} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, 0.5, 0.25; "
             "give --label_map or --label_range to change that"

@@ -54,9 +54,18 @@ def add_input(command: argparse.ArgumentParser, help_text: str) -> None:
     command.add_argument("--input", nargs="+", required=True, metavar="FILE", help=help_text)
 
 
-def add_read_options(command: argparse.ArgumentParser) -> None:
-    """How rows are read; the flags have the names that recipes use."""
+def add_read_options(command: argparse.ArgumentParser, split: bool = True) -> None:
+    """How rows are read; the flags have the names that recipes use.
+
+    Args:
+        command: The sub-command.
+        split: Whether ``--split`` is one of them, and not a flag of the command's own.
+    """
     add = command.add_argument_group("how rows are read").add_argument
+    add("--columns", type=columns, metavar="JSON", help='columns to fields: {"question": "query", '
+        '"answers.text": "pos"}')  # fmt: skip
+    if split:
+        add("--split", metavar="NAME", help="of folders and Hub data sets that have several")
     add("--label_map", type=label_map, metavar="JSON", help='labels to relevances: {"good": 1}')
     add("--label_range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of scores: 0 5")
     add("--relevance_from_scores", action="store_true", help="pos_scores and neg_scores are "
@@ -74,28 +83,20 @@ def add_bad_rows(command: argparse.ArgumentParser) -> None:
 
 def read_options(args: argparse.Namespace, **changes: Any) -> ReadOptions:
     """The options that the flags ask for."""
-    given = {name: getattr(args, name) for name in ("on_bad_rows", "rejected_file") if name in args}
+    names = ("on_bad_rows", "rejected_file", "split")
+    given = {name: getattr(args, name) for name in names if name in args}
     return ReadOptions(
         label_map=args.label_map,
         label_range=tuple(args.label_range) if args.label_range else None,
         relevance_from_scores=args.relevance_from_scores,
         positive_threshold=args.positive_threshold,
+        columns=args.columns,
         **(given | changes),
     )
 
 
 def open_rows(files: Sequence[str], options: ReadOptions, needs_rows: bool = True) -> RowStream:
-    """The rows of some files.
-
-    Raises:
-        ValueError: For what is no training file but a BEIR folder, and for files that are absent.
-    """
-    for name in files:
-        if (Path(name) / "corpus.jsonl").is_file() and (Path(name) / "qrels").is_dir():
-            raise ValueError(
-                f"{name} is a folder in the BEIR layout; make training rows of it first: "
-                f"prepare_data.py beir --input {name} --output_dir DIR"
-            )
+    """The rows of some files."""
     return RowStream(files, options, needs_rows)
 
 
@@ -128,6 +129,19 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
+
+
+def columns(text: str) -> dict[str, str]:
+    """A flag's object of column -> field."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given.values()):
+        raise argparse.ArgumentTypeError(
+            f'{text} is no JSON object of columns and fields, such as {{"question": "query"}}'
+        )
+    return given
 
 
 def label_map(text: str) -> dict[str, float]:

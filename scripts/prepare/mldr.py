@@ -9,7 +9,7 @@ from typing import Any
 from loaders.mldr import MldrRow, Shortening, is_corpus, read_corpus, read_rows
 from loaders.mldr_folder import MldrFolder
 from loaders.row_file import RowFile
-from loaders.sources import Source, find_sources
+from loaders.sources import Source, all_files
 from scripts.prepare.flags import (
     add_command,
     add_input,
@@ -90,7 +90,7 @@ def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
     """Files of rows by their names without suffix, and files of corpora."""
     rows: dict[str, Source] = {}
     corpora: list[Source] = []
-    for source in find_sources(names):
+    for source in all_files(names):
         if is_corpus(source):
             corpora.append(source)
             continue
