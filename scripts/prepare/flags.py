@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from loaders import ReadOptions
+from loaders.beir_files import is_beir, qrels_files
 from loaders.row_stream import RowStream
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def open_rows(files: Sequence[str], options: ReadOptions, needs_rows: bool = Tru
         ValueError: For what is no training file but a BEIR folder, and for files that are absent.
     """
     for name in files:
-        if (Path(name) / "corpus.jsonl").is_file() and (Path(name) / "qrels").is_dir():
+        if is_beir(Path(name)) and qrels_files(Path(name)):
             raise ValueError(
                 f"{name} is a folder in the BEIR layout; make training rows of it first: "
                 f"prepare_data.py beir --input {name} --output_dir DIR"
