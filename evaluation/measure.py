@@ -159,8 +159,7 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
     else:
         before = model.prompts.get("document", "")
         pairs = [(q, before + d) for q, d in zip(queries, data.documents, strict=True)]
-        limits = {"max_length": how.max_length}
-        scores = model.score(pairs, raw=True, prompts={}, **limits, **how.common())
+        scores = model.score(pairs, raw=True, prompts={}, max_length=how.max_length, **how.common())
     wrong = (~scores.isfinite()).nonzero()[:, 0]
     if len(wrong):
         text = data.documents[int(wrong[0])][:60]

@@ -164,9 +164,7 @@ def undefined(
     for name in metrics:
         graded = relevant_from is None or name.startswith("ndcg")
         if not (highest > 0 if graded else highest >= (relevant_from or 0)):
-            reasons[name] = (
-                f"no query has a relevant document; the highest judgement is {highest:g}"
-            )
+            reasons[name] = f"no query has a relevant document: no judgement exceeds {highest:g}"
     return reasons
 
 

@@ -42,7 +42,7 @@ def compare_statistic(
     (judgements or scores all equal) are drawn again.
 
     Raises:
-        UndefinedMetric: The statistic is not defined for one of the models, or for nearly all draws.
+        UndefinedMetric: It is not defined for one of the models, or for nearly all draws.
     """
     random = np.random.default_rng(seed)
     count = len(judged)

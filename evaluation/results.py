@@ -69,9 +69,9 @@ def pair_results(
     for name, statistic in statistics.items():
         found = metrics[name] = metric({which: own[name] for which, own in figures.items()})
         if BASE in scores and "undefined" not in found:
-            both = (scores[which].of(name) for which in (BASE, TUNED))
+            base, tuned = (scores[which].of(name) for which in (BASE, TUNED))
             try:
-                found |= _difference(compare_statistic(statistic, *both, judged))
+                found |= _difference(compare_statistic(statistic, base, tuned, judged))
             except UndefinedMetric as reason:
                 found["undefined"] = str(reason)
     middle = (judged.max() + judged.min()) / 2

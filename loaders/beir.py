@@ -127,7 +127,7 @@ def _texts(
     files = text_files(folder, name)
     if not files:
         mistakes.add(f"{folder} has no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
-        return Texts({}, complete=False, count=0)
+        return Texts({}, complete=False, lines=0)
     return read_texts(files, kind, mistakes, wanted=wanted, needs_text=needs_text, watch=watch)
 
 

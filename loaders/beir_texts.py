@@ -42,12 +42,12 @@ class Texts(NamedTuple):
     Attributes:
         texts: By id; those that are not wanted are left out.
         complete: Whether the id of every line could be read.
-        count: Number of lines.
+        lines: How many lines there are.
     """
 
     texts: dict[str, str]
     complete: bool
-    count: int
+    lines: int
 
 
 def read_texts(

@@ -32,20 +32,20 @@ class Columns(NamedTuple):
 
     Attributes:
         relevance: None: there is no such column, and whatever is listed is relevant.
-        count: How many cells a row may have.
+        width: How many cells a row may have.
     """
 
     query: Any
     document: Any
     relevance: Any
-    count: int
+    width: int
 
     def fit(self, cells: Any) -> bool:
         """Whether a row has these columns."""
         if isinstance(cells, dict):
             return True
         last: int = max(self.query, self.document, self.relevance or 0)
-        return last < len(cells) <= self.count
+        return last < len(cells) <= self.width
 
 
 PLAIN, TREC = Columns(0, 1, 2, 3), Columns(0, 2, 3, 4)
@@ -137,7 +137,7 @@ def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
         role: next((p for p, word in zip(places, words, strict=True) if word in known), None)
         for role, known in WORDS.items()
     }
-    columns = Columns(**found, count=len(names))
+    columns = Columns(**found, width=len(names))
     if columns.query is not None and columns.document is not None:
         others = [place for place in places if place not in found.values()]
         if columns.relevance is None and len(others) == 1:

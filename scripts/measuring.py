@@ -28,8 +28,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--split", default="test", help="BEIR: which file of qrels/ (default: test)")
     add("--corpus", help="training formats: more documents to search (corpus.jsonl or its folder)")
     add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
-    add("--keep_identical_ids", action="store_true", help="a document with the id of the query is a "
-        "result of it as any other (BEIR leaves it out)")  # fmt: skip
+    add("--keep_identical_ids", action="store_true", help="a document with the id of the query "
+        "counts as a result of it (BEIR leaves it out)")  # fmt: skip
     add("--as_groups", action="store_true", help="scored pairs: rank the documents of each query")
     add("--label_map", type=json.loads, help='labels to relevances: {"good": 1, "bad": 0}')
     add("--label_range", nargs=2, type=float, help="lowest and highest of scores: 0 5")

@@ -84,7 +84,7 @@ class EvaluatingTrainer(FiniteTrainer, CheckpointTrainer):
             return dict(measure(model))
 
     def keep_defined(self, figures: Mapping[str, float | str]) -> dict[str, float]:
-        """Figures that have a value; of the others a line in the log, and in ``trainer_state.json``.
+        """Figures that have a value; the others are told in the log and in ``trainer_state.json``.
 
         JSON has no NaN, and nobody could compare by it.
         """
