@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.pair_metrics import Figure
+
 BEST_FILE = "best_checkpoint.json"
 RUN_FILE = "train_config.json"
 WEIGHTS = "model.safetensors"
@@ -50,20 +52,24 @@ def read_run(folder: Path) -> dict[str, Any]:
     )
 
 
-def choose_best(values: Mapping[str, float], lower_is_better: bool) -> str:
-    """Return the name with the best value; of equal ones the first, which trained the least."""
+def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | None:
+    """Return the name with the best value; of equal ones the first, which trained the least.
+
+    None if the metric is undefined for all of them.
+    """
+    known = {name: value for name, value in values.items() if not isinstance(value, str)}
     sign = -1 if lower_is_better else 1
-    return max(values, key=lambda name: sign * values[name])
+    return max(known, key=lambda name: sign * known[name], default=None)
 
 
-def write_best(run: Path, name: str, metric: str, values: Mapping[str, float], data: str) -> None:
-    """Note which of a run's models is to be served, and why."""
+def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], data: str) -> None:
+    """Note which of a run's models is to be served, and why; null where a value is undefined."""
     content = {
         "checkpoint": name,
         "metric": metric,
         "value": values[name],
         "data": data,
-        "all": dict(values),
+        "all": {n: None if isinstance(value, str) else value for n, value in values.items()},
     }
     text = json.dumps(content, ensure_ascii=False, indent=2)
     (run / BEST_FILE).write_text(text + "\n", encoding="utf-8")

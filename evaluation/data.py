@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from heapq import nlargest
+from itertools import chain, islice
 from typing import Self
 
 import numpy as np
@@ -20,8 +22,8 @@ class RetrievalData:
             relevant or not; None: above 0, as in ``trec_eval``.
         candidates: The documents to rank for each query; None: the whole corpus is searched.
         prompts: What stands before a query (by its id) in place of the model's query prompt.
-        skip_same_id: A document with the id of the query is the query itself, and no result
-            (ArguAna, Quora).
+        own_documents: Query id -> the document that is the query itself, which is no result of it,
+            as in ArguAna and Quora.
     """
 
     documents: dict[str, str]
@@ -30,7 +32,7 @@ class RetrievalData:
     relevant_from: float | None = None
     candidates: dict[str, list[str]] | None = None
     prompts: dict[str, str] = field(default_factory=dict)
-    skip_same_id: bool = False
+    own_documents: dict[str, str] = field(default_factory=dict)
 
     def sample(self, count: int | None) -> Self:
         """Return the set with ``count`` of its queries, evenly spread; None or too many: all.
@@ -48,7 +50,20 @@ class RetrievalData:
             qrels={query: self.qrels[query] for query in chosen if query in self.qrels},
             candidates=candidates and {q: candidates[q] for q in chosen if q in candidates},
             prompts={query: self.prompts[query] for query in chosen if query in self.prompts},
+            own_documents={q: self.own_documents[q] for q in chosen if q in self.own_documents},
         )
+
+    def few(self, count: int) -> Self:
+        """A set with few queries, few documents of each, and the longest of the documents."""
+        part = self.sample(count)
+        qrels = {query: _first(judged, count) for query, judged in part.qrels.items()}
+        candidates = part.candidates
+        if candidates is not None:
+            candidates = {query: own[:count] for query, own in candidates.items()}
+        kept = set(nlargest(count, self.documents, key=lambda d: len(self.documents[d])))
+        kept.update(chain(*qrels.values(), *(candidates or {}).values()))
+        documents = {d: text for d, text in self.documents.items() if d in kept}
+        return replace(part, documents=documents, qrels=qrels, candidates=candidates)
 
     def is_relevant(self, relevance: float) -> bool:
         """Whether a document of this relevance counts as relevant."""
@@ -56,7 +71,7 @@ class RetrievalData:
 
     def is_query(self, query: str, document: str) -> bool:
         """Whether a document is the query itself, and so no result."""
-        return self.skip_same_id and query == document
+        return self.own_documents.get(query) == document
 
     def prompted(self, prompt: str) -> dict[str, str]:
         """The queries, each behind its own prompt, or else behind ``prompt``."""
@@ -82,6 +97,18 @@ class PairData:
     relevances: list[float]
     prompts: Sequence[str | None] = ()
 
+    def few(self, count: int) -> Self:
+        """The pairs with the longest documents."""
+        chosen = sorted(nlargest(count, range(len(self.documents)), key=self._length))
+        prompts = [self.prompts[at] for at in chosen] if self.prompts else ()
+        queries = [self.queries[at] for at in chosen]
+        documents = [self.documents[at] for at in chosen]
+        return replace(self, queries=queries, documents=documents, prompts=prompts,
+                       relevances=[self.relevances[at] for at in chosen])  # fmt: skip
+
+    def _length(self, at: int) -> int:
+        return len(self.queries[at]) + len(self.documents[at])
+
     def judged(self) -> NDArray[np.float64]:
         """The relevances [N]."""
         return np.array(self.relevances, dtype=np.float64)
@@ -93,3 +120,7 @@ class PairData:
             (prompt if first is None else first) + query
             for first, query in zip(own, self.queries, strict=True)
         ]
+
+
+def _first(judged: dict[str, float], count: int) -> dict[str, float]:
+    return dict(islice(judged.items(), count))

@@ -22,6 +22,7 @@ from evaluation.drawing import (
     horizontal_grid,
 )
 from evaluation.fonts import can_draw
+from evaluation.undefined import defined
 from evaluation.wording import WORDS, Language, Words
 
 BINS = 40
@@ -32,15 +33,16 @@ def draw_figures(
     results: Mapping[str, Any] | None, log: Log | None, language: Language
 ) -> list[Drawing]:
     """Draw all figures for which there is something to show, the comparison first."""
-    found = (
-        [] if results is None else [draw_bars(results, language), draw_scores(results, language)]
-    )
+    found: list[Drawing | None] = []
+    if results is not None:
+        bars = draw_bars(results, language) if defined(results["metrics"]) else None
+        found = [bars, draw_scores(results, language)]
     return [*(drawing for drawing in found if drawing), *draw_run(log or [], language)]
 
 
 def draw_bars(results: Mapping[str, Any], language: Language) -> Drawing:
-    """Draw each metric of base and fine-tuned, with the 95 % interval of the difference."""
-    metrics: Mapping[str, Mapping[str, float]] = results["metrics"]
+    """Draw each defined metric of base and fine-tuned, with the interval of the difference."""
+    metrics = defined(results["metrics"])
     words, page = figure_words(language), WORDS[language]
     compared = "base" in next(iter(metrics.values()))
 

@@ -22,7 +22,8 @@ def retrieval_from_groups(
     Equal texts are one document, and equal queries (with equal prompts) are one query. Ids are
     hashes of the texts, so that they stay the same whatever stands around them. A positive has the
     relevance 1 and a negative 0, in graded groups each document its score; of several judgements
-    of one document for one query, the highest counts.
+    of one document for one query, the highest counts. A document with the text of a query, and not
+    judged for it, is the query itself: it is no result of it.
 
     Args:
         groups: Candidate groups: ``query``, ``pos``, ``neg``, ``pos_scores``, ``neg_scores``,
@@ -115,11 +116,17 @@ class _Collection:
             if candidates
             else None,
             prompts=self.prompts,
+            own_documents={} if candidates else self._own_documents(),
         )
         lacking = sum(not any(map(found.is_relevant, j.values())) for j in self.qrels.values())
         if lacking:
             logger.warning("%d queries have no relevant document: they count 0", lacking)
         return found
+
+    def _own_documents(self) -> dict[str, str]:
+        """The document that is the query itself, of queries that have one."""
+        own = {query: self.ids.get(text) for query, text in self.queries.items()}
+        return {q: d for q, d in own.items() if d is not None and d not in self.qrels[q]}
 
 
 def judgements(group: Row) -> Iterator[tuple[str, float]]:

@@ -1,22 +1,25 @@
 """Measure a model of either kind on data of either kind."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch.nn import functional as F
 
 from encoders import Embedder, Reranker
 from evaluation.data import PairData, RetrievalData
 from evaluation.faiss_index import IndexKind
-from evaluation.metrics import Run, per_query
+from evaluation.metrics import Run, per_query, undefined
+from evaluation.pair_metrics import Figure, Scores, figure, pair_statistics
 from evaluation.reranking import rerank
 from evaluation.retrieval import retrieve
 
 Model = Embedder | Reranker
 
+FEW = 8  # rows that are measured before a run, to see whether that can be done
 EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as trec_eval's runs have
 
 
@@ -54,14 +57,43 @@ class How:
 
 
 class Ranked(NamedTuple):
-    """A model's rankings, and each metric as one value per query [Q], in the order of qrels."""
+    """A model's rankings, and each metric as one value per query [Q], in the order of qrels.
+
+    Attributes:
+        undefined: Metrics that say nothing on these data, with the reason.
+    """
 
     run: Run
     values: dict[str, NDArray[np.float64]]
+    undefined: dict[str, str]
 
-    def means(self) -> dict[str, float]:
-        """Each metric's mean over the queries."""
-        return {name: float(value.mean()) for name, value in self.values.items()}
+    def means(self) -> dict[str, Figure]:
+        """Each metric's mean over the queries, or the reason why it has none."""
+        return {
+            name: self.undefined.get(name, float(value.mean()))
+            for name, value in self.values.items()
+        }
+
+
+class PairScores(NamedTuple):
+    """Scores of pairs [N]: cosines, or a reranker's logits and their sigmoids.
+
+    Attributes:
+        ranking: What orders pairs: sigmoids of high logits are all 1.
+        shown: What users see.
+    """
+
+    ranking: Scores
+    shown: Scores
+
+    def of(self, metric: str) -> Scores:
+        """What a metric is computed from."""
+        return self.shown if metric == "pearson" else self.ranking
+
+    def figures(self, judged: Scores) -> dict[str, Figure]:
+        """The metrics that suit the judgements [N]."""
+        statistics = pair_statistics(judged)
+        return {name: figure(each, self.of(name), judged) for name, each in statistics.items()}
 
 
 @dataclass(frozen=True)
@@ -99,11 +131,17 @@ def measure_ranking(
     else:
         found, top_k = (first.run, first.top_k) if first else (None, EVERYTHING)
         run = rerank(model, data, found, top_k, max_length=how.max_length, **how.common())
-    return Ranked(run, per_query(run, data.qrels, metrics, data.relevant_from))
+    return judge(run, data, metrics)
 
 
-def score_pairs(model: Model, data: PairData, how: How) -> NDArray[np.float64]:
-    """Return a score for each pair [N]: the cosine of an embedder, the probability of a reranker.
+def judge(run: Run, data: RetrievalData, metrics: Sequence[str]) -> Ranked:
+    """Measure rankings."""
+    values = per_query(run, data.qrels, metrics, data.relevant_from)
+    return Ranked(run, values, undefined(data.qrels, metrics, data.relevant_from))
+
+
+def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
+    """Return a score for each pair: the cosine of an embedder, the logit of a reranker.
 
     Raises:
         ValueError: A score is not finite.
@@ -121,7 +159,7 @@ def score_pairs(model: Model, data: PairData, how: How) -> NDArray[np.float64]:
     else:
         before = model.prompts.get("document", "")
         pairs = [(q, before + d) for q, d in zip(queries, data.documents, strict=True)]
-        scores = model.score(pairs, prompts={}, max_length=how.max_length, **how.common())
+        scores = model.score(pairs, raw=True, prompts={}, max_length=how.max_length, **how.common())
     wrong = (~scores.isfinite()).nonzero()[:, 0]
     if len(wrong):
         text = data.documents[int(wrong[0])][:60]
@@ -129,4 +167,31 @@ def score_pairs(model: Model, data: PairData, how: How) -> NDArray[np.float64]:
             f"the model's scores of {len(wrong)} pairs are NaN or infinite (the first: {text!r}): "
             "it has diverged"
         )
-    return scores.double().numpy()
+    ranking: Scores = scores.double().numpy()
+    return PairScores(ranking, ranking if isinstance(model, Embedder) else expit(ranking))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a model is measured by at every evaluation of a training run.
+
+    Args:
+        data: What it is measured on.
+        metrics: Their names.
+        how: How it is run.
+    """
+
+    data: RetrievalData | PairData
+    metrics: Sequence[str]
+    how: How
+
+    def __call__(self, model: Model) -> dict[str, Figure]:
+        """Each metric's value, or the reason why it has none."""
+        if isinstance(self.data, RetrievalData):
+            return measure_ranking(model, self.data, self.metrics, self.how).means()
+        figures = score_pairs(model, self.data, self.how).figures(self.data.judged())
+        return {name: figures[name] for name in self.metrics}
+
+    def few(self) -> "Measure":
+        """The same on a few rows, the longest texts among them, to see whether it can be done."""
+        return replace(self, data=self.data.few(FEW))

@@ -152,6 +152,22 @@ def per_query(
     return {name: METRICS[base](rankings, k) for name, (base, k) in cuts.items()}
 
 
+def undefined(
+    qrels: Qrels, metrics: Sequence[str], relevant_from: float | None = None
+) -> dict[str, str]:
+    """The metrics that have no value because no query has a relevant document, with the reason.
+
+    Where some queries have one, the others count 0, as in ``trec_eval -c``.
+    """
+    highest = max((r for judged in qrels.values() for r in judged.values()), default=0.0)
+    reasons = {}
+    for name in metrics:
+        graded = relevant_from is None or name.startswith("ndcg")
+        if not (highest > 0 if graded else highest >= (relevant_from or 0)):
+            reasons[name] = f"no query has a relevant document: no judgement exceeds {highest:g}"
+    return reasons
+
+
 def order(scores: Scores) -> list[str]:
     """Return document ids by falling score; equal scores by falling id, as ``trec_eval`` does.
 

@@ -63,7 +63,7 @@ def _find_task(name: str) -> Any:
     return task
 
 
-def _to_data(part: Any, skip_same_id: bool) -> RetrievalData:
+def _to_data(part: Any, ignore_identical_ids: bool) -> RetrievalData:
     """``corpus``, ``queries``, ``relevant_docs`` and ``top_ranked`` of a split."""
     documents = {row["id"]: _join(row.get("title"), row["text"]) for row in part["corpus"]}
     qrels = {
@@ -84,7 +84,7 @@ def _to_data(part: Any, skip_same_id: bool) -> RetrievalData:
         queries,
         {query: qrels[query] for query in queries},
         candidates=candidates,
-        skip_same_id=skip_same_id,
+        own_documents={q: q for q in queries if q in documents} if ignore_identical_ids else {},
     )
 
 

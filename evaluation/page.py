@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from evaluation.undefined import by_reason
 from evaluation.wording import Words
 
 Results = Mapping[str, Any]  # what scripts/evaluate.py writes to evaluation.json
@@ -26,9 +27,9 @@ class Table(NamedTuple):
 # Numbers
 
 
-def plain(value: float) -> str:
-    """0.788, with a real minus sign."""
-    return f"{value:.3f}".translate(MINUS)
+def plain(value: float | None, words: Words | None = None) -> str:
+    """0.788, with a real minus sign; the word for it where there is no value."""
+    return words["undefined"] if value is None and words else f"{value:.3f}".translate(MINUS)
 
 
 def signed(value: float) -> str:
@@ -58,6 +59,9 @@ def verdict(results: Results, words: Words) -> dict[str, Any]:
     """The answer, first in a few words and then in numbers, by the main metric."""
     metric = results["main_metric"]
     found = results["metrics"][metric]
+    if "undefined" in found:
+        sentence = words["verdict_undefined"].format(metric=metric, reason=found["undefined"])
+        return {"headline": words["measured"], "tone": "", "sentences": [sentence]}
     values = {"metric": metric, "tuned": plain(found["fine-tuned"])}
     if "base" not in found:
         sentence = words["verdict_alone"].format(**values)
@@ -137,29 +141,42 @@ def tables(results: Results, words: Words) -> list[Table]:
 def table(results: Results, heading: str, words: Words) -> Table:
     """A row for each metric."""
     metrics = results["metrics"]
+    reasons = [
+        words["undefined_because"].format(names=names, reason=reason)
+        for reason, names in by_reason(metrics).items()
+    ]
     first = next(iter(metrics.values()))
     if "base" not in first:
-        rows = [{"metric": k, "cells": [cell(plain(v["fine-tuned"]))]} for k, v in metrics.items()]
+        rows = [
+            {"metric": metric, "cells": [cell(plain(found["fine-tuned"], words))]}
+            for metric, found in metrics.items()
+        ]
         columns = [words["metric"], words["fine-tuned"]]
-        return Table(words["values"], columns, rows)
-    counted = [name for name in ("wins", "losses", "ties") if name in first]
+        return Table(words["values"], columns, rows, after=" ".join(reasons))
+    counted = ("wins", "losses", "ties") if results["task"] != "pairs" else ()
     names = ["metric", "base", "fine-tuned", "difference_interval", "p_value", *counted]
     rows = [
-        {
-            "metric": metric,
-            "cells": [
-                cell(plain(found["base"])),
-                cell(plain(found["fine-tuned"])),
-                cell(signed(found["difference"]), tone(found), interval(found)),
-                cell(p_text(found["p_value"])),
-                *(cell(f"{found[name]:,}") for name in counted),
-            ],
-        }
+        {"metric": metric, "cells": compared(found, counted, words)}
         for metric, found in metrics.items()
     ]
     after = words["how_to_read" if counted else "how_to_read_pairs"]
     columns = [words[name] for name in names]
-    return Table(heading, columns, rows, after=after)
+    return Table(heading, columns, rows, after=" ".join([*reasons, after]))
+
+
+def compared(
+    found: Mapping[str, Any], counted: Sequence[str], words: Words
+) -> list[dict[str, str]]:
+    """The cells of a comparison."""
+    values = [cell(plain(found[name], words)) for name in ("base", "fine-tuned")]
+    if "difference" not in found:
+        return values + [cell(words["undefined"])] * (2 + len(counted))
+    return [
+        *values,
+        cell(signed(found["difference"]), tone(found), interval(found)),
+        cell(p_text(found["p_value"])),
+        *(cell(f"{found[name]:,}") for name in counted),
+    ]
 
 
 def cell(text: str, tone: str = "", below: str = "") -> dict[str, str]:

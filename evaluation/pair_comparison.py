@@ -6,8 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.pair_metrics import UndefinedMetric
+
 Scores = NDArray[np.float64]  # one per pair: [N]
 Statistic = Callable[[Scores, Scores], float]  # scores [N] and judgements [N] to a number
+
+TRIES = 100  # draws for each that is wanted
 
 
 class StatisticComparison(NamedTuple):
@@ -36,14 +40,15 @@ def compare_statistic(
     matter which of them gave which score, so scores are swapped pair by pair, after each model's
     have been brought to mean 0 and deviation 1. Draws on which the statistic is not defined
     (judgements or scores all equal) are drawn again.
+
+    Raises:
+        UndefinedMetric: It is not defined for one of the models, or for nearly all draws.
     """
     random = np.random.default_rng(seed)
     count = len(judged)
 
     def resampled() -> float:
         at = random.integers(count, size=count)
-        while any(np.ptp(values[at]) == 0 for values in (judged, base, tuned)):
-            at = random.integers(count, size=count)
         return statistic(tuned[at], judged[at]) - statistic(base[at], judged[at])
 
     first, second = ((x - x.mean()) / max(x.std(), 1e-12) for x in (base, tuned))
@@ -54,7 +59,21 @@ def compare_statistic(
         return statistic(other, judged) - statistic(one, judged)
 
     before, after = statistic(base, judged), statistic(tuned, judged)
-    low, high = np.quantile([resampled() for _ in range(resamples)], [0.025, 0.975])
-    extreme = sum(abs(swapped()) >= abs(after - before) - 1e-12 for _ in range(resamples))
+    low, high = np.quantile(_draw(resampled, resamples), [0.025, 0.975])
+    swaps = np.abs(_draw(swapped, resamples))
+    extreme = int((swaps >= abs(after - before) - 1e-12).sum())
     p_value = (extreme + 1) / (resamples + 1)
     return StatisticComparison(before, after, after - before, float(low), float(high), p_value)
+
+
+def _draw(draw: Callable[[], float], wanted: int) -> Scores:
+    """Results of draws, those for which the statistic is defined."""
+    found: list[float] = []
+    for _ in range(TRIES * wanted):
+        try:
+            found.append(draw())
+        except UndefinedMetric:
+            continue
+        if len(found) == wanted:
+            return np.array(found)
+    raise UndefinedMetric("too few pairs differ in score or judgement to tell chance from more")

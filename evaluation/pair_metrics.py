@@ -2,7 +2,10 @@
 
 All take scores [N] and judgements [N] of the same pairs, and a larger score must mean a larger
 judgement. Where a figure is not defined, because all scores or all judgements are equal, they
-raise a ``ValueError``; no figure is ever NaN.
+raise ``UndefinedMetric``; no figure is ever NaN.
+
+Scores are cosines, or a reranker's logits: in float32 the sigmoids of logits above 17 are all 1,
+and would be ties. Only ``pearson``, which is no matter of order, is given the sigmoids.
 """
 
 from collections.abc import Callable
@@ -13,19 +16,24 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 Scores = NDArray[np.float64]  # one per pair: [N]
+Figure = float | str  # a metric's value, or the reason why it has none
 Statistic = Callable[[Scores, Scores], float]  # of scores and judgements
+
+
+class UndefinedMetric(ValueError):
+    """A metric has no value for these scores and judgements; the message says why."""
 
 
 def spearman(scores: Scores, judged: Scores) -> float:
     """Return the correlation of the ranks, in [-1, 1]; equal values share their mean rank."""
     _check(scores, judged)
-    return float(stats.spearmanr(scores, judged).statistic)
+    return _number(stats.spearmanr(scores, judged).statistic)
 
 
 def pearson(scores: Scores, judged: Scores) -> float:
     """Return the linear correlation, in [-1, 1]."""
     _check(scores, judged)
-    return float(stats.pearsonr(scores, judged).statistic)
+    return _number(stats.pearsonr(scores, judged).statistic)
 
 
 def auc(scores: Scores, judged: Scores) -> float:
@@ -80,12 +88,22 @@ def pair_statistics(judged: Scores) -> dict[str, Statistic]:
     """Return by name what suits the judgements, the most telling first.
 
     Judgements that are all 0 or 1 are binary labels; others are grades.
-
-    Raises:
-        ValueError: All judgements are equal, or one is not finite.
     """
-    _check_varied("judgements", judged)
     return BINARY if np.isin(judged, (0, 1)).all() else GRADED
+
+
+def figure(statistic: Statistic, scores: Scores, judged: Scores) -> Figure:
+    """A statistic's value, or the reason why it has none."""
+    try:
+        return statistic(scores, judged)
+    except UndefinedMetric as reason:
+        return str(reason)
+
+
+def _number(value: float) -> float:
+    if np.isnan(value):
+        raise UndefinedMetric("the scores differ by less than a float64 can tell")
+    return float(value)
 
 
 def _summed(counts: NDArray[np.number]) -> Scores:
@@ -117,9 +135,6 @@ def _check_varied(name: str, values: Scores) -> None:
     if len(wrong):
         raise ValueError(f"{name}: number {wrong[0]} is {values[wrong[0]]}; it must be finite")
     if len(values) < 2:
-        raise ValueError(f"{name}: at least 2 are needed, got {len(values)}")
+        raise UndefinedMetric(f"at least 2 pairs are needed, got {len(values)}")
     if values.min() == values.max():
-        raise ValueError(
-            f"{name}: all {len(values)} are {values[0]:g}; how two things agree is only defined "
-            "where both vary"
-        )
+        raise UndefinedMetric(f"all {len(values)} {name} are {values[0]:g}")

@@ -7,8 +7,8 @@ from torch import Tensor
 from encoders import Reranker
 from evaluation.data import RetrievalData
 from evaluation.metrics import Run, order
-from evaluation.mistakes import listed
 from evaluation.processes import run_shared
+from loaders.mistakes import listed
 
 # Shapes: P pairs of query and document.
 

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.comparison import compare
+from evaluation.comparison import Comparison, compare
 from evaluation.data import PairData, RetrievalData
-from evaluation.measure import Ranked
+from evaluation.measure import PairScores, Ranked
 from evaluation.metrics import Run
-from evaluation.pair_comparison import Scores, compare_statistic
-from evaluation.pair_metrics import pair_statistics
+from evaluation.pair_comparison import StatisticComparison, compare_statistic
+from evaluation.pair_metrics import Figure, UndefinedMetric, pair_statistics
 
 Results = dict[str, Any]
+# "base" (if there is one) and "fine-tuned" are numbers or None; where both are there, "difference",
+# "low", "high", "p_value" (of rankings also "wins", "losses", "ties"); "undefined" says what has no
+# value, and why.
+Metric = dict[str, Any]
 
 TUNED, BASE = "fine-tuned", "base"
 SHOWN = 10  # queries that gained most, and lost most
@@ -33,34 +37,43 @@ def ranking_results(
     """
     tuned, base = ranked[TUNED], ranked.get(BASE)
     main = next(iter(tuned.values))
+    means = {which: found.means() for which, found in ranked.items()}
+    metrics: dict[str, Metric] = {}
+    for name, values in tuned.values.items():
+        found = metrics[name] = metric({which: mean[name] for which, mean in means.items()})
+        if base is not None and "undefined" not in found:
+            if len(values) < 2:
+                found["undefined"] = "the interval of a difference needs at least 2 queries"
+            else:
+                found |= _difference(compare(base.values[name], values))
     results: Results = {
         **about,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "queries": len(data.qrels),
         "documents": len(data.documents),
         "main_metric": main,
-        "metrics": {name: {TUNED: float(values.mean())} for name, values in tuned.values.items()},
+        "metrics": metrics,
         "scores": {name: _score_samples(found.run, data) for name, found in ranked.items()},
     }
-    if base is not None:
-        for name, values in tuned.values.items():
-            found = compare(base.values[name], values)._asdict()
-            results["metrics"][name] = {BASE: found.pop("base"), TUNED: found.pop("tuned"), **found}
-        results |= _moved(base, tuned, main, data)
-    return results
+    return results if base is None else results | _moved(base, tuned, main, data)
 
 
-def pair_results(scores: Mapping[str, Scores], data: PairData, about: Mapping[str, Any]) -> Results:
-    """The same for judged pairs; ``scores`` are [N] by "fine-tuned" and "base"."""
-    judged = np.array(data.relevances)
+def pair_results(
+    scores: Mapping[str, PairScores], data: PairData, about: Mapping[str, Any]
+) -> Results:
+    """The same for judged pairs; ``scores`` are those of "fine-tuned" and "base"."""
+    judged = data.judged()
     statistics = pair_statistics(judged)
-    metrics: dict[str, dict[str, float]] = {}
+    figures = {which: found.figures(judged) for which, found in scores.items()}
+    metrics: dict[str, Metric] = {}
     for name, statistic in statistics.items():
-        if BASE in scores:
-            found = compare_statistic(statistic, scores[BASE], scores[TUNED], judged)._asdict()
-            metrics[name] = {BASE: found.pop("base"), TUNED: found.pop("tuned"), **found}
-        else:
-            metrics[name] = {TUNED: statistic(scores[TUNED], judged)}
+        found = metrics[name] = metric({which: own[name] for which, own in figures.items()})
+        if BASE in scores and "undefined" not in found:
+            base, tuned = (scores[which].of(name) for which in (BASE, TUNED))
+            try:
+                found |= _difference(compare_statistic(statistic, base, tuned, judged))
+            except UndefinedMetric as reason:
+                found["undefined"] = str(reason)
     middle = (judged.max() + judged.min()) / 2
     return {
         **about,
@@ -70,12 +83,33 @@ def pair_results(scores: Mapping[str, Scores], data: PairData, about: Mapping[st
         "metrics": metrics,
         "scores": {
             name: {
-                "relevant": _some(values[judged > middle]),
-                "irrelevant": _some(values[judged <= middle]),
+                "relevant": _some(found.shown[judged > middle]),
+                "irrelevant": _some(found.shown[judged <= middle]),
             }
-            for name, values in scores.items()
+            for name, found in scores.items()
         },
     }
+
+
+def metric(figures: Mapping[str, Figure]) -> Metric:
+    """What is told of a metric: its value by model, null where it has none, and why."""
+    reasons = {which: found for which, found in figures.items() if isinstance(found, str)}
+    values: Metric = {
+        which: None if which in reasons else figures[which]
+        for which in (BASE, TUNED)
+        if which in figures
+    }
+    if len(set(reasons.values())) == 1 and len(reasons) == len(figures):
+        reasons = {"": next(iter(reasons.values()))}
+    if reasons:
+        told = (f"{which}: {reason}" if which else reason for which, reason in reasons.items())
+        values["undefined"] = "; ".join(told)
+    return values
+
+
+def _difference(found: Comparison | StatisticComparison) -> Metric:
+    """All of a comparison but the values of the two models."""
+    return {name: value for name, value in found._asdict().items() if name not in ("base", "tuned")}
 
 
 def _moved(base: Ranked, tuned: Ranked, metric: str, data: RetrievalData) -> Results:

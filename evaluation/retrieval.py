@@ -12,9 +12,9 @@ from encoders import Embedder
 from evaluation.data import RetrievalData
 from evaluation.faiss_index import IndexKind, build_index, search_index
 from evaluation.metrics import order
-from evaluation.mistakes import listed
 from evaluation.processes import run_shared
 from evaluation.search import check_finite, search
+from loaders.mistakes import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
 
@@ -68,7 +68,7 @@ def retrieve(
     query_ids = list(data.queries)
     if data.candidates is not None:
         return _rank_candidates(queries, documents, ids, data, k)
-    wanted = k + data.skip_same_id
+    wanted = k + bool(data.own_documents)
     if index is None:
         found = search(queries, documents, ids, wanted, query_ids=query_ids, device=embedder.device)
     else:

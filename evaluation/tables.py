@@ -8,6 +8,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.undefined import by_reason
+
+UNDEFINED = "undefined"
 SHOWN = 100  # columns of a terminal that a query may take; a longer one ends in "…"
 
 
@@ -28,6 +31,8 @@ def show_comparison(results: Mapping[str, Any], console: Console, queries: bool 
     console.print(table, soft_wrap=True)
     for line in counts(results["metrics"]):
         say(console, line)
+    for reason, names in by_reason(results["metrics"]).items():
+        say(console, f"undefined: {names} ({reason})")
     if queries:
         for name in ("gained", "lost"):
             for line in moved(name, results.get(name) or [], results["main_metric"]):
@@ -51,7 +56,7 @@ def heading(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def metric_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+def metric_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row for each metric; bold where the interval of the difference does not hold 0."""
     compared = "base" in next(iter(metrics.values()))
     names = ("base", "fine-tuned", "difference [95 % interval]", "p")
@@ -59,22 +64,29 @@ def metric_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     for name in names if compared else ("fine-tuned",):
         table.add_column(Text(name), justify="right", no_wrap=True)
     for metric, found in metrics.items():
+        values = [number(found[name]) for name in ("base", "fine-tuned") if name in found]
         if not compared:
-            table.add_row(metric, f"{found['fine-tuned']:.3f}")
-            continue
-        table.add_row(
-            metric,
-            f"{found['base']:.3f}",
-            f"{found['fine-tuned']:.3f}",
-            # As Text: square brackets would be markup.
-            Text(f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"),
-            "<0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}",
-            style="bold" if found["low"] > 0 or found["high"] < 0 else None,
-        )
+            table.add_row(metric, *values)
+        elif "difference" not in found:
+            table.add_row(metric, *values, UNDEFINED, UNDEFINED)
+        else:
+            table.add_row(
+                metric,
+                *values,
+                # As Text: square brackets would be markup.
+                Text(f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"),
+                "<0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}",
+                style="bold" if found["low"] > 0 or found["high"] < 0 else None,
+            )
     return table
 
 
-def counts(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+def number(value: float | None) -> str:
+    """To three places."""
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def counts(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """How many queries gained, lost and stayed, by metric."""
     counted = {metric: found for metric, found in metrics.items() if "wins" in found}
     width = max(map(len, counted), default=0)

@@ -3,7 +3,9 @@
 import math
 from pathlib import Path
 
+from evaluation.data import RetrievalData
 from evaluation.metrics import Run, order
+from loaders.mistakes import listed
 
 
 def write_run(path: str | Path, run: Run, tag: str = "tandem") -> None:
@@ -24,6 +26,14 @@ def write_run(path: str | Path, run: Run, tag: str = "tandem") -> None:
                 _check_word("document-id", document)
                 score = float(scores[document])
                 file.write(f"{query} Q0 {document} {rank} {score!r} {tag}\n")
+
+
+def ids_with_blanks(data: RetrievalData) -> str | None:
+    """Which ids of a set no TREC file can hold; None: it can hold all."""
+    wrong = [name for name in (*data.queries, *data.documents) if name.split() != [name]]
+    if not wrong:
+        return None
+    return f"{len(wrong)} ids have a space in them, which no TREC file can hold: {listed(wrong)}"
 
 
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:

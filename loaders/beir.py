@@ -1,139 +1,156 @@
-"""Judged documents of an evaluation set in the BEIR layout, as training groups."""
+"""Read an evaluation set in the BEIR layout: documents, queries, and who answers whom."""
 
-from collections.abc import Container, Iterator
+import logging
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from loaders.encodings import not_utf8, open_text
-from loaders.fields import RowError, as_number, check_characters, show
-from loaders.records import read_file
+from loaders.beir_files import QRELS, qrels_files, text_files
+from loaders.beir_texts import Kind, Texts, Watch, read_texts
+from loaders.mistakes import Mistakes
+from loaders.qrels import Qrels, Unknown, read_qrels
 
-Qrels = dict[str, dict[str, float]]
+logger = logging.getLogger(__name__)
 
-_HEADER = ["query-id", "corpus-id", "score"]
+
+class BeirSet(NamedTuple):
+    """Texts by id, and the judgements of each split."""
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, Qrels]
+
+
+def read_set(
+    folder: Path,
+    splits: Sequence[str] | None = None,
+    *,
+    allow_unknown: bool = False,
+    for_training: bool = False,
+    watch: Watch = lambda records, _: records,
+) -> BeirSet:
+    """Read a folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
+
+    Each may be packed (``.gz``). ``read_texts`` and ``read_qrels`` say what may stand in them;
+    Parquet files as on the Hub are read too.
+
+    Args:
+        folder: Where the files are.
+        splits: Which judgements; None: all.
+        allow_unknown: Leave out judgements of queries or documents that do not exist, with a
+            warning.
+        for_training: Keep judged documents only; these must have a text.
+        watch: Wraps the records of a file, for a progress bar.
+
+    Raises:
+        ValueError: A missing or empty file, a line that is not what it should be, a repeated id,
+            a judged query without text, or a judgement of a query or document that does not exist.
+            It names everything that is wrong with the set, with file and line.
+    """
+    mistakes = Mistakes()
+    files = _chosen(folder, splits, mistakes)
+    qrels = {split: read_qrels(paths, mistakes) for split, paths in files.items()}
+    asked = set(chain.from_iterable(qrels.values()))
+    judged = {document for of in qrels.values() for ids in of.values() for document in ids}
+    if for_training:
+        documents = _texts(folder, "corpus", "document", mistakes, watch, judged, judged)
+    else:
+        documents = _texts(folder, "corpus", "document", mistakes, watch)
+    queries = _texts(folder, "queries", "query", mistakes, watch, needs_text=asked)
+    for split, paths in files.items():
+        qrels[split] = _known(paths[0], qrels[split], queries, documents, mistakes, allow_unknown)
+    mistakes.check()
+    return BeirSet(documents.texts, queries.texts, qrels)
+
+
+def read_corpus(path: Path) -> dict[str, str]:
+    """Read the documents of a file such as ``corpus.jsonl``, or of the one in a folder, by id.
+
+    Raises:
+        ValueError: As for ``read_set``.
+    """
+    mistakes = Mistakes()
+    if path.is_dir():
+        documents = _texts(path, "corpus", "document", mistakes)
+    else:
+        documents = read_texts([path], "document", mistakes)
+    mistakes.check()
+    return documents.texts
 
 
 def find_splits(folder: Path) -> list[str]:
-    """The names of the files in ``qrels/``.
+    """The splits that a folder has judgements of.
 
     Raises:
-        ValueError: If there is none, or another part of the set is missing.
+        ValueError: There is none.
     """
-    splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    splits = list(qrels_files(folder))
     if not splits:
-        raise ValueError(
-            f"{folder}/qrels holds no .tsv file; a BEIR folder has corpus.jsonl, queries.jsonl "
-            "and qrels/<split>.tsv"
-        )
-    for name in ("corpus", "queries"):
-        text_file(folder, name)
+        raise ValueError(_no_qrels(folder))
     return splits
 
 
-def text_file(folder: Path, name: str) -> Path:
-    """``corpus.jsonl`` or ``queries.jsonl``, which may be packed."""
-    for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
-        if path.is_file():
-            return path
-    raise ValueError(f"{folder} holds no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
+def _chosen(
+    folder: Path, splits: Sequence[str] | None, mistakes: Mistakes
+) -> dict[str, list[Path]]:
+    """The files of judgements that are asked for."""
+    found = qrels_files(folder)
+    if not found:
+        mistakes.add(_no_qrels(folder))
+        return {}
+    for split in splits or ():
+        if split not in found:
+            mistakes.add(
+                f"{folder / 'qrels' / split}.tsv does not exist; the splits of this set are "
+                f"{', '.join(found)}: give one of them (split)"
+            )
+    return {split: found[split] for split in splits or found if split in found}
 
 
-def read_qrels(path: Path) -> Qrels:
-    """Query id -> document id -> grade.
-
-    Raises:
-        ValueError: For the first bad line: file, line, reason.
-    """
-    qrels: Qrels = {}
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with open_text(path, newline="\n") as stream:
-            for number, line in enumerate(stream, start=1):
-                cells = [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
-                if not any(cells) or cells == _HEADER:
-                    continue
-                try:
-                    _add(qrels, cells)
-                except RowError as error:
-                    raise ValueError(f"{path}:{number}: {error}") from None
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
-    if not qrels:
-        raise ValueError(f"{path} has no judgements")
-    return qrels
+def _no_qrels(folder: Path) -> str:
+    return (
+        f"{folder} has no judgements: a BEIR folder has corpus.jsonl, queries.jsonl and "
+        f"qrels/<split>.tsv (or {', '.join(QRELS[1:])})"
+    )
 
 
-def _add(qrels: Qrels, cells: list[str]) -> None:
-    if len(cells) != 3:
-        raise RowError(
-            f"{len(cells)} cells, where there must be query-id, corpus-id and score, with tabs "
-            "between"
-        )
-    query, document, cell = cells
-    grade = as_number(cell, "score", from_text=True)
-    if grade < 0:
-        raise RowError(f'"score" must be 0 or more, got {grade:g}')
-    if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
-        raise RowError(f"the document {show(document)} has two grades for the query {show(query)}")
+def _texts(
+    folder: Path,
+    name: str,
+    kind: Kind,
+    mistakes: Mistakes,
+    watch: Watch = lambda records, _: records,
+    wanted: set[str] | None = None,
+    needs_text: set[str] = frozenset(),  # type: ignore[assignment]
+) -> Texts:
+    files = text_files(folder, name)
+    if not files:
+        mistakes.add(f"{folder} has no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
+        return Texts({}, complete=False, lines=0)
+    return read_texts(files, kind, mistakes, wanted=wanted, needs_text=needs_text, watch=watch)
 
 
-def read_texts(path: Path, wanted: Container[str]) -> Iterator[tuple[str, str]]:
-    """Yield (id, text) of the wanted documents or queries; a title stands before its text.
-
-    Raises:
-        ValueError: For a bad line, or a wanted id that stands there twice or has no text.
-    """
-    seen: set[str] = set()
-    for record in read_file(path):
-        try:
-            if record.problem is not None:
-                raise RowError(record.problem)
-            identifier, text = _text(record.fields)
-            if identifier in wanted:
-                if identifier in seen:
-                    raise RowError(f"the id {show(identifier)} is repeated; ids must be unique")
-                if not text:
-                    raise RowError(f"{show(identifier)} is judged and has no text")
-                seen.add(identifier)
-                yield identifier, check_characters(text, "text")
-        except RowError as error:
-            raise ValueError(f"{path}:{record.line}: {error}") from None
-
-
-def _text(fields: object) -> tuple[str, str]:
-    if not isinstance(fields, dict):
-        raise RowError(f"expected an object with _id and text, got {show(fields)}")
-    for name in ("_id", "text"):
-        if not isinstance(fields.get(name), str):
-            raise RowError(f'"{name}" must be a text, got {show(fields.get(name))}')
-    title = fields.get("title") or ""
-    if not isinstance(title, str):
-        raise RowError(f'"title" must be a text, got {show(title)}')
-    return fields["_id"], f"{title} {fields['text']}".strip()
-
-
-def group(
-    query: str, judged: dict[str, float], texts: dict[str, str], threshold: float, highest: float
-) -> dict[str, Any]:
-    """The training group of a query.
-
-    Args:
-        query: Its text.
-        judged: Document id -> grade.
-        texts: Document id -> text.
-        threshold: The least grade of a positive.
-        highest: The highest grade of the set, by which grades are divided to give the scores, in
-            [0, 1]; 0: without scores.
-    """
-    pos = [identifier for identifier, grade in judged.items() if grade >= threshold]
-    neg = [identifier for identifier, grade in judged.items() if grade < threshold]
-    record: dict[str, Any] = {
-        "query": query,
-        "pos": [texts[identifier] for identifier in pos],
-        "neg": [texts[identifier] for identifier in neg],
-    }
-    if highest:
-        record["pos_scores"] = [judged[identifier] / highest for identifier in pos]
-        record["neg_scores"] = [judged[identifier] / highest for identifier in neg]
-    return record
+def _known(
+    path: Path,
+    qrels: Qrels,
+    queries: Texts,
+    documents: Texts,
+    mistakes: Mistakes,
+    allow_unknown: bool,
+) -> Qrels:
+    """The judgements of queries and documents that there are."""
+    unknown = Unknown(
+        qrels,
+        queries.texts if queries.complete else None,
+        documents.texts if documents.complete else None,
+    )
+    said = unknown.sentences(path)
+    if said and not allow_unknown:
+        mistakes.add(f"{'; '.join(said)}; repair the ids, or leave these out (allow_unknown)")
+        return qrels
+    if said:
+        logger.warning("%s; they are left out", "; ".join(said))
+        if not unknown.rest:
+            mistakes.add(f"{path} has no judgements of what there is")
+    return unknown.rest

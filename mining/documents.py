@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loaders import ReadOptions
+from loaders.beir_files import text_files
+from loaders.beir_texts import fields_of, find_id, find_text
 from loaders.columns import Columns
-from loaders.fields import RowError, as_text, passage_text, show
+from loaders.fields import RowError, passage_text
 from loaders.records import Record
 from loaders.row_stream import LocatedRow, RowStream
 from loaders.row_texts import judged_documents
 from loaders.sources import Source, find_sources
-
-_IDS = ("_id", "docid", "id")
 
 
 class Document(NamedTuple):
@@ -41,13 +41,20 @@ def _documents_with_ids(located: LocatedRow, columns: Columns) -> Iterator[tuple
     for name in [*filter(None, names), *columns.negatives(fields)]:
         items = fields[name] if isinstance(fields[name], list) else [fields[name]]
         for item in items:
-            identifier = _id(item) if isinstance(item, dict) else None
+            identifier = _id(item, located) if isinstance(item, dict) else None
             if identifier is not None:
                 yield passage_text(item, name)[0], identifier
 
 
+def _id(item: dict[str, Any], located: LocatedRow) -> str | None:
+    try:
+        return find_id(item, "document")
+    except RowError as error:
+        raise ValueError(f"{located.file}:{located.record.line}: {error}") from None
+
+
 def corpus_documents(names: Sequence[str], options: ReadOptions) -> Iterator[Document]:
-    """Yield the documents of corpora (``_id`` or ``docid``, ``title``, ``text``) or training files.
+    """Yield the documents of corpora (see ``loaders.beir_texts``) or training files.
 
     Of a folder in the BEIR layout its ``corpus.jsonl`` is read. A title stands before its text.
 
@@ -84,27 +91,10 @@ def corpus_sources(names: Sequence[str]) -> list[Source]:
     """The files that ``corpus_documents`` reads; none of no names."""
     files = []
     for name in names:
-        known = (Path(name) / f"corpus.jsonl{packed}" for packed in ("", ".gz"))
-        files.append(next((str(file) for file in known if file.is_file()), name))
+        files += [str(file) for file in text_files(Path(name), "corpus")] or [name]
     return find_sources(files, evaluates=True) if files else []
 
 
 def _document(record: Record) -> Document:
-    if record.problem is not None:
-        raise RowError(record.problem)
-    fields = record.fields
-    if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
-        raise RowError(
-            f'a document needs a "text" (and may have "_id" or "docid", and "title"), got '
-            f"{show(fields)}"
-        )
-    title = fields.get("title") or ""
-    if not isinstance(title, str):
-        raise RowError(f'"title" must be a text, got {show(title)}')
-    text = f"{title} {fields['text']}".strip()
-    return Document(as_text(text, "text") if text else "", _id(fields))
-
-
-def _id(fields: dict[str, Any]) -> str | None:
-    name = next((name for name in _IDS if fields.get(name) is not None), None)
-    return None if name is None else str(fields[name])
+    fields = fields_of(record)
+    return Document(find_text(fields, "document"), find_id(fields, "document"))

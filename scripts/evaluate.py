@@ -34,14 +34,14 @@ from encoders.cpu import prepare_cpu
 from encoders.kind import find_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
 from evaluation.data import PairData
-from evaluation.measure import Ranked, measure_ranking, score_pairs
-from evaluation.metrics import per_query
-from evaluation.pair_metrics import pair_statistics
+from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
+from evaluation.pair_metrics import Figure, pair_statistics
 from evaluation.report import write_report
 from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
 from evaluation.tables import show_comparison
-from evaluation.trec import write_run
+from evaluation.trec import ids_with_blanks, write_run
 from scripts.measuring import (
+    Data,
     add_data,
     add_first_stage,
     add_lengths,
@@ -53,6 +53,10 @@ from scripts.measuring import (
 )
 from scripts.parts import evaluation_loss
 from trainers.model_card import add_evaluation
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.trec"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,6 +107,8 @@ def evaluate_model(args: argparse.Namespace) -> None:
         finish(args, pair_results(scores, data, {**about, "task": "pairs"}))
         return
     about["task"] = "retrieval" if kind == "embedder" else "reranking"
+    if unfit := ids_with_blanks(data):
+        logger.warning("%s will not be written: %s", RUN, unfit)
     first = find_first_stage(args, kind, data)
     ranked = {
         which: measure_ranking(open_model(model, kind, args), data, args.metrics, how(args), first)
@@ -110,11 +116,10 @@ def evaluate_model(args: argparse.Namespace) -> None:
     }
     results = ranking_results(ranked, data, about)
     if first is not None:
-        values = per_query(first.run, data.qrels, args.metrics, data.relevant_from)
-        both = {TUNED: ranked[TUNED], BASE: Ranked(first.run, values)}
+        both = {TUNED: ranked[TUNED], BASE: judge(first.run, data, args.metrics)}
         about["models"] = {TUNED: name, BASE: args.first_stage}
         results["first_stage"] = ranking_results(both, data, about)
-    finish(args, results, ranked[TUNED])
+    finish(args, results, None if unfit else ranked[TUNED])
 
 
 def evaluate_checkpoints(args: argparse.Namespace) -> None:
@@ -124,29 +129,42 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
     kind = find_kind(next(iter(found.values())))
     data = read_data(args, kind)
     first = None if isinstance(data, PairData) else find_first_stage(args, kind, data)
-    figures: dict[str, dict[str, float]] = {}
+    metric = find_metric(args, data)
+    figures: dict[str, dict[str, Figure]] = {}
     for name, folder in found.items():
-        if args.metric == "loss":
+        if metric == "loss":
             given = recipe | {"eval_columns": args.columns or {}, "eval_split": args.split}
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}
             continue
         model = open_model(str(folder), kind, args)
         if isinstance(data, PairData):
-            scores, judged = score_pairs(model, data, how(args)), data.judged()
-            figures[name] = {m: s(scores, judged) for m, s in pair_statistics(judged).items()}
+            figures[name] = score_pairs(model, data, how(args)).figures(data.judged())
         else:
             figures[name] = measure_ranking(model, data, args.metrics, how(args), first).means()
-    metric = args.metric or next(iter(figures[next(iter(found))]))
     values = {name: figure[metric] for name, figure in figures.items()}
     best = choose_best(values, lower_is_better=metric == "loss")
+    if PartialState().is_main_process:
+        show_checkpoints(figures, best)
+    if best is None:
+        reason = next(iter(values.values()))
+        raise ValueError(f"--metric: {metric} is undefined for all checkpoints ({reason})")
     if not PartialState().is_main_process:
         return
-    show_checkpoints(figures, best)
     print(f"best: {run / best} ({metric} {values[best]:.4f})")
     if args.select_best:
         write_best(run, best, metric, values, " ".join(args.data))
         print(f"scripts/serve.py --model {run} will serve it")
+
+
+def find_metric(args: argparse.Namespace, data: Data) -> str:
+    """What the best checkpoint is best at."""
+    known = list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
+    if args.metric is not None and args.metric not in ("loss", *known):
+        raise ValueError(
+            f"--metric: {args.metric!r} is not measured here; what is: loss, {', '.join(known)}"
+        )
+    return args.metric or str(known[0])
 
 
 def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = None) -> None:
@@ -166,8 +184,9 @@ def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = N
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, ensure_ascii=False, indent=2)
     (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    (folder / RUN).unlink(missing_ok=True)
     if ranked is not None:
-        write_run(folder / "run.trec", ranked.run, "tandem")
+        write_run(folder / RUN, ranked.run, "tandem")
     report = write_report(folder, results, read_log(model), args.language)
     if (model / "README.md").is_file() and (model / "train_config.json").is_file():
         add_evaluation(model, results)
@@ -183,14 +202,21 @@ def read_log(folder: Path) -> list[dict[str, Any]] | None:
     return log
 
 
-def show_checkpoints(figures: dict[str, dict[str, float]], best: str) -> None:
+def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) -> None:
     """Print a row per checkpoint."""
     table = Table("checkpoint", *next(iter(figures.values())))
+    reasons: dict[str, None] = {}
     for name, values in figures.items():
         label = "final model" if name == "." else name
-        cells = [label, *(f"{value:.4f}" for value in values.values())]
-        table.add_row(*cells, style="bold" if name == best else None)
+        cells = [
+            "undefined" if isinstance(value, str) else f"{value:.4f}" for value in values.values()
+        ]
+        table.add_row(label, *cells, style="bold" if name == best else None)
+        reasons |= {f"{label}: {metric} is undefined ({value})": None
+                    for metric, value in values.items() if isinstance(value, str)}  # fmt: skip
     Console().print(table)
+    for line in reasons:
+        print(line)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

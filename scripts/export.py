@@ -36,8 +36,8 @@ from encoders.onnx_backbone import ONNX_FILE, is_onnx
 from encoders.onnx_export import export_onnx
 from encoders.source import find_model
 from evaluation.data import PairData
-from evaluation.measure import Model, measure_ranking, score_pairs
-from evaluation.pair_metrics import pair_statistics
+from evaluation.measure import Measure, Model, measure_ranking
+from evaluation.pair_metrics import Figure, pair_statistics
 from scripts.measuring import (
     Data,
     add_data,
@@ -164,15 +164,26 @@ def measurement(
 ) -> Callable[[Model], tuple[str, float]]:
     """What gives a model's main metric: its name and value."""
     if isinstance(data, PairData):
-        name, statistic = next(iter(pair_statistics(data.judged()).items()))
-        return lambda model: (name, statistic(score_pairs(model, data, how(args)), data.judged()))
+        name = next(iter(pair_statistics(data.judged())))
+        return lambda model: one_figure(Measure(data, [name], how(args))(model))
     first = find_first_stage(args, kind, data)
 
     def run(model: Model) -> tuple[str, float]:
-        means = measure_ranking(model, data, args.metrics, how(args), first).means()
-        return next(iter(means.items()))
+        return one_figure(measure_ranking(model, data, args.metrics, how(args), first).means())
 
     return run
+
+
+def one_figure(figures: dict[str, Figure]) -> tuple[str, float]:
+    """The name and value of the first metric.
+
+    Raises:
+        ValueError: It has no value, so that two models cannot be compared by it.
+    """
+    name, value = next(iter(figures.items()))
+    if isinstance(value, str):
+        raise ValueError(f"--data: {name} is undefined on it ({value}); give other data")
+    return name, value
 
 
 def example(data: Data) -> tuple[list[str], list[str]]:

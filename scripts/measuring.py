@@ -32,6 +32,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         '"answers.text": "pos"}')  # fmt: skip
     add("--corpus", help="training formats: more documents to search (corpus.jsonl or its folder)")
     add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
+    add("--keep_identical_ids", action="store_true", help="a document with the id of the query "
+        "counts as a result of it (BEIR leaves it out)")  # fmt: skip
     add("--as_groups", action="store_true", help="scored pairs: rank the documents of each query")
     add("--label_map", type=json.loads, help='labels to relevances: {"good": 1, "bad": 0}')
     add("--label_range", nargs=2, type=float, help="lowest and highest of scores: 0 5")
@@ -92,6 +94,7 @@ def read_data(args: argparse.Namespace, kind: Kind) -> Data:
         corpus=args.corpus,
         allow_unknown=args.allow_unknown,
         as_groups=args.as_groups,
+        keep_identical_ids=args.keep_identical_ids,
     )
     return data if isinstance(data, PairData) else data.sample(args.max_queries)
 
@@ -125,9 +128,10 @@ def find_first_stage(
         run = retrieve(embedder, data, args.top_k, **how(args).search())
         return FirstStage(run, args.top_k)
     ids = list(data.documents)
-    hits = BM25(list(data.documents.values())).search(list(data.queries.values()), args.top_k)
-    run = {
-        query: {ids[at]: score for at, score in found}
-        for query, found in zip(data.queries, hits, strict=True)
-    }
+    wanted = args.top_k + bool(data.own_documents)
+    hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
+    run = {}
+    for query, found in zip(data.queries, hits, strict=True):
+        scores = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
+        run[query] = dict(list(scores.items())[: args.top_k])
     return FirstStage(run, args.top_k)

@@ -1,7 +1,7 @@
 """What a recipe names, put together: rows, model, collator, and what the model is measured by."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from encoders import Embedder, Reranker
 from encoders.onnx_backbone import is_onnx
 from encoders.source import find_model
 from evaluation.data import RetrievalData
-from evaluation.measure import How, measure_ranking, score_pairs
+from evaluation.measure import How, Measure
 from evaluation.metrics import DEFAULT_METRICS, check_metrics
-from evaluation.pair_metrics import pair_statistics
+from evaluation.pair_metrics import Figure, pair_statistics
 from evaluation.sources import open_data
 from loaders import ReadOptions, detect_shape, load_rows, load_rows_in_place
 from trainers import TandemArguments
@@ -173,7 +173,7 @@ def objective_collator(args: TandemArguments, model: Embedder | Reranker) -> Any
     return kind(model.tokenizer, **{name: settings[name] for name in taken})
 
 
-def build_measure(args: TandemArguments) -> Callable[[Any], dict[str, float]] | None:
+def build_measure(args: TandemArguments) -> Measure | None:
     """What a model is measured by at every evaluation of a run, beside the loss.
 
     Raises:
@@ -199,23 +199,17 @@ def build_measure(args: TandemArguments) -> Callable[[Any], dict[str, float]] | 
     if isinstance(data, RetrievalData):
         names = args.eval_metrics or list(DEFAULT_METRICS)
         check_metrics(names)
-        check_best_metric(args, names)
-        return lambda model: measure_ranking(model, data, names, how).means()
-    judged = data.judged()
-    statistics = pair_statistics(judged)
-    names = args.eval_metrics or list(statistics)
-    for name in names:
-        if name not in statistics:
-            raise ValueError(
-                f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored pairs "
-                "with these labels give"
-            )
+    else:
+        statistics = pair_statistics(data.judged())
+        names = args.eval_metrics or list(statistics)
+        for name in names:
+            if name not in statistics:
+                raise ValueError(
+                    f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored "
+                    "pairs with these labels give"
+                )
     check_best_metric(args, names)
-    return lambda model: {
-        name: statistics[name](scores, judged)
-        for scores in [score_pairs(model, data, how)]
-        for name in names
-    }
+    return Measure(data, names, how)
 
 
 def check_best_metric(args: TandemArguments, names: Sequence[str]) -> None:
@@ -229,8 +223,10 @@ def check_best_metric(args: TandemArguments, names: Sequence[str]) -> None:
         )
 
 
-def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], folder: str) -> float:
-    """The loss of a run's objective on other rows.
+def evaluation_loss(
+    recipe: dict[str, Any], model: str, files: Sequence[str], folder: str
+) -> Figure:
+    """The loss of a run's objective on other rows, or the reason why it has no value.
 
     Args:
         recipe: The run's, as in its ``train_config.json``.
@@ -266,4 +262,5 @@ def evaluation_loss(recipe: dict[str, Any], model: str, files: Sequence[str], fo
         data_collator=build_collator(args, opened),
         eval_dataset=read_eval_rows(args),
     )
-    return float(trainer.evaluate()["eval_loss"])
+    found = trainer.evaluate()
+    return found["eval_loss"] if "eval_loss" in found else str(trainer.undefined["eval_loss"])

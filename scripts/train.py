@@ -37,6 +37,7 @@ from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
 from trainers.callbacks import LogLines, ProgressBar, set_up_logging
 from trainers.epochs import EpochRows
+from trainers.evaluating import EvaluationFailed
 from trainers.finite import NotFiniteError
 from trainers.interruption import Interrupted, Interruption
 from trainers.launches import compare_launch, compare_settings
@@ -84,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ending(), interruption.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
         if "eval" in rows and args.eval_strategy == "no":
+            trainer.save_state()
+            trainer.save_model(_internal_call=True)  # whatever becomes of the evaluation
             trainer.evaluate()
         trainer.save_state()
         trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
@@ -142,7 +145,14 @@ def ending() -> Iterator[None]:
     """How a run ends that cannot go on, or was told not to: one line and an exit code."""
     try:
         yield
-    except (PreflightError, NotFiniteError, SavingFailed, TokenWithoutRow, Interrupted) as stop:
+    except (
+        PreflightError,
+        NotFiniteError,
+        SavingFailed,
+        EvaluationFailed,
+        TokenWithoutRow,
+        Interrupted,
+    ) as stop:
         stop.__traceback__ = None  # which holds the dataloader, whose workers are to end now
         if isinstance(stop, Interrupted):
             logger.info("stopped by %s; --resume_from_checkpoint true goes on", stop)

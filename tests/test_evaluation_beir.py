@@ -90,23 +90,29 @@ def test_a_corpus_of_mldr(tmp_path: Path) -> None:
     [
         ({"qrels": "q1\td1\thigh"}, "test.tsv:1: the score must be a number, got 'high'"),
         ({"qrels": "q1\td1\tinf"}, "test.tsv:1: the score must be a number, got 'inf'"),
-        ({"qrels": "q1 d1 1"}, "test.tsv:1: expected query-id, corpus-id and score"),
+        ({"qrels": "q1 d1"}, "test.tsv:1: expected query-id, corpus-id and score"),
         (
             {"qrels": "q1\td1\t1\n\nq1\td1\t2"},
             "test.tsv:3: query 'q1' and document 'd1' are judged twice, 1 and 2",
         ),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, "test.tsv has no judgements"),
-        ({"corpus": '{"_id": "d1", "text": "x"'}, "corpus.jsonl:1: not a JSON object"),
-        ({"corpus": '["d1"]'}, "corpus.jsonl:1: expected an object, got list"),
-        ({"corpus": '{"_id": 1, "text": "x"}'}, "corpus.jsonl:1: '_id' must be a string, got 1"),
-        ({"corpus": '{"docid": 1, "text": "x"}'}, "corpus.jsonl:1: 'docid' must be a string"),
-        ({"corpus": '{"_id": "d"}'}, "corpus.jsonl:1: 'text' must be a string, got None"),
-        ({"corpus": '{"_id": "d", "title": 1, "text": ""}'}, "'title' must be a string, got 1"),
+        ({"corpus": '{"_id": "d1", "text": "x"'}, "corpus.jsonl:1: not JSON: "),
+        ({"corpus": '"d1"'}, "corpus.jsonl:1: expected an object with _id and text, got 'd1'"),
+        (
+            {"corpus": '{"_id": 1.5, "text": "x"}'},
+            'corpus.jsonl:1: "_id" must be a text or a whole',
+        ),
+        ({"corpus": '{"docid": [], "text": "x"}'}, 'corpus.jsonl:1: "docid" must be a text or a'),
+        ({"corpus": '{"_id": "d"}'}, 'corpus.jsonl:1: missing field "text"'),
+        ({"corpus": '{"_id": "d", "title": 1, "text": ""}'}, '"title" must be a text, got 1'),
         (
             {"queries": '{"_id": "问", "text": "x"}\n' * 2},
             "queries.jsonl: 1 ids are repeated, and ids must be unique: '问'",
         ),
-        ({"queries": '{"_id": "问", "text": " "}'}, "queries.jsonl: 1 queries are empty: '问'"),
+        (
+            {"queries": '{"_id": "q1", "text": " "}'},
+            "queries.jsonl:1: 'q1' is judged and has no text",
+        ),
         ({"corpus": "\n"}, "corpus.jsonl is empty"),
         ({"queries": ""}, "queries.jsonl is empty"),
     ],
@@ -125,10 +131,10 @@ def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
         qrels="q1\td1\t1\nq1\td2\tmuch\nq1\tnowhere\t1\n谁\td1\t1",
     )
     for part in (
-        "corpus.jsonl:3: 'text' must be a string",
+        'corpus.jsonl:3: missing field "text"',
         "test.tsv:2: the score must be a number",
         "1 ids are repeated, and ids must be unique: 'd1'",
-        "1 queries are empty: 'q1'",
+        "queries.jsonl:1: 'q1' is judged and has no text",
         "1 judgements name 1 queries that queries.jsonl does not have: '谁'",
         "1 judgements name 1 documents that corpus.jsonl does not have: 'nowhere'",
     ):
@@ -144,7 +150,7 @@ def test_of_many_mistakes_ten_are_shown(tmp_path: Path) -> None:
 def test_ids_that_could_not_be_read_are_not_called_unknown(tmp_path: Path) -> None:
     """Whatever is wrong with the corpus, the judgements need not be."""
     said = mistake(tmp_path, corpus='{"_id": "d1", "text": "x"}\n{"_id": "文1", "text"')
-    assert "corpus.jsonl:2: not a JSON object" in said
+    assert "corpus.jsonl:2: not JSON: " in said
     assert "does not have" not in said
 
 
@@ -163,7 +169,7 @@ def test_judgements_of_what_does_not_exist_are_counted_and_listed(tmp_path: Path
     said = mistake(tmp_path, qrels=UNKNOWN)
     assert "2 judgements name 1 queries that queries.jsonl does not have: '谁'" in said
     assert "13 judgements name 12 documents that corpus.jsonl does not have: 'x0', 'x1'" in said
-    assert "'x9', and 2 more; mend the ids, or allow_unknown" in said
+    assert "'x9', and 2 more; repair the ids, or leave these out (allow_unknown)" in said
     assert "x10" not in said
 
 
@@ -184,7 +190,7 @@ def test_they_can_be_left_out_with_one_warning(
 def test_another_encoding_is_named(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "set")
     (folder / "queries.jsonl").write_bytes('{"_id": "q1", "text": "首都"}'.encode("gb18030"))
-    with pytest.raises(ValueError, match=r"queries\.jsonl:1: not UTF-8; convert the file first$"):
+    with pytest.raises(ValueError, match=r"queries\.jsonl is encoded in GB18030, not in UTF-8"):
         read_beir(folder)
 
 

@@ -68,6 +68,38 @@ def test_grades(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert message in capsys.readouterr().out
 
 
+def test_grades_below_zero_are_negatives_without_relevance(folder: Path, tmp_path: Path) -> None:
+    """Spam by TREC's grades: judged, and not relevant; a score is never below 0."""
+    judge(folder, "q1\td1\t2", "q1\td4\t-2", "q2\td2\t1", "q2\td1\t-1")
+    assert beir(folder, tmp_path / "out") == 0
+    first, second = read(tmp_path / "out" / "train.jsonl")
+    assert (first["neg"], first["neg_scores"]) == (["上海"], [0.0])
+    assert (second["pos"], second["pos_scores"]) == (["Paris"], [0.5])
+
+
+def test_fractions_are_grades(folder: Path, tmp_path: Path) -> None:
+    """As in evaluation, whatever is above 0 is relevant."""
+    judge(folder, "q1\td1\t0.5", "q1\td4\t0")
+    assert beir(folder, tmp_path / "out") == 0
+    assert read(tmp_path / "out" / "train.jsonl")[0]["pos"] == ["首都 北京是中国的首都。"]
+
+
+def test_the_query_itself_is_no_negative(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines(
+        folder / "queries.jsonl", [{"_id": "d3", "text": "not judged"}, {"_id": "d2", "text": "?"}]
+    )
+    judge(folder, "d3\td1\t1", "d3\td3\t0", "d3\td4\t0", "d2\td2\t1")
+    assert beir(folder, tmp_path / "out") == 0
+    assert "1 documents with the id of their query are no negatives" in capsys.readouterr().out
+    first, second = read(tmp_path / "out" / "train.jsonl")
+    assert first["neg"] == ["上海"]
+    assert second["pos"] == ["Paris"]  # judged relevant: the ids are the same by chance
+    assert beir(folder, tmp_path / "all", "--keep_identical_ids") == 0
+    assert read(tmp_path / "all" / "train.jsonl")[0]["neg"] == ["not judged", "上海"]
+
+
 def test_queries_without_a_positive_are_counted(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,12 +109,19 @@ def test_queries_without_a_positive_are_counted(
     assert "1 queries were left out: none of their documents is" in capsys.readouterr().out
 
 
-def test_unknown_ids(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_ids(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     judge(folder, "q1\td1\t1", "q1\td99\t1", "q98\td1\t1")
     assert beir(folder, tmp_path / "out") == 2
-    assert "train.tsv: 2 judgements name ids that are not in" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "train.tsv: 1 judgements name 1 queries that queries.jsonl does not have: 'q98'" in error
+    assert "1 judgements name 1 documents that corpus.jsonl does not have: 'd99'" in error
     assert beir(folder, tmp_path / "out", "--allow_unknown") == 0
-    assert "2 judgements of unknown ids are skipped" in capsys.readouterr().out
+    assert "does not have: 'd99'; they are left out" in caplog.text
     assert [row["query"] for row in read(tmp_path / "out" / "train.jsonl")] == ["中国的首都"]
 
 
@@ -97,10 +136,9 @@ def test_packed_files(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("judgements", "message"),
     [
-        (["q1\td1"], "train.tsv:2: 2 cells, where there must be query-id, corpus-id and score"),
-        (["q1\td1\tgood"], "train.tsv:2: \"score\" must be a number, got 'good'"),
-        (["q1\td1\t-1"], 'train.tsv:2: "score" must be 0 or more, got -1'),
-        (["q1\td1\t1", "q1\td1\t0"], "train.tsv:3: the document 'd1' has two grades for the query"),
+        (["q1\td1"], "train.tsv:2: expected query-id, corpus-id and score with tabs between"),
+        (["q1\td1\tgood"], "train.tsv:2: the score must be a number, got 'good'"),
+        (["q1\td1\t1", "q1\td1\t0"], "train.tsv:3: query 'q1' and document 'd1' are judged twice"),
         ([], "train.tsv has no judgements"),
         (["q1\td4\t0"], "train.jsonl: no query has a document of grade 1"),
     ],
@@ -121,9 +159,15 @@ def test_bad_judgements(
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"_id": 7, "text": "x"}, 'corpus.jsonl:5: "_id" must be a text, got 7'),
-        ({"_id": "d1", "text": "x"}, "corpus.jsonl:5: the id 'd1' is repeated"),
-        ({"_id": "d5"}, 'corpus.jsonl:5: "text" must be a text, got None'),
+        (
+            {"_id": [7], "text": "x"},
+            'corpus.jsonl:5: "_id" must be a text or a whole number, got [7]',
+        ),
+        (
+            {"_id": "d1", "text": "x"},
+            "corpus.jsonl: 1 ids are repeated, and ids must be unique: 'd1'",
+        ),
+        ({"_id": "d5"}, 'corpus.jsonl:5: missing field "text"'),
         ({"_id": "d5", "text": "x", "title": 3}, 'corpus.jsonl:5: "title" must be a text, got 3'),
     ],
 )

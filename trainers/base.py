@@ -1,7 +1,7 @@
 """What the three trainers share: losses as means over a whole step, exact order, real saving."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,18 +9,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from trainers.checkpointing import CheckpointTrainer
 from trainers.epochs import EpochCallback, EpochRows
-from trainers.finite import FiniteTrainer
+from trainers.evaluating import EvaluatingTrainer, Measure
 from trainers.interruption import leave_signals_alone
-from trainers.sharding import keep_fp32_outside, whole
+from trainers.sharding import keep_fp32_outside
 from trainers.signal import SignalTrainer
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
 
 
-class LossTrainer(SignalTrainer, FiniteTrainer, CheckpointTrainer):
+class LossTrainer(SignalTrainer, EvaluatingTrainer):
     """A ``Trainer`` that is given a loss; subclasses carry the tensors to it in ``compute_loss``.
 
     A loss is a mean over the items of a batch (rows, weighted rows or groups: ``count_items``).
@@ -35,7 +34,8 @@ class LossTrainer(SignalTrainer, FiniteTrainer, CheckpointTrainer):
         train_dataset: Rows; see ``trainers.epochs`` for what is added to them. Or ``EpochRows``.
         eval_dataset: Rows, all of them seen as in epoch 0.
         measure: Called with the model at every evaluation, on every process; gives metrics by
-            name, which are logged beside the loss and may choose the best checkpoint.
+            name, which are logged beside the loss and may choose the best checkpoint. One that has
+            no value is given as the reason.
     """
 
     # `share` has done what Trainer would do by dividing by the accumulation steps.
@@ -52,7 +52,7 @@ class LossTrainer(SignalTrainer, FiniteTrainer, CheckpointTrainer):
         loss: nn.Module,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        measure: Callable[[nn.Module], dict[str, float]] | None = None,
+        measure: Measure | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -157,17 +157,13 @@ class LossTrainer(SignalTrainer, FiniteTrainer, CheckpointTrainer):
         """``Trainer``'s loop, with means over items where it takes means over batches."""
         self._forget(training=False)
         output = super().evaluation_loop(*args, **kwargs)
-        found = self._observations(training=False)
+        metrics: dict[str, float | str] = output.metrics or {}  # type: ignore[assignment]
+        found: dict[str, float | str] = dict(self._observations(training=False))
         if self.measure is not None:
-            reshard = (
-                self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
-            )
-            with whole(self.accelerator.unwrap_model(self.model), reshard) as model:
-                found |= self.measure(model)
+            found |= self.measured(self.measure)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        for name, value in found.items():
-            output.metrics[f"{prefix}_{name}"] = value  # type: ignore[index]
-        return output
+        metrics |= {f"{prefix}_{name}": value for name, value in found.items()}
+        return output._replace(metrics=self.keep_defined(metrics))
 
     # Order of the rows.
 

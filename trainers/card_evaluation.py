@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+UNDEFINED = "undefined"
 Results = Mapping[str, Any]  # what scripts/evaluate.py writes to evaluation.json
 
 # Everything between these is replaced by the next evaluation; all else is left as it is.
@@ -39,13 +40,20 @@ def add_evaluation(folder: Path, results: Results) -> None:
     card = ModelCard.load(file)
     card.text = with_section(card.text, "\n".join([START, *section(results), END]))
     new = eval_results(results)
-    same = new[0].unique_identifier
+    # As ``EvalResult.unique_identifier`` has it; of undefined metrics there is no result.
+    same = (
+        TASKS[results["task"], results["kind"]][0],
+        results["data"],
+        None,
+        results.get("split"),
+        None,
+    )
     kept = [old for old in card.data.eval_results or [] if old.unique_identifier != same]
     title = re.search(r"^# (.+)$", card.text, re.MULTILINE)
     card.data.model_name = card.data.model_name or (
         title[1].strip() if title else folder.resolve().name
     )
-    card.data.eval_results = kept + new
+    card.data.eval_results = kept + new or None
     card.save(file)
 
 
@@ -61,6 +69,7 @@ def with_section(text: str, section: str) -> str:
 
 def section(results: Results) -> list[str]:
     """The lines of the section."""
+    metrics = results["metrics"]
     kinds = ("queries", "documents", "pairs")
     counts = ", ".join(f"{results[kind]:,} {kind}" for kind in kinds if kind in results)
     lines = [
@@ -73,6 +82,12 @@ def section(results: Results) -> list[str]:
     if "first_stage" in results:
         lines += ["", "Against the order of the first stage that it was given:", ""]
         lines += table(results["first_stage"])
+    undefined = {m: found["undefined"] for m, found in metrics.items() if "undefined" in found}
+    if undefined:
+        lines += [
+            "",
+            "Undefined: " + "; ".join(f"{m} ({why})" for m, why in undefined.items()) + ".",
+        ]
     if "base" in results["models"] or "first_stage" in results:
         lines += ["", "In brackets: the 95 % interval of the difference (paired bootstrap). p: "
                   "two-sided paired randomisation test."]  # fmt: skip
@@ -83,24 +98,30 @@ def table(results: Results) -> list[str]:
     """A row for each metric."""
     metrics = results["metrics"]
     if "base" not in results["models"]:
-        rows = [f"| {metric} | {found['fine-tuned']:.3f} |" for metric, found in metrics.items()]
+        rows = [
+            f"| {metric} | {number(found['fine-tuned'])} |" for metric, found in metrics.items()
+        ]
         return ["| metric | this model |", "|---|---:|", *rows]
-    counted = "wins" in next(iter(metrics.values()))
+    counted = results["task"] != "pairs"
     names = ["metric", as_code(results["models"]["base"]), "this model", "difference", "p"]
     names += ["wins / losses / ties"] * counted
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     for metric, found in metrics.items():
-        cells = [
-            metric,
-            f"{found['base']:.3f}",
-            f"{found['fine-tuned']:.3f}",
-            f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]",
-            "<0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}",
-        ]
-        if counted:
-            cells.append(f"{found['wins']} / {found['losses']} / {found['ties']}")
+        cells = [metric, number(found["base"]), number(found["fine-tuned"])]
+        if "difference" in found:
+            interval = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
+            cells.append(f"{found['difference']:+.3f} {interval}")
+            cells.append("<0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}")
+            if counted:
+                cells.append(f"{found['wins']} / {found['losses']} / {found['ties']}")
+        cells += [UNDEFINED] * (len(names) - len(cells))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def number(value: float | None) -> str:
+    """To three places."""
+    return UNDEFINED if value is None else f"{value:.3f}"
 
 
 def eval_results(results: Results) -> list[EvalResult]:
@@ -119,6 +140,7 @@ def eval_results(results: Results) -> list[EvalResult]:
             metric_value=round(float(found["fine-tuned"]), 6),
         )
         for metric, found in results["metrics"].items()
+        if found["fine-tuned"] is not None
     ]
 
 

@@ -230,9 +230,10 @@ def _figures(folder: Path, args: "TandemArguments", log: Log) -> dict[str, Any]:
     metric = f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"
     run = Path(args.output_dir).resolve()
     ended = folder.resolve() in (run, run / MODEL_PART)
-    if ended and args.load_best_model_at_end and evaluations:
+    known = [entry for entry in evaluations if metric in entry]  # where it was not undefined
+    if ended and args.load_best_model_at_end and known:
         sign = 1 if args.greater_is_better else -1
-        evaluations = [max(evaluations, key=lambda entry: sign * entry[metric])]
+        evaluations = [max(known, key=lambda entry: sign * entry[metric])]
     for entry in evaluations[-1:]:
         for name, value in entry.items():
             if name.startswith("eval_") and not name.endswith(TIMES):

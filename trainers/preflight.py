@@ -23,17 +23,21 @@ from transformers import (
 from transformers.training_args import OptimizerNames
 
 from trainers.epochs import EpochRows
+from trainers.evaluating import told
 from trainers.saving import refusal
 
 if TYPE_CHECKING:
     from trainers.arguments import TandemArguments
-    from trainers.finite import FiniteTrainer
+    from trainers.evaluating import EvaluatingTrainer, Measure
 
 logger = logging.getLogger(__name__)
 
 # Where a model is saved to: a checkpoint that never gets its name, cleared up after a kill as any.
 TRIED = ".checkpoint-0.part"
 GB = 1e9
+TEXT = "A text that both the model and what was saved of it are given: 一段文字。"
+# Largest difference of their answers. Merging LoRA's weights and half precision round.
+SAME = 0.02
 MOMENTS = 8  # bytes: AdamW keeps two fp32 numbers for each trained weight
 
 
@@ -42,15 +46,15 @@ class PreflightError(ValueError):
 
 
 class Preflight(TrainerCallback):
-    """Tries, when all is set up, one batch of the evaluation and one save of the model.
+    """Tries, when all is set up, one batch of the evaluation, the metrics, and a save of the model.
 
-    Neither changes a weight or draws a random number, so the run is the same without it.
+    None of it changes a weight or draws a random number, so the run is the same without it.
 
     Args:
         trainer: Of the run.
     """
 
-    def __init__(self, trainer: "FiniteTrainer") -> None:
+    def __init__(self, trainer: "EvaluatingTrainer") -> None:
         self.trainer = trainer
 
     def on_train_begin(
@@ -65,6 +69,8 @@ class Preflight(TrainerCallback):
         on_main_process(self.trainer.args, lambda: check_disk(self.trainer))
         if self.trainer.eval_dataset is not None:
             try_evaluation(self.trainer)
+        if self.trainer.measure is not None:
+            try_measure(self.trainer, self.trainer.measure)
         try_save(self.trainer)
         logger.info("preflight: all well, after %.1f s", time.perf_counter() - begun)
 
@@ -83,7 +89,7 @@ def on_main_process(args: "TandemArguments", check: Callable[[], None]) -> None:
         raise PreflightError(error[0])
 
 
-def check_disk(trainer: "FiniteTrainer") -> None:
+def check_disk(trainer: "EvaluatingTrainer") -> None:
     """Refuse a run whose checkpoints and model need more than is free where they go.
 
     At most ``save_total_limit`` checkpoints stand beside the next one, which is written before the
@@ -105,7 +111,7 @@ def check_disk(trainer: "FiniteTrainer") -> None:
         )
 
 
-def sizes(trainer: "FiniteTrainer") -> tuple[int, int]:
+def sizes(trainer: "EvaluatingTrainer") -> tuple[int, int]:
     """Bytes of the model's weights and of a checkpoint, at least.
 
     Of optimisers, AdamW's states are counted: too little asked for is better than a run refused
@@ -131,7 +137,7 @@ def planned_checkpoints(args: "TandemArguments", state: TrainerState) -> int:
     return 1  # "best": nobody knows
 
 
-def try_evaluation(trainer: "FiniteTrainer") -> None:
+def try_evaluation(trainer: "EvaluatingTrainer") -> None:
     """Run the first batch through what an evaluation runs all of them through."""
     args, rows = trainer.args, cast(EpochRows, trainer.eval_dataset)
     first = Subset(rows, range(min(len(rows), args.eval_batch_size * args.world_size)))
@@ -146,12 +152,28 @@ def try_evaluation(trainer: "FiniteTrainer") -> None:
         ) from None
 
 
-def try_save(trainer: "FiniteTrainer") -> None:
-    """Write the model as a checkpoint would, and remove it."""
+def try_measure(trainer: "EvaluatingTrainer", measure: "Measure") -> None:
+    """Measure the model on a few rows, by all metrics."""
+    try:
+        trainer.measured(measure.few())
+    except torch.OutOfMemoryError:
+        raise PreflightError(
+            "eval_file: the metrics of its longest texts do not fit into the device's memory; give "
+            "lower maximum lengths, or eval_metrics [] to go without"
+        ) from None
+    except Exception as error:
+        raise PreflightError(f"eval_file: it cannot be measured on: {told(error)}") from error
+
+
+def try_save(trainer: "EvaluatingTrainer") -> None:
+    """Write the model as a checkpoint would, open it again, and remove it."""
     args = trainer.args
     folder = Path(args.output_dir) / TRIED
     try:
         trainer.save_model(str(folder), _internal_call=True)
+        on_main_process(args, lambda: try_open(trainer, folder))
+    except PreflightError:
+        raise
     except Exception as error:
         reason = refusal(error)
         if reason is None:
@@ -163,6 +185,35 @@ def try_save(trainer: "FiniteTrainer") -> None:
     finally:
         if args.process_index == 0:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def try_open(trainer: "EvaluatingTrainer", folder: Path) -> None:
+    """Open what was saved; without shards, it must answer as the model does."""
+    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+    cuda = [args.device] if args.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(cuda):
+            saved = type(model).from_pretrained(folder, trust_remote_code=args.trust_remote_code)
+        if trainer.is_fsdp_enabled:
+            return
+        difference = float((answer(model) - answer(saved)).abs().max())
+    except Exception as error:
+        raise PreflightError(
+            f"model_name_or_path: the model cannot be opened again once it is saved: {told(error)}"
+        ) from error
+    if not difference <= SAME:
+        raise PreflightError(
+            "model_name_or_path: the model that is saved is not the model that is trained: their "
+            f"answers to one text differ by {difference:.3g}"
+        )
+
+
+def answer(model: Any) -> torch.Tensor:
+    """A unit vector of a text, or the score of a pair, in fp32 on the CPU."""
+    if hasattr(model, "encode"):
+        return torch.nn.functional.normalize(model.encode([TEXT]).float(), dim=-1)
+    scores: torch.Tensor = model.score([(TEXT, TEXT)])
+    return scores
 
 
 def check_hub(args: "TandemArguments") -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loaders.beir import Qrels, find_splits, group, read_qrels, read_texts, text_file
+from loaders.beir import find_splits, read_set
+from loaders.from_beir import group
 from loaders.row_file import RowFile
 from loaders.row_stream import LocatedRow
 from loaders.survey import Survey
@@ -34,7 +35,8 @@ EXAMPLES = """\
 
 
 # Flags that only one of the two ways knows: whether it is the way to BEIR.
-_DIRECTIONS = {"grades": True, "allow_loss": True, "min_grade": False, "allow_unknown": False}
+_DIRECTIONS = {"grades": True, "allow_loss": True, "min_grade": False, "allow_unknown": False,
+               "keep_identical_ids": False}  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -45,8 +47,10 @@ def add(commands: Any) -> None:
     add = command.add_argument
     add("--split", metavar="NAME", help="file of qrels/ (default: all; with --to_beir: test)")
     add("--min_grade", type=positive, metavar="N", help="least grade of a positive "
-        "(default: 1)")  # fmt: skip
+        "(default: all above 0)")  # fmt: skip
     add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
+    add("--keep_identical_ids", action="store_true", help="a document with the id of its query may "
+        "be a negative of it")  # fmt: skip
     add("--to_beir", action="store_true", help="from training files to a BEIR folder")
     add("--grades", type=positive, metavar="N", help="with --to_beir: judge round(relevance x N) "
         "(default: the least N without rounding)")  # fmt: skip
@@ -59,10 +63,11 @@ def beir(args: argparse.Namespace) -> None:
     """Turn judged documents into training groups; with --to_beir the other way.
 
     From a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv) each split becomes
-    DIR/<split>.jsonl. Documents judged N or more (--min_grade N) are positives, those judged less
-    are negatives, documents that are not judged are left out. A document is its title and its
-    text. Where there is more than one grade above 0, groups have scores too: the grade divided
-    by the highest of all. Kept in memory are the judgements and the texts of judged documents.
+    DIR/<split>.jsonl. Documents judged above 0, or N or more (--min_grade N), are positives; those
+    judged less, below 0 too, are negatives; documents that are not judged are left out. A document
+    is its title and its text. Where there is more than one grade above 0, groups have scores too:
+    the grade divided by the highest of all. Kept in memory are the judgements and the texts of
+    judged documents.
 
     With --to_beir training files of any form become a BEIR folder. Equal texts get one id.
     """
@@ -79,68 +84,44 @@ def _to_groups(args: argparse.Namespace) -> None:
     if len(args.input) > 1:
         raise ValueError(f"--input: give one BEIR folder, got {len(args.input)}")
     folder = Path(args.input[0])
-    min_grade = args.min_grade or 1
-    splits = find_splits(folder)
-    splits = [args.split] if args.split else splits
+    splits = [args.split] if args.split else find_splits(folder)
     output_dir = output_dir_of(args, [f"{split}.jsonl" for split in splits])
-    qrels = {split: read_qrels(folder / "qrels" / f"{split}.tsv") for split in splits}
+    documents, queries, qrels = read_set(
+        folder,
+        splits,
+        allow_unknown=args.allow_unknown,
+        for_training=True,
+        watch=lambda records, name: progress(records, name, "text"),
+    )
     every = [judged for of_split in qrels.values() for judged in of_split.values()]
-    queries = _texts(folder, "queries", {query for of in qrels.values() for query in of})
-    documents = _texts(folder, "corpus", {document for judged in every for document in judged})
-    grades = {grade for judged in every for grade in judged.values() if grade}
+    grades = {grade for judged in every for grade in judged.values() if grade > 0}
     highest = max(grades) if len(grades) > 1 else 0.0
+    min_grade = args.min_grade or min(grades, default=1)
     for split in splits:
-        known = _known(folder / "qrels" / f"{split}.tsv", qrels[split], queries, documents, args)
         path = output_dir / f"{split}.jsonl"
+        own = 0
         with RowFile(path, ["query", "pos", "neg"]) as file:
-            for query, judged in known.items():
+            for query, judged in qrels[split].items():
+                if not args.keep_identical_ids and judged.get(query, min_grade) < min_grade:
+                    judged = {known: grade for known, grade in judged.items() if known != query}
+                    own += 1
                 record = group(queries[query], judged, documents, min_grade, highest)
                 if record["pos"] or (highest and record["neg"]):
                     file.write(record)
             if not file.rows:
-                raise ValueError(f"{path}: no query has a document of grade {min_grade}")
+                raise ValueError(f"{path}: no query has a document of grade {min_grade:g} or more")
         print(f"{path}: {file.rows} groups")
-        if left_out := len(known) - file.rows:
+        if left_out := len(qrels[split]) - file.rows:
             print(f"{left_out} queries were left out: none of their documents is a positive")
+        if own:
+            print(f"{own} documents with the id of their query are no negatives of it "
+                  "(--keep_identical_ids makes them some)")  # fmt: skip
     if highest:
         threshold = min_grade / highest
         print(
             f"pos_scores and neg_scores are grades divided by {highest:g}; to train on them set "
             f'"relevance_from_scores": true, "positive_threshold": {threshold:.3g}'
         )
-
-
-def _texts(folder: Path, name: str, wanted: set[str]) -> dict[str, str]:
-    path = text_file(folder, name)
-    return dict(progress(read_texts(path, wanted), str(path), "text"))
-
-
-def _known(
-    path: Path, qrels: Qrels, queries: dict[str, str], documents: dict[str, str],
-    args: argparse.Namespace,
-) -> Qrels:  # fmt: skip
-    """The judgements whose query and document have a text.
-
-    Raises:
-        ValueError: If others are there and are not allowed.
-    """
-    known: Qrels = {}
-    unknown: list[str] = []
-    for query, judged in qrels.items():
-        for document, grade in judged.items():
-            if query in queries and document in documents:
-                known.setdefault(query, {})[document] = grade
-            else:
-                unknown.append(document if query in queries else query)
-    if unknown and not args.allow_unknown:
-        raise ValueError(
-            f"{path}: {len(unknown)} judgements name ids that are not in corpus.jsonl or "
-            f"queries.jsonl, the first {unknown[0]!r}; repair them, or go on without them "
-            "(--allow_unknown)"
-        )
-    if unknown:
-        print(f"{path}: {len(unknown)} judgements of unknown ids are skipped")
-    return known
 
 
 def _to_beir(args: argparse.Namespace) -> None:
