@@ -72,8 +72,11 @@ class OnnxBackbone(nn.Module):
             ) from error
         self.names = [given.name for given in self.alone.get_inputs()]
         # What tells this model from others, as weights do: caches go by the ``state_dict``.
-        content = hashlib.sha256((folder / ONNX_FILE).read_bytes()).digest()
-        self.register_buffer("digest", torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        content = (folder / ONNX_FILE).read_bytes()
+        digest = bytearray(hashlib.sha256(content).digest())
+        self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
+        # A graph of other tools may have one scale for all texts of a call.
+        self.apart = b"DynamicQuantizeLinear" in content
 
     def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Any:
         """Tokens [B, L] to states [B, L, H], 0 at padding, or to logits [B, 1].
@@ -88,7 +91,9 @@ class OnnxBackbone(nn.Module):
             feed = {name: given[name][texts, :longest].cpu().numpy() for name in self.names}
             return torch.from_numpy(session.run(None, feed)[0])
 
-        parts = pieces(lengths)[::-1]  # the longest first: the last to be done is a short one
+        parts = pieces(lengths, self.apart)[
+            ::-1
+        ]  # the longest first: the last to be done is a short one
         computed = [run(parts[0], self.shared)] if len(parts) == 1 else side_by_side(run, parts)
         found: Tensor | None = None
         for (texts, longest), part in zip(parts, computed, strict=True):
@@ -106,9 +111,16 @@ class OnnxBackbone(nn.Module):
         return BaseModelOutput(last_hidden_state=found)
 
 
-def pieces(lengths: list[int]) -> list[tuple[list[int], int]]:
-    """Texts by number with their longest length: of one multiple of STEP, few enough at once."""
+def pieces(lengths: list[int], apart: bool = False) -> list[tuple[list[int], int]]:
+    """Texts by number with their longest length: of one multiple of STEP, few enough at once.
+
+    Args:
+        lengths: Tokens of each.
+        apart: Each text is a piece.
+    """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if apart:
+        return [([text], lengths[text]) for text in order]
     found: list[tuple[list[int], int]] = []
     for text in order:
         places = -(-lengths[text] // STEP)

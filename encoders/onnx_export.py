@@ -47,9 +47,8 @@ def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) 
     Args:
         encoder: Opened with ``unpad_inputs=False``, on the CPU.
         folder: Where to; must not hold a model.
-        int8: Weights of linear layers and embeddings in 8 bits, one scale per output channel, and
-            inputs of each layer brought to 8 bits as they come ("dynamic" quantisation). Weights
-            keep to 7 of their bits, for processors that add pairs of products in 16 (no VNNI).
+        int8: Weights of linear layers and word embeddings in 8 bits, and the state of each token
+            brought to 8 bits before each layer (see ``onnx_int8``).
 
     Raises:
         ValueError: The tokenizer pads on the left.
@@ -69,14 +68,12 @@ def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) 
 
 
 def _write_int8(encoder: Embedder | Reranker, file: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from encoders.onnx_int8 import quantize
 
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         full = Path(scratch) / "full.onnx"
         _write_graph(encoder, full)
-        quantize_dynamic(
-            full, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
-        )
+        quantize(full, file)
 
 
 @contextmanager

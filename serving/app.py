@@ -14,6 +14,7 @@ from serving.about import about_routes, health_routes, our_version
 from serving.body_reader import BodyReader
 from serving.engine import Engine
 from serving.errors import ServingError
+from serving.head import HeadAsGet
 from serving.http_errors import as_serving_error, error_response
 from serving.keys import KeyCheck
 from serving.native import embedder_routes, score_batch_routes, score_routes
@@ -22,8 +23,14 @@ from serving.request_log import RequestLog
 from serving.rerank import rerank_routes
 from serving.search import compare_routes, search_routes
 from serving.service import Service
-from serving.tei import similarity_routes, tokenize_routes
+from serving.tei import root_routes, similarity_routes, tokenize_routes
+from serving.wire import IGNORED
 
+# What pages of other sites may read of an answer, beside its body.
+EXPOSED = [
+    *("Retry-After", "WWW-Authenticate", "X-Request-Id", "X-Total-Time", "X-Tokenization-Time"),
+    *("X-Queue-Time", "X-Inference-Time", "X-Compute-Tokens", "X-Truncated", IGNORED),
+]
 PAGE = Path(__file__).parent / "page"
 # Nothing from elsewhere, and in no other site's frame.
 PAGE_HEADERS = {
@@ -67,6 +74,7 @@ def build_app(
         app.add_exception_handler(kind, answer_error)
     # The last one added is the outermost.
     app.add_middleware(BodyReader, limits=engine.limits)
+    app.add_middleware(HeadAsGet)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, open_metrics=open_metrics)
     app.add_middleware(RequestLog, metrics=engine.metrics)
@@ -74,16 +82,19 @@ def build_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=EXPOSED,
         )
     return app
 
 
 def _add_routes(app: FastAPI, service: Service, roles: Sequence[str], workers: int) -> None:
     reranks = "reranker" in roles
+    embeds = "embedder" in roles
     routers = [score_routes(service, reranks)]
-    if "embedder" in roles:
+    if embeds:
         routers = [
             embedder_routes(service),
             openai_routes(service),
@@ -94,6 +105,7 @@ def _add_routes(app: FastAPI, service: Service, roles: Sequence[str], workers: i
     if reranks:
         routers += [score_batch_routes(service), rerank_routes(service)]
     routers += [
+        root_routes(service, embeds, reranks),
         compare_routes(service),
         tokenize_routes(service, roles[0]),
         health_routes(service),

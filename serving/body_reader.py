@@ -1,4 +1,4 @@
-"""Bodies: JSON, not too large, not too slow; and the end of the work if their sender goes."""
+"""Bodies: JSON, packed or not, not too large or slow; the end of the work if their sender goes."""
 
 import asyncio
 
@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import ServingError
 from serving.limits import Limits
+from serving.unpacking import TooLarge, check_encoding, unpack
 
 CLOSE = {"Connection": "close"}
 # Bodies of the largest size that are held at once.
@@ -31,8 +32,10 @@ class BodyReader:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        self._check_headers(Headers(scope=scope))
-        body = bytearray()
+        headers = Headers(scope=scope)
+        self._check_headers(headers)
+        encoding = check_encoding(headers.get("content-encoding", ""))
+        body, held = bytearray(), 0
         try:
             async with asyncio.timeout(self.limits.body_timeout):
                 await self._read(receive, body)
@@ -43,9 +46,14 @@ class BodyReader:
                 headers=CLOSE,
             ) from None
         else:
-            await self._answer(scope, receive, send, bytes(body))
+            content = bytes(body)
+            if encoding is not None:
+                content = await self._unpack(content, encoding)
+                held = len(content)
+                self._held += held
+            await self._answer(scope, receive, send, content)
         finally:
-            self._held -= len(body)
+            self._held -= len(body) + held
 
     def _check_headers(self, headers: Headers) -> None:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -77,6 +85,12 @@ class BodyReader:
                 raise ServingError(
                     "overloaded", "too many bodies at once", retry_after=1, headers=CLOSE
                 )
+
+    async def _unpack(self, body: bytes, encoding: str) -> bytes:
+        try:
+            return await asyncio.to_thread(unpack, body, encoding, self.limits.max_body_bytes)
+        except TooLarge:
+            raise self._too_large() from None
 
     def _too_large(self) -> ServingError:
         return ServingError(

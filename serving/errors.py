@@ -4,7 +4,8 @@ import math
 from typing import Any, Literal
 
 Code = Literal[
-    "invalid_json", "empty_input", "invalid_api_key", "not_found", "method_not_allowed",
+    "invalid_json", "invalid_content_encoding", "empty_input", "invalid_api_key", "not_found",
+    "model_not_found", "method_not_allowed",
     "payload_too_large", "too_many_items", "text_too_long", "too_much_work",
     "unsupported_media_type", "body_timeout", "validation_error", "empty_text", "invalid_token_id",
     "context_length_exceeded", "overloaded", "client_closed_request", "internal_error",
@@ -16,9 +17,11 @@ Family = Literal["native", "rerank", "tei"]
 
 STATUS: dict[Code, int] = {
     "invalid_json": 400,
+    "invalid_content_encoding": 400,
     "empty_input": 400,
     "invalid_api_key": 401,
     "not_found": 404,
+    "model_not_found": 404,
     "method_not_allowed": 405,
     "body_timeout": 408,
     "payload_too_large": 413,
@@ -107,6 +110,7 @@ class ServingError(Exception):
             return {
                 "error": self.message,
                 "error_type": TEI_TYPE.get(self.code, "Validation"),
+                "param": self.param,
                 "request_id": request_id,
             }
         status = STATUS[self.code]

@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 # Where any body may be Cohere's, Jina's or vLLM's.
 RERANK_ROUTES = ("/rerank", "/v1/rerank", "/v2/rerank")
-TEI_ROUTES = ("/similarity", "/tokenize")
-# Names of a body's forms, which pydantic puts into the place of an error.
-FORMS = {"native", "tei", "vllm", "documents"}
+TEI_ROUTES = ("/", "/invocations", "/similarity", "/tokenize")
+# With which names of a body's forms begin; pydantic puts them into the place of an error.
+FORM = "form:"
 MOST_ERRORS, LONGEST_NAME = 10, 60
 BY_STATUS: dict[int, Code] = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 
@@ -54,14 +54,12 @@ def _validation_error(error: RequestValidationError) -> ServingError:
     message = "; ".join(reasons[:MOST_ERRORS])
     if len(reasons) > MOST_ERRORS:
         message += f"; and {len(reasons) - MOST_ERRORS} more"
-    return ServingError("validation_error", message, next(iter(places), None))
+    return ServingError("validation_error", message, next(iter(places), None) or None)
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
     parts = [str(part)[:LONGEST_NAME] for part in loc if part != "body"]
-    if parts and parts[0] in FORMS:
-        parts = parts[1:]
-    return ".".join(parts)
+    return ".".join(part for part in parts if not part.startswith(FORM))
 
 
 def family_of(scope: Scope) -> Family:

@@ -12,6 +12,7 @@ from serving.errors import ServingError
 
 VARIABLE = "TANDEM_API_KEY"
 # Health is for machines without a key. The pages hold nothing; what they ask for needs the key.
+# Open to GET: text-embeddings-inference's clients send their work to "/".
 OPEN = {"/live", "/health", "/ping", "/ready", "/", "/docs"}
 OPEN_FOLDER = "/static/"
 
@@ -49,12 +50,13 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse with 401."""
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
+        if scope["type"] == "http" and not self._is_open(scope["method"], scope["path"]):
             self._check(Headers(scope=scope))
         await self.app(scope, receive, send)
 
-    def _is_open(self, path: str) -> bool:
-        return path in self.open or path.startswith(OPEN_FOLDER)
+    def _is_open(self, method: str, path: str) -> bool:
+        reads = method in ("GET", "HEAD")
+        return reads and (path in self.open or path.startswith(OPEN_FOLDER))
 
     def _check(self, headers: Headers) -> None:
         kind, _, bearer = headers.get("authorization", "").partition(" ")

@@ -1,5 +1,6 @@
 """Our own routes: one text or many, embedded or scored."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,22 +10,27 @@ from pydantic import AliasChoices, Discriminator, Field, Tag
 
 from serving import tei, vllm
 from serving.errors import ServingError
+from serving.options import Prompting, Truncation
 from serving.service import Answer, Service
 from serving.vectors import Encoding, as_asked, check_vectors, cosines, finish
-from serving.wire import Body, JsonRoute, best_first, example, reply, sigmoid, usage
+from serving.wire import JsonRoute, best_first, example, reply, sigmoid, usage
 
 Prompt = Literal["query", "document"]
 OneOrMany = str | list[str]
 
 
-class EmbedOptions(Body):
+class EmbedOptions(Prompting, Truncation):
     """What ``/embed`` and ``/embed_batch`` can be told."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
     normalize: bool | None = Field(None, description="to unit length; default: as the model does")
     dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
-    truncate: bool | None = Field(None, description="cut texts that are too long, or refuse them")
     encoding_format: Encoding = "float"
+
+    def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
+        """Also by ``prompt``."""
+        own = {} if self.prompt is None else {"prompt": self.prompt}
+        return own | super().choices(prompts)
 
 
 class EmbedBody(EmbedOptions):
@@ -44,7 +50,7 @@ class EmbedBatchBody(EmbedOptions):
     )
 
 
-class ScoreBody(Body):
+class ScoreBody(Truncation):
     """Query and document (also ``document``, ``text``), or lists: pair by pair, or one with all."""
 
     query: OneOrMany = Field(examples=["How do I read a CSV file?"])
@@ -53,10 +59,9 @@ class ScoreBody(Body):
         examples=["pandas.read_csv reads a comma-separated file."],
     )
     raw_scores: bool = Field(False, description="reranker: logits instead of their sigmoid")
-    truncate: bool | None = None
 
 
-class ScoreBatchBody(Body):
+class ScoreBatchBody(Truncation):
     """One query and its documents (also ``documents``, ``texts``)."""
 
     query: str = Field(examples=["How do I read a CSV file?"])
@@ -67,23 +72,22 @@ class ScoreBatchBody(Body):
     top_n: int | None = Field(None, description="rank so many; 0 or less: all")
     return_documents: bool = False
     raw_scores: bool = False
-    truncate: bool | None = None
 
 
 def _embed_kind(body: Any) -> str:
-    return "tei" if isinstance(body, dict) and "inputs" in body else "native"
+    return "form:tei" if isinstance(body, dict) and "inputs" in body else "form:native"
 
 
 def _score_kind(body: Any) -> str:
-    return "vllm" if isinstance(body, dict) and vllm.KEYS & body.keys() else "native"
+    return "form:vllm" if isinstance(body, dict) and vllm.KEYS & body.keys() else "form:native"
 
 
 EitherEmbed = Annotated[
-    Annotated[EmbedBody, Tag("native")] | Annotated[tei.EmbedBody, Tag("tei")],
+    Annotated[EmbedBody, Tag("form:native")] | Annotated[tei.EmbedBody, Tag("form:tei")],
     Discriminator(_embed_kind),
 ]
 EitherScore = Annotated[
-    Annotated[ScoreBody, Tag("native")] | Annotated[vllm.ScoreBody, Tag("vllm")],
+    Annotated[ScoreBody, Tag("form:native")] | Annotated[vllm.ScoreBody, Tag("form:vllm")],
     Discriminator(_score_kind),
 ]
 
@@ -98,8 +102,9 @@ def embedder_routes(service: Service) -> APIRouter:
         answer = await service.embed(
             texts,
             param=param,
-            prompt=model.prompts.get(options.prompt or "", ""),
-            truncate=options.truncate,
+            prompt=options.find_prompt(model),
+            truncate=options.cut,
+            side=options.side,
             numbered=param == "texts",
         )
         vectors = finish(answer.values, model, options.normalize, options.dimensions)
@@ -114,7 +119,7 @@ def embedder_routes(service: Service) -> APIRouter:
             return await tei.embed(service, request, body)
         answer, (vectors, about) = await embed([body.text], body, "text")
         found = {"embedding": vectors[0], "truncated": bool(answer.truncated), **about}
-        return reply(request, found, answer)
+        return reply(request, found, answer, ignored=body.ignored(service))
 
     many = {"embeddings": [[0.1, -0.2]], "dim": 384, "model": "embedder", "truncated": []}
 
@@ -122,7 +127,7 @@ def embedder_routes(service: Service) -> APIRouter:
     async def embed_batch(request: Request, body: EmbedBatchBody) -> Response:
         answer, (vectors, about) = await embed(body.texts, body, "texts")
         found = {"embeddings": vectors, "truncated": answer.truncated, **about}
-        return reply(request, found, answer)
+        return reply(request, found, answer, ignored=body.ignored(service))
 
     return router
 
@@ -143,20 +148,22 @@ def score_routes(service: Service, reranks: bool) -> APIRouter:
         names = ("query", "doc") if isinstance(body, ScoreBody) else vllm.NAMES
         raw = body.raw_scores if isinstance(body, ScoreBody) else not body.use_activation
         if reranks:
-            answer = await service.score(pairs, params=names, truncate=body.truncate)
+            answer = await service.score(pairs, params=names, truncate=body.cut, side=body.side)
             scores = answer.values if raw else sigmoid(answer.values)
             name = service.engine.models["reranker"].name
         else:
-            answer, scores = await embedded_scores(service, pairs, names, body.truncate)
+            answer, scores = await embedded_scores(service, pairs, names, body)
             name = service.engine.models["embedder"].name
+        ignored = body.ignored(service)
         if isinstance(body, vllm.ScoreBody):
-            return reply(request, vllm.score_content(request, scores, name, answer), answer)
-        found: dict[str, Any] = {"model": name, "usage": usage(answer)}
+            found = vllm.score_content(request, scores, name, answer)
+            return reply(request, found, answer, ignored=ignored)
+        found = {"model": name, "usage": usage(answer)}
         if isinstance(body.query, str) and isinstance(body.doc, str):
             found |= {"score": scores[0], "truncated": bool(answer.truncated)}
         else:
             found |= {"scores": scores, "truncated": answer.truncated}
-        return reply(request, found, answer)
+        return reply(request, found, answer, ignored=ignored)
 
     return router
 
@@ -169,7 +176,9 @@ def score_batch_routes(service: Service) -> APIRouter:
     @router.post("/score_batch", responses=example(about), summary="Score and rank documents")
     async def score_batch(request: Request, body: ScoreBatchBody) -> Response:
         pairs = [(body.query, doc) for doc in body.docs]
-        answer = await service.score(pairs, params=("query", "docs"), truncate=body.truncate)
+        answer = await service.score(
+            pairs, params=("query", "docs"), truncate=body.cut, side=body.side
+        )
         scores = answer.values if body.raw_scores else sigmoid(answer.values)
         order = best_first(answer.values)
         if body.top_n is not None and body.top_n > 0:
@@ -185,7 +194,7 @@ def score_batch_routes(service: Service) -> APIRouter:
             "model": service.engine.models["reranker"].name,
             "usage": usage(answer),
         }
-        return reply(request, found, answer)
+        return reply(request, found, answer, ignored=body.ignored(service))
 
     return router
 
@@ -211,7 +220,7 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
 
 
 async def embedded_scores(
-    service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], truncate: bool | None
+    service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
 ) -> tuple[Answer, np.ndarray]:
     """Cosines of query and document by the embedder, each text embedded once.
 
@@ -227,7 +236,9 @@ async def embedded_scores(
         if not text or text.isspace():
             raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
     texts = [before[side] + text for side, text in number]
-    answer = await service.embed(texts, param=names[1], truncate=truncate, numbered=False)
+    answer = await service.embed(
+        texts, param=names[1], truncate=options.cut, side=options.side, numbered=False
+    )
     rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
     scores = cosines(answer.values[rows[0]], answer.values[rows[1]])
     cut = set(answer.truncated)

@@ -5,19 +5,21 @@ import time
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from serving.errors import ServingError
+from serving.model import ServedModel
+from serving.options import Prompting, Truncation
 from serving.service import Service
 from serving.vectors import Encoding, as_asked, check_vectors, finish
-from serving.wire import Body, JsonRoute, TextInput, example, reply, text_list, usage
+from serving.wire import JsonRoute, TextInput, example, reply, text_list, usage
 
 
-class EmbeddingsBody(Body):
+class EmbeddingsBody(Prompting, Truncation):
     """``POST /v1/embeddings``. Any ``model`` is taken; the answer names the one that is served."""
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
     model: str | None = Field(None, examples=["embedder"])
     encoding_format: Encoding = "float"
     dimensions: int | None = Field(None, ge=1)
-    user: str | None = None
 
 
 def openai_routes(service: Service) -> APIRouter:
@@ -36,7 +38,12 @@ def openai_routes(service: Service) -> APIRouter:
         model = service.model("embedder")
         check_vectors(model, None, body.dimensions)
         answer = await service.embed(
-            text_list(body.input), param="input", numbered=not isinstance(body.input, str)
+            text_list(body.input),
+            param="input",
+            prompt=body.find_prompt(model),
+            truncate=body.cut,
+            side=body.side,
+            numbered=not isinstance(body.input, str),
         )
         vectors = finish(answer.values, model, None, body.dimensions)
         data = [
@@ -44,24 +51,35 @@ def openai_routes(service: Service) -> APIRouter:
             for at, row in enumerate(vectors)
         ]
         found = {"object": "list", "data": data, "model": model.name, "usage": usage(answer)}
-        return reply(request, found, answer)
+        return reply(request, found, answer, ignored=body.ignored(service))
 
     return router
 
 
 def models_routes(service: Service) -> APIRouter:
-    """``/v1/models``."""
+    """``/v1/models``, and each of them by its name."""
     router = APIRouter(tags=["about"])
     started = int(time.time())
+
+    def about(model: ServedModel) -> dict[str, object]:
+        return {"id": model.name, "object": "model", "created": started, "owned_by": "tandem"}
 
     @router.get("/v1/models", summary="The models (OpenAI's list)")
     @router.get("/models", include_in_schema=False)
     async def models(request: Request) -> Response:
         service.engine.check_open()
-        data = [
-            {"id": model.name, "object": "model", "created": started, "owned_by": "tandem"}
-            for model in service.engine.models.values()
-        ]
+        data = [about(model) for model in service.engine.models.values()]
         return reply(request, {"object": "list", "data": data})
+
+    @router.get("/v1/models/{model:path}", summary="A model by its name")
+    @router.get("/models/{model:path}", include_in_schema=False)
+    async def one_model(request: Request, model: str) -> Response:
+        service.engine.check_open()
+        for known in service.engine.models.values():
+            if known.name == model:
+                return reply(request, about(known))
+        raise ServingError(
+            "model_not_found", "there is no such model here; /v1/models lists all", "model"
+        )
 
     return router

@@ -7,49 +7,67 @@ from fastapi import Body as FromBody
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serving import tei
+from serving.options import Truncation
 from serving.service import Service
-from serving.wire import JsonRoute, best_first, example, reply, sigmoid, usage
+from serving.wire import (
+    JsonRoute,
+    best_first,
+    example,
+    or_one_message,
+    printable,
+    reply,
+    sigmoid,
+    usage,
+)
 
 
 class Document(BaseModel):
-    """A document as an object; its other fields are not looked at."""
+    """A document as an object, of which only the text is looked at."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
     text: str
 
 
-class RerankBody(BaseModel):
-    """A key that is not known here is named in the answer's ``meta.warnings``."""
+AnyDocument = Annotated[
+    str | Document, or_one_message("must be a text, or an object with the key text")
+]
 
-    model_config = ConfigDict(extra="allow")
+
+class RerankBody(Truncation):
+    """What is ignored is also named in the answer's ``meta.warnings``."""
+
     query: str = Field(examples=["How do I read a CSV file?"])
-    documents: list[str | Document] = Field(
+    documents: list[AnyDocument] = Field(
         examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]]
     )
     model: str | None = Field(None, examples=["reranker"])
     top_n: int | None = Field(None, description="so many of the best; 0 or less: all")
-    return_documents: bool | None = False
+    return_documents: bool = False
     raw_scores: bool = Field(False, description="logits instead of their sigmoid")
     max_tokens_per_doc: int | None = Field(None, ge=1)
-    truncate: bool | None = None
 
     @property
     def texts(self) -> list[str]:
         """The documents' texts."""
         return [text if isinstance(text, str) else text.text for text in self.documents]
 
-    @property
-    def unknown(self) -> list[str]:
-        """Names of keys that are ignored."""
-        return sorted(name[:80] for name in self.model_extra or {})[:20]
+    def ignored(self, service: Service) -> list[str]:
+        """Also what documents have beside their text."""
+        of_documents = {
+            f"documents.{name}"
+            for document in self.documents
+            if isinstance(document, Document)
+            for name in document.model_extra or {}
+        }
+        return [*super().ignored(service), *sorted(of_documents)]
 
 
 def _kind(body: Any) -> str:
-    return "tei" if isinstance(body, dict) and "texts" in body else "documents"
+    return "form:tei" if isinstance(body, dict) and "texts" in body else "form:documents"
 
 
 EitherRerank = Annotated[
-    Annotated[RerankBody, Tag("documents")] | Annotated[tei.RerankBody, Tag("tei")],
+    Annotated[RerankBody, Tag("form:documents")] | Annotated[tei.RerankBody, Tag("form:tei")],
     Discriminator(_kind),
 ]
 EXAMPLE = example(
@@ -96,7 +114,8 @@ async def answer_rerank(
     answer = await service.score(
         [(body.query, text) for text in texts],
         params=("query", "documents"),
-        truncate=body.truncate,
+        truncate=body.cut,
+        side=body.side,
         max_document=body.max_tokens_per_doc,
     )
     scores = answer.values if body.raw_scores else sigmoid(answer.values)
@@ -112,7 +131,8 @@ async def answer_rerank(
         "billed_units": {"search_units": 1},
         "tokens": {"input_tokens": answer.tokens, "output_tokens": 0},
     }
-    warnings = [f"unknown field {name!r} was ignored" for name in body.unknown]
+    ignored = body.ignored(service)
+    warnings = [f"field {name!r} was ignored" for name in printable(ignored)]
     if answer.truncated:
         warnings.append(f"documents {answer.truncated[:20]} were cut")
     if warnings:
@@ -125,4 +145,4 @@ async def answer_rerank(
         "usage": usage(answer),
         "meta": meta,
     }
-    return reply(request, found, answer)
+    return reply(request, found, answer, ignored=ignored)

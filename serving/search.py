@@ -9,14 +9,16 @@ from pydantic import Field
 
 from serving.corpus import Corpus
 from serving.errors import ServingError
+from serving.options import Truncation
 from serving.service import Answer, Service
+from serving.tokenization import Side
 from serving.vectors import cosines
 from serving.wire import Body, JsonRoute, best_first, example, reply, sigmoid
 
 # Shapes: D documents.
 
 
-class SearchBody(Body):
+class SearchBody(Truncation):
     """A query, and documents unless the server has a corpus."""
 
     query: str = Field(examples=["How do I read a CSV file?"])
@@ -25,7 +27,6 @@ class SearchBody(Body):
     )
     top_k: int = Field(50, ge=1, le=1000, description="documents that the reranker is given")
     top_n: int = Field(10, ge=1, description="documents of the answer")
-    truncate: bool | None = None
 
 
 class CompareBody(Body):
@@ -62,7 +63,7 @@ def search_routes(service: Service, reranks: bool) -> APIRouter:
         if reranks:
             pairs = [(body.query, text) for text in found.texts]
             answer = await service.score(
-                pairs, params=("query", "documents"), truncate=body.truncate
+                pairs, params=("query", "documents"), truncate=body.cut, side=body.side
             )
             answers.append(answer)
             order, scores = best_first(answer.values), sigmoid(answer.values)
@@ -83,7 +84,8 @@ def search_routes(service: Service, reranks: bool) -> APIRouter:
         names = {
             role: model.name for role, model in service.engine.models.items() if "_" not in role
         }
-        return reply(request, {"results": results, "models": names}, *answers)
+        found_by = {"results": results, "models": names}
+        return reply(request, found_by, *answers, ignored=body.ignored(service))
 
     return router
 
@@ -93,12 +95,19 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, Answer]:
     service.check_text(body.query, "query")
     corpus, given = service.engine.corpus, body.documents
     if given is not None:
-        answer = await embed_together(service, "embedder", body.query, given, body.truncate)
+        answer = await embed_together(
+            service, "embedder", body.query, given, truncate=body.cut, side=body.side
+        )
         corpus = Corpus({str(at): text for at, text in enumerate(given)}, answer.values[1:])
     elif corpus is not None:
         prompt = service.model("embedder").prompts.get("query", "")
         answer = await service.embed(
-            [body.query], param="query", prompt=prompt, truncate=body.truncate, numbered=False
+            [body.query],
+            param="query",
+            prompt=prompt,
+            truncate=body.cut,
+            side=body.side,
+            numbered=False,
         )
     else:
         raise ServingError(
@@ -123,7 +132,12 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, Answer]:
 
 
 async def embed_together(
-    service: Service, role: str, query: str, documents: list[str], truncate: bool | None
+    service: Service,
+    role: str,
+    query: str,
+    documents: list[str],
+    truncate: bool | None,
+    side: Side | None = None,
 ) -> Answer:
     """Embed a query and documents, each with its prompt: [1 + D, H]."""
     service.check_text(query, "query")
@@ -133,7 +147,7 @@ async def embed_together(
     before = [service.model(role).prompts.get(side, "") for side in ("query", "document")]
     texts = [before[0] + query, *(before[1] + text for text in documents)]
     return await service.embed(
-        texts, param="documents", role=role, truncate=truncate, numbered=False
+        texts, param="documents", role=role, truncate=truncate, side=side, numbered=False
     )
 
 
@@ -159,7 +173,7 @@ def compare_routes(service: Service) -> APIRouter:
             ]
             columns.append({"role": role, "model": model.name, "ranking": ranking})
             answers.append(answer)
-        return reply(request, {"columns": columns}, *answers)
+        return reply(request, {"columns": columns}, *answers, ignored=body.ignored(service))
 
     return router
 

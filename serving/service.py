@@ -85,7 +85,7 @@ class Service:
             texts: Texts, or token ids.
             param: The field of the request that holds them, for messages.
             role: Of the model.
-            prompt: Text put before each.
+            prompt: Text put before each; token ids cannot have one.
             truncate: Whether too long ones are cut; None: as the server's limits say.
             side: Where they are cut.
             numbered: Whether the field holds a list.
@@ -98,12 +98,19 @@ class Service:
                 self.check_text(text, where)
             else:
                 self._check_ids(text, where, model)
+                if prompt:
+                    raise ServingError(
+                        "validation_error",
+                        f"{where}: no prompt can be put before token ids; send text, or ask for no "
+                        "prompt",
+                        where,
+                    )
 
         def tokenize() -> list[Tokens]:
             strings = [(prompt or "") + text for text in texts if isinstance(text, str)]
             made = iter(model.tokenizer.texts(strings, side))
             return [
-                next(made) if isinstance(text, str) else model.tokenizer.given_ids(text)
+                next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, side)
                 for text in texts
             ]
 

@@ -1,12 +1,13 @@
 """The language of text-embeddings-inference: bare lists, and its names."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, field_validator
+from fastapi import Body as FromBody
+from pydantic import Discriminator, Field, Tag
 
-from serving.errors import ServingError
-from serving.model import ServedModel
+from serving.options import Prompting, Truncation, check_name
 from serving.service import Service
 from serving.tokenization import Side
 from serving.vectors import check_vectors, cosines, finish
@@ -22,33 +23,37 @@ from serving.wire import (
 )
 
 
-class Truncation(Body):
-    """What is done with texts that are too long."""
-
-    truncate: bool | None = None
-    truncation_direction: Literal["left", "right"] = "right"
-
-    @field_validator("truncation_direction", mode="before")
-    @classmethod
-    def _any_case(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
+class FromTheRight(Truncation):
+    """Texts are cut on the right unless a request says otherwise, whatever the tokenizer does."""
 
     @property
     def side(self) -> Side:
         """Where they are cut."""
-        return self.truncation_direction
+        return super().side or "right"
 
 
-class EmbedBody(Truncation):
+class PromptName(Prompting):
+    """Also by the name that the model's own folder gives a prompt."""
+
+    prompt_name: str | None = None
+
+    def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
+        """Also by ``prompt_name``."""
+        if self.prompt_name is None:
+            return super().choices(prompts)
+        check_name(self.prompt_name, prompts)
+        return {"prompt_name": self.prompt_name, **super().choices(prompts)}
+
+
+class EmbedBody(PromptName, FromTheRight):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
-    prompt_name: str | None = None
     normalize: bool = True
     dimensions: int | None = Field(None, ge=1)
 
 
-class RerankBody(Truncation):
+class RerankBody(FromTheRight):
     """``POST /rerank``."""
 
     query: str = Field(examples=["How do I read a CSV file?"])
@@ -64,10 +69,8 @@ class Sentences(Body):
     sentences: list[str] = Field(examples=[["A file of comma-separated values.", "A capital."]])
 
 
-class SimilarityParameters(Truncation):
+class SimilarityParameters(PromptName, FromTheRight):
     """Of ``POST /similarity``."""
-
-    prompt_name: str | None = None
 
 
 class SimilarityBody(Body):
@@ -93,11 +96,12 @@ async def embed(service: Service, request: Request, body: EmbedBody) -> Response
     answer = await service.embed(
         text_list(body.inputs),
         param="inputs",
-        prompt=find_prompt(model, body.prompt_name),
-        truncate=body.truncate,
+        prompt=body.find_prompt(model),
+        truncate=body.cut,
         side=body.side,
     )
-    return reply(request, finish(answer.values, model, body.normalize, body.dimensions), answer)
+    vectors = finish(answer.values, model, body.normalize, body.dimensions)
+    return reply(request, vectors, answer, ignored=body.ignored(service))
 
 
 async def rerank(service: Service, request: Request, body: RerankBody) -> Response:
@@ -105,7 +109,7 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
     answer = await service.score(
         [(body.query, text) for text in body.texts],
         params=("query", "texts"),
-        truncate=body.truncate,
+        truncate=body.cut,
         side=body.side,
     )
     scores = answer.values if body.raw_scores else sigmoid(answer.values)
@@ -115,7 +119,20 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
     if body.return_text:
         for entry in ranking:
             entry["text"] = body.texts[entry["index"]]
-    return reply(request, ranking, answer)
+    return reply(request, ranking, answer, ignored=body.ignored(service))
+
+
+async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
+    """A bare list of cosines."""
+    answer = await service.embed(
+        [body.inputs.source_sentence, *body.inputs.sentences],
+        param="inputs",
+        prompt=body.parameters.find_prompt(service.model("embedder")),
+        truncate=body.parameters.cut,
+        side=body.parameters.side,
+    )
+    found = cosines(answer.values[1:], answer.values[:1])
+    return reply(request, found, answer, ignored=body.ignored(service))
 
 
 def similarity_routes(service: Service) -> APIRouter:
@@ -124,15 +141,7 @@ def similarity_routes(service: Service) -> APIRouter:
 
     @router.post("/similarity", responses=example([0.83, 0.1]), summary="Cosines (TEI's body)")
     async def similarity(request: Request, body: SimilarityBody) -> Response:
-        model = service.model("embedder")
-        answer = await service.embed(
-            [body.inputs.source_sentence, *body.inputs.sentences],
-            param="inputs",
-            prompt=find_prompt(model, body.parameters.prompt_name),
-            truncate=body.parameters.truncate,
-            side=body.parameters.side,
-        )
-        return reply(request, cosines(answer.values[1:], answer.values[:1]), answer)
+        return await compare(service, request, body)
 
     return router
 
@@ -149,24 +158,57 @@ def tokenize_routes(service: Service, role: str) -> APIRouter:
         service.check_count(len(texts), "inputs")
         for at, text in enumerate(texts):
             service.check_text(text, f"inputs.{at}")
-        prompt = find_prompt(model, body.prompt_name)
+        if body.prompt_name is not None:
+            check_name(body.prompt_name, model.prompts)
+        prompt = model.prompts.get(body.prompt_name or "", "")
         found = await service.in_worker(
             lambda: [
                 model.tokenizer.pieces(prompt + text, body.add_special_tokens) for text in texts
             ]
         )
-        return reply(request, found)
+        idle = ["prompt_name"] if body.prompt_name is not None and not prompt else []
+        return reply(request, found, ignored=[*body.ignored(service), *idle])
 
     return router
 
 
-def find_prompt(model: ServedModel, name: str | None) -> str:
-    """The model's prompt by name; "query" and "document" may be empty."""
-    if name is None:
-        return ""
-    if name not in {"query", "document", *model.prompts}:
-        known = ", ".join(sorted({"query", "document", *model.prompts}))
-        raise ServingError(
-            "validation_error", f"prompt_name: the model has the prompts {known}", "prompt_name"
-        )
-    return model.prompts.get(name, "")
+def _embed_kind(body: Any) -> str:
+    compares = isinstance(body, dict) and isinstance(body.get("inputs"), dict)
+    return "form:similarity" if compares else "form:embed"
+
+
+def _any_kind(body: Any) -> str:
+    reranks = isinstance(body, dict) and "inputs" not in body and {"query", "texts"} & body.keys()
+    return "form:rerank" if reranks else _embed_kind(body)
+
+
+Embeds = Annotated[EmbedBody, Tag("form:embed")] | Annotated[SimilarityBody, Tag("form:similarity")]
+ForEmbedder = Annotated[Embeds, Discriminator(_embed_kind)]
+ForEither = Annotated[Embeds | Annotated[RerankBody, Tag("form:rerank")], Discriminator(_any_kind)]
+
+
+def root_routes(service: Service, embeds: bool, reranks: bool) -> APIRouter:
+    """``POST /``, where huggingface_hub asks, and ``/invocations``, where SageMaker does.
+
+    The body tells what is wanted; one that tells nothing is for the embedder, if there is one.
+    """
+    router = APIRouter(route_class=JsonRoute)
+
+    async def for_reranker(request: Request, body: RerankBody) -> Response:
+        return await rerank(service, request, body)
+
+    async def for_embedder(request: Request, body: Annotated[ForEmbedder, FromBody()]) -> Response:
+        if isinstance(body, SimilarityBody):
+            return await compare(service, request, body)
+        return await embed(service, request, body)
+
+    async def for_either(request: Request, body: Annotated[ForEither, FromBody()]) -> Response:
+        if isinstance(body, RerankBody):
+            return await for_reranker(request, body)
+        return await for_embedder(request, body)
+
+    answer = (for_either if reranks else for_embedder) if embeds else for_reranker
+    summary = "Embed, compare or rerank, as the body is (TEI's)"
+    router.add_api_route("/", answer, methods=["POST"], summary=summary)
+    router.add_api_route("/invocations", answer, methods=["POST"], include_in_schema=False)
+    return router

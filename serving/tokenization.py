@@ -110,12 +110,12 @@ class TextTokenizer:
             self._joined(ids[query], ids[document], side, max_document) for query, document in pairs
         ]
 
-    def given_ids(self, ids: Sequence[int]) -> Tokens:
+    def given_ids(self, ids: Sequence[int], side: Side | None = None) -> Tokens:
         """Ids of a text, with or without special tokens, as sent by a client."""
         before, after = self._single.ids
         framed = list(ids[: len(before)]) == before and list(ids[len(ids) - len(after) :]) == after
         own = list(ids[len(before) : len(ids) - len(after)]) if framed else list(ids)
-        return self._single_text(own, self.side)
+        return self._single_text(own, side or self.side)
 
     def pieces(self, text: str, add_special_tokens: bool) -> list[dict[str, Any]]:
         """Each token's id, text, and bytes of ``text`` from ``start`` to ``stop``."""

@@ -1,14 +1,16 @@
 """vLLM's score: its many names for the two sides, and its answer."""
 
 import time
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from fastapi import Request
 from pydantic import model_validator
 
+from serving.errors import ServingError
+from serving.options import Truncation
 from serving.service import Answer
-from serving.wire import Body, usage
+from serving.wire import usage
 
 NAMES = ("text_1", "text_2")
 SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
@@ -17,7 +19,7 @@ KEYS = {"text_1", "text_2", "queries", "data_1", "data_2", "items"}
 OneOrMany = str | list[str]
 
 
-class ScoreBody(Body):
+class ScoreBody(Truncation):
     """``POST /score``: one with one, one with all, or each with its own."""
 
     text_1: OneOrMany | None = None
@@ -29,18 +31,18 @@ class ScoreBody(Body):
     data_2: OneOrMany | None = None
     model: str | None = None
     use_activation: bool = True
-    truncate: bool | None = None
-    encoding_format: Literal["float"] = "float"
-    user: str | None = None
-    priority: int | None = None
 
     @model_validator(mode="after")
     def _two_sides(self) -> Self:
         given = {name for pair in SIDES for name in pair if getattr(self, name) is not None}
         if not any(given == set(pair) for pair in SIDES):
-            raise ValueError(
-                "give two sides: text_1 and text_2, queries and documents (or items), or data_1 "
-                "and data_2"
+            fitting = next((pair for pair in SIDES if given < set(pair)), None)
+            field = next((name for name in fitting or () if name not in given), None)
+            raise ServingError(
+                "validation_error",
+                f"{f'{field}: is missing; ' if field else ''}give two sides: text_1 and text_2, "
+                "queries and documents (or items), or data_1 and data_2",
+                field or sorted(given)[0],
             )
         return self
 
