@@ -1,6 +1,5 @@
 """Models as people have them give what sentence-transformers gives: opened, saved and trained."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

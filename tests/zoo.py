@@ -222,7 +222,8 @@ def limited(folder: Path, file: str, **content: Any) -> Path:
 PROMPTS = {"query": "how to ", "passage": "the dog "}
 # Name -> a maker of a sentence-transformers folder, given the folder and a plain BERT.
 CHAINS: dict[str, Callable[[Path, Path], Path]] = {
-    "two dense, wider and back": lambda f, b: embedder(f, b, dense(32, 48), dense(48, 32), Normalize()),
+    "two dense, wider and back": lambda f, b: embedder(
+        f, b, dense(32, 48), dense(48, 32), Normalize()),
     "normalize before dense": lambda f, b: embedder(f, b, Normalize(), dense(32, 16, nn.Tanh())),
     "three dense, one with a residual": lambda f, b: embedder(
         f, b, dense(32, 32, nn.GELU(), use_residual=True), dense(32, 24, nn.ReLU(), bias=False),
@@ -244,7 +245,8 @@ CHAINS: dict[str, Callable[[Path, Path], Path]] = {
     "prompts left out": lambda f, b: embedder(
         f, b, Normalize(), include_prompt=False, prompts=PROMPTS, default_prompt_name="query"),
     "a default prompt": lambda f, b: embedder(
-        f, b, Normalize(), prompts=PROMPTS, default_prompt_name="passage", similarity_fn_name="dot"),
+        f, b, Normalize(), prompts=PROMPTS, default_prompt_name="passage",
+        similarity_fn_name="dot"),
     "some of the dimensions": lambda f, b: embedder(f, b, Normalize(), truncate_dim=8),
     "limit by max_seq_length": lambda f, b: embedder(f, b, max_seq_length=11),
     "limit in an old file": lambda f, b: limited(

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from loaders import ReadOptions
-from loaders.beir_files import is_beir, qrels_files
 from loaders.row_stream import RowStream
 
 T = TypeVar("T")
