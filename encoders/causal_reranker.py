@@ -38,6 +38,7 @@ def open_causal_reranker(
     pair_template: str,
     answers: tuple[str, str] = ANSWERS,
     revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Reranker:
     """Open a causal language model as a reranker.
 
@@ -46,6 +47,7 @@ def open_causal_reranker(
         pair_template: The text around a pair, with ``{query}`` and ``{document}``.
         answers: What it answers for a relevant document and for another; one token each.
         revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
         ValueError: It is no causal language model, or an answer is not one token.
@@ -58,7 +60,7 @@ def open_causal_reranker(
             f"model_name_or_path: {name_or_path} is {kind}, not a causal language model; a "
             "reranker with a scoring head is used as it is"
         )
-    reranker = Reranker.from_pretrained(folder)
+    reranker = Reranker.from_pretrained(folder, trust_remote_code=trust_remote_code)
     head: Any = reranker.backbone.score
     relevant, other = (_answer(reranker.tokenizer, answer) for answer in answers)
     embeddings: Any = reranker.backbone.get_input_embeddings().weight

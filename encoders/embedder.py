@@ -30,7 +30,7 @@ POOLINGS = {
 # Names of prompts that sentence-transformers takes for documents, the first that is there.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 # Of config_sentence_transformers.json: written by those who save, or decided anew.
-NOT_KEPT = ("__version__", "prompts", "truncate_dim")
+NOT_KEPT = ("__version__", "prompts")
 
 
 class Embedder(Encoder):
@@ -273,9 +273,9 @@ class Embedder(Encoder):
     def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
         """Tokens of each text's prompt [N], where pooling leaves them out; else None.
 
-        Texts come with their prompts already before them, so a prompt is known by its tokens. A
-        space at its end may have become part of the next word; it counts all the same, as in
-        sentence-transformers.
+        Texts come with their prompts already before them, so a prompt is known by its tokens (a
+        text that begins with the same words is taken to have it). A space at its end may have
+        become part of the next word; it counts all the same, as in sentence-transformers.
         """
         if all(module.include_prompt for module in self.head if isinstance(module, Pooling)):
             return None
@@ -311,10 +311,12 @@ def _is_unit_length(module: nn.Module) -> bool:
 
 def _prompts(settings: dict[str, Any]) -> dict[str, str]:
     """A folder's prompts; the one for passages is the one for documents."""
-    prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
-    for name in DOCUMENT_PROMPTS:
-        if name in (settings.get("prompts") or {}):
-            return prompts | ({"document": prompts[name]} if name in prompts else {})
+    stated = settings.get("prompts") or {}
+    prompts = {name: text for name, text in stated.items() if text}
+    name = next((name for name in DOCUMENT_PROMPTS if name in stated), "document")
+    if name != "document" and name in prompts:
+        logger.info("the prompt %r (%r) is put before documents", name, prompts[name])
+        prompts["document"] = prompts[name]
     return prompts
 
 

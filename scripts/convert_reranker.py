@@ -18,6 +18,7 @@ from pathlib import Path
 import transformers
 
 from encoders.causal_reranker import ANSWERS, INSTRUCTION, PAIR_TEMPLATE, open_causal_reranker
+from scripts.prepare.flags import add_trust
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pair_template=template.replace("{instruction}", args.instruction),
             answers=tuple(args.answers),
             revision=args.revision,
+            trust_remote_code=args.trust_remote_code,
         )
         reranker.save_pretrained(args.output_dir)
     except (ValueError, OSError) as error:
@@ -56,6 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", required=True, help="a folder, a Hub name or package://module/path")
     add("--revision", help="branch, tag or commit on the Hub")
     add("--output_dir", type=Path, required=True, help="a new folder")
+    add_trust(parser)
     add("--instruction", default=INSTRUCTION, help="what the search is for (default: %(default)s)")
     add("--answers", nargs=2, default=ANSWERS, metavar=("YES", "NO"), help="one token each "
         "(default: yes no)")  # fmt: skip

@@ -52,6 +52,7 @@ from scripts.measuring import (
     read_data,
 )
 from scripts.parts import evaluation_loss
+from scripts.prepare.flags import add_trust
 from trainers.model_card import add_evaluation
 
 logger = logging.getLogger(__name__)
@@ -247,6 +248,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint_dir", help="a checkpoint of a run; it is compared with the run's base")
     add("--checkpoints", type=Path, help="a run's output_dir: measure all its checkpoints")
     add("--baseline", help="the model to compare with, of the same kind")
+    add_trust(parser)
     add("--select_best", action="store_true", help="with --checkpoints: serve the best one")
     add("--metric", help="with --checkpoints: what the best one is best at: loss, or a metric")
 

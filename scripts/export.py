@@ -49,6 +49,7 @@ from scripts.measuring import (
     open_model,
     read_data,
 )
+from scripts.prepare.flags import add_trust
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -118,7 +119,7 @@ def export(args: argparse.Namespace, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     kind = find_kind(args.model)
     encoder: Embedder | Reranker = (Embedder if kind == "embedder" else Reranker).from_pretrained(
-        args.model, unpad_inputs=False
+        args.model, unpad_inputs=False, trust_remote_code=args.trust_remote_code
     )
     if args.format in HALF:
         weights = encoder.state_dict().items()
@@ -226,6 +227,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, help="a folder, a Hub name or package://module/path")
     add("--output_dir", type=Path, required=True, help="a new folder")
+    add_trust(parser)
     add("--format", choices=["onnx", "int8", *HALF], default="onnx", help="default: %(default)s")
     add("--max_drop", type=float, default=MAX_DROP, help="of the metric (default: %(default)s)")
     add_first_stage(parser)

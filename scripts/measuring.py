@@ -103,9 +103,11 @@ def open_model(name: str, kind: Kind, args: argparse.Namespace) -> Model:
     """The model, on the GPU if there is one, with the prompts and dimensions that are asked for."""
     model: Model
     if kind == "reranker":
-        model = Reranker.from_pretrained(name)
+        model = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
     else:
-        model = Embedder.from_pretrained(name, truncate_dim=args.truncate_dim)
+        model = Embedder.from_pretrained(
+            name, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
+        )
     model.replace_prompts(args.query_prompt, args.document_prompt)
     return model.to(PartialState().device)
 
@@ -124,7 +126,9 @@ def find_first_stage(
     if kind == "embedder" or data.candidates is not None:
         return None
     if args.first_stage != "bm25":
-        embedder = Embedder.from_pretrained(args.first_stage).to(PartialState().device)
+        embedder = Embedder.from_pretrained(
+            args.first_stage, trust_remote_code=args.trust_remote_code
+        ).to(PartialState().device)
         run = retrieve(embedder, data, args.top_k, **how(args).search())
         return FirstStage(run, args.top_k)
     ids = list(data.documents)

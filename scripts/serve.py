@@ -80,6 +80,7 @@ class ServeArguments(Limits):
     )
     threads: int | None = option(None, "Of the CPU; null: what the process may use.")
     max_length: int | None = option(None, "Tokens of a text or pair; null: the model's own.")
+    trust_remote_code: bool = option(False, "Let Python code of a model's folder run.")
     truncate_dim: int | None = option(
         None, "Embedder: keep so many of an embedding's dimensions, as Matryoshka trains them."
     )
@@ -124,7 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_up_logging(args.log_json)
         find_device(args.device)
         keys = read_keys(args.api_key_file)
-        models = find_models(args.given(), args.baseline, args.served_model_name)
+        models = find_models(
+            args.given(), args.baseline, args.served_model_name, args.trust_remote_code
+        )
         documents = read_corpus(args.corpus) if args.corpus else None
         if documents is not None and "embedder" not in models:
             raise ValueError("corpus: is searched by an embedder; give one")
@@ -207,6 +210,7 @@ def open_models(args: ServeArguments, models: dict[str, Served]) -> dict[str, Se
             max_length=args.max_length,
             truncate_dim=args.truncate_dim,
             max_batch_tokens=args.max_batch_tokens,
+            trust_remote_code=args.trust_remote_code,
         )
         for role, served in models.items()
     }

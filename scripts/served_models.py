@@ -22,7 +22,10 @@ class Served(NamedTuple):
 
 
 def find_models(
-    given: Sequence[tuple[str, Kind | None]], baseline: str | None, name: str | None
+    given: Sequence[tuple[str, Kind | None]],
+    baseline: str | None,
+    name: str | None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Served]:
     """The models by role: "embedder", "reranker", and the same with "_baseline".
 
@@ -30,6 +33,7 @@ def find_models(
         given: Folders, runs or names, each with the kind that it must be of.
         baseline: One more, to compare with.
         name: What clients are told of the first; None: after the folder.
+        trust_remote_code: Whether models may need Python code of their own.
 
     Raises:
         ValueError: A model that is not there, or of another kind.
@@ -37,12 +41,12 @@ def find_models(
     found: dict[str, Served] = {}
     for model, asked in given:
         folder, why = find_served(model)
-        kind = check_kind(folder, asked)
+        kind = check_kind(folder, asked, trust_remote_code)
         found[kind] = Served(kind, folder, name or short_name(model))
         logger.info("serving the %s %s (%s)", kind, folder, why)
     if baseline is not None:
         folder, why = find_served(baseline)
-        kind = check_kind(folder, None)
+        kind = check_kind(folder, None, trust_remote_code)
         if kind not in found:
             raise ValueError(
                 f"--baseline: {baseline} is no {next(iter(found))}, and can be compared with "
@@ -79,7 +83,7 @@ def find_served(name: str) -> tuple[str, str]:
     return str(folder), f"the run's final model; there is no {BEST_FILE}"
 
 
-def check_kind(folder: str, asked: Kind | None) -> Kind:
+def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False) -> Kind:
     """What the model is.
 
     Raises:
@@ -87,9 +91,10 @@ def check_kind(folder: str, asked: Kind | None) -> Kind:
     """
     config = find_model(folder) / "config.json"
     content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    if "auto_map" in content:
+    if "auto_map" in content and not trust_remote_code:
         raise ValueError(
-            f"{config}: the model needs Python code of its own (auto_map), which is not run here"
+            f"{config}: the model brings Python code of its own (auto_map), which is not run; if "
+            "you trust it, give --trust_remote_code true"
         )
     kind = find_kind(folder)
     if asked is None or asked == kind:

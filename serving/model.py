@@ -99,6 +99,7 @@ def open_model(
     max_length: int | None = None,
     truncate_dim: int | None = None,
     max_batch_tokens: int | None = None,
+    trust_remote_code: bool = False,
 ) -> ServedModel:
     """Load a model onto its device.
 
@@ -110,15 +111,23 @@ def open_model(
         max_length: Tokens of a text or pair; None: the model's own.
         truncate_dim: Embedder: keep so many dimensions; None: all.
         max_batch_tokens: Of one forward.
+        trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
         ValueError: There is no such model or device.
     """
     opened: Embedder | Reranker
     if kind == "reranker":
-        opened = Reranker.from_pretrained(folder, max_length=max_length)
+        opened = Reranker.from_pretrained(
+            folder, max_length=max_length, trust_remote_code=trust_remote_code
+        )
     else:
-        opened = Embedder.from_pretrained(folder, max_length=max_length, truncate_dim=truncate_dim)
+        opened = Embedder.from_pretrained(
+            folder,
+            max_length=max_length,
+            truncate_dim=truncate_dim,
+            trust_remote_code=trust_remote_code,
+        )
     return ServedModel(opened.to(find_device(device)), name, max_batch_tokens)
 
 

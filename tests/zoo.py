@@ -6,6 +6,7 @@ are large enough for every part of a model to show in what comes out.
 
 import json
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,15 @@ ENCODERS = {
 }
 
 
-def word_tokenizer(limit: int, **special: str) -> Any:
+def words_in_order() -> list[str]:
+    """The vocabulary of the tiny tokenizer, by id."""
+    vocabulary = make_tokenizer().get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def word_tokenizer(limit: int, **special: Any) -> Any:
     """Words between <s> and nothing, as decoders have them; 0 <unk>, 1 <pad>, 2 <s>, 3 </s>."""
-    own = make_tokenizer()
-    words = [w for w in own.get_vocab() if not w.startswith("[")]
+    words = [word for word in words_in_order() if not word.startswith("[")]
     vocabulary = {w: at for at, w in enumerate(["<unk>", "<pad>", "<s>", "</s>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -107,12 +113,12 @@ def word_tokenizer(limit: int, **special: str) -> Any:
     )
 
 
-def tokenizer_of(family: str, limit: int = 64, **special: str) -> Any:
+def tokenizer_of(family: str, limit: int = 64, **special: Any) -> Any:
     """A family's tokenizer; RoBERTa's kin have the padding token at 1."""
     _, _, pad, kind = FAMILIES[family]
     if kind == "words":
         return word_tokenizer(limit, **{"pad_token": "<pad>", **special})
-    words = list(make_tokenizer().get_vocab())
+    words = words_in_order()
     if pad == 1:
         words = [words[1], words[0], *words[2:]]
     vocabulary = {word: at for at, word in enumerate(words)}
@@ -219,7 +225,7 @@ def limited(folder: Path, file: str, **content: Any) -> Path:
     return folder
 
 
-PROMPTS = {"query": "how to ", "passage": "the dog "}
+PROMPTS = {"query": "python network ", "passage": "dog slept "}
 # Name -> a maker of a sentence-transformers folder, given the folder and a plain BERT.
 CHAINS: dict[str, Callable[[Path, Path], Path]] = {
     "two dense, wider and back": lambda f, b: embedder(
@@ -264,6 +270,11 @@ def cased(folder: Path) -> Path:
     backbone(folder)
     tokenizer_of("bert", do_lower_case=False).save_pretrained(folder)
     return folder
+
+
+def has_sentencepiece() -> bool:
+    """Whether the package is installed."""
+    return find_spec("sentencepiece") is not None
 
 
 def by_sentence_transformers(folder: Path, texts: Sequence[str], **settings: Any) -> torch.Tensor:

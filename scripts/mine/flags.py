@@ -11,6 +11,7 @@ from scripts.prepare.flags import (
     add_input,
     add_overwrite,
     add_read_options,
+    add_trust,
     positive,
 )
 
@@ -106,6 +107,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     add(
         "--tokens_per_batch", type=positive, metavar="N", help="about so many tokens in one forward"
     )
+    add_trust(parser)
 
 
 def parse_mining(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -142,7 +142,8 @@ def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
     """An embedder, with its vectors and the prompts of the flags."""
     if find_kind(name) != "embedder":
         raise ValueError(f"--embedder: {name} is a reranker; give an embedder")
-    embedder = Embedder.from_pretrained(name).to(PartialState().device)
+    embedder = Embedder.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    embedder = embedder.to(PartialState().device)
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
     return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
 
@@ -159,7 +160,8 @@ def open_reranker(args: argparse.Namespace, name: str) -> tuple[Teacher, str]:
     """A reranker with its cache, and its digest."""
     if find_kind(name) != "reranker":
         raise ValueError(f"--reranker: {name} is no reranker (it has no scoring head)")
-    reranker = Reranker.from_pretrained(name).to(PartialState().device)
+    reranker = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    reranker = reranker.to(PartialState().device)
     digest = model_digest(reranker)
     return open_teacher(reranker, digest, args.cache_dir, encoding(args)), digest
 

@@ -74,6 +74,12 @@ def add_read_options(command: argparse.ArgumentParser, split: bool = True) -> No
         "positive (default: 0.5)")  # fmt: skip
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Whether models may bring Python code of their own."""
+    parser.add_argument("--trust_remote_code", action="store_true", help="let Python code of a "
+        "model's folder run")  # fmt: skip
+
+
 def add_bad_rows(command: argparse.ArgumentParser) -> None:
     """What is done about rows that are bad."""
     add = command.add_argument

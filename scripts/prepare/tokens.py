@@ -5,18 +5,21 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from encoders.source import PACKAGE, find_model
 
 
-def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
+def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a model.
 
     Args:
         model: A folder, ``package://<module>/<path>`` or a name on the Hub.
+        trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
         ValueError: If there is no such model, or it has no tokenizer.
     """
     name = find_model(model) if model.startswith(PACKAGE) else model
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         reason = f" ({str(error).partition(chr(10))[0]})" if isinstance(error, OSError) else ""
         raise ValueError(

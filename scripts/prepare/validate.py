@@ -20,6 +20,7 @@ from scripts.prepare.flags import (
     add_input,
     add_overwrite,
     add_read_options,
+    add_trust,
     check_output_file,
     open_rows,
     positive,
@@ -49,6 +50,7 @@ def add(commands: Any) -> None:
         "shares with the others")  # fmt: skip
     add = command.add_argument
     add("--model", metavar="NAME", help="count tokens as this model does (default: characters)")
+    add_trust(command)
     for name, what in _MAXIMA.items():
         add(f"--{name}", type=positive, metavar="N", help=f"say which share of {what} it cuts")
     add("--html", type=Path, metavar="FILE", help="write the report as a page too")
@@ -68,7 +70,7 @@ def validate(args: argparse.Namespace) -> int:
         raise ValueError("--input names the same file twice")
     if args.html:
         check_output_file(args.html, args.overwrite)
-    count, special = _counting(args.model)
+    count, special = _counting(args.model, args.trust_remote_code)
     unit = "tokens" if args.model else "characters"
     report = Report(f"Validation of {', '.join(args.input)}")
     looked_at: dict[str, Examination] = {}
@@ -102,14 +104,14 @@ def _labels(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(names)
 
 
-def _counting(model: str | None) -> tuple[Count, tuple[int, int]]:
+def _counting(model: str | None, trust_remote_code: bool) -> tuple[Count, tuple[int, int]]:
     """How texts are counted; the special tokens around one text and around two."""
     if model is None:
         return count_characters, (0, 0)
     # Only here, because they take seconds to import.
     from scripts.prepare.tokens import count_tokens, open_tokenizer, special_tokens
 
-    tokenizer = open_tokenizer(model)
+    tokenizer = open_tokenizer(model, trust_remote_code)
     return functools.partial(count_tokens, tokenizer), special_tokens(tokenizer)
 
 
