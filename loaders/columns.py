@@ -142,10 +142,10 @@ class Columns:
             return
         missing = min(self._unmet)
         close = difflib.get_close_matches(missing, self._seen, n=1)
-        meant = f'; did you mean "{close[0]}"?' if close else ""
+        meant = f' (did you mean "{close[0]}"?)' if close else ""
         more = ", ..." if len(self._seen) > _SHOWN else ""
         there = ", ".join(show(name) for name in list(self._seen)[:_SHOWN]) + more
-        raise ValueError(f'columns: no row has "{missing}"{meant} There are {there}')
+        raise ValueError(f'columns: no row has "{missing}"{meant}; there are {there}')
 
 
 def _at(value: Any, path: str) -> Any:

@@ -24,10 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def read_rows(
-    args: TandemArguments, files: Sequence[str], options: ReadOptions, in_place: bool = False
+    args: TandemArguments,
+    files: Sequence[str],
+    rejected: str,
+    in_place: bool = False,
+    evaluates: bool = False,
 ) -> Any:
-    """Rows in a shape that the objective can be given."""
-    objective = args.row_of_table
+    """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
+    objective, options = args.row_of_table, read_options(args, rejected, evaluates)
     with args.main_process_first(desc="reading rows"):
         found = detect_shape(files, options)
         shape = found if found in objective.rows else objective.rows[0]
@@ -40,13 +44,12 @@ def read_train_rows(args: TandemArguments) -> Any:
     """The rows to train on: of ``train_file``, or of all ``train_files``."""
     sources = args.build_sources()
     if not sources:
-        options = read_options(args, "rejected_rows.jsonl")
-        return read_rows(args, args.train_file, options, args.streaming)
+        return read_rows(args, args.train_file, "rejected_rows.jsonl", args.streaming)
     rows = [
         read_rows(
             source.args,
             source.args.train_file,
-            read_options(source.args, f"rejected_{source.name}_rows.jsonl"),
+            f"rejected_{source.name}_rows.jsonl",
             args.streaming,
         )
         for source in sources
@@ -56,8 +59,7 @@ def read_train_rows(args: TandemArguments) -> Any:
 
 def read_eval_rows(args: TandemArguments) -> Any:
     """The rows of ``eval_file``."""
-    options = read_options(args, "rejected_eval_rows.jsonl", evaluates=True)
-    return read_rows(args, args.eval_file or [], options)
+    return read_rows(args, args.eval_file or [], "rejected_eval_rows.jsonl", evaluates=True)
 
 
 def read_options(args: TandemArguments, rejected: str, evaluates: bool = False) -> ReadOptions:

@@ -66,10 +66,7 @@ FAMILIAR = {
     "group_size": "train_group_size",
     "train_datasets": "train_files",
     "train_split": "split",
-    "dataset_split": "split",
     "column_mapping": "columns",
-    "column_names": "columns",
-    "eval_dataset": "eval_file",
 }
 
 
