@@ -141,6 +141,7 @@ def test_the_card_says_so(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_a_value_is_not_the_best(tmp_path: Path) -> None:
+    values: dict[str, float | str]
     values = {"checkpoint-2": "all 4 scores are 1", "checkpoint-4": 0.5, "checkpoint-6": 0.75}
     assert choose_best(values, lower_is_better=False) == "checkpoint-6"
     assert choose_best(values, lower_is_better=True) == "checkpoint-4"
