@@ -1,6 +1,7 @@
 """Does hostile input ever get more than a clear error out of us? Fuzzing, by the clock.
 
     python benchmarks/fuzz.py loaders --minutes 5            # training files, changed at random
+    python benchmarks/fuzz.py folders --minutes 5            # evaluation sets in the BEIR layout
     python benchmarks/fuzz.py recipes --minutes 5            # recipes, and every key's values
     python benchmarks/fuzz.py loaders --atheris              # led by coverage (pip install atheris)
     python benchmarks/fuzz.py server --minutes 5             # schemathesis, then bodies at random
@@ -85,7 +86,7 @@ class Campaign:
         kind = f"{type(error).__name__} in {Path(ours.filename).name}:{ours.name}"
         if kind not in self.findings:
             self.findings[kind] = " ".join(str(error).split())[:200]
-            name = f"{len(self.findings)}{ending}"
+            name = f"{len(self.findings)}{ending.replace('/', '-')}"
             (self.args.findings / name).write_bytes(data)
             print(f"{name}: {kind}: {self.findings[kind]}", flush=True)
 
@@ -265,7 +266,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", choices=["loaders", "recipes", "server"])
+    add("what", choices=["loaders", "folders", "recipes", "server"])
     add("--minutes", type=float, default=5.0)
     add("--seed", type=int, default=0)
     add("--seconds", type=float, default=20.0, help="for one input")
@@ -282,7 +283,11 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as scratch:
         campaign = Campaign(args, Path(scratch))
-        if args.atheris:
+        if args.what == "folders":
+            from fuzz_folders import fuzz_folders
+
+            fuzz_folders(campaign)
+        elif args.atheris:
             by_coverage(campaign, args.what)
         else:
             at_random(campaign, args.what)

@@ -69,6 +69,16 @@ def pairs() -> dict[str, Any]:
     return found
 
 
+def undefined() -> dict[str, Any]:
+    """Judged pairs: one metric of the base has no value, another no interval, a third is whole."""
+    found = pairs()
+    found["metrics"] |= {
+        "auc": {"base": None, "fine-tuned": 0.75, "undefined": "base: all 4 scores are <0>"},
+        "accuracy": {"base": 0.5, "fine-tuned": 0.625, "undefined": "too few pairs differ"},
+    }
+    return found
+
+
 # A run of 40 steps, evaluated twice.
 LOG: list[dict[str, Any]] = [
     {"step": 10, "loss": 2.5, "learning_rate": 2e-5, "in_batch_accuracy": 0.5, "epoch": 0.1},

@@ -108,5 +108,5 @@ def test_a_metric_that_does_not_exist_is_refused() -> None:
 
 
 def test_constant_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="scores: all 2 are 1"):
+    with pytest.raises(ValueError, match="all 2 scores are 1"):
         PairMetric("spearman").compute(predictions=[1.0, 1.0], references=[0.0, 1.0])

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit
 from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from evaluation.measure import PairScores
 from evaluation.pair_metrics import (
     BINARY,
     GRADED,
@@ -22,6 +24,7 @@ from evaluation.pair_metrics import (
     auc,
     average_precision,
     best_threshold,
+    figure,
     pair_statistics,
     pearson,
     spearman,
@@ -122,12 +125,12 @@ def test_the_statistics_suit_the_judgements() -> None:
 def test_what_is_not_defined_is_refused(statistic: Statistic) -> None:
     varied = np.array([0.0, 1.0, 0.0])
     for scores, judged, message in [
-        (np.full(3, 0.5), varied, "scores: all 3 are 0.5"),
-        (varied, np.ones(3), "judgements: all 3 are 1;"),
+        (np.full(3, 0.5), varied, "all 3 scores are 0.5"),
+        (varied, np.ones(3), "all 3 judgements are 1$"),
         (np.array([0.0, np.nan, 1.0]), varied, "scores: number 1 is nan"),
         (varied, np.array([0.0, np.inf, 1.0]), "judgements: number 1 is inf"),
-        (np.array([0.5]), np.array([1.0]), "scores: at least 2 are needed, got 1"),
-        (np.array([]), np.array([]), "scores: at least 2 are needed, got 0"),
+        (np.array([0.5]), np.array([1.0]), "at least 2 pairs are needed, got 1"),
+        (np.array([]), np.array([]), "at least 2 pairs are needed, got 0"),
         (varied[:2], varied, "one score for each judged pair"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -140,9 +143,35 @@ def test_grades_are_no_binary_labels(statistic: Statistic) -> None:
         statistic(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.5, 1.0]))
 
 
-def test_judgements_without_variety_are_refused() -> None:
-    with pytest.raises(ValueError, match="judgements: all 4 are 1"):
-        pair_statistics(np.ones(4))
+@pytest.mark.parametrize("statistic", [*BINARY.values(), *GRADED.values()])
+def test_a_figure_without_a_value_is_its_reason(statistic: Statistic) -> None:
+    varied = np.array([0.0, 1.0, 0.0])
+    assert figure(statistic, varied, np.ones(3)) == "all 3 judgements are 1"
+    assert figure(statistic, np.full(3, -2.0), varied) == "all 3 scores are -2"
+    with pytest.raises(ValueError, match="number 1 is nan"):  # a mistake is no missing value
+        figure(statistic, np.array([0.0, np.nan, 1.0]), varied)
+    assert isinstance(figure(statistic, np.array([0.1, 0.9, 0.2]), varied), float)
+
+
+@pytest.mark.parametrize("shift", [18, 51, 400, -51, -800])
+def test_sure_logits_are_ordered_where_their_sigmoids_are_equal(shift: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(shift, 2, size=300)
+    judged = (logits - shift + random.normal(0, 2, size=300) > 0).astype(np.float64)
+    found = PairScores(logits, expit(logits)).figures(judged)
+    assert found["auc"] == pytest.approx(roc_auc_score(judged, logits), abs=1e-12)
+    theirs = average_precision_score(judged, logits)
+    assert found["average_precision"] == pytest.approx(theirs, abs=1e-12)
+    best, _ = BinaryClassificationEvaluator.find_best_acc_and_threshold(logits, judged, True)
+    assert found["accuracy"] == pytest.approx(best, abs=1e-12)
+    graded = PairScores(logits, expit(logits)).figures(logits + random.normal(0, 2, size=300))
+    assert 0.5 < graded["spearman"] < 0.9  # type: ignore[operator]
+
+
+def test_a_linear_correlation_is_that_of_what_users_see() -> None:
+    logits, judged = arrays([-2, 0, 1, 5], [0, 0.5, 0.25, 1])
+    found = PairScores(logits, expit(logits)).figures(judged)["pearson"]
+    assert found == pytest.approx(np.corrcoef(1 / (1 + np.exp(-logits)), judged)[0, 1])
 
 
 @pytest.mark.realdata

@@ -106,8 +106,9 @@ def test_documents_of_training_rows_with_their_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"_id": "1", "body": "x"}, r':2: a document needs a "text" .*body'),
-        (["x"], r':2: a document needs a "text"'),
+        ({"_id": "1", "body": "x"}, ':2: missing field "text"'),
+        (["x"], r":2: expected an object with _id and text, got \['x'\]"),
+        ({"_id": 1.5, "text": "x"}, ':2: "_id" must be a text or a whole number'),
         ({"text": "x", "title": 3}, ':2: "title" must be a text, got 3'),
         ({"text": "a\0b"}, ':2: "text" contains a NUL character'),
     ],
