@@ -171,9 +171,7 @@ def reply(
 
 def printable(names: Sequence[str]) -> list[str]:
     """Names of a client's keys, fit for headers and messages: few, short, ASCII."""
-    shown = [
-        re.sub(r"[^\w.-]", "?", name[:LONGEST_NAME], flags=re.ASCII) or '""' for name in names
-    ]
+    shown = [re.sub(r"[^\w.-]", "?", name[:LONGEST_NAME], flags=re.ASCII) or '""' for name in names]
     more = len(shown) - MOST_NAMES
     return shown if more <= 0 else [*shown[:MOST_NAMES], f"and {more} more"]
 
