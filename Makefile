@@ -25,8 +25,6 @@ EMBEDDER := outputs/embedding_contrastive/README.md
 RERANKER := outputs/reranker/README.md
 TABLE := outputs/quickstart.txt
 
-# Left alone, accelerate starts one thread for a process on the CPU.
-export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 EVALUATE := $(BIN)/python scripts/evaluate.py --data data/docstrings/heldout --bf16 --document_max_length 96
 # The table at the end measures more than an eval_file would.
 TRAIN := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py \

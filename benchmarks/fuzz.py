@@ -3,7 +3,7 @@
     python benchmarks/fuzz.py loaders --minutes 5            # training files, changed at random
     python benchmarks/fuzz.py folders --minutes 5            # evaluation sets in the BEIR layout
     python benchmarks/fuzz.py recipes --minutes 5            # recipes, and every key's values
-    python benchmarks/fuzz.py loaders --atheris              # led by coverage (pip install atheris)
+    python benchmarks/fuzz.py loaders --atheris              # led by coverage (the extra fuzz)
     python benchmarks/fuzz.py server --minutes 5             # schemathesis, then bodies at random
 
 Counted are the inputs and what became of them. A finding is an error other than ``ValueError`` (of

@@ -1,6 +1,7 @@
 """The server's part of ``benchmarks/fuzz.py``: what its page allows, and what it does not."""
 
 import argparse
+import gzip
 import json
 import random
 import socket
@@ -8,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,20 @@ PARTS: list[Any] = [
     *([], {}, [[]], ["a"] * 3000, [1, 2], [[1, 2], [3]], [2**40], [-1], {"text": "a"}, [None]),
 ]  # fmt: skip
 JSON = {"Content-Type": "application/json"}
+# Keys of other clients, some of them known; values may be anything.
+KEYS: dict[str, list[Any]] = {
+    "input_type": ["query", "passage", "search_document", "clustering", "qurey", "", 5, None],
+    "task": ["retrieval.query", "text-matching", [], None],
+    "truncate": ["NONE", "START", "END", "start", True, False, None, "x", 1],
+    "truncation_side": ["left", "RIGHT", None, 0],
+    "prompt_name": ["query", "nothing", None],
+    "mm_processor_kwargs": [{}, None], "user": ["u"], "": [1], "\n\x00é": [1], "input": ["a"],
+}  # fmt: skip
+PACKERS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", lambda data: data[2:-4]),
+    ("gzip", bytes), ("br", bytes), ("identity", bytes),
+]  # fmt: skip
+READ = ["/", "/health", "/info", "/metrics", "/v1/models", "/v1/models/a", "/models/a/b", "/docs"]
 
 
 class Asked:
@@ -57,13 +73,11 @@ class Asked:
         draw, mutator = random.Random(self.args.seed), Mutator(self.args.seed)
         end = time.perf_counter() + 60 * minutes
         while time.perf_counter() < end:
-            path = draw.choice(list(BODIES))
-            body = mutator.change(
-                json.dumps(BODIES[path], ensure_ascii=draw.random() < 0.5).encode()
-            )
+            method, path, body, headers = request(draw, mutator)
             begun = time.perf_counter()
             try:
-                status = self.client.post(path, content=body, headers=JSON).status_code
+                answer = self.client.request(method, path, content=body, headers=headers)
+                status = answer.status_code
             except httpx.HTTPError as error:
                 self.note(f"{type(error).__name__} {path}", body)
                 status = 0
@@ -105,6 +119,29 @@ class Asked:
             self.findings[kind] = f"{len(self.findings) + 1}.body"
             (self.args.findings / self.findings[kind]).write_bytes(content)
             print(f"{self.findings[kind]}: {kind}: {content[:200]!r}", flush=True)
+
+
+def request(draw: random.Random, mutator: Mutator) -> tuple[str, str, bytes, dict[str, str]]:
+    """Method, path, body and headers: mostly a body, changed, with other keys, packed."""
+    if draw.random() < 0.1:
+        path = mutator.change(draw.choice(READ).encode()).decode("latin-1")
+        path = "/" + "".join(letter for letter in path[:500] if " " < letter < "\x7f").lstrip("/")
+        asked = {"Origin": "http://a", "Access-Control-Request-Method": "POST"}
+        return draw.choice(["GET", "HEAD", "OPTIONS"]), path, b"", draw.choice([{}, asked])
+    path = draw.choice([*BODIES, "/"])
+    content = dict(BODIES.get(path) or draw.choice([BODIES["/similarity"], {"inputs": "a"}]))
+    for name in draw.sample(list(KEYS), draw.choice([0, 0, 1, 3])):
+        content[name] = draw.choice(KEYS[name])
+    changed = with_other(content, draw) if draw.random() < 0.3 else content
+    body = json.dumps(changed, ensure_ascii=draw.random() < 0.5).encode("utf-8", "surrogatepass")
+    if draw.random() < 0.7:
+        body = mutator.change(body)
+    if draw.random() < 0.7:
+        return "POST", path, body, JSON
+    encoding, pack = draw.choice(PACKERS)
+    body = pack(body)
+    body = mutator.change(body) if draw.random() < 0.3 else body
+    return "POST", path, body, JSON | {"Content-Encoding": encoding}
 
 
 def with_other(value: Any, draw: random.Random) -> Any:

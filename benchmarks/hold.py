@@ -78,7 +78,7 @@ def hold(args: argparse.Namespace) -> int:
 
 def rate_alone(folder: Path, texts: list[str]) -> float:
     """Texts of mean length a second without a server, in batches as the server's."""
-    prepare_cpu()
+    prepare_cpu(training=True)
     model = open_model("embedder", folder, "alone", device="cpu")
     tokenized = model.tokenizer.texts(texts)
     batches: list[list[Any]] = [[]]

@@ -41,7 +41,7 @@ def main() -> None:
     add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     quiet()
-    prepare_cpu()
+    prepare_cpu(training=True)
     found: dict[str, list[list[float]]] = {"base": [], PLAIN: [], MATRYOSHKA: []}
     with tempfile.TemporaryDirectory() as folder:
         task = Task(args, Path(folder))

@@ -101,7 +101,7 @@ def work_in_turns(args: argparse.Namespace) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     quiet()
     if args.contestant != THEIRS:
-        prepare_cpu()
+        prepare_cpu(training=True)
     prepare = prepare_tandem if args.contestant == TANDEM else prepare_theirs
     pairs = read_pairs(args)
     work = prepare(args, pairs, short_texts(args))

@@ -72,7 +72,7 @@ def main() -> None:
     add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     quiet()
-    prepare_cpu()
+    prepare_cpu(training=True)
     with tempfile.TemporaryDirectory() as folder:
         task = Task(args, Path(folder))
         {"embedder": embedders, "precision": precisions, "reranker": rerankers}[args.kind](task)

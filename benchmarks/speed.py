@@ -149,7 +149,7 @@ def work_in_turns(args: argparse.Namespace, name: str, precision: str) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     quiet()
     if name in (TUNED, TANDEM, PADDED):
-        prepare_cpu()
+        prepare_cpu(training=True)
     prepare = prepare_training if args.task in TRAINING else prepare_inference
     work = prepare(args, name, precision == "bf16", read_rows(args))
     for _ in sys.stdin:

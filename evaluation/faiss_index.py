@@ -91,6 +91,6 @@ def _faiss() -> Any:
     except ImportError:
         raise ValueError(
             "a FAISS index was asked for, and FAISS is not installed: "
-            "pip install 'tandem-retrieval[faiss]'"
+            "pip install -c constraints.txt -e '.[faiss]'"
         ) from None
     return faiss

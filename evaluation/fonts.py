@@ -61,5 +61,5 @@ def warn_of_missing_font() -> None:
     """Say once that figures cannot be in Chinese here, and what to do about it."""
     logger.warning(
         "figures are in English: no font with Chinese characters was found; "
-        "pip install 'tandem-retrieval[fonts]', or install one, such as fonts-noto-cjk"
+        "pip install -c constraints.txt -e '.[fonts]', or install one, such as fonts-noto-cjk"
     )

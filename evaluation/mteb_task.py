@@ -48,7 +48,7 @@ def _find_task(name: str) -> Any:
         from mteb.abstasks import AbsTaskRetrieval
     except ImportError:
         raise ValueError(
-            "mteb: the package is not installed: pip install 'tandem-retrieval[mteb]'"
+            "mteb: the package is not installed: pip install -c constraints.txt -e '.[mteb]'"
         ) from None
     title, _, subset = name.partition("/")
     try:

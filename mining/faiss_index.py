@@ -92,7 +92,7 @@ def require_faiss() -> Any:
         ValueError: It is not installed.
     """
     if find_spec("faiss") is None:
-        raise ValueError("--faiss needs FAISS; pip install 'tandem-retrieval[faiss]'")
+        raise ValueError("--faiss needs FAISS; pip install -c constraints.txt -e '.[faiss]'")
     import faiss
 
     return faiss

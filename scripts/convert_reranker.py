@@ -18,12 +18,14 @@ from pathlib import Path
 import transformers
 
 from encoders.causal_reranker import ANSWERS, INSTRUCTION, PAIR_TEMPLATE, open_causal_reranker
+from encoders.cpu import prepare_cpu
 from scripts.prepare.flags import add_trust
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0; 2 after one line about what the user can mend."""
     args = parse_arguments(argv)
+    prepare_cpu()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:

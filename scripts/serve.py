@@ -27,15 +27,13 @@ from typing import Any
 # two that share them with anything else, a batch takes several times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
 import transformers
 
-from encoders.cpu import prepare_cpu
+from encoders.cpu import prepare_cpu, process_threads
 from encoders.kind import Kind
 from evaluation.beir import read_corpus
 from scripts.served_models import Served, find_models
 from serving.app import build_app
-from serving.cores import usable_cores
 from serving.engine import Engine
 from serving.keys import VARIABLE, read_keys
 from serving.limits import Limits
@@ -161,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def set_up(args: ServeArguments, has_keys: bool) -> int:
-    """Prepare the process; return the cores that it may use."""
+    """Prepare the process; return the cores that it is to use."""
     if args.host not in LOCAL_HOSTS and not has_keys:
         logger.warning(
             "%s can be reached from other machines, and there is no API key: whoever reaches it "
@@ -175,10 +173,10 @@ def set_up(args: ServeArguments, has_keys: bool) -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    cores = usable_cores()
-    if find_device(args.device).type == "cpu":
-        prepare_cpu()
-        torch.set_num_threads(args.threads or cores)
+    cores = process_threads()
+    if args.threads:
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    prepare_cpu()
     return cores
 
 

@@ -120,7 +120,7 @@ def set_up(args: TandemArguments) -> str | None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    prepare_cpu()
+    prepare_cpu(training=True)
     set_seed(args.seed)
     return checkpoint
 

@@ -1,6 +1,7 @@
 """Models that ONNX Runtime computes: equal to their originals, refused where they cannot serve."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,42 @@ def test_eight_bits_are_near_and_smaller(embedder: tuple[Embedder, Path], tmp_pa
     files = [(each / ONNX_FILE).stat().st_size for each in (small, folder)]
     assert files[0] < files[1]
     assert [path.name for path in (small / "onnx").iterdir()] == ["model.onnx"]
+
+
+def test_in_eight_bits_a_vector_does_not_depend_on_others(tmp_path: Path, tiny_bert: Path) -> None:
+    """Nor do the numbers of a text suffer from large ones of another."""
+    model = Embedder.from_pretrained(tiny_bert, unpad_inputs=False)
+    with torch.no_grad():  # a token whose state is a hundred times as large
+        model.backbone.embeddings.LayerNorm.weight[::7] *= 30
+    other = Embedder.from_pretrained(exported(model, tmp_path / "int8", int8=True))
+    both = torch.cat([other.encode([text]) for text in texts()])
+    torch.testing.assert_close(other.encode(texts()), both, atol=1e-4, rtol=0)
+    torch.testing.assert_close(other.encode(texts()[::-1]).flip(0), both, atol=1e-4, rtol=0)
+
+
+def test_in_eight_bits_a_score_does_not_depend_on_others(
+    tmp_path: Path, tiny_classifier: Path
+) -> None:
+    model = Reranker.from_pretrained(tiny_classifier, unpad_inputs=False)
+    other = Reranker.from_pretrained(exported(model, tmp_path / "int8", int8=True))
+    pairs = [(one, two) for one in LONG for two in texts(8)]
+    alone = torch.cat([other.score([pair], raw=True) for pair in pairs])
+    torch.testing.assert_close(other.score(pairs, raw=True), alone, atol=1e-4, rtol=0)
+    wanted = model.score(pairs, raw=True)
+    assert (alone - wanted).abs().max() < 0.1 * wanted.std() + 0.05
+
+
+def test_a_graph_with_one_scale_for_all_texts_is_given_them_apart(
+    embedder: tuple[Embedder, Path], tmp_path: Path
+) -> None:
+    """As ONNX Runtime's own tool writes them."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    shutil.copytree(embedder[1], tmp_path / "theirs")
+    quantize_dynamic(embedder[1] / ONNX_FILE, tmp_path / "theirs" / ONNX_FILE)
+    other = Embedder.from_pretrained(tmp_path / "theirs")
+    alone = torch.cat([other.encode([text]) for text in texts()])
+    torch.testing.assert_close(other.encode(texts()), alone, atol=1e-5, rtol=0)
 
 
 def test_caches_tell_graphs_apart(embedder: tuple[Embedder, Path], tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_without_a_font_there_is_english_and_no_empty_box(
     drawings = [draw_bars(results(), language) for language in LANGUAGES]
     assert drawings[0].svg == drawings[1].svg
     assert "基础" in drawings[1].alt  # the page itself stays Chinese
-    assert caplog.text.count("tandem-retrieval[fonts]") == 1
+    assert caplog.text.count("-e '.[fonts]'") == 1
 
     # What would be seen otherwise:
     def plot(figure: Figure) -> None:
