@@ -11,6 +11,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders import unpadding
+from encoders.cpu import multiplies_in_bf16
 from encoders.dropout import speed_up_dropout
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.onnx_backbone import OnnxBackbone
@@ -220,9 +221,5 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether ``device`` multiplies in bf16 itself; a CPU that only emulates it is far slower.
-
-    On CPUs it takes AVX512-BF16 or AMX (Intel from Cooper Lake and Sapphire Rapids on, AMD from
-    Zen 4 on).
-    """
-    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    """Whether ``device`` multiplies in bf16 itself; a CPU that only emulates it is far slower."""
+    return device.type != "cpu" or multiplies_in_bf16()

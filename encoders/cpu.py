@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from instructions for bf16.
+WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 # glibc's names for what mallopt sets.
@@ -51,6 +53,17 @@ def prepare_cpu(training: bool = False) -> None:
         if mallopt is not None:  # musl has none
             mallopt(MMAP_MAX, 0)
             mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether the processor does (AVX512-BF16 or AMX) and ``ONEDNN_MAX_CPU_ISA`` lets it.
+
+    Intel's do from Cooper Lake and Sapphire Rapids on, AMD's from Zen 4 on.
+    """
+    return (
+        os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() not in WITHOUT_BF16
+        and torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def process_threads() -> int:

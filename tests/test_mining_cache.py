@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from encoders import Embedder, Reranker
+from encoders.cpu import multiplies_in_bf16
 from mining.cache import VectorCache
 from mining.digest import Keys, KeyTable, pair_keys, text_keys
 from mining.encode import BLOCK, Encoding, encode_all
@@ -189,7 +190,7 @@ def test_settings_that_change_vectors_have_caches_of_their_own(tiny_bert: Path) 
     assert own[0] == own[2] != own[1]  # the model's own limit is 128
     assert cache_key(model, "e", Encoding()) != own[0]
     # Without bf16 in the processor it is not used, and changes nothing.
-    fast = torch.cpu._is_avx512_bf16_supported()
+    fast = multiplies_in_bf16()
     assert (cache_key(model, "d", Encoding(bf16=True)) != own[0]) == fast
 
 

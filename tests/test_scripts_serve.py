@@ -16,6 +16,7 @@ from served import Process
 
 from encoders import Embedder, Reranker
 from encoders.backbone import bf16_is_fast
+from encoders.cpu import multiplies_in_bf16
 from encoders.kind import Kind
 from scripts.serve import ServeArguments, find_port, main, parse_arguments, set_up
 from scripts.served_models import Served, find_models
@@ -192,13 +193,24 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"--{name} " in said
 
 
-def test_both_models_served(tiny_bert: Path, tiny_classifier: Path, tmp_path: Path) -> None:
-    """In a process of its own: answers, the log, keys that stay secret, files that go away."""
+IN_BF16 = pytest.param("bfloat16", 2e-2, marks=pytest.mark.skipif(
+    not multiplies_in_bf16(), reason="this processor does not multiply in bf16"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), IN_BF16])
+def test_both_models_served(
+    precision: str, tolerance: float, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    """In a process of its own: answers, the log, keys that stay secret, files that go away.
+
+    In bf16, unit vectors of 32 dimensions and probabilities are rounded to 8 bits a few times.
+    """
     embedder = shutil.copytree(tiny_bert, tmp_path / "embedder")
     corpus = tmp_path / "corpus.jsonl"
     rows = [{"_id": f"d{at}", "text": text} for at, text in enumerate(TEXTS)]
     corpus.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     flags = ["--embedder", embedder, "--reranker", tiny_classifier, "--corpus", corpus]
+    flags += ["--precision", precision]
     with Process(tmp_path, *flags, "--log_json", "true", key="very-secret") as server:
         shutil.rmtree(embedder)
         with httpx.Client(
@@ -206,11 +218,12 @@ def test_both_models_served(tiny_bert: Path, tiny_classifier: Path, tmp_path: Pa
         ) as client:
             vector = client.post("/embed", json={"text": TEXTS[0]}).json()["embedding"]
             wanted = Embedder.from_pretrained(tiny_bert).encode(TEXTS[:1])[0]
-            np.testing.assert_allclose(vector, wanted.numpy(), atol=1e-5)
+            np.testing.assert_allclose(vector, wanted.numpy(), atol=tolerance)
             pair = {"query": TEXTS[0], "doc": TEXTS[1]}
             score = client.post("/score", json=pair).json()["score"]
             reranker = Reranker.from_pretrained(tiny_classifier)
-            assert score == pytest.approx(reranker.score([(TEXTS[0], TEXTS[1])]).item(), abs=1e-5)
+            known = reranker.score([(TEXTS[0], TEXTS[1])]).item()
+            assert score == pytest.approx(known, abs=tolerance)
             hits = client.post("/search", json={"query": "secret words"}).json()["results"]
             assert {hit["id"] for hit in hits} <= {row["_id"] for row in rows}
             assert len(hits) == 10

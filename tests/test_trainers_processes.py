@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from launching import LAUNCH, TWO_PROCESSES, finish, seen, start, train_all, write_recipes
-from runs import TOPICS, assert_same_weights, train, write_format
+from runs import TOPICS, assert_same_weights, train, weights, write_format
 
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES
@@ -92,6 +92,17 @@ def launched(folder: Path) -> Path:
     return folder
 
 
+def check_step(one: Path, other: Path, base: Path) -> None:
+    """The same weights, but for gradients summed up in another order.
+
+    An entry of a sum is rounded in proportion to the whole, so what two orders may differ by grows
+    with the length of the step: 1e-6 is 8 units in the last place of a step of length 1.
+    """
+    before, after = weights(base), weights(one)
+    moved = sum(float((after[name] - before[name]).square().sum()) for name in after) ** 0.5
+    assert_same_weights(one, other, tolerance=1e-6 * max(1.0, moved))
+
+
 def test_every_objective_is_compared() -> None:
     assert FORMATS.keys() == OBJECTIVES.keys()
 
@@ -99,8 +110,9 @@ def test_every_objective_is_compared() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_2_and_4_processes_take_the_step_of_one(variant: str, launched: Path) -> None:
     one = train(launched / "1" / variant, **recipe(variant, launched, 8))
+    base = launched / OBJECTIVES[VARIANTS[variant]["objective"]].model
     for processes in (2, 4):
-        assert_same_weights(one, launched / str(processes) / variant, tolerance=1e-6)
+        check_step(one, launched / str(processes) / variant, base)
 
 
 @pytest.mark.parametrize("variant", BY_CORES)
@@ -109,7 +121,7 @@ def test_processes_may_have_several_cores(variant: str, launched: Path) -> None:
     assert [note["workers"] for note in seen(two)] == [2, 2]
     assert [note["workers"] for note in seen(launched / "2" / variant)] == [0, 0]
     one = train(launched / "1" / two.name, **recipe(variant, launched, 8))
-    assert_same_weights(one, two, tolerance=1e-6)
+    check_step(one, two, launched / OBJECTIVES[VARIANTS[variant]["objective"]].model)
 
 
 def test_accumulated_batches_are_part_of_the_step(launched: Path) -> None:

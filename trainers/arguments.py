@@ -1,6 +1,7 @@
 """The arguments of a training run: ``TrainingArguments`` and what this project adds to them."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -95,7 +96,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         self.check_objective()
         self._check_combinations()
         gpu = torch.accelerator.is_available() and not self.use_cpu
-        if self.bf16 and not gpu and not torch.cpu._is_avx512_bf16_supported():
+        if self.bf16 and not gpu and not _cpu_has_bf16():
             logger.warning(
                 "bf16 is off for this run: this CPU has no bf16 instructions (AVX512-BF16 or AMX), "
                 "and emulating them is many times slower than fp32"
@@ -288,3 +289,10 @@ def print_help() -> None:
         kind = getattr(known.type, "__name__", str(known.type))
         about = " ".join(str(known.metadata.get("help", "")).split())
         print(f"  --{known.name} <{kind}>{default}\n        {about}".rstrip())
+
+
+def _cpu_has_bf16() -> bool:
+    """As ``encoders.cpu.multiplies_in_bf16``, which this folder may not import."""
+    without = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() not in without
+    return allowed and torch.cpu._is_avx512_bf16_supported()
