@@ -28,10 +28,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from datasets import disable_progress_bars
+from fuzz_rows import read_rows
 from hostile import BOMB, RECIPE, VALUES, Mutator, seeds
 
-from loaders import ReadOptions, load_rows, load_rows_in_place
-from loaders.row_stream import RowStream
 from trainers import TandemArguments, parse_arguments
 from trainers.recipe import merge, read_recipe
 
@@ -116,30 +116,6 @@ def within(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def read_rows(scratch: Path) -> Target:
-    """Read a file as training does: by the stream; now and then into a data set and in place."""
-    options = [
-        ReadOptions(on_bad_rows="skip"),
-        ReadOptions(),
-        ReadOptions(on_bad_rows="skip", label_map={"1": 1.0}, needs_negatives=True),
-        ReadOptions(on_bad_rows="skip", relevance_from_scores=True, rejected_file=scratch / "bad"),
-    ]
-
-    def target(ending: str, data: bytes) -> None:
-        file = scratch / f"input{ending}"
-        file.write_bytes(data)
-        chosen = options[len(data) % len(options)]
-        for row in RowStream(str(file), chosen, needs_rows=False):
-            assert row.row.query
-        if len(data) % 10 == 0:
-            copied = load_rows(str(file), "candidate_group", chosen)
-            if ending == ".jsonl":
-                in_place = load_rows_in_place(str(file), "candidate_group", chosen)
-                assert all(in_place[at] == row for at, row in enumerate(copied))
-
-    return target
 
 
 def read_settings(scratch: Path) -> Target:
@@ -281,6 +257,7 @@ def main() -> int:
         return fuzz_server(args)
     resource.setrlimit(resource.RLIMIT_AS, (int(args.gigabytes * 2**30), resource.RLIM_INFINITY))
     logging.disable(logging.CRITICAL)
+    disable_progress_bars()
     with tempfile.TemporaryDirectory() as scratch:
         campaign = Campaign(args, Path(scratch))
         if args.what == "folders":

@@ -15,6 +15,9 @@ ROWS: list[dict[str, Any]] = [
     {"query": "感冒发烧", "pos_doc": "多喝水，注意休息", "negatives": ["今天天气很好", "x"]},
     {"query": "q", "pos": ["p"], "neg": ["n", {"text": "m"}], "neg_scores": [0.1, -3]},
     {"query": "q", "hits": [{"content": "c", "label": 1}, {"content": "d", "label": 0.5}]},
+    {"question": "q", "answers": {"text": ["a", "b"]}, "ctx": [{"x": "n", "ok": True}, {"x": "m"}]},
+    {"anchor": "q", "positive": "p", "negative_1": "n", "negative_10": "m", "scores": [1, 0, 0.5]},
+    {"anchor": "q", "positive": ["p", {"title": "T", "text": "n"}], "labels": [True, False]},
 ]  # fmt: skip
 RECIPE: dict[str, Any] = {
     "objective": "contrastive", "model_name_or_path": "a/b", "train_file": ["rows.jsonl"],
@@ -41,6 +44,19 @@ PIECES = [
     b">", b"\x1b[2J", b"PAR1", b"\x1f\x8b\x08", "\u202e".encode(), "é".encode("latin-1"),
     "查询".encode("gb18030"), "query\tdoc\tlabel\n".encode("utf-16"), b"query,doc,rel\n",
 ]  # fmt: skip
+# The README.md of a data set's clone.
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: [data/a*, "more/**"]
+  - {split: test, path: data/test.jsonl}
+- config_name: zh
+  data_dir: data
+---
+# A data set
+"""
 # Nine to the power of twelve words, if anybody writes them out.
 BOMB = "\n".join(
     [
@@ -64,6 +80,9 @@ def seeds() -> dict[str, list[bytes]]:
         ".tsv": [tabs.encode(), headed.encode()],
         ".jsonl.gz": [gzip.compress(lines.encode(), mtime=0)],
         ".parquet": [_parquet(ROWS[:1]), _parquet(ROWS[2:3]), _parquet(ROWS[3:])],
+        ".card": [CARD.encode(), CARD.replace("default", "en").encode()],
+        ".state": [b'{"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": null}'],
+        ".splits": [b'{"splits": ["train", "test"]}'],
         ".recipe.json": [json.dumps(RECIPE).encode(), json.dumps(RECIPE, indent=2).encode()],
         ".recipe.yaml": [YAML.encode(), BOMB.encode(), b"label_map: &a {a: *a}\n"],
     }

@@ -155,16 +155,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ValueError: The file cannot be read (on).
     """
     try:
+        yield from _decoded(path)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _decoded(path: Path) -> Iterator[tuple[int, str]]:
+    try:
         with open_text(path, newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, line
     except UnicodeDecodeError:
-        raise not_utf8(path) from None
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise not_utf8(path) from None  # which may find that what is packed breaks off
 
 
 class Unknown:

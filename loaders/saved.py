@@ -85,6 +85,6 @@ def saved_splits(folder: Path) -> list[tuple[str, SavedSource]] | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     return content if isinstance(content, dict) else {}

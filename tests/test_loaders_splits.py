@@ -123,7 +123,7 @@ def test_a_file_has_no_splits(tmp_path: Path) -> None:
 
 def saved(query: str, split: str | None = None) -> Dataset:
     rows = [{"query": query, "positive_passages": [{"title": "T", "text": "d"}], "odd": None}]
-    return Dataset.from_list(rows, split=split)  # type: ignore[arg-type]
+    return Dataset.from_list(rows, split=split)
 
 
 def test_what_save_to_disk_writes(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -263,3 +265,43 @@ def test_a_mistake_in_the_data_is_one_line_and_exit_code_2(tiny_bert: Path) -> N
     assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere")
     assert done.stderr.count("\n") == 1
+
+
+def test_ids_that_no_trec_file_holds_are_told_before_anything_is_encoded(
+    heldout: Path, tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The report is written all the same, and no run of an earlier set is left beside it."""
+    data, output = tmp_path / "set", tmp_path / "out"
+    shutil.copytree(heldout, data)
+    for name in ("corpus.jsonl", "qrels/test.tsv"):
+        text = (data / name).read_text(encoding="utf-8")
+        (data / name).write_text(re.sub(r"\bd(\d+)\b", r"d \1", text), encoding="utf-8")
+    flags = ["--data", data, "--output_dir", output, "--model"]
+    assert main([str(flag) for flag in [*flags, tmp_path / "no model"]]) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "encode", None)
+        with pytest.raises(TypeError):
+            main([str(flag) for flag in [*flags, tiny_bert]])
+    assert "run.trec will not be written: 12 ids have a space in them" in caplog.text
+    output.mkdir(exist_ok=True)
+    (output / "run.trec").write_text("of another set")
+    evaluated(*flags, tiny_bert)
+    evaluated("--data", heldout, "--output_dir", tmp_path / "plain", "--model", tiny_bert)
+    assert results(output)["metrics"] == results(tmp_path / "plain")["metrics"]
+    assert (output / "report.html").is_file() and not (output / "run.trec").exists()
+    assert (tmp_path / "plain" / "run.trec").is_file()
+
+
+def test_a_metric_without_a_value_ends_nothing(
+    tiny_classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ones.jsonl"
+    rows = [{"query": f"q {n}", "doc": "a cat", "label": 1} for n in range(4)]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = ["--data", file, "--model", tiny_classifier, "--output_dir", tmp_path / "out"]
+    evaluated(*flags, "--baseline", tiny_classifier)
+    out = capsys.readouterr().out
+    assert "undefined: auc, average_precision, accuracy (all 4 judgements are 1)" in out
+    found = results(tmp_path / "out")["metrics"]["auc"]
+    assert (found["base"], found["fine-tuned"]) == (None, None)
+    assert "undefined" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -64,7 +64,8 @@ def split(args: argparse.Namespace) -> None:
     all queries and documents. Case, width, spacing and punctuation of sentences do not matter.
 
     JSON and Parquet records are written as they are. Rows of CSV and TSV files become JSON
-    objects with relevances from 0 to 1. The same files, options and seed give the same parts.
+    objects with relevances from 0 to 1; with --columns all rows do, and the parts are read
+    without it. The same files, options and seed give the same parts.
 
     Near-duplicates are looked for in the first 2,000 characters of each text. That takes some 60
     bytes of memory a word; with --near_duplicates 0 next to none.
@@ -86,7 +87,7 @@ def split(args: argparse.Namespace) -> None:
         paths = [output_dir / f"{name}.jsonl" for name in names]
         files = [stack.enter_context(RowFile(path, ["query"])) for path in paths]
         for part, located in zip(made.part_of, progress(stream, "writing"), strict=True):
-            files[part].write(part_record(located))
+            files[part].write(part_record(located, stream.parser.columns))
             parts[part].add(located.row)
     _tell(args, components, made, names, parts)
 
