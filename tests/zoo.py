@@ -85,6 +85,8 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any], int, str]] = {
          "layer_types": ["sliding_attention", "full_attention"]}, 1, "words",
     ),
 }  # fmt: skip
+# Families whose models take no token_type_ids.
+WITHOUT_TYPES = {"mpnet", "distilbert", "modernbert", "t5", "mt5", "umt5"}
 ENCODERS = {
     "t5": transformers.T5EncoderModel,
     "mt5": transformers.MT5EncoderModel,
@@ -122,6 +124,8 @@ def tokenizer_of(family: str, limit: int = 64, **special: Any) -> Any:
     if pad == 1:
         words = [words[1], words[0], *words[2:]]
     vocabulary = {word: at for at, word in enumerate(words)}
+    if family in WITHOUT_TYPES:
+        special["model_input_names"] = ["input_ids", "attention_mask"]
     return transformers.BertTokenizer(vocab=vocabulary, model_max_length=limit, **special)
 
 
