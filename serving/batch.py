@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from encoders.opening import TokenWithoutRow
 from serving.errors import ServingError
 from serving.metrics import Metrics
 from serving.model import SHORT, ServedModel
@@ -35,6 +36,8 @@ def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics)
         values = model.compute(batch)
         if np.isfinite(values).all():
             return list(values)
+    except TokenWithoutRow:
+        pass  # which text it is, each alone will tell
     except Exception as error:
         _note(model, error, metrics)
     results = [_alone(model, tokens, metrics) for tokens in batch]
@@ -46,6 +49,8 @@ def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics)
 def _alone(model: ServedModel, tokens: Tokens, metrics: Metrics) -> Result:
     try:
         value: np.ndarray = model.compute([tokens])[0]
+    except TokenWithoutRow as error:
+        return ServingError("validation_error", str(error))
     except Exception as error:
         _note(model, error, metrics)
         return ServingError("inference_error", "the model failed on this text")

@@ -1,5 +1,6 @@
 """The engine: order, budgets, admission, and what it survives."""
 
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -17,7 +18,7 @@ from serving.job import Job
 from serving.model import ServedModel, inference, open_model
 from serving.pace import Pace
 from serving.tokenization import Tokens
-from tiny import TEXTS, save_backbone
+from tiny import TEXTS, make_tokenizer, save_backbone
 
 
 @pytest.fixture
@@ -205,6 +206,24 @@ def test_a_model_that_gives_nan_is_not_served(tiny_bert: Path, tmp_path: Path) -
         until(lambda: engine.health()[0] == "unhealthy")
         assert failed.value.code in ("model_output_not_finite", "unhealthy")
         assert counted(engine, "model_errors_total", kind="not_finite") == 1
+
+
+def test_a_token_that_the_model_has_not_fails_its_own_text(tiny_bert: Path, tmp_path: Path) -> None:
+    """It is the client's text, not the model, that is at fault."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["[NEW]"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    with engine_of({"embedder": folder}) as engine:
+        held = hold(engine)
+        jobs = [submit(engine, text) for text in ("a cat", "a [NEW] cat")]
+        held.free.set()
+        wanted = Embedder.from_pretrained(tiny_bert).encode(["a cat"])[0]
+        np.testing.assert_allclose(jobs[0].future.result(60)[0], wanted, atol=1e-5)
+        with pytest.raises(ServingError, match=r"'\[NEW\]'") as failed:
+            jobs[1].future.result(60)
+        assert failed.value.code == "validation_error"
+        assert engine.health()[0] == "ready"
 
 
 def test_the_threads_death_fails_all_that_wait(engine: Engine) -> None:
