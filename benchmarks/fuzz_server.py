@@ -146,7 +146,7 @@ def request(draw: random.Random, mutator: Mutator) -> tuple[str, str, bytes, dic
 
 def with_other(value: Any, draw: random.Random) -> Any:
     """``value`` with one of its parts replaced, now and then two."""
-    if draw.random() < 0.25 or not isinstance(value, dict | list):
+    if draw.random() < 0.25 or not isinstance(value, dict | list) or not value:
         return draw.choice(PARTS)
     changed = dict(value) if isinstance(value, dict) else dict(enumerate(value))
     name = draw.choice(list(changed))

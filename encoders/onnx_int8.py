@@ -7,6 +7,7 @@ standard operators are used.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ class Quantizer:
             for tensor in graph.initializer
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2
         }
-        self.constants = {
+        self.constants: dict[str, np.ndarray] = {
             "int8/zero": np.array(ZERO, np.uint8),
             "int8/one": np.array(1, np.float32),
             "int8/states": np.array(STATES, np.float32),
@@ -63,7 +64,7 @@ class Quantizer:
         axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
         return node.op_type == "Gather" and node.input[0] in self.arrays and axes in ([], [0])
 
-    def _add(self, operator: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 

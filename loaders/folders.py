@@ -9,7 +9,7 @@ import yaml
 from datasets.data_files import FILES_TO_IGNORE, resolve_pattern, sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
-from huggingface_hub.repocard import metadata_load
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from loaders.records import FORMATS, data_suffix
 from loaders.saved import SavedSource, is_saved, saved_splits
@@ -23,6 +23,8 @@ _ABOUT = (*FILES_TO_IGNORE, "state.json")
 _ABOUT_ENDING = ".settings.json"
 # Rows may be in these, and are not read from them.
 _UNREAD = (".arrow", ".zst", ".bz2", ".xz", ".zip", ".gz", ".tar", ".tgz", ".xlsx", ".xls", ".pkl")
+
+_SHOWN = 300  # characters of an error
 
 Found = list[tuple[str, Path | SavedSource]]
 
@@ -84,13 +86,23 @@ def _configs(folder: Path) -> dict[str, dict[str, Any]]:
     if not card.is_file():
         return {}
     try:
-        found = MetadataConfigs.from_dataset_card_data(
-            DatasetCardData(**(metadata_load(card) or {}))
-        )
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        given = _metadata(card.read_text(encoding="utf-8-sig")).get("configs")
+        found = MetadataConfigs.from_dataset_card_data(DatasetCardData(configs=given))
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error)[:_SHOWN].split())
         raise ValueError(f"{card}: its configurations cannot be read: {reason}") from None
     return {name: its for name, its in found.items() if "data_files" in its or "data_dir" in its}
+
+
+def _metadata(card: str) -> dict[str, Any]:
+    """The YAML at the head of a card, without aliases: they can stand for any number of values."""
+    match = REGEX_YAML_BLOCK.search(card)
+    if match is None:
+        return {}
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(match[2], yaml.SafeLoader)):
+        raise ValueError("its YAML has aliases (*name); write them out")
+    found = yaml.safe_load(match[2])
+    return found if isinstance(found, dict) else {}
 
 
 def _of_config(folder: Path, configs: dict[str, dict[str, Any]], config: str | None) -> Found:
@@ -100,7 +112,7 @@ def _of_config(folder: Path, configs: dict[str, dict[str, Any]], config: str | N
             f"{folder}: it has several configurations, and none is chosen: {', '.join(configs)}; "
             f"name one: {folder}:{next(iter(configs))}"
         )
-    base = folder / configs[name].get("data_dir", ".")
+    base = folder / str(configs[name].get("data_dir", "."))
     if not base.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder / 'README.md'}: {base} is outside of the folder")
     if "data_files" not in configs[name]:
@@ -121,8 +133,8 @@ def _matching(base: Path, folder: Path, pattern: str) -> list[Path]:
         raise ValueError(f"{place}: {pattern} is not a file of this folder; fetch it, and name it")
     try:
         paths = [Path(path) for path in resolve_pattern(pattern, str(base))]
-    except OSError:
-        raise ValueError(f"{place}: there is no file {pattern}; fetch it (git lfs pull)") from None
+    except (OSError, ValueError):
+        raise ValueError(f"{place}: there is no file {pattern}; fetch it, or name others") from None
     for path in paths:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{place}: {pattern} is outside of the folder")

@@ -1,6 +1,7 @@
 """Folders that ``save_to_disk`` of datasets has written."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ import datasets
 import pyarrow as pa
 
 from loaders.encodings import check_fetched
+from loaders.fields import show
 from loaders.records import Record
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 _ROWS = 256
+_NAME = re.compile(r"\w[\w.+-]{0,200}")
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,10 @@ def saved_splits(folder: Path) -> list[tuple[str, SavedSource]] | None:
         if not isinstance(names, list) or not names:
             raise ValueError(f"{folder / _SPLITS}: it names no splits; save the data set again")
         for name in names:
-            if not is_saved(folder / str(name)):
+            if not _NAME.fullmatch(str(name)) or not is_saved(folder / str(name)):
                 raise ValueError(
-                    f"{folder}: save_to_disk wrote the split {name!r}, and it is not there; save "
-                    "the data set again"
+                    f"{folder}: save_to_disk wrote the split {show(name)}, and it is not there; "
+                    "save the data set again"
                 )
         return [(str(name), SavedSource(folder / str(name))) for name in names]
     if is_saved(folder):

@@ -179,6 +179,15 @@ def test_a_card_names_files_of_its_folder_only(pattern: str, tmp_path: Path) -> 
     assert "README.md" in error_of(clone)
 
 
+def test_a_card_may_not_be_a_bomb(tmp_path: Path) -> None:
+    """Nine to the power of nine words, if anybody writes them out."""
+    clone = folder_of(tmp_path, "a.jsonl")
+    lists = [f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]" for at in range(1, 9)]
+    for yaml in ("\n".join(["a0: &a0 [x]", *lists, "configs: *a8"]), "configs: " + "[" * 9999):
+        (tmp_path / "README.md").write_text(f"---\n{yaml}\n---\n")
+        assert "README.md: its configurations cannot be read" in error_of(clone)
+
+
 @pytest.mark.parametrize("name", ["train.jsonl", "train.parquet", "train.csv"])
 def test_a_pointer_of_git_lfs(name: str, tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 12\n"
