@@ -127,6 +127,14 @@ class Embedder(Encoder):
         if modules is None:
             modules = [Pooling(_width(opened.backbone), "mean"), Normalize()]
         modules = _changed(modules, folder, pooling, projection_dim, normalize)
+        similarity = stated.settings.get("similarity_fn_name") or "cosine"
+        if similarity != "cosine" and not _is_unit_length(modules[-1]):
+            logger.warning(
+                "%s is made for the similarity %r, which is kept; training, evaluation, mining and "
+                "search here compare by the cosine",
+                name_or_path,
+                similarity,
+            )
         tokenizer = opened.tokenizer
         return cls(
             opened.backbone,

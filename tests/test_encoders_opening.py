@@ -52,7 +52,7 @@ def test_positions_that_are_counted_from_the_padding_id(family: str, tmp_path: P
 @pytest.mark.parametrize("where", ["layout", "tokenizer", "processing", "positions"])
 def test_the_smallest_limit_counts(where: str, tmp_path: Path) -> None:
     folder = embedder(tmp_path / "model", backbone(tmp_path / "base"), max_seq_length=40)
-    file, content = {
+    stated: dict[str, tuple[str, dict[str, Any]]] = {
         "layout": ("sentence_bert_config.json", {"max_seq_length": 12}),
         "tokenizer": ("tokenizer_config.json", {"model_max_length": 12}),
         "processing": (
@@ -60,7 +60,8 @@ def test_the_smallest_limit_counts(where: str, tmp_path: Path) -> None:
             {"processing_kwargs": {"text": {"max_length": 12}}},
         ),
         "positions": ("config.json", {}),
-    }[where]
+    }
+    file, content = stated[where]
     if where == "positions":
         backbone(folder, max_position_embeddings=12)
     change_json(folder / file, **content)
