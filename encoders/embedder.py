@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from sentence_transformers.base.modules import Dense, Module, Normalize
+from sentence_transformers.base.modules import Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.backbone import Encoder
+from encoders.chain import POOLINGS, change_modules, is_unit_length, read_prompts, width_of
 from encoders.kind import find_kind
 from encoders.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
 from encoders.opening import open_backbone
+from encoders.prompts import prompt_lengths
 from encoders.source import find_model
 from encoders.template import end_with_eos
 
@@ -22,13 +24,6 @@ logger = logging.getLogger(__name__)
 
 # Shapes: N texts, L tokens of the longest, H dimensions of an embedding.
 
-# Our name for a pooling -> sentence-transformers', where they differ.
-POOLINGS = {
-    name.removesuffix("token"): name
-    for name in ("cls", "mean", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
-}
-# Names of prompts that sentence-transformers takes for documents, the first that is there.
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 # Of config_sentence_transformers.json: written by those who save, or decided anew.
 NOT_KEPT = ("__version__", "prompts")
 
@@ -125,16 +120,9 @@ class Embedder(Encoder):
             )
         modules = stated.modules
         if modules is None:
-            modules = [Pooling(_width(opened.backbone), "mean"), Normalize()]
-        modules = _changed(modules, folder, pooling, projection_dim, normalize)
-        similarity = stated.settings.get("similarity_fn_name") or "cosine"
-        if similarity != "cosine" and not _is_unit_length(modules[-1]):
-            logger.warning(
-                "%s is made for the similarity %r, which is kept; training, evaluation, mining and "
-                "search here compare by the cosine",
-                name_or_path,
-                similarity,
-            )
+            modules = [Pooling(width_of(opened.backbone), "mean"), Normalize()]
+        modules = change_modules(modules, folder, pooling, projection_dim, normalize)
+        _tell_similarity(name_or_path, stated.settings, modules)
         tokenizer = opened.tokenizer
         return cls(
             opened.backbone,
@@ -142,7 +130,7 @@ class Embedder(Encoder):
             max_length=max_length or opened.max_length,
             unpad_inputs=unpad_inputs,
             trust_remote_code=trust_remote_code,
-            prompts=_prompts(stated.settings) if prompts is None else prompts,
+            prompts=read_prompts(stated.settings) if prompts is None else prompts,
             modules=modules,
             truncate_dim=truncate_dim,
             settings=stated.settings,
@@ -168,7 +156,7 @@ class Embedder(Encoder):
 
     @property
     def _ends_with_unit_length(self) -> bool:
-        return _is_unit_length(self.head[-1])
+        return is_unit_length(self.head[-1])
 
     @property
     def _cut_at_the_end(self) -> int | None:
@@ -264,7 +252,7 @@ class Embedder(Encoder):
 
     def _measure(self) -> int:
         """Dimensions that the modules give; tried, so that they are known to fit together."""
-        width = _width(self.backbone)
+        width = width_of(self.backbone)
         self.head.eval()  # no random numbers are drawn
         try:
             with torch.no_grad():
@@ -279,84 +267,19 @@ class Embedder(Encoder):
         return int(found[:, : self._cut_at_the_end].shape[1])
 
     def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
-        """Tokens of each text's prompt [N], where pooling leaves them out; else None.
-
-        Texts come with their prompts already before them, so a prompt is known by its tokens (a
-        text that begins with the same words is taken to have it). A space at its end may have
-        become part of the next word; it counts all the same, as in sentence-transformers.
-        """
+        """Tokens of each text's prompt [N], where pooling leaves them out; else None."""
         if all(module.include_prompt for module in self.head if isinstance(module, Pooling)):
             return None
         prompts = {prompt for prompt in (*self.prompts.values(), *self._given_prompts) if prompt}
-        known = sorted(map(self._prompt_tokens, prompts), key=len, reverse=True)
-        found = []
-        for ids, mask in zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True):
-            tokens = [token for token, real in zip(ids, mask, strict=True) if real]
-            matches = [own for own in known if tokens[: len(own)] == own]
-            space = [own for own in known if self._ends_in_a_space(own, tokens)]
-            found.append(len((matches or space or [[]])[0]))
-        return torch.tensor(found, device=input_ids.device)
-
-    def _prompt_tokens(self, prompt: str) -> list[int]:
-        """Tokens of a prompt by itself, without a special one at the end."""
-        ids: list[int] = self.tokenizer(prompt)["input_ids"]
-        return ids[:-1] if ids[-1] in self.tokenizer.all_special_ids else ids
-
-    def _ends_in_a_space(self, own: list[int], tokens: list[int]) -> bool:
-        bare = not str(self.tokenizer.decode(own[-1:])).strip()
-        return bare and len(own) > 1 and tokens[: len(own) - 1] == own[:-1]
+        return prompt_lengths(self.tokenizer, prompts, input_ids, attention_mask)
 
 
-def _width(backbone: Any) -> int:
-    """Dimensions of a token's state."""
-    config = backbone.config
-    return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
-
-
-def _is_unit_length(module: nn.Module) -> bool:
-    return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
-
-
-def _prompts(settings: dict[str, Any]) -> dict[str, str]:
-    """A folder's prompts; the one for passages is the one for documents."""
-    stated = settings.get("prompts") or {}
-    prompts = {name: text for name, text in stated.items() if text}
-    name = next((name for name in DOCUMENT_PROMPTS if name in stated), "document")
-    if name != "document" and name in prompts:
-        logger.info("the prompt %r (%r) is put before documents", name, prompts[name])
-        prompts["document"] = prompts[name]
-    return prompts
-
-
-def _changed(
-    modules: list[Module],
-    folder: Path,
-    pooling: str | None,
-    projection_dim: int | None,
-    normalize: bool | None,
-) -> list[Module]:
-    """A folder's modules, as the settings of a run want them; None keeps what is there."""
-    if pooling is not None:
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
-        own = [module for module in modules if isinstance(module, Pooling)]
-        if len(own) > 1 or len(pooling_modes(own[0])) > 1:
-            raise ValueError(
-                f"pooling: {folder} joins several poolings, which {pooling!r} cannot replace; "
-                "leave it out"
-            )
-        own[0].pooling_mode = POOLINGS[pooling]
-    unit = _is_unit_length(modules[-1])
-    rest = modules[:-1] if unit else modules
-    if projection_dim is not None:
-        if dense := [module for module in modules if isinstance(module, Dense)]:
-            raise ValueError(
-                f"projection_dim: {folder} has a projection already (to {dense[-1].out_features}); "
-                "leave projection_dim out to go on with it"
-            )
-        width = next(m for m in reversed(rest) if hasattr(m, "get_embedding_dimension"))
-        rest = [
-            *rest,
-            Dense(width.get_embedding_dimension(), projection_dim, activation_function=None),
-        ]
-    return [*rest, Normalize()] if (unit if normalize is None else normalize) else rest
+def _tell_similarity(name: str | Path, settings: dict[str, Any], modules: list[Module]) -> None:
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity != "cosine" and not is_unit_length(modules[-1]):
+        logger.warning(
+            "%s is made for the similarity %r, which is kept; training, evaluation, mining and "
+            "search here compare by the cosine",
+            name,
+            similarity,
+        )

@@ -6,7 +6,6 @@ is read; what is written has the form of 2 to 5.1 wherever that can say it (modu
 readers of the layout open too; the newest form does not open in 5.1.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,6 +25,8 @@ from sentence_transformers.sentence_transformer.modules import (
 from sentence_transformers.util.misc import import_module_class
 from torch import Tensor
 from torch.nn import functional as F
+
+from encoders.json_files import read_json, write_json
 
 # They treat every token, or every text, by itself: tokens need no padding around them.
 OWN: tuple[type[Module], ...] = (
@@ -281,22 +282,3 @@ def pooling_modes(module: Pooling) -> list[str]:
     """sentence-transformers' names of how it pools; the vectors of several stand side by side."""
     modes = module.pooling_mode
     return [modes] if isinstance(modes, str) else list(modes)
-
-
-def read_json(file: Path) -> Any:
-    """A file's content; nothing where there is no file.
-
-    Raises:
-        ValueError: It is no JSON.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write a file."""
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from encoders.backbone import Encoder
-from encoders.modules import read_json, write_json
+from encoders.json_files import read_json, write_json
 from encoders.opening import open_backbone
 from encoders.source import find_model
 

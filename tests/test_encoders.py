@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import Embedder, Reranker
-from encoders.embedder import POOLINGS
+from encoders.chain import POOLINGS
 from encoders.kind import find_kind
 from encoders.modules import run_modules
 from tiny import TEXTS, save_backbone, save_classifier
