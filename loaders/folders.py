@@ -25,6 +25,7 @@ _ABOUT_ENDING = ".settings.json"
 _UNREAD = (".arrow", ".zst", ".bz2", ".xz", ".zip", ".gz", ".tar", ".tgz", ".xlsx", ".xls", ".pkl")
 
 _SHOWN = 300  # characters of an error
+_DEEPEST = 50  # YAML of a card
 
 Found = list[tuple[str, Path | SavedSource]]
 
@@ -99,8 +100,14 @@ def _metadata(card: str) -> dict[str, Any]:
     match = REGEX_YAML_BLOCK.search(card)
     if match is None:
         return {}
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(match[2], yaml.SafeLoader)):
-        raise ValueError("its YAML has aliases (*name); write them out")
+    depth = 0
+    for event in yaml.parse(match[2], yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("its YAML has aliases (*name); write them out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"its YAML is nested more than {_DEEPEST} deep")
     found = yaml.safe_load(match[2])
     return found if isinstance(found, dict) else {}
 
