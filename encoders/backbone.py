@@ -15,7 +15,8 @@ from encoders.cpu import multiplies_in_bf16
 from encoders.dropout import speed_up_dropout
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.onnx_backbone import OnnxBackbone
-from encoders.opening import TokenWithoutRow, position_limit, tokens_without_a_row
+from encoders.opening import TokenWithoutRow, tokens_without_a_row
+from encoders.positions import position_limit
 from encoders.rows import cut_by_tokens
 from encoders.sharding import layer_classes, shared_out
 from encoders.unpadding import Row, or_first

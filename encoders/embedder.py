@@ -15,7 +15,7 @@ from encoders.backbone import Encoder
 from encoders.chain import POOLINGS, change_modules, is_unit_length, read_prompts, width_of
 from encoders.kind import find_kind
 from encoders.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
-from encoders.opening import open_backbone
+from encoders.opening import check_weights, open_backbone
 from encoders.prompts import prompt_lengths
 from encoders.source import find_model
 from encoders.template import end_with_eos
@@ -113,11 +113,7 @@ class Embedder(Encoder):
         stated = read_folder(folder, trust_remote_code)
         opened = open_backbone(stated.backbone, "feature-extraction", trust_remote_code)
         missing = {name for name in opened.missing if not name.startswith("pooler.")}
-        if missing:
-            raise ValueError(
-                f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
-                f"({', '.join(sorted(missing)[:3])}, ...); it is not a whole model"
-            )
+        check_weights(folder, opened.backbone, missing)
         modules = stated.modules
         if modules is None:
             modules = [Pooling(width_of(opened.backbone), "mean"), Normalize()]

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from safetensors import SafetensorError
 from sentence_transformers.base.modules import Transformer
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.positions import position_limit, position_offset
 
 logger = logging.getLogger(__name__)
 
@@ -107,28 +107,25 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
     return Opened(model, tokenizer, missing, limit, reader.do_lower_case)
 
 
-def position_offset(backbone: nn.Module) -> int:
-    """The position of a text's first token: RoBERTa's kin count from the padding id + 1."""
-    table = _position_table(backbone)
-    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) -> None:
+    """Refuse a backbone of which some weights are not in its folder.
 
-
-def position_limit(backbone: Any) -> int | None:
-    """Tokens of a text for which the model has positions; None where it has no such limit."""
-    stated = getattr(backbone.config, "max_position_embeddings", None)
-    table = _position_table(backbone)
-    limits = [stated] if isinstance(stated, int) and stated > 0 else []
-    if table is not None:
-        limits.append(table.num_embeddings - position_offset(backbone))
-    return min(limits, default=None)
-
-
-def _position_table(backbone: nn.Module) -> Any:
-    """The matrix of learnt absolute positions, if there is one."""
-    for name, module in backbone.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and hasattr(module, "num_embeddings"):
-            return module
-    return None
+    Raises:
+        ValueError: Some are missing.
+    """
+    if not missing:
+        return
+    config = backbone.config
+    what = "it is not a whole model"
+    if config.is_encoder_decoder:
+        what = (
+            f"the encoder of {config.model_type} alone is not found in the folder of the whole "
+            "encoder-decoder; save the encoder by itself"
+        )
+    raise ValueError(
+        f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
+        f"({', '.join(sorted(missing)[:3])}, ...); {what}"
+    )
 
 
 def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:

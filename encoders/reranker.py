@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from encoders.backbone import Encoder
 from encoders.json_files import read_json, write_json
-from encoders.opening import open_backbone
+from encoders.opening import check_weights, open_backbone
 from encoders.source import find_model
 
 logger = logging.getLogger(__name__)
@@ -83,11 +83,7 @@ class Reranker(Encoder):
             name for name in opened.missing if name.startswith(f"{backbone.base_model_prefix}.")
         }
         body = {name for name in body if ".pooler." not in name}
-        if body:
-            raise ValueError(
-                f"model_name_or_path: {folder} lacks {len(body)} of the backbone's weights "
-                f"({', '.join(sorted(body)[:3])}, ...); it is not a whole model"
-            )
+        check_weights(folder, backbone, body)
         if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
         stated = _settings(folder, backbone.config)

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from encoders.attention import ATTENTION
 from encoders.dropout import drawn_by
-from encoders.opening import position_offset
+from encoders.positions import position_offset
 from encoders.rows import cut_by_tokens, is_even, row_pieces
 from encoders.text_layout import TextLayout
 from encoders.workers import side_by_side, side_by_side_with_gradients

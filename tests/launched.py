@@ -80,6 +80,7 @@ def run(words: Sequence[str]) -> None:
         if is_variable:
             os.environ[name] = value
             if name == "CORES":
+                os.environ["OMP_NUM_THREADS"] = value  # as a user who wants so many
                 torch.set_num_threads(int(value))
                 rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
             continue

@@ -235,6 +235,20 @@ def test_late_interaction_without_a_layout(tmp_path: Path) -> None:
     refused(Reranker.from_pretrained, folder, "HF_ColBERT")
 
 
+def test_an_encoder_that_sentence_transformers_opens_with_random_weights(tmp_path: Path) -> None:
+    """It looks for the weights of MarianEncoder where those of MarianModel are."""
+    parts = {"layers": 1, "attention_heads": 4, "ffn_dim": 48}
+    sizes: dict[str, Any] = {
+        f"{side}_{part}": n for side in ("encoder", "decoder") for part, n in parts.items()
+    }
+    tokenizer = zoo.tokenizer_of("t5")
+    config = transformers.MarianConfig(vocab_size=len(tokenizer), d_model=32, pad_token_id=0,
+                                       max_position_embeddings=64, **sizes)  # fmt: skip
+    transformers.MarianModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    refused(Embedder.from_pretrained, tmp_path, "marian", "encoder")
+
+
 def test_an_adapter_without_its_base(tmp_path: Path) -> None:
     folder = embedder(tmp_path / "model", backbone(tmp_path / "base"))
     (folder / "config.json").unlink()

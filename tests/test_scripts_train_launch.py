@@ -124,7 +124,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], **recipe: Any) -> 
         ({"query_max_length": 999, "document_max_length": 9}, "takes at most 128"),
         ({"label_range": [5, 0]}, "label_range: must be [lowest, highest], got [5"),
         ({"eval_strategy": "epochs"}, 'eval_strategy: "epochs" is not one of no, steps, epoch'),
-        ({"pooling": "max"}, 'pooling: "max" is not one of cls, mean, last'),
+        ({"pooling": "sum"}, 'pooling: "sum" is not one of cls, mean, last'),
         ({"train_file": "nowhere/rows.jsonl"}, "nowhere/rows.jsonl"),
         ({"model_name_or_path": "/nowhere"}, "model_name_or_path: /nowhere is neither a folder"),
         ({"resume_from_checkpoint": True}, "resume_from_checkpoint: no checkpoint-N folder"),

@@ -1,0 +1,29 @@
+"""Where a model's positions begin, and how many it has."""
+
+from typing import Any
+
+from torch import nn
+
+
+def position_offset(backbone: nn.Module) -> int:
+    """The position of a text's first token: RoBERTa's kin count from the padding id + 1."""
+    table = _position_table(backbone)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def position_limit(backbone: Any) -> int | None:
+    """Tokens of a text for which the model has positions; None where it has no such limit."""
+    stated = getattr(backbone.config, "max_position_embeddings", None)
+    table = _position_table(backbone)
+    limits = [stated] if isinstance(stated, int) and stated > 0 else []
+    if table is not None:
+        limits.append(table.num_embeddings - position_offset(backbone))
+    return min(limits, default=None)
+
+
+def _position_table(backbone: nn.Module) -> Any:
+    """The matrix of learnt absolute positions, if there is one."""
+    for name, module in backbone.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and hasattr(module, "num_embeddings"):
+            return module
+    return None
