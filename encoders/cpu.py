@@ -18,7 +18,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 # Kernels that oneDNN keeps for the process, and torch for each thread: there is one for every shape
 # of a product, of some 100 kB to 1 MB. Training meets thousands of shapes again in every step.
-KERNELS, KERNELS_OF_THREAD = 512, 64
+KERNELS, KERNELS_OF_THREAD = 256, 32
 TRAINING_KERNELS = 20_000
 
 
