@@ -28,6 +28,7 @@ def width_of(backbone: Any) -> int:
 
 
 def is_unit_length(module: nn.Module) -> bool:
+    """Whether a module brings embeddings to unit length."""
     return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
 
 

@@ -141,6 +141,11 @@ class Embedder(Encoder):
         return "+".join(names[mode] for module in poolings for mode in pooling_modes(module))
 
     @property
+    def default_prompt(self) -> str:
+        """What stands before a text for which no prompt is chosen, as the folder says."""
+        return self.prompts.get(self.settings.get("default_prompt_name") or "", "")
+
+    @property
     def normalize(self) -> bool:
         """Whether embeddings have unit length."""
         return self._ends_with_unit_length and self._cut_at_the_end is None
@@ -199,7 +204,7 @@ class Embedder(Encoder):
 
         Args:
             texts: Any number of texts, none included.
-            prompt: Put before each text.
+            prompt: Put before each text; "": none.
             prompt_name: Or one of the model's own prompts: "query" or "document". Without either,
                 the folder's ``default_prompt_name``, if it names one.
             max_length: Tokens after which a text is cut; None: the model's own limit.
@@ -211,7 +216,7 @@ class Embedder(Encoder):
             ValueError: The model has no prompt of that name.
         """
         if prompt is None:
-            prompt = self.find_prompt(prompt_name or self.settings.get("default_prompt_name"))
+            prompt = self.find_prompt(prompt_name) if prompt_name else self.default_prompt
         self._given_prompts.add(prompt)
         return self.run_all(
             [prompt + text for text in texts],

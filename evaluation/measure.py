@@ -148,7 +148,8 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
     """
     queries = data.prompted(model.prompts.get("query", ""))
     if isinstance(model, Embedder):
-        asked = model.encode(queries, max_length=how.query_max_length, **how.common())
+        # Their prompts stand before them by now.
+        asked = model.encode(queries, prompt="", max_length=how.query_max_length, **how.common())
         found = model.encode(
             data.documents,
             prompt_name="document",

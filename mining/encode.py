@@ -106,6 +106,7 @@ def _encode_block(
         return
     vectors = embedder.encode(
         [texts[at] for at in missing],
+        prompt="",  # it stands before them by now
         max_length=how.max_length,
         tokens_per_batch=how.tokens_per_batch,
         bf16=how.bf16,

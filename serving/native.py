@@ -237,7 +237,7 @@ async def embedded_scores(
             raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
     texts = [before[side] + text for side, text in number]
     answer = await service.embed(
-        texts, param=names[1], truncate=options.cut, side=options.side, numbered=False
+        texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
     )
     rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
     scores = cosines(answer.values[rows[0]], answer.values[rows[1]])

@@ -107,8 +107,8 @@ class Prompting(Body):
                 )
         return chosen
 
-    def find_prompt(self, model: ServedModel) -> str:
-        """The prompt to put before each text.
+    def find_prompt(self, model: ServedModel) -> str | None:
+        """The prompt to put before each text; None where none is chosen.
 
         Raises:
             ServingError: There is no such prompt, or two keys choose different ones.
@@ -119,7 +119,7 @@ class Prompting(Body):
             raise ServingError(
                 "validation_error", f"{both} choose different prompts; give one", next(iter(chosen))
             )
-        return model.prompts.get(next(iter(chosen.values()), ""), "")
+        return model.prompts.get(next(iter(chosen.values())), "") if chosen else None
 
     def ignored(self, service: Service) -> list[str]:
         """A key that chooses no prompt, or one that the model does not have."""

@@ -147,7 +147,13 @@ async def embed_together(
     before = [service.model(role).prompts.get(side, "") for side in ("query", "document")]
     texts = [before[0] + query, *(before[1] + text for text in documents)]
     return await service.embed(
-        texts, param="documents", role=role, truncate=truncate, side=side, numbered=False
+        texts,
+        param="documents",
+        role=role,
+        prompt="",
+        truncate=truncate,
+        side=side,
+        numbered=False,
     )
 
 

@@ -85,7 +85,8 @@ class Service:
             texts: Texts, or token ids.
             param: The field of the request that holds them, for messages.
             role: Of the model.
-            prompt: Text put before each; token ids cannot have one.
+            prompt: Text put before each; token ids cannot have one. None: before texts the model's
+                default prompt, as in its ``encode``.
             truncate: Whether too long ones are cut; None: as the server's limits say.
             side: Where they are cut.
             numbered: Whether the field holds a list.
@@ -107,7 +108,8 @@ class Service:
                     )
 
         def tokenize() -> list[Tokens]:
-            strings = [(prompt or "") + text for text in texts if isinstance(text, str)]
+            before = model.default_prompt if prompt is None else prompt
+            strings = [before + text for text in texts if isinstance(text, str)]
             made = iter(model.tokenizer.texts(strings, side))
             return [
                 next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, side)
