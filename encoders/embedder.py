@@ -248,6 +248,8 @@ class Embedder(Encoder):
             **{key: value for key, value in self.settings.items() if key not in NOT_KEPT},
             "prompts": {"query": "", "document": "", **self.prompts},
         }
+        if settings["default_prompt_name"] not in settings["prompts"]:
+            settings["default_prompt_name"] = None  # the user has replaced the prompts
         limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
         write_modules(folder, list(self.head), parts["head"], settings, limits)
 

@@ -1,6 +1,7 @@
 """The small JSON files of a model's folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,48 @@ def read_json(file: Path) -> Any:
 def write_json(file: Path, content: Any) -> None:
     """Write a file."""
     file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_entries(file: Path) -> list[dict[str, Any]]:
+    """The entries of a ``modules.json``.
+
+    Raises:
+        ValueError: It is no list of objects with ``type`` and ``path``.
+    """
+    entries = read_json(file)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{file}: must be a list of modules")
+    for at, entry in enumerate(entries):
+        given = entry if isinstance(entry, dict) else {}
+        for key in ("type", "path"):
+            if not isinstance(given.get(key), str):
+                raise ValueError(f"{file}: module {at} must be an object with a text as its {key}")
+    return entries
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The content of a ``config_sentence_transformers.json``; nothing where there is no file.
+
+    Raises:
+        ValueError: A key has a value of the wrong type.
+    """
+    settings = read_json(file)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file}: must be an object")
+    prompts = settings.get("prompts")
+    if prompts is not None and not (
+        isinstance(prompts, Mapping)
+        and all(text is None or isinstance(text, str) for text in prompts.values())
+    ):
+        raise ValueError(f"{file}: prompts must be an object of texts, got {prompts!r}")
+    for key in ("model_type", "default_prompt_name", "similarity_fn_name", "activation_fn"):
+        value = settings.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{file}: {key} must be a text, got {value!r}")
+    name = settings.get("default_prompt_name")
+    if name and name not in (prompts or {}):
+        raise ValueError(f"{file}: default_prompt_name {name!r} is not one of its prompts")
+    cut = settings.get("truncate_dim")
+    if cut is not None and (not isinstance(cut, int) or isinstance(cut, bool) or cut < 1):
+        raise ValueError(f"{file}: truncate_dim must be a positive whole number, got {cut!r}")
+    return settings

@@ -23,5 +23,5 @@ def find_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
     if not config.is_file():  # its backbone stands in a folder of its own, as an embedder's may
         return "embedder"
     architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
-    classifier = any(name.endswith("ForSequenceClassification") for name in architectures)
+    classifier = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     return "reranker" if classifier else "embedder"

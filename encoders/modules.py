@@ -26,7 +26,7 @@ from sentence_transformers.util.misc import import_module_class
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders.json_files import read_json, write_json
+from encoders.json_files import read_entries, read_json, read_settings, write_json
 
 # They treat every token, or every text, by itself: tokens need no padding around them.
 OWN: tuple[type[Module], ...] = (
@@ -82,9 +82,9 @@ def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder
     file = folder / "modules.json"
     if not file.is_file():
         return EmbedderFolder(folder)
-    settings = read_json(folder / "config_sentence_transformers.json")
+    settings = read_settings(folder / "config_sentence_transformers.json")
     _check_settings(folder / "config_sentence_transformers.json", settings)
-    first, *rest = read_json(file) or [{"type": "nothing", "path": ""}]
+    first, *rest = read_entries(file)
     if first["type"].rpartition(".")[2] != "Transformer" or not _is_theirs(first["type"]):
         raise ValueError(
             f"{file}: the first module is {first['type']}; what can be trained and run here begins "

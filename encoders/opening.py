@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,7 +28,6 @@ OUTPUTS: dict[Task, str] = {
 
 # Tokenizers without a limit of their own say 1e30.
 NO_LIMIT = 1e9
-ERRORS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError, SafetensorError)
 # Keys of processing_kwargs that concern texts, and what they may say: it is what is done anyway.
 TEXT = ("common", "text", "chat_template")
 USUAL: dict[str, list[Any]] = {"padding": [True], "truncation": [True, "longest_first"]}
@@ -96,7 +94,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
         )
         _check_settings(folder / "sentence_bert_config.json", settings, task)
         reader = _Reader(str(folder), **settings | {"transformer_task": task})
-    except ERRORS as error:
+    except Exception as error:  # of code that reads a stranger's files
         raise ValueError(_refusal(folder, error)) from error
     tokenizer, model = reader.tokenizer, reader.model
     assert tokenizer is not None
@@ -143,9 +141,9 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
         )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except ERRORS as error:
+    except Exception as error:  # of code that reads a stranger's files
         raise ValueError(_refusal(folder, error)) from error
-    names = config.architectures or []
+    names = [str(name) for name in config.architectures or []]
     late = [name for name in names if "colbert" in name.lower() or name.endswith("ForRetrieval")]
     if late:
         raise ValueError(
@@ -165,7 +163,7 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
 def _check_settings(file: Path, settings: dict[str, Any], task: Task) -> None:
     """Refuse what a folder asks of sentence-transformers' Transformer and is not done here."""
     given = settings.get("transformer_task", "feature-extraction")
-    if given not in OUTPUTS:
+    if given not in list(OUTPUTS):
         raise _Refused(
             f"{file}: transformer_task {given} is neither an embedder's nor a reranker's; of a "
             "decoder that answers yes or no, scripts/convert_reranker.py makes a reranker"
@@ -208,14 +206,15 @@ def _smallest_limit(
             stated.append(json.loads((folder / name).read_text(encoding="utf-8")).get(key))
     for modality in ("common", "text"):
         stated.append((((processing or {}).get(modality)) or {}).get("max_length"))
-    limits = [int(limit) for limit in stated if limit is not None and 0 < limit < NO_LIMIT]
+    numbers = [limit for limit in stated if isinstance(limit, int | float)]
+    limits = [int(limit) for limit in numbers if 1 <= limit < NO_LIMIT]
     return min(limits, default=None)
 
 
 def _open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except ERRORS as error:
+    except Exception as error:  # of code that reads a stranger's files
         raise ValueError(_refusal(folder, error)) from error
     return tokenizer
 

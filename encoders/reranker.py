@@ -9,7 +9,7 @@ from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from encoders.backbone import Encoder
-from encoders.json_files import read_json, write_json
+from encoders.json_files import read_entries, read_settings, write_json
 from encoders.opening import check_weights, open_backbone
 from encoders.source import find_model
 
@@ -172,8 +172,8 @@ def _backbone(folder: Path) -> Path:
     file = folder / "modules.json"
     if not file.is_file():
         return folder
-    entries = read_json(file)
-    kind = read_json(folder / SETTINGS).get("model_type", "SentenceTransformer")
+    entries = read_entries(file)
+    kind = read_settings(folder / SETTINGS).get("model_type") or "SentenceTransformer"
     names = [entry["type"].rpartition(".")[2] for entry in entries]
     if names[:1] != ["Transformer"] or (kind == CROSS_ENCODER and len(names) > 1):
         raise ValueError(
@@ -192,7 +192,7 @@ def _settings(folder: Path, config: Any) -> dict[str, Any]:
     old = getattr(config, "sbert_ce_default_activation_function", None)
     found = {"activation_fn": own.get("activation_fn", old), "settings": None}
     prompts = {side: text for side, text in (own.get("prompts") or {}).items() if text}
-    settings = read_json(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     if settings.get("model_type") == CROSS_ENCODER:
         found |= {"settings": settings}
         found["activation_fn"] = settings.get("activation_fn") or found["activation_fn"]
@@ -206,7 +206,7 @@ def _activation(folder: Path, name: str | None, trust_remote_code: bool) -> nn.M
     """The module that a folder names."""
     if name is None:
         return None
-    if not (trust_remote_code or name.startswith("torch.nn.")):
+    if not (trust_remote_code or str(name).startswith("torch.nn.")):
         raise ValueError(
             f"{folder}: activation_fn {name} is not one of torch.nn, and its code is not run; if "
             "you trust it, give trust_remote_code"

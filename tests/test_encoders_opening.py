@@ -228,6 +228,30 @@ def test_what_the_layout_asks_for_and_is_not_done(changes: dict[str, Any], tmp_p
     refused(Embedder.from_pretrained, folder, next(iter(changes)), "sentence_bert_config.json")
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("modules.json", {}),
+        ("modules.json", [77]),
+        ("modules.json", [{"type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"type": 1, "path": ""}]),
+        ("config_sentence_transformers.json", []),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}),
+        ("config_sentence_transformers.json", {"prompts": {"query": 3}}),
+        ("config_sentence_transformers.json", {"default_prompt_name": "web"}),
+        ("config_sentence_transformers.json", {"model_type": [None]}),
+        ("config_sentence_transformers.json", {"truncate_dim": "all"}),
+        ("sentence_bert_config.json", {"transformer_task": {}}),
+        ("config.json", {"model_type": "bert", "hidden_dropout_prob": {}}),
+        ("config.json", {"model_type": "bert", "num_attention_heads": 0}),
+    ],
+)
+def test_files_of_the_wrong_form_give_one_line(file: str, content: Any, tmp_path: Path) -> None:
+    folder = embedder(tmp_path / "model", backbone(tmp_path / "base"))
+    (folder / file).write_text(json.dumps(content))
+    refused(Embedder.from_pretrained, folder, str(folder))
+
+
 def test_late_interaction_without_a_layout(tmp_path: Path) -> None:
     folder = backbone(tmp_path / "model")
     change_json(folder / "config.json", architectures=["HF_ColBERT"])
