@@ -294,7 +294,7 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130
     said = "SIGINT: ending when what is under way is done and saved; again: at once\n"
-    assert error.endswith(said)
+    assert said in error  # a worker may tell besides that its process was gone
     assert error.count("SIGINT") == 1
     assert not checkpoints_in(tmp_path / "run")
 
