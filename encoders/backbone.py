@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from encoders import unpadding
-from encoders.cpu import multiplies_in_bf16
-from encoders.dropout import speed_up_dropout
+from common.hardware import multiplies_in_bf16
+from encoders.export.onnx_backbone import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
-from encoders.onnx_backbone import OnnxBackbone
-from encoders.opening import TokenWithoutRow, tokens_without_a_row
-from encoders.positions import position_limit
-from encoders.rows import cut_by_tokens
+from encoders.opening.positions import position_limit
+from encoders.opening.transformer import TokenWithoutRow, tokens_without_a_row
 from encoders.sharding import layer_classes, shared_out
-from encoders.unpadding import Row, or_first
+from encoders.unpadding import forward as unpadding
+from encoders.unpadding.dropout import speed_up_dropout
+from encoders.unpadding.forward import Row, or_first
+from encoders.unpadding.packing import cut_by_tokens
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from encoders.opening.source import find_model
+from encoders.opening.template import set_pair_template
 from encoders.reranker import Reranker
-from encoders.source import find_model
-from encoders.template import set_pair_template
 
 OUTPUT = "lm_head.weight"
 

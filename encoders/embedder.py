@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.backbone import Encoder
-from encoders.chain import POOLINGS, change_modules, is_unit_length, read_prompts, width_of
-from encoders.kind import find_kind
-from encoders.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
-from encoders.opening import check_weights, open_backbone
-from encoders.prompts import prompt_lengths
-from encoders.source import find_model
-from encoders.template import end_with_eos
+from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
+from encoders.chain.prompts import prompt_lengths
+from encoders.chain.settings import POOLINGS, change_modules, is_unit_length, read_prompts, width_of
+from encoders.kinds import find_kind
+from encoders.opening.source import find_model
+from encoders.opening.template import end_with_eos
+from encoders.opening.transformer import check_weights, open_backbone
 
 logger = logging.getLogger(__name__)
 

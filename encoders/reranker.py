@@ -8,10 +8,10 @@ from typing import Any, Self
 from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
+from common.json_files import read_entries, read_settings, write_json
 from encoders.backbone import Encoder
-from encoders.json_files import read_entries, read_settings, write_json
-from encoders.opening import check_weights, open_backbone
-from encoders.source import find_model
+from encoders.opening.source import find_model
+from encoders.opening.transformer import check_weights, open_backbone
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """How well a model finds and orders documents: metrics, retrieval, reranking, comparison."""
 
-from evaluation.beir import read_beir, read_corpus
-from evaluation.comparison import Comparison, compare
-from evaluation.data import PairData, RetrievalData
-from evaluation.metrics import DEFAULT_METRICS, Qrels, Run, per_query
-from evaluation.reranking import rerank
-from evaluation.retrieval import retrieve
-from evaluation.trec import read_run, write_run
+from evaluation.data.beir import read_beir, read_corpus
+from evaluation.data.sets import PairData, RetrievalData
+from evaluation.data.trec import read_run, write_run
+from evaluation.metrics.comparison import Comparison, compare
+from evaluation.metrics.ranking import DEFAULT_METRICS, Qrels, Run, per_query
+from evaluation.search.reranking import rerank
+from evaluation.search.retrieval import retrieve
 
 __all__ = [
     "DEFAULT_METRICS",

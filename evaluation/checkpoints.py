@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.pair_metrics import Figure
+from evaluation.metrics.pairs import Figure
 
 BEST_FILE = "best_checkpoint.json"
 RUN_FILE = "train_config.json"

@@ -10,12 +10,12 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from encoders import Embedder, Reranker
-from evaluation.data import PairData, RetrievalData
-from evaluation.faiss_index import IndexKind
-from evaluation.metrics import Run, per_query, undefined
-from evaluation.pair_metrics import Figure, Scores, figure, pair_statistics
-from evaluation.reranking import rerank
-from evaluation.retrieval import retrieve
+from evaluation.data.sets import PairData, RetrievalData
+from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
+from evaluation.metrics.ranking import Run, per_query, undefined
+from evaluation.search.faiss_index import IndexKind
+from evaluation.search.reranking import rerank
+from evaluation.search.retrieval import retrieve
 
 Model = Embedder | Reranker
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.comparison import Comparison, compare
-from evaluation.data import PairData, RetrievalData
+from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import PairScores, Ranked
-from evaluation.metrics import Run
-from evaluation.pair_comparison import StatisticComparison, compare_statistic
-from evaluation.pair_metrics import Figure, UndefinedMetric, pair_statistics
+from evaluation.metrics.comparison import Comparison, compare
+from evaluation.metrics.pair_comparison import StatisticComparison, compare_statistic
+from evaluation.metrics.pairs import Figure, UndefinedMetric, pair_statistics
+from evaluation.metrics.ranking import Run
 
 Results = dict[str, Any]
 # "base" (if there is one) and "fine-tuned" are numbers or None; where both are there, "difference",

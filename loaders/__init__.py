@@ -2,7 +2,7 @@
 
 from loaders.dataset import detect_shape, load_rows, load_rows_in_place
 from loaders.options import ReadOptions, Shape
-from loaders.positive_pairs import PositivePairs
+from loaders.shapes.positive_pairs import PositivePairs
 
 __all__ = [
     "PositivePairs",

@@ -8,15 +8,15 @@ from typing import Any
 
 from datasets import Dataset
 
-from loaders.arrow import GROUP, SCORED_PAIR, ArrowFile
-from loaders.conversions import to_group, to_scored_pairs
-from loaders.grouping import Grouping
+from loaders.formats.sources import Source
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions, Shape
-from loaders.rejected import RejectedRows
-from loaders.row_parser import RowParser
-from loaders.row_stream import good_rows
-from loaders.rows import Row, ScoredPair
-from loaders.sources import Source
+from loaders.parsing.rejected import RejectedRows
+from loaders.parsing.row_parser import RowParser
+from loaders.parsing.row_stream import good_rows
+from loaders.shapes.arrow import GROUP, SCORED_PAIR, ArrowFile
+from loaders.shapes.conversions import to_group, to_scored_pairs
+from loaders.shapes.grouping import Grouping
+from loaders.shapes.rows import Row, ScoredPair
 
 ROWS, REJECTED, NOTES = "rows.arrow", "rejected_rows.jsonl", "notes.json"
 

@@ -13,15 +13,16 @@ import datasets
 from datasets import Dataset
 from filelock import FileLock
 
+from common.hashing import source_code
 from loaders.build import NOTES, REJECTED, ROWS, Build
-from loaders.fields import RowError
+from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
 from loaders.options import ReadOptions, Shape
-from loaders.positive_pairs import PositivePairs
-from loaders.rejected import copy_rejected
-from loaders.row_parser import RowParser
-from loaders.rows import PositivePair, Row, ScoredPair
-from loaders.sources import Source, find_sources
+from loaders.parsing.fields import RowError
+from loaders.parsing.rejected import copy_rejected
+from loaders.parsing.row_parser import RowParser
+from loaders.shapes.positive_pairs import PositivePairs
+from loaders.shapes.rows import PositivePair, Row, ScoredPair
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +128,8 @@ def _cache_folder(
     digest = hashlib.blake2b(digest_size=16)
     parts = [build.__name__, shape, chosen, [source.identity() for source in sources]]
     digest.update(json.dumps(parts).encode())
-    for code in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(code.read_bytes())
+    for code in source_code(Path(__file__).parent):
+        digest.update(code)
     return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / digest.hexdigest()
 
 

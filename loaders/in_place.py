@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaders.build import ROWS, Build
-from loaders.conversions import to_group, to_scored_pairs
-from loaders.encodings import open_text
-from loaders.fields import RowError
-from loaders.grouping import text_hash
-from loaders.json_object import DECODER
-from loaders.known_positives import document_hashes
+from loaders.formats.encodings import open_text
+from loaders.formats.json_object import DECODER
+from loaders.formats.records import Record
+from loaders.formats.saved import SavedSource
+from loaders.formats.sources import FileSource, Source
 from loaders.options import ReadOptions, Shape
-from loaders.records import Record
-from loaders.rejected import RejectedRows
-from loaders.row_parser import RowParser
-from loaders.row_stream import good_rows
-from loaders.rows import Row, ScoredPair
-from loaders.saved import SavedSource
-from loaders.sources import FileSource, Source
+from loaders.parsing.fields import RowError
+from loaders.parsing.rejected import RejectedRows
+from loaders.parsing.row_parser import RowParser
+from loaders.parsing.row_stream import good_rows
+from loaders.shapes.conversions import to_group, to_scored_pairs
+from loaders.shapes.grouping import text_hash
+from loaders.shapes.known_positives import document_hashes
+from loaders.shapes.rows import Row, ScoredPair
 
 # Where a row is: the number of its file, first byte and length of its line, the hash of its query,
 # and a count: a group's positives, or which of the line's scored pairs it is.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from loaders.columns import check_columns
+from loaders.parsing.columns import check_columns
 
 Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
 
@@ -31,7 +31,7 @@ class ReadOptions:
         positive_threshold: The least relevance of a positive, where groups are made from
             relevances.
         columns: Which column is which field, ``{"question": "query", "answers.text": "pos"}``;
-            see ``loaders.columns``.
+            see ``loaders.parsing.columns``.
         split: Of folders and data sets that have several: the one to read.
         evaluates: The rows are not trained on: a folder whose only split is for testing is read
             without being asked for it.

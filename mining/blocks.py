@@ -8,9 +8,9 @@ from pathlib import Path
 from accelerate import PartialState
 from tqdm import tqdm
 
-from loaders.row_file import write_lines
+from loaders.formats.row_file import write_lines
 from mining.miner import Mined, Miner
-from mining.picker import Candidate
+from mining.policy.picker import Candidate
 
 # Letters: Q queries, W processes.
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
 
-from mining.corpus import Corpus
-from mining.index import Index, Ranking
-from mining.picker import Candidate, Picker
-from mining.policy import Limits, Policy
-from mining.queries import Queries
-from mining.rules import Rules, TextForms
-from mining.teacher import Teacher, sigmoid
+from mining.data.corpus import Corpus
+from mining.data.queries import Queries
+from mining.policy.picker import Candidate, Picker
+from mining.policy.policy import Limits, Policy
+from mining.policy.rules import Rules, TextForms
+from mining.scoring.teacher import Teacher, sigmoid
+from mining.search.index import Index, Ranking
 
 _SCORED_AT_ONCE = 32  # random candidates
 # Random candidates that are tried for one random negative. Limits that nearly nothing keeps to

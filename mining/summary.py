@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mining.miner import Mined
-from mining.policy import Policy
+from mining.policy.policy import Policy
 
 # The last rank of each bar of the histogram.
 _BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)

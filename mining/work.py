@@ -12,8 +12,9 @@ import datasets
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from mining.corpus import Corpus, CorpusBuilder
-from mining.documents import Document
+from common.hashing import source_code
+from mining.data.corpus import Corpus, CorpusBuilder
+from mining.data.documents import Document
 
 
 def default_cache_dir() -> Path:
@@ -33,8 +34,8 @@ def work_folder(cache_dir: Path, identity: Any) -> Iterator[Path]:
         ValueError: The same run is at work already.
     """
     digest = hashlib.blake2b(json.dumps(identity, default=str).encode(), digest_size=16)
-    for code in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(code.read_bytes())
+    for code in source_code(Path(__file__).parent):
+        digest.update(code)
     folder = cache_dir / "runs" / digest.hexdigest()
     if not PartialState().is_main_process:
         yield folder

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import transformers
 
+from common.hardware import prepare_cpu
 from encoders.causal_reranker import ANSWERS, INSTRUCTION, PAIR_TEMPLATE, open_causal_reranker
-from encoders.cpu import prepare_cpu
-from scripts.prepare.flags import add_trust
+from preparation.commands.flags import add_trust
 
 
 def main(argv: Sequence[str] | None = None) -> int:

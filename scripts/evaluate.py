@@ -30,17 +30,12 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from encoders.cpu import prepare_cpu
-from encoders.kind import find_kind
+from common.hardware import prepare_cpu
+from encoders.kinds import find_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
-from evaluation.data import PairData
-from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
-from evaluation.pair_metrics import Figure, pair_statistics
-from evaluation.report import write_report
-from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
-from evaluation.tables import show_comparison
-from evaluation.trec import ids_with_blanks, write_run
-from scripts.measuring import (
+from evaluation.data.sets import PairData
+from evaluation.data.trec import ids_with_blanks, write_run
+from evaluation.evaluation_flags import (
     Data,
     add_data,
     add_first_stage,
@@ -51,9 +46,14 @@ from scripts.measuring import (
     open_model,
     read_data,
 )
-from scripts.parts import evaluation_loss
-from scripts.prepare.flags import add_trust
-from trainers.model_card import add_evaluation
+from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
+from evaluation.metrics.pairs import Figure, pair_statistics
+from evaluation.report.report import write_report
+from evaluation.report.tables import show_comparison
+from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
+from preparation.commands.flags import add_trust
+from trainers.config.assembly import evaluation_loss
+from trainers.model_card.card import add_evaluation
 
 logger = logging.getLogger(__name__)
 

@@ -29,16 +29,14 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
+from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
-from encoders.cpu import prepare_cpu
-from encoders.kind import Kind, find_kind
-from encoders.onnx_backbone import ONNX_FILE, is_onnx
-from encoders.onnx_export import export_onnx
-from encoders.source import find_model
-from evaluation.data import PairData
-from evaluation.measure import Measure, Model, measure_ranking
-from evaluation.pair_metrics import Figure, pair_statistics
-from scripts.measuring import (
+from encoders.export.graph import export_onnx
+from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
+from encoders.kinds import Kind, find_kind
+from encoders.opening.source import find_model
+from evaluation.data.sets import PairData
+from evaluation.evaluation_flags import (
     Data,
     add_data,
     add_first_stage,
@@ -49,7 +47,9 @@ from scripts.measuring import (
     open_model,
     read_data,
 )
-from scripts.prepare.flags import add_trust
+from evaluation.measure import Measure, Model, measure_ranking
+from evaluation.metrics.pairs import Figure, pair_statistics
+from preparation.commands.flags import add_trust
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -28,19 +28,9 @@ from rich.console import Console
 from tqdm import tqdm
 
 from loaders import load_rows
-from loaders.row_file import RowFile
-from loaders.sources import Source, find_sources
-from mining.blocks import Blocks
-from mining.digest import combined
-from mining.documents import corpus_sources
-from mining.examples import find_examples
-from mining.miner import Miner
-from mining.queries import Queries
-from mining.records import Records, Survey
-from mining.summary import show, summarize
-from mining.work import work_folder
-from scripts.mine.flags import parse_mining, read_policy
-from scripts.mine.parts import (
+from loaders.formats.row_file import RowFile
+from loaders.formats.sources import Source, find_sources
+from mining.assembly import (
     Digests,
     check_output,
     check_ranks,
@@ -53,7 +43,17 @@ from scripts.mine.parts import (
     tell_recall,
     write_settings,
 )
-from scripts.prepare.flags import read_options
+from mining.blocks import Blocks
+from mining.cache.text_digest import combined
+from mining.data.documents import corpus_sources
+from mining.data.examples import find_examples
+from mining.data.queries import Queries
+from mining.data.records import Records, Survey
+from mining.flags import parse_mining, read_policy
+from mining.miner import Miner
+from mining.summary import show, summarize
+from mining.work import work_folder
+from preparation.commands.flags import read_options
 
 logger = logging.getLogger(__name__)
 

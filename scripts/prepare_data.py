@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from scripts.prepare import beir, convert, docstrings, mldr, sample, split, validate
+from preparation.commands import beir, convert, docstrings, mldr, sample, split, validate
 
 
 def main(argv: Sequence[str] | None = None) -> int:

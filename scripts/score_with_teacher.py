@@ -22,18 +22,11 @@ from accelerate import PartialState
 from datasets import Dataset
 from tqdm import tqdm
 
-from encoders.kind import find_kind
+from encoders.kinds import find_kind
 from loaders import load_rows
-from loaders.row_file import RowFile
-from loaders.sources import find_sources
-from mining.documents import training_documents
-from mining.index import VectorIndex
-from mining.pair_scores import score_all
-from mining.queries import Queries
-from mining.records import DIGITS, Survey, add_scores
-from mining.work import build_corpus, work_folder
-from scripts.mine.flags import parse_scoring
-from scripts.mine.parts import (
+from loaders.formats.row_file import RowFile
+from loaders.formats.sources import find_sources
+from mining.assembly import (
     Digests,
     check_output,
     identity,
@@ -43,7 +36,14 @@ from scripts.mine.parts import (
     shows_progress,
     write_settings,
 )
-from scripts.prepare.flags import read_options
+from mining.data.documents import training_documents
+from mining.data.queries import Queries
+from mining.data.records import DIGITS, Survey, add_scores
+from mining.flags import parse_scoring
+from mining.scoring.pair_scores import score_all
+from mining.search.index import VectorIndex
+from mining.work import build_corpus, work_folder
+from preparation.commands.flags import read_options
 
 logger = logging.getLogger(__name__)
 

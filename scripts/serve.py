@@ -29,20 +29,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import transformers
 
-from encoders.cpu import prepare_cpu, process_threads
-from encoders.kind import Kind
-from evaluation.beir import read_corpus
-from scripts.served_models import Served, find_models
+from common.hardware import prepare_cpu, process_threads
+from common.recipe import merge, read_flags, read_recipe
+from encoders.kinds import Kind
+from evaluation.data.beir import read_corpus
 from serving.app import build_app
-from serving.engine import Engine
-from serving.keys import VARIABLE, read_keys
-from serving.limits import Limits
-from serving.logs import set_up_logging
-from serving.metrics import Metrics
-from serving.model import Precision, ServedModel, find_device, open_model
-from serving.server import Server, listen
-from trainers.recipe import merge, read_flags, read_recipe
-from trainers.settings import option
+from serving.engine.engine import Engine
+from serving.engine.limits import Limits
+from serving.engine.model import Precision, ServedModel, find_device, open_model
+from serving.http.auth import VARIABLE, read_keys
+from serving.http.logs import set_up_logging
+from serving.http.metrics import Metrics
+from serving.http.server import Server, listen
+from serving.served_models import Served, find_models
+from trainers.config.fields import option
 
 logger = logging.getLogger(__name__)
 

@@ -29,23 +29,29 @@ from transformers import (
     set_seed,
 )
 
+from collators.epochs import EpochRows
 from collators.sources import SourceCollator
-from encoders.cpu import prepare_cpu
-from encoders.opening import TokenWithoutRow
-from scripts.parts import build_collator, build_measure, open_model, read_eval_rows, read_train_rows
+from common.hardware import prepare_cpu
+from encoders.opening.transformer import TokenWithoutRow
 from trainers import TandemArguments, parse_arguments
 from trainers.base import LossTrainer
-from trainers.callbacks import LogLines, ProgressBar, set_up_logging
-from trainers.epochs import EpochRows
-from trainers.evaluating import EvaluationFailed
-from trainers.finite import NotFiniteError
-from trainers.interruption import Interrupted, Interruption
-from trainers.launches import compare_launch, compare_settings
-from trainers.limits import check_steps
-from trainers.output import prepare_output, write_run_file
-from trainers.preflight import Preflight, PreflightError, check_hub
-from trainers.saving import SavingFailed
-from trainers.sharding import check_layers, check_sharding
+from trainers.checkpoints.output import prepare_output, write_run_file
+from trainers.checkpoints.resume_compat import compare_launch, compare_settings
+from trainers.checkpoints.run_log import LogLines, ProgressBar, set_up_logging
+from trainers.checkpoints.write_errors import SavingFailed
+from trainers.config.assembly import (
+    build_collator,
+    build_measure,
+    open_model,
+    read_eval_rows,
+    read_train_rows,
+)
+from trainers.config.limits import check_steps
+from trainers.distributed.sharding import check_layers, check_sharding
+from trainers.guards.evaluating import EvaluationFailed
+from trainers.guards.interruption import Interrupted, Interruption
+from trainers.guards.nan_guard import NotFiniteError
+from trainers.guards.preflight import Preflight, PreflightError, check_hub
 
 logger = logging.getLogger(__name__)
 

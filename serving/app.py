@@ -10,21 +10,21 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from serving.about import about_routes, health_routes, our_version
-from serving.body_reader import BodyReader
-from serving.engine import Engine
-from serving.errors import ServingError
-from serving.head import HeadAsGet
-from serving.http_errors import as_serving_error, error_response
-from serving.keys import KeyCheck
-from serving.native import embedder_routes, score_batch_routes, score_routes
-from serving.openai import models_routes, openai_routes
-from serving.request_log import RequestLog
-from serving.rerank import rerank_routes
-from serving.search import compare_routes, search_routes
+from serving.engine.engine import Engine
+from serving.http.auth import KeyCheck
+from serving.http.body_reader import BodyReader
+from serving.http.error_responses import as_serving_error, error_response
+from serving.http.errors import ServingError
+from serving.http.head import HeadAsGet
+from serving.http.http_json import IGNORED
+from serving.http.request_log import RequestLog
+from serving.routes.health import about_routes, health_routes, our_version
+from serving.routes.openai import models_routes, openai_routes
+from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
+from serving.routes.rerank import rerank_routes
+from serving.routes.search import compare_routes, search_routes
+from serving.routes.tei import root_routes, similarity_routes, tokenize_routes
 from serving.service import Service
-from serving.tei import root_routes, similarity_routes, tokenize_routes
-from serving.wire import IGNORED
 
 # What pages of other sites may read of an answer, beside its body.
 EXPOSED = [

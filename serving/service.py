@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from serving.engine import Engine
-from serving.errors import ServingError
-from serving.limits import Limits
-from serving.model import ServedModel
-from serving.tokenization import Side, Tokens
+from serving.engine.engine import Engine
+from serving.engine.limits import Limits
+from serving.engine.model import ServedModel
+from serving.engine.tokenization import Side, Tokens
+from serving.http.errors import ServingError
 
 # Shapes: N texts or pairs, H dimensions of an embedding.
 

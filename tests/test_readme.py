@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import trainers.objectives
+from common.recipe import FAMILIAR
 from loaders import ReadOptions, detect_shape, load_rows
 from trainers import OBJECTIVES, parse_arguments
-from trainers.arguments import OWN_FIELDS, defaults
-from trainers.recipe import FAMILIAR
+from trainers.config.arguments import OWN_FIELDS, defaults
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md")}
@@ -84,7 +84,7 @@ def test_every_folder_and_file_named_exists(readme: str) -> None:
         "tests",
     }
     named = re.findall(r"\]\(([\w.-]+)\)", text) + re.findall(r"`((?:\w+/)+\w+\.py)`", text)
-    made_in_the_example = {"losses/focal.py", "tests/test_losses_focal.py"}
+    made_in_the_example = {"losses/focal.py", "tests/losses/test_focal.py"}
     for name in set(named) - made_in_the_example:
         assert (ROOT / name).is_file(), name
 
@@ -155,7 +155,7 @@ def test_the_recipes_and_training_commands_are_valid(
 def test_the_example_objective_works(readme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     add_the_example_objective(readme, monkeypatch)
     names: dict[str, object] = {}
-    exec(code(readme, "tests/test_losses_focal.py"), names)
+    exec(code(readme, "tests/losses/test_focal.py"), names)
     test = names["test_focal_is_the_naive_loop"]
     assert callable(test)
     test()

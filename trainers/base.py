@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from trainers.epochs import EpochCallback, EpochRows
-from trainers.evaluating import EvaluatingTrainer, Measure
-from trainers.interruption import leave_signals_alone
-from trainers.sharding import keep_fp32_outside
-from trainers.signal import SignalTrainer
+from collators.epochs import EpochCallback, EpochRows
+from trainers.distributed.sharding import keep_fp32_outside
+from trainers.guards.evaluating import EvaluatingTrainer, Measure
+from trainers.guards.idle_steps import SignalTrainer
+from trainers.guards.interruption import leave_signals_alone
 
 if TYPE_CHECKING:
-    from trainers.arguments import TandemArguments
+    from trainers.config.arguments import TandemArguments
 
 
 class LossTrainer(SignalTrainer, EvaluatingTrainer):
@@ -31,7 +31,7 @@ class LossTrainer(SignalTrainer, EvaluatingTrainer):
         model: An ``Embedder`` or a ``Reranker``.
         args: The run's arguments.
         loss: Called by ``compute_loss`` with tensors.
-        train_dataset: Rows; see ``trainers.epochs`` for what is added to them. Or ``EpochRows``.
+        train_dataset: Rows; see ``collators.epochs`` for what is added to them. Or ``EpochRows``.
         eval_dataset: Rows, all of them seen as in epoch 0.
         measure: Called with the model at every evaluation, on every process; gives metrics by
             name, which are logged beside the loss and may choose the best checkpoint. One that has

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from losses.contrastive import OtherQueries, in_batch_accuracy
 from trainers.base import LossTrainer
-from trainers.gathering import Gathering
-from trainers.gradient_cache import embed_in_chunks
-from trainers.signal import NO_NEGATIVE
+from trainers.distributed.gathering import Gathering
+from trainers.distributed.gradient_cache import embed_in_chunks
+from trainers.guards.idle_steps import NO_NEGATIVE
 
 # Shapes: Q queries and D documents of this process, A queries and E documents of all of them.
 

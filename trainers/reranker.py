@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from losses import ListwiseLoss, PairwiseLoss
 from trainers.base import LossTrainer
-from trainers.signal import ALIKE, ALONE, groups_differ
+from trainers.guards.idle_steps import ALIKE, ALONE, groups_differ
 
 
 class RerankerTrainer(LossTrainer):

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainers.base import LossTrainer
-from trainers.gathering import Gathering
-from trainers.signal import ALONE, ONE_RELEVANCE
+from trainers.distributed.gathering import Gathering
+from trainers.guards.idle_steps import ALONE, ONE_RELEVANCE
 
 
 class SimilarityTrainer(LossTrainer):

@@ -1,0 +1,53 @@
+"""The obvious thing, to compare with: FastAPI and sentence-transformers in a ``def`` handler.
+
+python benchmarks/serving/obvious_server.py embed FOLDER PORT     # or: rerank
+"""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+
+class Embed(BaseModel):
+    """One text."""
+
+    text: str
+
+
+class Rerank(BaseModel):
+    """A query and its documents."""
+
+    query: str
+    documents: list[str]
+
+
+def main(task: str, folder: str, port: str) -> None:
+    """Serve until killed."""
+    app = FastAPI()
+    if task == "embed":
+        embedder = SentenceTransformer(folder, device="cpu")
+
+        @app.post("/embed")
+        def embed(body: Embed) -> dict[str, list[float]]:
+            return {"embedding": embedder.encode(body.text, show_progress_bar=False).tolist()}
+
+    else:
+        reranker = CrossEncoder(folder, device="cpu")
+
+        @app.post("/rerank")
+        def rerank(body: Rerank) -> dict[str, list[float]]:
+            pairs = [(body.query, document) for document in body.documents]
+            return {"scores": reranker.predict(pairs, show_progress_bar=False).tolist()}
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    uvicorn.run(app, port=int(port), log_level="warning")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

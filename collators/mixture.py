@@ -1,0 +1,117 @@
+"""Rows of several sources in one run, and their order."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from collators.epochs import EpochRows, EpochSampler
+
+logger = logging.getLogger(__name__)
+
+
+class MixtureRows(EpochRows):
+    """The rows of all sources, one source after the other.
+
+    A row has ``source`` added, the number of its source. Its ``row`` is its number there, and its
+    ``epoch`` says how often it has come before: a row that comes twice in an epoch of the run has
+    other negatives drawn the second time. Where a source has a ``query_prompt``, it is put before
+    the queries of its rows that have no prompt of their own.
+
+    Args:
+        rows: Of each source.
+        sources: What the recipe says of each.
+        one_source: Whether all rows of a step are of one source.
+    """
+
+    def __init__(
+        self, rows: Sequence[Sequence[dict[str, Any]]], sources: Sequence[Any], one_source: bool
+    ) -> None:
+        self.parts = [EpochRows(part) for part in rows]
+        self.sources = sources
+        self.one_source = one_source
+        self.ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        turn, at = divmod(index, len(self))
+        source = int(np.searchsorted(self.ends, at, side="right"))
+        part = self.parts[source]
+        local = at - int(self.ends[source]) + len(part)
+        row = {**part[turn * len(part) + local], "source": source}
+        prompt = self.sources[source].args.query_prompt
+        if prompt is not None and row["prompt"] is None:
+            row["prompt"] = prompt
+        return row
+
+    def counts(self) -> list[int]:
+        """The number of rows of each source."""
+        return [len(part) for part in self.parts]
+
+    def epoch_rows(self, step_rows: int) -> int:
+        """How many rows an epoch takes of all sources."""
+        return len(self._order(0, step_rows))
+
+    def _order(self, seed: int, step_rows: int) -> "MixtureSampler":
+        block = step_rows if self.one_source else 1
+        weights = [source.weight for source in self.sources]
+        return MixtureSampler(self.counts(), weights, seed, block)
+
+    def sampler(self, seed: int, step_rows: int) -> "MixtureSampler":
+        """The order that a recipe's weights ask for; it is logged."""
+        sampler = self._order(seed, step_rows)
+        for source, rows, taken in zip(self.sources, self.counts(), sampler.taken, strict=True):
+            logger.info(
+                "%s: %d rows, weight %g: %d rows in an epoch (%.3g times each), %.1f %% of all",
+                source.name, rows, source.weight, taken, taken / rows, 100 * taken / len(sampler),
+            )  # fmt: skip
+        return sampler
+
+
+class MixtureSampler(EpochSampler):
+    """Blocks of rows of one source each, in random order: a function of (seed, epoch).
+
+    The rows of a source go past again and again, in a fresh order each time, and every block takes
+    those that come next. An epoch begins where the last one ended, so that no row comes twice
+    before all others of its source have come once.
+
+    Args:
+        sizes: Rows of each source.
+        weights: How often an epoch takes each row of a source; what it takes is rounded to whole
+            blocks, and is one block at least.
+        seed: The run's ``data_seed`` or ``seed``.
+        block: Rows of a block: those of an optimiser step, over all processes and accumulated
+            batches; 1 mixes the sources row by row.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], weights: Sequence[float], seed: int, block: int
+    ) -> None:
+        self.sizes, self.block = sizes, block
+        self.starts = [0, *itertools.accumulate(sizes)]
+        self.taken = [
+            max(1, round(weight * size / block)) * block
+            for size, weight in zip(sizes, weights, strict=True)
+        ]
+        super().__init__(sum(self.taken), seed)
+
+    def __iter__(self) -> Iterator[int]:
+        passing = [self._passing(source) for source in range(len(self.sizes))]
+        blocks = [taken // self.block for taken in self.taken]
+        random = np.random.default_rng((self.seed, self.epoch, len(self.sizes)))
+        for source in random.permutation(np.repeat(np.arange(len(blocks)), blocks)).tolist():
+            yield from itertools.islice(passing[source], self.block)
+
+    def _passing(self, source: int) -> Iterator[int]:
+        """The rows of a source without end, from where the last epoch left them."""
+        size = self.sizes[source]
+        first, begin = divmod(self.epoch * self.taken[source], size)
+        for turn in itertools.count(first):
+            order = np.random.default_rng((self.seed, turn, source)).permutation(size)
+            for row in order[begin:].tolist():
+                yield turn * self.starts[-1] + self.starts[source] + row
+            begin = 0

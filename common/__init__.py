@@ -1,0 +1,1 @@
+"""What every package may import: strict recipes, hardware, hashing, names of a run's files."""

@@ -1,0 +1,1 @@
+"""The sentence-transformers modules behind the backbone, and their prompts."""

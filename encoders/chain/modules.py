@@ -1,0 +1,284 @@
+"""An embedder's modules behind the backbone: sentence-transformers' own, in the folder's order.
+
+A folder in its layout lists them in ``modules.json``. Every form that releases 2 to 6 have written
+is read; what is written has the form of 2 to 5.1 wherever that can say it (module names
+``sentence_transformers.models.*``, pooling as flags, ``max_seq_length``), which 6.2 and other
+readers of the layout open too; the newest form does not open in 5.1.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from sentence_transformers.base.modules import Dense, Module, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dropout,
+    LayerNorm,
+    Pooling,
+    WeightedLayerPooling,
+)
+from sentence_transformers.util.misc import import_module_class
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.json_files import read_entries, read_json, read_settings, write_json
+
+# They treat every token, or every text, by itself: tokens need no padding around them.
+OWN: tuple[type[Module], ...] = (
+    Pooling,
+    Dense,
+    Normalize,
+    LayerNorm,
+    Dropout,
+    WeightedLayerPooling,
+)
+OLD_NAMES = "sentence_transformers.models."
+# Pooling's flags in the form that 5.1 reads; it concatenates several in this order.
+POOLING_FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+OTHER_MODELS = {
+    "MultiVectorEncoder": "a late-interaction model (ColBERT's kind)",
+    "SparseEncoder": "a sparse encoder (SPLADE's kind)",
+    "CrossEncoder": "a reranker",
+}
+
+
+@dataclass
+class EmbedderFolder:
+    """What a folder says of turning a backbone into an embedder.
+
+    Args:
+        backbone: The backbone's own folder.
+        modules: Behind the backbone, in order; None for a plain backbone.
+        settings: The content of ``config_sentence_transformers.json``.
+    """
+
+    backbone: Path
+    modules: list[Module] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder:
+    """Read an embedder's folder; one without ``modules.json`` is a plain backbone.
+
+    Args:
+        folder: The model's folder.
+        trust_remote_code: Whether modules of other libraries, or of the folder, may be imported.
+
+    Raises:
+        ValueError: The folder has a part that cannot be run here; the message names it.
+    """
+    file = folder / "modules.json"
+    if not file.is_file():
+        return EmbedderFolder(folder)
+    settings = read_settings(folder / "config_sentence_transformers.json")
+    _check_settings(folder / "config_sentence_transformers.json", settings)
+    first, *rest = read_entries(file)
+    if first["type"].rpartition(".")[2] != "Transformer" or not _is_theirs(first["type"]):
+        raise ValueError(
+            f"{file}: the first module is {first['type']}; what can be trained and run here begins "
+            "with sentence-transformers' Transformer"
+        )
+    modules = [_open(folder, entry, trust_remote_code) for entry in rest]
+    if not any(isinstance(module, Pooling) for module in modules):
+        raise ValueError(
+            f"{file}: there is no Pooling among the modules "
+            f"({', '.join(entry['type'] for entry in rest) or 'none'}): such a model has a vector "
+            "for each token (late interaction, ColBERT); an embedder has one for each text"
+        )
+    return EmbedderFolder(folder / first["path"], modules, settings)
+
+
+def _check_settings(file: Path, settings: dict[str, Any]) -> None:
+    kind = settings.get("model_type", "SentenceTransformer")
+    if kind in OTHER_MODELS:
+        raise ValueError(f"{file}: model_type {kind} is {OTHER_MODELS[kind]}, not an embedder")
+    if str(settings.get("similarity_fn_name")).lower() == "maxsim":
+        raise ValueError(
+            f"{file}: similarity_fn_name {settings['similarity_fn_name']} is late interaction "
+            "(ColBERT): a vector for each token, not one for each text, which an embedder has"
+        )
+
+
+def _is_theirs(name: str) -> bool:
+    return name.startswith("sentence_transformers.")
+
+
+def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Module:
+    """Open one module; nothing but sentence-transformers is imported without trust."""
+    file, name = folder / "modules.json", entry["type"]
+    path = folder / entry["path"]
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{file}: the path {entry['path']} leads out of the folder")
+    if not _is_theirs(name) and not trust_remote_code:
+        raise ValueError(
+            f"{file}: module {name} is not one of sentence-transformers, and its code is not run; "
+            "if you trust it, give trust_remote_code"
+        )
+    if any(path.glob("*.bin")) and not (path / "model.safetensors").is_file():
+        raise ValueError(
+            f"{path} holds no safetensors weights (pickled .bin files are not read: they can run "
+            "code); open the model once with sentence-transformers and save it again"
+        )
+    try:
+        kind: Any = import_module_class(name, str(folder), trust_remote_code=trust_remote_code)
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        raise ValueError(f"{file}: module {name} cannot be imported: {error}") from error
+    if _is_theirs(name) and kind not in OWN:
+        known = ", ".join(own.__name__ for own in (Transformer, *OWN))
+        raise ValueError(
+            f"{file}: module {name} cannot be trained or run here; an embedder is made of {known}"
+        )
+    if kind is Dense and not trust_remote_code:
+        _check_dense(path / "config.json")
+    try:
+        module: Module = kind.load(
+            str(folder), subfolder=entry["path"], local_files_only=True,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+    except Exception as error:  # of code that may be anybody's
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: module {name} in {path} cannot be opened: {reason}") from error
+    return module
+
+
+def _check_dense(file: Path) -> None:
+    """Refuse what sentence-transformers would replace or pass over with a warning."""
+    config = read_json(file)
+    activation = config.get("activation_function", "torch.")
+    if not str(activation).startswith("torch."):
+        raise ValueError(
+            f"{file}: activation_function {activation} is not one of torch's, and its code is not "
+            "run; if you trust it, give trust_remote_code"
+        )
+    known = {"in_features", "out_features", "bias", "activation_function"}
+    if unknown := sorted(config.keys() - known - set(Dense.config_keys)):
+        raise ValueError(f"{file}: {', '.join(unknown)} is nothing that a Dense module knows")
+
+
+def run_modules(
+    modules: Sequence[Module],
+    states: Tensor,
+    lengths: Tensor,
+    layers: Sequence[Tensor] | None = None,
+    prompt_lengths: Tensor | None = None,
+) -> Tensor:
+    """Texts that stand one after the other without padding, to embeddings [N, H].
+
+    Args:
+        modules: Each of ``OWN``.
+        states: Of the tokens, [T, W].
+        lengths: Tokens of each text, [N].
+        layers: States of all layers, [1, T, W] each, if the model gives them.
+        prompt_lengths: Tokens of each text's prompt [N], where pooling leaves prompts out.
+    """
+    if prompt_lengths is not None and len(prompt_lengths.unique()) > 1:
+        # Pooling knows one length for all texts.
+        parts, places = [], []
+        for length in prompt_lengths.unique():
+            chosen = prompt_lengths == length
+            tokens = chosen.repeat_interleave(lengths)
+            some = None if layers is None else [layer[:, tokens] for layer in layers]
+            of_chosen = prompt_lengths[chosen]
+            parts.append(run_modules(modules, states[tokens], lengths[chosen], some, of_chosen))
+            places.append(chosen.nonzero()[:, 0])
+        return torch.cat(parts)[torch.cat(places).argsort()]
+    # Sums over a text's tokens need more than 16 bits.
+    exact = states.to(torch.promote_types(states.dtype, torch.float32))
+    features: dict[str, Any] = {
+        "token_embeddings": exact[None],
+        "cu_seq_lens_q": F.pad(lengths.cumsum(0), (1, 0)),
+    }
+    if layers is not None:
+        features["all_layer_embeddings"] = layers
+    if prompt_lengths is not None:
+        features["prompt_length"] = int(prompt_lengths[0])
+    for module in modules:
+        features = module(features)
+    embeddings: Tensor = features["sentence_embedding"]
+    return embeddings
+
+
+def write_modules(
+    folder: Path,
+    modules: Sequence[Module],
+    weights: dict[str, Tensor],
+    settings: dict[str, Any],
+    limits: dict[str, Any],
+) -> None:
+    """Write the layout around a backbone that was saved at the top of ``folder``.
+
+    Args:
+        folder: The model's folder.
+        modules: Behind the backbone.
+        weights: Their state dict, as of an ``nn.ModuleList`` of them.
+        settings: For ``config_sentence_transformers.json``.
+        limits: For ``sentence_bert_config.json``: ``max_seq_length`` and ``do_lower_case``.
+    """
+    entries = [{"idx": 0, "name": "0", "path": "", "type": f"{OLD_NAMES}Transformer"}]
+    for at, module in enumerate(modules):
+        kind = type(module)
+        path = f"{at + 1}_{kind.__name__}"
+        config, old = _old_config(module)
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        if type(module) is not Normalize or not old:
+            write_json(folder / path / "config.json", config)
+        own = {
+            name.removeprefix(f"{at}."): weight.detach().cpu().contiguous()
+            for name, weight in weights.items()
+            if name.startswith(f"{at}.")
+        }
+        if own:
+            save_file(own, folder / path / "model.safetensors", metadata={"format": "pt"})
+        name = f"{OLD_NAMES}{kind.__name__}" if old else _module_name(kind, folder / path)
+        entries.append({"idx": at + 1, "name": str(at + 1), "path": path, "type": name})
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "sentence_bert_config.json", limits)
+    write_json(folder / "config_sentence_transformers.json", settings)
+
+
+def _old_config(module: Module) -> tuple[dict[str, Any], bool]:
+    """A module's settings, in the form of 5.1 if that can say them, and whether it can."""
+    config = module.get_config_dict()
+    if isinstance(module, Pooling):
+        modes = pooling_modes(module)
+        if modes != [mode for mode in POOLING_FLAGS if mode in modes]:
+            return config, False
+        return {
+            "word_embedding_dimension": module.embedding_dimension,
+            **{flag: mode in modes for mode, flag in POOLING_FLAGS.items()},
+            "include_prompt": module.include_prompt,
+        }, True
+    if isinstance(module, WeightedLayerPooling):
+        config["word_embedding_dimension"] = config.pop("embedding_dimension")
+    names = {config.get(key) for key in ("module_input_name", "module_output_name")}
+    if not names <= {None, "sentence_embedding"} or config.get("use_residual"):
+        return config, False
+    config = {key: value for key, value in config.items() if not key.startswith("module_")}
+    return config, type(module) in OWN
+
+
+def _module_name(kind: type[Module], folder: Path) -> str:
+    """What ``modules.json`` calls a class; code of a model's own folder goes along."""
+    if kind.__module__.startswith("transformers_modules."):
+        source = Path(str(sys.modules[kind.__module__].__file__))
+        shutil.copy(source, folder.parent / source.name)
+        return f"{source.stem}.{kind.__name__}"
+    return f"{kind.__module__}.{kind.__name__}"
+
+
+def pooling_modes(module: Pooling) -> list[str]:
+    """sentence-transformers' names of how it pools; the vectors of several stand side by side."""
+    modes = module.pooling_mode
+    return [modes] if isinstance(modes, str) else list(modes)

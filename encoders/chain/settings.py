@@ -1,0 +1,77 @@
+"""A folder's modules and prompts, as the settings of a run want them."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers.base.modules import Dense, Module, Normalize
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import nn
+
+from encoders.chain.modules import pooling_modes
+
+logger = logging.getLogger(__name__)
+
+# Our name for a pooling -> sentence-transformers', where they differ.
+POOLINGS = {
+    name.removesuffix("token"): name
+    for name in ("cls", "mean", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
+}
+# Names of prompts that sentence-transformers takes for documents, the first that is there.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+def width_of(backbone: Any) -> int:
+    """Dimensions of a token's state."""
+    config = backbone.config
+    return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
+
+
+def is_unit_length(module: nn.Module) -> bool:
+    """Whether a module brings embeddings to unit length."""
+    return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
+
+
+def read_prompts(settings: dict[str, Any]) -> dict[str, str]:
+    """A folder's prompts; the one for passages is the one for documents."""
+    stated = settings.get("prompts") or {}
+    prompts = {name: text for name, text in stated.items() if text}
+    name = next((name for name in DOCUMENT_PROMPTS if name in stated), "document")
+    if name != "document" and name in prompts:
+        logger.info("the prompt %r (%r) is put before documents", name, prompts[name])
+        prompts["document"] = prompts[name]
+    return prompts
+
+
+def change_modules(
+    modules: list[Module],
+    folder: Path,
+    pooling: str | None,
+    projection_dim: int | None,
+    normalize: bool | None,
+) -> list[Module]:
+    """A folder's modules, as the settings of a run want them; None keeps what is there."""
+    if pooling is not None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
+        own = [module for module in modules if isinstance(module, Pooling)]
+        if len(own) > 1 or len(pooling_modes(own[0])) > 1:
+            raise ValueError(
+                f"pooling: {folder} joins several poolings, which {pooling!r} cannot replace; "
+                "leave it out"
+            )
+        own[0].pooling_mode = POOLINGS[pooling]
+    unit = is_unit_length(modules[-1])
+    rest = modules[:-1] if unit else modules
+    if projection_dim is not None:
+        if dense := [module for module in modules if isinstance(module, Dense)]:
+            raise ValueError(
+                f"projection_dim: {folder} has a projection already (to {dense[-1].out_features}); "
+                "leave projection_dim out to go on with it"
+            )
+        width = next(m for m in reversed(rest) if hasattr(m, "get_embedding_dimension"))
+        rest = [
+            *rest,
+            Dense(width.get_embedding_dimension(), projection_dim, activation_function=None),
+        ]
+    return [*rest, Normalize()] if (unit if normalize is None else normalize) else rest

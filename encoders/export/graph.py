@@ -1,0 +1,110 @@
+"""Write a model as an ONNX graph, in fp32 or with 8-bit weights."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encoders.embedder import Embedder
+from encoders.export.onnx_backbone import ONNX_FILE
+from encoders.opening.transformer import OUTPUTS
+from encoders.reranker import Reranker
+
+# Shapes: B texts, L tokens of the longest, H width of a state.
+
+EXAMPLE = ["a text", "another text, which is longer"]
+
+
+class Graph(nn.Module):
+    """The backbone, given its inputs in this order, with one tensor coming out.
+
+    That is states [B, L, H] ("last_hidden_state") or scores [B, 1] ("logits").
+    """
+
+    def __init__(self, backbone: nn.Module, inputs: list[str], output: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.inputs = inputs
+        self.output = output
+
+    def forward(self, *tokens: Tensor) -> Tensor:
+        """Each [B, L]."""
+        found: Tensor = self.backbone(**dict(zip(self.inputs, tokens, strict=True)))[self.output]
+        return found
+
+
+def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) -> None:
+    """Write a folder like ``save_pretrained``'s, with ``onnx/model.onnx`` in place of weights.
+
+    The graph is the backbone; pooling, projection and normalisation stay outside.
+
+    Args:
+        encoder: Opened with ``unpad_inputs=False``, on the CPU.
+        folder: Where to; must not hold a model.
+        int8: Weights of linear layers and word embeddings in 8 bits, and the state of each token
+            brought to 8 bits before each layer (see ``onnx_int8``).
+
+    Raises:
+        ValueError: The tokenizer pads on the left.
+    """
+    if encoder.tokenizer.padding_side != "right":
+        raise ValueError("a tokenizer that pads on the left cannot be exported to ONNX")
+    encoder.save_pretrained(folder)
+    for weights in folder.glob("model*.safetensors*"):  # not those of a projection
+        weights.unlink()
+    file = folder / ONNX_FILE
+    file.parent.mkdir()
+    with _errors_only():
+        if int8:
+            _write_int8(encoder, file)
+        else:
+            _write_graph(encoder, file)
+
+
+def _write_int8(encoder: Embedder | Reranker, file: Path) -> None:
+    from encoders.export.int8 import quantize
+
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        full = Path(scratch) / "full.onnx"
+        _write_graph(encoder, full)
+        quantize(full, file)
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """No line for each product of two activations, nor for packages that torch does without."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
+    backbone: Any = encoder.backbone.eval()
+    # Other kinds of attention guard against texts of padding alone, score by score.
+    backbone.set_attn_implementation("eager")
+    embedder = isinstance(encoder, Embedder)
+    output = OUTPUTS["feature-extraction" if embedder else "sequence-classification"]
+    tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Graph(backbone, list(tokens), output),
+            tuple(tokens.values()),
+            input_names=list(tokens),
+            output_names=[output],
+            dynamic_shapes={"tokens": tuple({0: batch, 1: length} for _ in tokens)},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(file)

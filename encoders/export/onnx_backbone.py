@@ -1,0 +1,133 @@
+"""A backbone that ONNX Runtime computes: for serving and evaluation, not for training.
+
+A folder with ``onnx/model.onnx`` and no safetensors weights is opened as one. Around it, tokenizer,
+pooling and prompts are as in any other folder (see ``scripts/export.py``, which writes it).
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+
+from encoders.unpadding.parallel import side_by_side
+
+# Shapes: B texts, L tokens of the longest, H width of a state.
+
+ONNX_FILE = Path("onnx", "model.onnx")
+TOKENS_AT_ONCE = 256  # in one call, padding counted; more are no faster on a core
+STEP = 16  # texts whose lengths have the same multiple of this above them go together
+
+
+def is_onnx(folder: Path) -> bool:
+    """Whether a model's folder holds an ONNX graph in place of weights."""
+    return (folder / ONNX_FILE).is_file() and not any(folder.glob("*.safetensors"))
+
+
+class OnnxBackbone(nn.Module):
+    """Called like a transformers model, on the CPU, with as many threads as torch has.
+
+    Each thread computes texts of its own; of what is one call, all have a part.
+
+    Args:
+        folder: With ``config.json`` and ``onnx/model.onnx``.
+        output: Which of the two fields the graph's output goes to: "last_hidden_state" [B, L, H],
+            or "logits" [B, 1].
+
+    Raises:
+        ValueError: ONNX Runtime is not installed, or the graph cannot be opened.
+    """
+
+    def __init__(self, folder: Path, output: str) -> None:
+        super().__init__()
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ValueError(
+                f"model_name_or_path: {folder} is an ONNX model, which needs ONNX Runtime; pip "
+                "install -c constraints.txt -e '.[onnx]'"
+            ) from None
+        self.config = AutoConfig.from_pretrained(folder)
+        self.output = output
+
+        def opened(threads: int) -> Any:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            # Threads that wait for work leave their cores to others.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3
+            return onnxruntime.InferenceSession(
+                folder / ONNX_FILE, options, providers=["CPUExecutionProvider"]
+            )
+
+        try:
+            self.alone, self.shared = opened(1), opened(torch.get_num_threads())
+        except Exception as error:  # its exceptions have no class in common
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"model_name_or_path: {folder / ONNX_FILE} cannot be opened: {reason}"
+            ) from error
+        self.names = [given.name for given in self.alone.get_inputs()]
+        # What tells this model from others, as weights do: caches go by the ``state_dict``.
+        content = (folder / ONNX_FILE).read_bytes()
+        digest = bytearray(hashlib.sha256(content).digest())
+        self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
+        # A graph of other tools may have one scale for all texts of a call.
+        self.apart = b"DynamicQuantizeLinear" in content
+
+    def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Any:
+        """Tokens [B, L] to states [B, L, H], 0 at padding, or to logits [B, 1].
+
+        Texts of about one length run together, so that little padding is computed.
+        """
+        given = {"attention_mask": attention_mask, **inputs}
+        lengths = attention_mask.sum(dim=1).clamp(min=1).tolist()
+
+        def run(piece: tuple[list[int], int], session: Any = self.alone) -> Tensor:
+            texts, longest = piece
+            feed = {name: given[name][texts, :longest].cpu().numpy() for name in self.names}
+            return torch.from_numpy(session.run(None, feed)[0])
+
+        parts = pieces(lengths, self.apart)[
+            ::-1
+        ]  # the longest first: the last to be done is a short one
+        computed = [run(parts[0], self.shared)] if len(parts) == 1 else side_by_side(run, parts)
+        found: Tensor | None = None
+        for (texts, longest), part in zip(parts, computed, strict=True):
+            if found is None:
+                padded = attention_mask.shape[1:] if part.dim() == 3 else ()
+                found = part.new_zeros(len(lengths), *padded, part.shape[-1])
+            if part.dim() == 3:
+                found[texts, :longest] = part
+            else:
+                found[texts] = part
+        assert found is not None
+        found = found.to(attention_mask.device)
+        if self.output == "logits":
+            return SequenceClassifierOutput(logits=found)
+        return BaseModelOutput(last_hidden_state=found)
+
+
+def pieces(lengths: list[int], apart: bool = False) -> list[tuple[list[int], int]]:
+    """Texts by number with their longest length: of one multiple of STEP, few enough at once.
+
+    Args:
+        lengths: Tokens of each.
+        apart: Each text is a piece.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if apart:
+        return [([text], lengths[text]) for text in order]
+    found: list[tuple[list[int], int]] = []
+    for text in order:
+        places = -(-lengths[text] // STEP)
+        last = found[-1] if found else ([], 0)
+        same = -(-last[1] // STEP) == places
+        if not same or (len(last[0]) + 1) * places * STEP > max(TOKENS_AT_ONCE, places * STEP):
+            found.append(([], 0))
+        texts, longest = found[-1]
+        found[-1] = ([*texts, text], max(longest, lengths[text]))
+    return found

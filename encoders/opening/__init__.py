@@ -1,0 +1,1 @@
+"""Resolve and open a model folder: backbone, tokenizer, limits, templates."""

@@ -1,0 +1,77 @@
+"""Find a model: a folder, a name on the Hub, or ``package://`` weights of an installed package."""
+
+import importlib.util
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from encoders.export.onnx_backbone import is_onnx
+
+PACKAGE = "package://"
+# Weights of other frameworks, and pickles, which can run code when they are opened.
+NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf"]
+
+
+def find_model(name_or_path: str, revision: str | None = None) -> Path:
+    """The folder that holds a model, fetched from the Hub if it is not on this machine.
+
+    Args:
+        name_or_path: A folder, ``package://<module>/<path>`` or ``organisation/name``.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: There is no such model, or it has no safetensors weights.
+    """
+    if name_or_path.startswith(PACKAGE):
+        folder = _in_package(name_or_path)
+    elif Path(name_or_path).expanduser().is_dir():
+        folder = Path(name_or_path).expanduser()
+    else:
+        folder = _from_hub(name_or_path, revision)
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise ValueError(
+            f"model_name_or_path: {name_or_path} holds no model (no config.json in {folder}); give "
+            "a folder saved by save_pretrained, or a name on the Hub"
+        )
+    if not any(folder.rglob("*.safetensors")) and not is_onnx(folder):
+        raise ValueError(
+            f"model_name_or_path: {name_or_path} holds no safetensors weights (pickled .bin files "
+            "are not read: they can run code); open it once with transformers and save it with "
+            "save_pretrained(folder), or name a revision that has safetensors as model_revision"
+        )
+    return folder
+
+
+def _in_package(name: str) -> Path:
+    module, _, path = name.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(module) if module else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"model_name_or_path: {name} names the Python package {module!r}, which is not "
+            f"installed here; pip install {module.replace('_', '-')}"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / path
+    if not folder.is_dir():
+        raise ValueError(f"model_name_or_path: the package {module} has no folder {path!r}")
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=NOT_NEEDED))
+    except HFValidationError:
+        raise ValueError(
+            f"model_name_or_path: {name} is neither a folder here nor a name on the Hub"
+        ) from None
+    except LocalEntryNotFoundError:
+        raise ValueError(
+            f"model_name_or_path: {name} is not a folder here, and the Hub cannot be reached to "
+            "fetch it; check the path and the network (HF_HUB_OFFLINE, HF_ENDPOINT)"
+        ) from None
+    except HfHubHTTPError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model_name_or_path: {name} is not a folder here, and the Hub does not give it: "
+            f"{reason}"
+        ) from None

@@ -1,0 +1,288 @@
+"""Open a backbone and its tokenizer as sentence-transformers does, refusing what would go wrong.
+
+Where a folder states how texts are cut and lower-cased, and which half of an encoder-decoder is the
+encoder, is sentence-transformers' business: its ``Transformer`` module reads the folder. What it
+has opened is checked here, so that no model trains or answers wrongly in silence.
+"""
+
+import json
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from sentence_transformers.base.modules import Transformer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from encoders.export.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.opening.positions import position_limit, position_offset
+
+logger = logging.getLogger(__name__)
+
+Task = Literal["feature-extraction", "sequence-classification"]
+OUTPUTS: dict[Task, str] = {
+    "feature-extraction": "last_hidden_state",
+    "sequence-classification": "logits",
+}
+
+# Tokenizers without a limit of their own say 1e30.
+NO_LIMIT = 1e9
+# Keys of processing_kwargs that concern texts, and what they may say: it is what is done anyway.
+TEXT = ("common", "text", "chat_template")
+USUAL: dict[str, list[Any]] = {"padding": [True], "truncation": [True, "longest_first"]}
+
+
+class Opened(NamedTuple):
+    """A backbone and what its folder says of it.
+
+    Args:
+        backbone: In fp32.
+        tokenizer: With a padding token.
+        missing: Names of weights that the folder lacks; they are random.
+        max_length: The smallest number of tokens that the folder states as the limit of a text.
+        do_lower_case: Whether the folder lower-cases texts on top of its tokenizer.
+    """
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    missing: set[str]
+    max_length: int | None
+    do_lower_case: bool = False
+
+
+class TokenWithoutRow(ValueError):
+    """A text has a token for which the embedding matrix has no row; the message names it."""
+
+
+class _Refused(ValueError):
+    """A folder asks for something that is not done here; the message is whole."""
+
+
+class _Reader(Transformer):
+    """sentence-transformers' reading of a folder, with transformers' report of missing weights."""
+
+    def _load_model(self, *args: Any, **kwargs: Any) -> Any:
+        opened: Any = super()._load_model(*args, output_loading_info=True, **kwargs)
+        model, self.report = opened
+        return model
+
+
+def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
+    """Load a model in fp32 from safetensors, and its tokenizer.
+
+    Args:
+        folder: A folder with ``config.json`` and safetensors weights, or an ONNX graph.
+        task: What comes out of the model: token states, or the logit of a classifier.
+        trust_remote_code: Whether Python code of the folder may run.
+
+    Raises:
+        ValueError: It cannot be opened, or is something that cannot be run here.
+    """
+    if is_onnx(folder):
+        graph: Any = OnnxBackbone(folder, OUTPUTS[task])
+        tokenizer = _open_tokenizer(folder)
+        return Opened(graph, tokenizer, set(), _smallest_limit(folder, tokenizer, graph))
+    _check_config(folder, task, trust_remote_code)
+    _check_sentencepiece(folder)
+    try:
+        settings = _Reader._load_init_kwargs(
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        )
+        _check_settings(folder / "sentence_bert_config.json", settings, task)
+        reader = _Reader(str(folder), **settings | {"transformer_task": task})
+    except Exception as error:  # of code that reads a stranger's files
+        raise ValueError(_refusal(folder, error)) from error
+    tokenizer, model = reader.tokenizer, reader.model
+    assert tokenizer is not None
+    _check_vocabulary(folder, tokenizer, model)
+    _set_padding(folder, tokenizer, model)
+    limit = _smallest_limit(folder, tokenizer, model, reader.processing_kwargs)
+    missing = set(reader.report["missing_keys"])
+    return Opened(model, tokenizer, missing, limit, reader.do_lower_case)
+
+
+def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) -> None:
+    """Refuse a backbone of which some weights are not in its folder.
+
+    Raises:
+        ValueError: Some are missing.
+    """
+    if not missing:
+        return
+    config = backbone.config
+    what = "it is not a whole model"
+    if config.is_encoder_decoder:
+        what = (
+            f"the encoder of {config.model_type} alone is not found in the folder of the whole "
+            "encoder-decoder; save the encoder by itself"
+        )
+    raise ValueError(
+        f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
+        f"({', '.join(sorted(missing)[:3])}, ...); {what}"
+    )
+
+
+def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
+    """Refuse by its ``config.json`` what would open as something else than it is."""
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        raise ValueError(
+            f"model_name_or_path: {folder} holds "
+            + (
+                "a LoRA adapter (adapter_config.json) without its base model; merge the two "
+                "(peft's merge_and_unload) and save the result"
+                if adapter
+                else "no config.json"
+            )
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # of code that reads a stranger's files
+        raise ValueError(_refusal(folder, error)) from error
+    names = [str(name) for name in config.architectures or []]
+    late = [name for name in names if "colbert" in name.lower() or name.endswith("ForRetrieval")]
+    if late:
+        raise ValueError(
+            f"{folder / 'config.json'}: {late[0]} is a late-interaction model (one vector for each "
+            "token), which is neither an embedder nor a reranker; give a model of one of the two"
+        )
+    classifier = any(name.endswith("ForSequenceClassification") for name in names)
+    if task == "sequence-classification" and classifier and config.num_labels != 1:
+        labels = ", ".join(map(str, (config.id2label or {}).values()))
+        raise ValueError(
+            f"{folder / 'config.json'}: a classifier with {config.num_labels} labels ({labels}) is "
+            "no reranker, which has one score for a pair; give a reranker with one label "
+            "(num_labels 1), or the backbone from which this model was made, to train one"
+        )
+
+
+def _check_settings(file: Path, settings: dict[str, Any], task: Task) -> None:
+    """Refuse what a folder asks of sentence-transformers' Transformer and is not done here."""
+    given = settings.get("transformer_task", "feature-extraction")
+    if given not in list(OUTPUTS):
+        raise _Refused(
+            f"{file}: transformer_task {given} is neither an embedder's nor a reranker's; of a "
+            "decoder that answers yes or no, scripts/convert_reranker.py makes a reranker"
+        )
+    text = settings["modality_config"].get("text", {})
+    if (text.get("method"), text.get("method_output_name")) != ("forward", OUTPUTS[given]):
+        raise _Refused(
+            f"{file}: modality_config gives {text or 'no method'} for text; what can be run here "
+            f"is forward, with {OUTPUTS[given]} coming out"
+        )
+    for name in ("query_length", "document_length", "query_expansion"):
+        if settings.get(name) is not None:
+            raise _Refused(
+                f"{file}: {name} {settings[name]} is for late interaction and not applied here; "
+                "take it out, and set query_max_length or document_max_length"
+            )
+    for modality, kwargs in (settings.get("processing_kwargs") or {}).items():
+        for name, value in (kwargs or {}).items():
+            if modality in TEXT and name != "max_length" and value not in USUAL.get(name, []):
+                raise _Refused(
+                    f"{file}: processing_kwargs {modality}.{name} = {value!r} is not applied here; "
+                    "take it out if the model can do without"
+                )
+
+
+def _smallest_limit(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    backbone: Any,
+    processing: Any = None,
+) -> int | None:
+    """The smallest of all limits of a text that a folder states, in tokens."""
+    stated = [tokenizer.model_max_length, position_limit(backbone)]
+    # The tokenizer's own, over which sentence-transformers puts max_seq_length.
+    for name, key in (
+        ("tokenizer_config.json", "model_max_length"),
+        ("sentence_bert_config.json", "max_seq_length"),
+    ):
+        if (folder / name).is_file():
+            stated.append(json.loads((folder / name).read_text(encoding="utf-8")).get(key))
+    for modality in ("common", "text"):
+        stated.append((((processing or {}).get(modality)) or {}).get("max_length"))
+    numbers = [limit for limit in stated if isinstance(limit, int | float)]
+    limits = [int(limit) for limit in numbers if 1 <= limit < NO_LIMIT]
+    return min(limits, default=None)
+
+
+def _open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # of code that reads a stranger's files
+        raise ValueError(_refusal(folder, error)) from error
+    return tokenizer
+
+
+def _refusal(folder: Path, error: Exception) -> str:
+    """Why a folder cannot be opened, in one line."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, _Refused):
+        return reason
+    if "Unrecognized processing class" in reason:
+        return (
+            f"model_name_or_path: {folder} has no tokenizer; copy the tokenizer's files of its "
+            "base model there"
+        )
+    return f"model_name_or_path: {folder} cannot be opened: {reason}"
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Without the package, transformers says of such a folder that it has no tokenizer."""
+    stored = next(folder.glob("*.model"), None)
+    if stored and not (folder / "tokenizer.json").is_file() and not find_spec("sentencepiece"):
+        raise ValueError(
+            f"model_name_or_path: {stored} is a SentencePiece model without a tokenizer.json, "
+            "which takes the package sentencepiece; pip install -c constraints.txt -e "
+            "'.[sentencepiece]'"
+        )
+
+
+def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"model_name_or_path: {folder} has no tokenizer (no vocabulary in it); copy the "
+            "tokenizer's files of its base model there"
+        )
+    unknown = tokens_without_a_row(tokenizer, model)
+    if unknown:
+        names = ", ".join(tokenizer.convert_ids_to_tokens(unknown[:3]))
+        logger.warning(
+            "%s: %d tokens of the tokenizer have no row in the model's embeddings (%s): a text "
+            "with one of them is refused; resize_token_embeddings(%d) would add rows",
+            folder,
+            len(unknown),
+            names,
+            unknown[-1] + 1,
+        )
+
+
+def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
+    """Ids that the tokenizer gives and the embedding matrix does not have, in order."""
+    rows = model.get_input_embeddings().num_embeddings
+    if max(len(tokenizer), *tokenizer.added_tokens_decoder, 0) <= rows:
+        return []
+    return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
+
+
+def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Pad with the tokenizer's padding token, or else its end token, in the model too.
+
+    A decoder's scoring head finds a text's last token by the configuration's ``pad_token_id``. For
+    RoBERTa's kin that number also says where positions begin, so there it stays as it is.
+    """
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                f"model_name_or_path: the tokenizer of {folder} has neither a padding token nor an "
+                "end token to pad with; name one as pad_token in tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    if not position_offset(model):
+        for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+            config.pad_token_id = tokenizer.pad_token_id

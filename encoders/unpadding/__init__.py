@@ -1,0 +1,1 @@
+"""Compute on real tokens only: packing, attention, dropout and threads for packed sequences."""

@@ -1,0 +1,197 @@
+"""Attention within each of many texts that stand in one row without padding."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from encoders.unpadding.dropout import dropped, scale
+from encoders.unpadding.layout import TextLayout
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
+# Shapes: T tokens of all texts, A attention heads, D width of a head; S places of all texts in
+# the layout, M = n * A matrices of n texts that have l places each.
+
+ATTENTION = "tandem_unpadded"
+# Scores worked on at once: few enough that the C library keeps the memory for the next ones. It
+# gives blocks of more than 32 MiB back to the system, and to get them again takes longer than to
+# fill them.
+SCORES_AT_ONCE = 2**22
+# Texts of more tokens attend in torch's own kernel if they can: it never holds their scores.
+LONG = 1024
+
+
+def unpadded_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    layout: TextLayout | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each text: [1, A, T, D] to [1, T, A, D]. Called by transformers' layers.
+
+    Args:
+        module: The attention layer; ``is_causal`` says that it does not look ahead.
+        query: [1, A, T, D].
+        key: The same, or with fewer heads that are shared by several.
+        value: As ``key``.
+        attention_mask: None: there is no padding to mask.
+        scaling: Of the scores; None: 1 / sqrt(D).
+        dropout: Probability; 0 in evaluation.
+        sliding_window: A token sees those less than so many places away (if causal: before it).
+        is_causal: Overrules the module's.
+        layout: Where each text stands in T.
+    """
+    assert layout is not None and attention_mask is None, "call the model, not its layers"
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if q.is_cuda and half and not dropout and varlen_attn is not None:
+        states = _by_varlen_kernel(q, k, v, layout, causal, sliding_window, scaling)
+    elif q.is_cuda or not (dropout or (torch.is_grad_enabled() and layout.longest <= LONG)):
+        states = _by_torch(q, k, v, layout, causal, sliding_window, dropout, scaling)
+    else:
+        # Autocast would turn the softmax, and with it the second product, into fp32.
+        with torch.autocast(q.device.type, enabled=False):
+            states = _Attention.apply(q, k, v, layout, (causal, sliding_window), dropout, scaling)
+    return states[None], None
+
+
+AttentionInterface.register(ATTENTION, unpadded_attention)
+
+
+def _by_varlen_kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TextLayout,
+    causal: bool,
+    window: int | None,
+    scaling: float,
+) -> Tensor:
+    """torch's kernel for texts in one row: GPUs, 16 bits, no dropout."""
+    reach = -1 if window is None else window - 1
+    bounds = layout.bounds
+    attended: Any = varlen_attn(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        bounds,
+        bounds,
+        layout.longest,
+        layout.longest,
+        scale=scaling,
+        window_size=(reach, 0 if causal else reach),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return attended
+
+
+def _by_torch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TextLayout,
+    causal: bool,
+    window: int | None,
+    dropout: float,
+    scaling: float,
+) -> Tensor:
+    """``scaled_dot_product_attention``, group by group."""
+    heads, width = q.shape[1:]
+    states = [layout.lay_out(x, heads) for x in (q, k, v)]  # [S * A, D]
+    attended = []
+    for group in layout.groups:
+        rows = group.rows(heads)
+        q, k, v = (x[rows].view(group.count, heads, group.places, width) for x in states)
+        states_of_group = F.scaled_dot_product_attention(
+            q, k, v, layout.bias(group, q, causal, window), dropout, scale=scaling
+        )
+        attended.append(states_of_group.reshape(-1, width))
+    return layout.take_back(torch.cat(attended), heads)
+
+
+class _Attention(torch.autograd.Function):
+    """Softmax attention for training on a CPU, forward and backward by plain products.
+
+    Torch's own CPU kernel has no dropout, and its backward is slow in bf16. Here both directions
+    are one node of the graph, so that all steps on the scores are done in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: TextLayout,
+        order: tuple[bool, int | None],
+        dropout: float,
+        scaling: float,
+    ) -> Tensor:
+        heads = query.shape[1]
+        q, k, v = (layout.lay_out(states, heads) for states in (query, key, value))  # [S * A, D]
+        q *= scaling
+        attended = torch.empty_like(q)
+        saved = []
+        for group, rows in layout.tiles(heads, SCORES_AT_ONCE):
+            left, right, values, out = (
+                _matrices(x, rows, group.places) for x in (q, k, v, attended)
+            )
+            weights = torch.bmm(left, right.transpose(1, 2))  # [M, l, l]
+            layout.mask(weights, group, rows, heads, *order)
+            torch.softmax(weights, -1, out=weights)
+            if dropout:
+                # Kept to the backward as one tensor: those that are dropped become negative.
+                weights.addcmul_(weights, dropped(weights, dropout), value=-2)
+            torch.bmm(weights.clamp_min(0) if dropout else weights, values, out=out)
+            saved.append(weights)
+        ctx.sizes = layout, heads, key.shape[1], dropout, scaling
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(q, k, v, attended, *saved)
+        return layout.take_back(attended, heads).mul_(scale(dropout))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        # With weights P, dropout's factors K (0 or 1) and c = scale(dropout): O = c (P K) V. The
+        # gradient of the scores is P K (c dO V') - P d, where d is the sum of c dO O over a row.
+        layout, heads, shared, dropout, scaling = ctx.sizes
+        q, k, v, attended, *saved = ctx.saved_tensors
+        given = layout.lay_out(gradient, heads, zeros=True).mul_(scale(dropout))
+        sums = (given * attended).sum(-1, keepdim=True)  # [S * A, 1]
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        tiles = layout.tiles(heads, SCORES_AT_ONCE)
+        for (group, rows), weights in zip(tiles, saved, strict=True):
+            used, weights = (weights.clamp_min(0), weights.abs()) if dropout else (weights, weights)
+            own, left, right, values, total, for_q, for_k, for_v = (
+                _matrices(x, rows, group.places) for x in (given, q, k, v, sums, dq, dk, dv)
+            )
+            torch.bmm(used.transpose(1, 2), own, out=for_v)
+            scores = torch.bmm(own, values.transpose(1, 2)).mul_(used)
+            scores.addcmul_(weights, total, value=-1)
+            torch.bmm(scores, right, out=for_q)
+            torch.bmm(scores.transpose(1, 2), left, out=for_k)
+        dq *= scaling
+        d_query, d_key, d_value = (layout.take_back(x, heads) for x in (dq, dk, dv))
+        if shared != heads:
+            d_key, d_value = (x.unflatten(1, (shared, -1)).sum(2) for x in (d_key, d_value))
+        return d_query, d_key, d_value, None, None, None, None
+
+
+def _matrices(states: Tensor, rows: slice, places: int) -> Tensor:
+    """Rows of [S * A, D] as matrices [M, l, D]."""
+    return states[rows].view(-1, places, states.shape[-1])

@@ -1,0 +1,1 @@
+"""What a model is evaluated on: BEIR folders, training rows, MTEB tasks, TREC runs."""

@@ -1,0 +1,90 @@
+"""Find what a model is to be measured on: a BEIR folder, training files, or a task of MTEB."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from encoders.kinds import Kind
+from evaluation.data.beir import read_beir, read_corpus
+from evaluation.data.from_rows import candidates_from_groups, pairs_from_rows, retrieval_from_groups
+from evaluation.data.mteb_task import read_mteb
+from evaluation.data.sets import PairData, RetrievalData
+from loaders import ReadOptions, detect_shape, load_rows
+from loaders.beir.files import is_beir
+
+logger = logging.getLogger(__name__)
+
+MTEB = "mteb:"
+
+
+def open_data(
+    names: Sequence[str],
+    kind: Kind,
+    options: ReadOptions,
+    *,
+    split: str = "test",
+    corpus: str | None = None,
+    allow_unknown: bool = False,
+    as_groups: bool = False,
+    keep_identical_ids: bool = False,
+) -> RetrievalData | PairData:
+    """Read evaluation data for a kind of model.
+
+    Args:
+        names: One folder in the BEIR layout, one ``mteb:TASK``, or files in any training format.
+            Scored pairs are pairs to correlate; of groups and positive pairs an embedder searches
+            all documents, and a reranker orders those of each query.
+        kind: The model's.
+        options: How training files are read.
+        split: BEIR and MTEB: which judgements; training files have that of ``options``.
+        corpus: More documents to search (``corpus.jsonl`` or its folder).
+        allow_unknown: Go on without judgements of unknown documents or queries.
+        as_groups: Unite the scored pairs of a query, and rank its documents.
+        keep_identical_ids: Documents that are the query itself count as any others.
+    """
+    data = _read(names, kind, options, split, corpus, allow_unknown, as_groups)
+    if isinstance(data, PairData) or not data.own_documents:
+        return data
+    if keep_identical_ids:
+        return replace(data, own_documents={})
+    logger.warning(_left_out(data))
+    return data
+
+
+def _left_out(data: RetrievalData) -> str:
+    """What is said of documents that are the query itself."""
+    own = data.own_documents
+    text = (
+        f"{len(own)} queries are documents of the set too: each is left out of its own results, as "
+        "BEIR does (ignore_identical_ids)"
+    )
+    relevant = sum(data.is_relevant(data.qrels[q].get(d, 0)) for q, d in own.items())
+    if relevant:
+        text += f"; {relevant} of them are judged relevant to themselves and count as not found"
+    return f"{text}; --keep_identical_ids leaves them in"
+
+
+def _read(
+    names: Sequence[str],
+    kind: Kind,
+    options: ReadOptions,
+    split: str,
+    corpus: str | None,
+    allow_unknown: bool,
+    as_groups: bool,
+) -> RetrievalData | PairData:
+    first = names[0]
+    folder = Path(first)
+    if first.startswith(MTEB):
+        return read_mteb(first.removeprefix(MTEB), split)
+    if len(names) == 1 and is_beir(folder):
+        return read_beir(folder, split, allow_unknown=allow_unknown)
+    files = list(names)
+    if not as_groups and detect_shape(files, options) == "scored_pair":
+        return pairs_from_rows(load_rows(files, "scored_pair", options))
+    groups = load_rows(files, "candidate_group", options)
+    if kind == "reranker":
+        return candidates_from_groups(groups, options.positive_threshold)
+    more = read_corpus(corpus) if corpus else None
+    return retrieval_from_groups(groups, more, options.positive_threshold)

@@ -1,0 +1,1 @@
+"""Metrics of rankings and of scored pairs, and paired comparisons of two models."""

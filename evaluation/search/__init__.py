@@ -1,0 +1,1 @@
+"""Retrieval and reranking with a model, exact or with FAISS."""

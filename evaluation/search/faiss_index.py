@@ -1,0 +1,96 @@
+"""Search in large corpora by FAISS (an extra): faster than comparing everything, and inexact."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from evaluation.metrics.ranking import order
+
+# Shapes: Q queries, D documents, H width of a vector, L lists of an inverted file.
+
+IndexKind = Literal["flat", "ivf", "hnsw"]
+
+DOCUMENTS_AT_ONCE = 2**16
+LEARNED_FROM = 64  # documents for each list
+PROBED = 16  # one list of so many is searched
+NEIGHBOURS = 32  # of each document in the graph
+WIDTH = 128  # of the search in the graph
+
+
+def build_index(documents: Any, kind: IndexKind) -> Any:
+    """Return a FAISS index of vectors that are compared by dot product.
+
+    - ``flat``: compares everything; exact but for the rounding of scores.
+    - ``ivf``: documents in 4·sqrt(D) lists of near ones, of which a query searches a sixteenth.
+      Little more memory than the vectors; the lists are learned first.
+    - ``hnsw``: a graph of near documents. The fastest search, the slowest to build, and memory
+      for 64 more numbers per document.
+
+    Args:
+        documents: [D, H] in float32: a tensor or an array, which may be a ``numpy.memmap``.
+        kind: ``flat``, ``ivf`` or ``hnsw``.
+
+    Raises:
+        ValueError: FAISS is not installed, or there is no such kind.
+    """
+    faiss = _faiss()
+    count, width = documents.shape
+    if kind == "flat":
+        index = faiss.IndexFlatIP(width)
+    elif kind == "hnsw":
+        index = faiss.IndexHNSWFlat(width, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = index.hnsw.efSearch = WIDTH
+    elif kind == "ivf":
+        lists = max(1, min(round(4 * count**0.5), count // LEARNED_FROM))
+        index = faiss.IndexIVFFlat(
+            faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
+        )
+        index.nprobe = max(1, -(-lists // PROBED))
+        chosen = np.linspace(0, count - 1, min(count, LEARNED_FROM * lists)).round().astype(int)
+        index.train(_rows(documents[chosen]))
+    else:
+        raise ValueError(f"index: {kind!r} is not one of flat, ivf, hnsw")
+    for start in range(0, count, DOCUMENTS_AT_ONCE):
+        index.add(_rows(documents[start : start + DOCUMENTS_AT_ONCE]))
+    return index
+
+
+def search_index(
+    index: Any, queries: Tensor, ids: Sequence[str], k: int, *, query_ids: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return for each query its k best documents with their scores, best first.
+
+    An index that is not ``flat`` may miss some, and may find fewer than k. Equal scores are
+    ordered by falling id, but FAISS chooses which of them are among the first k.
+
+    Args:
+        index: From ``build_index``.
+        queries: [Q, H].
+        ids: D, of the documents in the order in which they are in the index.
+        k: How many documents to find.
+        query_ids: Q.
+    """
+    scores, places = index.search(_rows(queries), min(k, index.ntotal))  # [Q, k] both
+    run = {}
+    for query, found, row in zip(query_ids, scores.tolist(), places.tolist(), strict=True):
+        # -1 stands where nothing was found.
+        scored = {ids[at]: score for at, score in zip(row, found, strict=True) if at >= 0}
+        run[query] = {document: scored[document] for document in order(scored)}
+    return run
+
+
+def _rows(vectors: Any) -> np.ndarray:
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise ValueError(
+            "a FAISS index was asked for, and FAISS is not installed: "
+            "pip install -c constraints.txt -e '.[faiss]'"
+        ) from None
+    return faiss

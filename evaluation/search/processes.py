@@ -1,0 +1,82 @@
+"""Texts shared out among the processes of a run; every process gets all results."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, distributed
+from tqdm import tqdm
+
+from encoders import Embedder, Reranker
+from encoders.backbone import TOKENS_PER_BATCH
+from encoders.unpadding.packing import cut_by_tokens
+
+# Shapes: N texts.
+
+CHARACTERS_OF_TOKEN = 4
+ROWS_AT_ONCE = 2**16  # of results that are sent at once
+
+
+def run_shared(
+    model: Embedder | Reranker,
+    sizes: Sequence[int],
+    run: Callable[[list[int]], Tensor],
+    shape: tuple[int, ...] = (),
+    *,
+    max_length: int | None,
+    tokens_per_batch: int | None,
+    show_progress: bool = False,
+) -> Tensor:
+    """Run a model on N texts, each process on its share: float32 [N, *shape], on the CPU.
+
+    The texts are cut, by rising size, into pieces that are the same for any number of processes,
+    and the processes take turns with the pieces. So they end at about the same time, and a text
+    is computed beside the same others, with the same rounding, as by one process alone.
+
+    Args:
+        model: Tells where results are sent from, and how long its texts may be.
+        sizes: Characters of each text.
+        run: Takes the numbers of some texts, and returns a result for each.
+        shape: Of one result.
+        max_length: Tokens after which a text is cut; None: the model's own limit.
+        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        show_progress: Show a progress bar, in the first process.
+    """
+    several = distributed.is_available() and distributed.is_initialized()
+    world, rank = (distributed.get_world_size(), distributed.get_rank()) if several else (1, 0)
+    longest = CHARACTERS_OF_TOKEN * (max_length or model.max_length)
+    budget = CHARACTERS_OF_TOKEN * (tokens_per_batch or TOKENS_PER_BATCH)
+    pieces = cut_by_tokens([min(size, longest) for size in sizes], budget)
+    results = torch.empty(len(sizes), *shape)
+    hidden = not show_progress or rank > 0
+    with tqdm(total=len(sizes), disable=hidden, unit="text", leave=False) as bar:
+        for number, piece in enumerate(pieces):
+            if number % world == rank:
+                results[piece] = run(piece)
+            bar.update(len(piece))
+    if several:
+        owners = [list(chain(*pieces[other::world])) for other in range(world)]
+        exchange(results, owners, model.device)
+    return results
+
+
+def exchange(results: Tensor, owners: Sequence[list[int]], device: torch.device) -> None:
+    """Fill in what other processes have computed.
+
+    Args:
+        results: [N, ...], on the CPU; this process has its own rows in it.
+        owners: Which rows each process has.
+        device: Of the model. NCCL sends from there only, Gloo from the CPU.
+    """
+    if distributed.get_backend() == "gloo":
+        device = torch.device("cpu")
+    rank = distributed.get_rank()
+    for start in range(0, max(map(len, owners)), ROWS_AT_ONCE):
+        parts = [rows[start : start + ROWS_AT_ONCE] for rows in owners]
+        sent = results.new_zeros(max(map(len, parts)), *results.shape[1:])
+        sent[: len(parts[rank])] = results[parts[rank]]
+        sent = sent.to(device)
+        received = [torch.empty_like(sent) for _ in parts]
+        distributed.all_gather(received, sent)
+        for rows, part in zip(parts, received, strict=True):
+            results[rows] = part[: len(rows)].cpu()

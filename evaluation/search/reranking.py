@@ -1,0 +1,139 @@
+"""Let a reranker put documents in order: the best of a first stage, or each query's candidates."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from encoders import Reranker
+from evaluation.data.sets import RetrievalData
+from evaluation.metrics.ranking import Run, order
+from evaluation.search.processes import run_shared
+from loaders.beir.problems import listed
+
+# Shapes: P pairs of query and document.
+
+
+def rerank(
+    reranker: Reranker,
+    data: RetrievalData,
+    run: Run | None,
+    top_k: int,
+    *,
+    max_length: int | None = None,
+    tokens_per_batch: int | None = None,
+    bf16: bool = False,
+    show_progress: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Return the documents of each query in the reranker's order, with scores, best first.
+
+    Scores are logits: the sigmoid would make ties of the surest documents. Documents of ``run``
+    below ``top_k`` keep their order below all others; their scores are made up to say so, each 1
+    lower than the one before. Equal scores: by falling document id. Under ``torch.distributed``
+    the processes share the work, and all get the result.
+
+    Args:
+        reranker: The model.
+        data: The texts.
+        run: What a first stage has found; None: ``data.candidates``, all of which are scored.
+        top_k: How many documents of ``run`` are scored for each query, its best.
+        max_length: Tokens after which a pair is cut; None: the model's own limit.
+        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        bf16: Compute in bf16, on devices that have it.
+        show_progress: Show a progress bar.
+
+    Raises:
+        ValueError: There is nothing to rank, the run is not one of these data, or a score is not
+            finite (query and document are named).
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    rankings = _candidates(data) if run is None else _found(data, run)
+    if run is None:
+        top_k = max(map(len, rankings.values()), default=top_k)
+    pairs = [(query, document) for query, own in rankings.items() for document in own[:top_k]]
+    scores = _score(reranker, data, pairs, max_length, tokens_per_batch, bf16, show_progress)  # [P]
+    scored: dict[str, dict[str, float]] = {query: {} for query in rankings}
+    for (query, document), score in zip(pairs, scores.tolist(), strict=True):
+        scored[query][document] = score
+    return {query: _in_order(scored[query], own[top_k:]) for query, own in rankings.items()}
+
+
+def _candidates(data: RetrievalData) -> dict[str, list[str]]:
+    if data.candidates is None:
+        raise ValueError(
+            "there is nothing to rerank: the data have no candidates, and no run of a first stage "
+            "is given"
+        )
+    return {
+        query: [d for d in dict.fromkeys(own) if not data.is_query(query, d)]
+        for query, own in data.candidates.items()
+    }
+
+
+def _found(data: RetrievalData, run: Run) -> dict[str, list[str]]:
+    return {
+        query: [document for document in order(scores) if not data.is_query(query, document)]
+        for query, scores in run.items()
+    }
+
+
+def _score(
+    reranker: Reranker,
+    data: RetrievalData,
+    pairs: Sequence[tuple[str, str]],
+    max_length: int | None,
+    tokens_per_batch: int | None,
+    bf16: bool,
+    show_progress: bool,
+) -> Tensor:
+    """The logits of pairs of ids: [P]."""
+    _check_known(data, pairs)
+    queries = data.prompted(reranker.prompts.get("query", ""))
+    # The prompts stand before the queries by now: the model must not put its own there again.
+    prompts = {side: text for side, text in reranker.prompts.items() if side != "query"}
+
+    def score(piece: list[int]) -> Tensor:
+        texts = [(queries[pairs[at][0]], data.documents[pairs[at][1]]) for at in piece]
+        return reranker.score(
+            texts,
+            raw=True,
+            prompts=prompts,
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            bf16=bf16,
+        )
+
+    scores = run_shared(
+        reranker,
+        [len(queries[query]) + len(data.documents[document]) for query, document in pairs],
+        score,
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+        show_progress=show_progress,
+    )
+    wrong = (~scores.isfinite()).nonzero()[:, 0].tolist()
+    if wrong:
+        query, document = pairs[wrong[0]]
+        raise ValueError(
+            f"the reranker's scores of {len(wrong)} pairs are NaN or infinite (the first: query "
+            f"{query!r} with document {document!r}): it has diverged"
+        )
+    return scores
+
+
+def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:
+    queries = {query: None for query, _ in pairs if query not in data.queries}
+    documents = {document: None for _, document in pairs if document not in data.documents}
+    for name, unknown in (("queries", queries), ("documents", documents)):
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} {name} that are to be ranked do not exist in the data: "
+                f"{listed(unknown)}; take the run and the data of one set"
+            )
+
+
+def _in_order(scored: Mapping[str, float], rest: Sequence[str]) -> dict[str, float]:
+    """The documents that were scored, best first, and behind them the others as they stood."""
+    ranked = {document: scored[document] for document in order(scored)}
+    lowest = min(ranked.values(), default=0.0)
+    return ranked | {document: lowest - at for at, document in enumerate(rest, start=1)}

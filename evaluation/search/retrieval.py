@@ -1,0 +1,151 @@
+"""Let an embedder find the documents nearest to each query."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from encoders import Embedder
+from evaluation.data.sets import RetrievalData
+from evaluation.metrics.ranking import order
+from evaluation.search.exact import check_finite, search
+from evaluation.search.faiss_index import IndexKind, build_index, search_index
+from evaluation.search.processes import run_shared
+from loaders.beir.problems import listed
+
+# Shapes: N texts, Q queries, D documents, H width of a vector.
+
+
+@torch.inference_mode()
+def retrieve(
+    embedder: Embedder,
+    data: RetrievalData,
+    k: int,
+    *,
+    query_max_length: int | None = None,
+    document_max_length: int | None = None,
+    tokens_per_batch: int | None = None,
+    bf16: bool = False,
+    index: IndexKind | None = None,
+    show_progress: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Return the k documents nearest to each query with their cosines, best first.
+
+    Queries stand behind their own prompt or the embedder's query prompt, documents behind its
+    document prompt. Where the data have candidates, each query ranks its own only. Under
+    ``torch.distributed`` the processes share the work, and all get the result.
+
+    Args:
+        embedder: The model.
+        data: What to search.
+        k: How many documents to find for a query.
+        query_max_length: Tokens after which a query is cut; None: the model's own limit.
+        document_max_length: The same for documents.
+        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        bf16: Compute in bf16, on devices that have it.
+        index: None compares every query with every document by torch. A FAISS index is for
+            large corpora; see ``build_index``.
+        show_progress: Show progress bars.
+
+    Raises:
+        ValueError: There are no documents or queries, a candidate does not exist, or a vector is
+            not finite (the text's id is named).
+    """
+    if not data.documents or not data.queries:
+        missing = "documents to search" if data.queries else "queries"
+        raise ValueError(f"there are no {missing}: nothing can be retrieved")
+    embed = partial(
+        _embed, embedder, tokens_per_batch=tokens_per_batch, bf16=bf16, show_progress=show_progress
+    )
+    texts = data.prompted(embedder.prompts.get("query", ""))
+    queries = embed(list(texts.values()), "", query_max_length)  # [Q, H]
+    ids = list(data.documents) if data.candidates is None else _candidates(data)
+    bodies = [data.documents[document] for document in ids]
+    documents = embed(bodies, embedder.prompts.get("document", ""), document_max_length)  # [D, H]
+    query_ids = list(data.queries)
+    if data.candidates is not None:
+        return _rank_candidates(queries, documents, ids, data, k)
+    wanted = k + bool(data.own_documents)
+    if index is None:
+        found = search(queries, documents, ids, wanted, query_ids=query_ids, device=embedder.device)
+    else:
+        check_finite(queries, query_ids, "query")
+        check_finite(documents, ids, "document")
+        built = build_index(documents, index)
+        found = search_index(built, queries, ids, wanted, query_ids=query_ids)
+    return {query: _best(query, scores, data, k) for query, scores in found.items()}
+
+
+def _embed(
+    embedder: Embedder,
+    texts: Sequence[str],
+    prompt: str,
+    max_length: int | None,
+    *,
+    tokens_per_batch: int | None,
+    bf16: bool,
+    show_progress: bool,
+) -> Tensor:
+    """Unit vectors of texts [N, H]; equal texts are encoded once, and have equal vectors."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    different = list(numbers)
+
+    def encode(piece: list[int]) -> Tensor:
+        return embedder.encode(
+            [different[at] for at in piece],
+            prompt=prompt,
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            bf16=bf16,
+        )
+
+    vectors = run_shared(
+        embedder,
+        [len(prompt) + len(text) for text in different],
+        encode,
+        (embedder.dimension,),
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+        show_progress=show_progress,
+    )
+    if not embedder.normalize:
+        vectors = F.normalize(vectors, dim=-1)
+    if len(different) == len(texts):
+        return vectors
+    return vectors[[numbers[text] for text in texts]]
+
+
+def _candidates(data: RetrievalData) -> list[str]:
+    """The documents that are a candidate of any query."""
+    named = set(chain.from_iterable((data.candidates or {}).values()))
+    unknown = sorted(named - data.documents.keys())
+    if unknown:
+        raise ValueError(
+            f"the candidates name {len(unknown)} documents that do not exist: {listed(unknown)}"
+        )
+    return [document for document in data.documents if document in named]
+
+
+def _rank_candidates(
+    queries: Tensor, documents: Tensor, ids: Sequence[str], data: RetrievalData, k: int
+) -> dict[str, dict[str, float]]:
+    """Each query [Q, H] against its own candidates among the documents [D, H]."""
+    check_finite(queries, list(data.queries), "query")
+    check_finite(documents, ids, "document")
+    numbers = {document: number for number, document in enumerate(ids)}
+    run = {}
+    for query, vector in zip(data.queries, queries.double(), strict=True):
+        own = (data.candidates or {}).get(query, [])
+        products = documents[[numbers[document] for document in own]].double() * vector
+        scores = products.sum(dim=1).float()
+        run[query] = _best(query, dict(zip(own, scores.tolist(), strict=True)), data, k)
+    return run
+
+
+def _best(query: str, scores: dict[str, float], data: RetrievalData, k: int) -> dict[str, float]:
+    """The k best, best first, without the query itself where the data say that it is no result."""
+    found = [document for document in order(scores) if not data.is_query(query, document)]
+    return {document: scores[document] for document in found[:k]}

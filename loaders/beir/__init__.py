@@ -1,0 +1,1 @@
+"""Read evaluation sets in the BEIR layout."""

@@ -1,0 +1,156 @@
+"""Read an evaluation set in the BEIR layout: documents, queries, and who answers whom."""
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from loaders.beir.files import QRELS, qrels_files, text_files
+from loaders.beir.problems import Mistakes
+from loaders.beir.qrels import Qrels, Unknown, read_qrels
+from loaders.beir.texts import Kind, Texts, Watch, read_texts
+
+logger = logging.getLogger(__name__)
+
+
+class BeirSet(NamedTuple):
+    """Texts by id, and the judgements of each split."""
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, Qrels]
+
+
+def read_set(
+    folder: Path,
+    splits: Sequence[str] | None = None,
+    *,
+    allow_unknown: bool = False,
+    for_training: bool = False,
+    watch: Watch = lambda records, _: records,
+) -> BeirSet:
+    """Read a folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
+
+    Each may be packed (``.gz``). ``read_texts`` and ``read_qrels`` say what may stand in them;
+    Parquet files as on the Hub are read too.
+
+    Args:
+        folder: Where the files are.
+        splits: Which judgements; None: all.
+        allow_unknown: Leave out judgements of queries or documents that do not exist, with a
+            warning.
+        for_training: Keep judged documents only; these must have a text.
+        watch: Wraps the records of a file, for a progress bar.
+
+    Raises:
+        ValueError: A missing or empty file, a line that is not what it should be, a repeated id,
+            a judged query without text, or a judgement of a query or document that does not exist.
+            It names everything that is wrong with the set, with file and line.
+    """
+    mistakes = Mistakes()
+    files = _chosen(folder, splits, mistakes)
+    qrels = {split: read_qrels(paths, mistakes) for split, paths in files.items()}
+    asked = set(chain.from_iterable(qrels.values()))
+    judged = {document for of in qrels.values() for ids in of.values() for document in ids}
+    if for_training:
+        documents = _texts(folder, "corpus", "document", mistakes, watch, judged, judged)
+    else:
+        documents = _texts(folder, "corpus", "document", mistakes, watch)
+    queries = _texts(folder, "queries", "query", mistakes, watch, needs_text=asked)
+    for split, paths in files.items():
+        qrels[split] = _known(paths[0], qrels[split], queries, documents, mistakes, allow_unknown)
+    mistakes.check()
+    return BeirSet(documents.texts, queries.texts, qrels)
+
+
+def read_corpus(path: Path) -> dict[str, str]:
+    """Read the documents of a file such as ``corpus.jsonl``, or of the one in a folder, by id.
+
+    Raises:
+        ValueError: As for ``read_set``.
+    """
+    mistakes = Mistakes()
+    if path.is_dir():
+        documents = _texts(path, "corpus", "document", mistakes)
+    else:
+        documents = read_texts([path], "document", mistakes)
+    mistakes.check()
+    return documents.texts
+
+
+def find_splits(folder: Path) -> list[str]:
+    """The splits that a folder has judgements of.
+
+    Raises:
+        ValueError: There is none.
+    """
+    splits = list(qrels_files(folder))
+    if not splits:
+        raise ValueError(_no_qrels(folder))
+    return splits
+
+
+def _chosen(
+    folder: Path, splits: Sequence[str] | None, mistakes: Mistakes
+) -> dict[str, list[Path]]:
+    """The files of judgements that are asked for."""
+    found = qrels_files(folder)
+    if not found:
+        mistakes.add(_no_qrels(folder))
+        return {}
+    for split in splits or ():
+        if split not in found:
+            mistakes.add(
+                f"{folder / 'qrels' / split}.tsv does not exist; the splits of this set are "
+                f"{', '.join(found)}: give one of them (split)"
+            )
+    return {split: found[split] for split in splits or found if split in found}
+
+
+def _no_qrels(folder: Path) -> str:
+    return (
+        f"{folder} has no judgements: a BEIR folder has corpus.jsonl, queries.jsonl and "
+        f"qrels/<split>.tsv (or {', '.join(QRELS[1:])})"
+    )
+
+
+def _texts(
+    folder: Path,
+    name: str,
+    kind: Kind,
+    mistakes: Mistakes,
+    watch: Watch = lambda records, _: records,
+    wanted: set[str] | None = None,
+    needs_text: set[str] = frozenset(),  # type: ignore[assignment]
+) -> Texts:
+    files = text_files(folder, name)
+    if not files:
+        mistakes.add(f"{folder} has no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
+        return Texts({}, complete=False, lines=0)
+    return read_texts(files, kind, mistakes, wanted=wanted, needs_text=needs_text, watch=watch)
+
+
+def _known(
+    path: Path,
+    qrels: Qrels,
+    queries: Texts,
+    documents: Texts,
+    mistakes: Mistakes,
+    allow_unknown: bool,
+) -> Qrels:
+    """The judgements of queries and documents that there are."""
+    unknown = Unknown(
+        qrels,
+        queries.texts if queries.complete else None,
+        documents.texts if documents.complete else None,
+    )
+    said = unknown.sentences(path)
+    if said and not allow_unknown:
+        mistakes.add(f"{'; '.join(said)}; repair the ids, or leave these out (allow_unknown)")
+        return qrels
+    if said:
+        logger.warning("%s; they are left out", "; ".join(said))
+        if not unknown.rest:
+            mistakes.add(f"{path} has no judgements of what there is")
+    return unknown.rest

@@ -1,0 +1,210 @@
+"""Read who answers whom: the judgements of an evaluation set."""
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from loaders.beir.problems import Mistakes, listed
+from loaders.beir.texts import as_id
+from loaders.formats.encodings import not_utf8, open_text
+from loaders.formats.records import read_file
+from loaders.parsing.fields import RowError, show
+
+Qrels = dict[str, dict[str, float]]  # query id -> document id -> relevance
+
+# Words of a header, in small letters and without anything else.
+WORDS = {
+    "query": {"query", "queryid", "qid", "topic", "topicid", "topicno", "question", "questionid"},
+    "document": {"corpus", "corpusid", "doc", "docid", "docno", "did", "document", "documentid",
+                 "pid", "passage", "passageid", "paragraphid"},
+    "relevance": {"score", "rel", "relevance", "relevancy", "relevancescore", "relevancelabel",
+                  "label", "grade", "rating", "judgement", "judgment", "gain"},
+}  # fmt: skip
+RECORDS = (".jsonl", ".jsonl.gz", ".parquet")  # have names in every row
+
+
+class Columns(NamedTuple):
+    """Where a row has its query, document and relevance: numbers of cells, or names.
+
+    Attributes:
+        relevance: None: there is no such column, and whatever is listed is relevant.
+        width: How many cells a row may have.
+    """
+
+    query: Any
+    document: Any
+    relevance: Any
+    width: int
+
+    def fit(self, cells: Any) -> bool:
+        """Whether a row has these columns."""
+        if isinstance(cells, dict):
+            return True
+        last: int = max(self.query, self.document, self.relevance or 0)
+        return last < len(cells) <= self.width
+
+
+PLAIN, TREC = Columns(0, 1, 2, 3), Columns(0, 2, 3, 4)
+Row = tuple[int, Any, Columns | None]  # line, cells, and the columns of the header, if there is one
+
+
+def read_qrels(files: Sequence[Path], mistakes: Mistakes) -> Qrels:
+    """Read judgements: the three columns of BEIR or the four of TREC, with or without a header.
+
+    Columns have tabs between them or, in a line without tabs, any blanks. Where there is a header,
+    its names tell which column is which. JSON lines and Parquet have the same names as fields.
+    Relevances may be fractions; one below 0 means judged and not relevant.
+
+    Args:
+        files: Of one split; those that end in .gz are unpacked.
+        mistakes: Told of all that is wrong.
+    """
+    qrels: Qrels = {}
+    before = len(mistakes)
+    for path in files:
+        rows = _records(path) if path.name.endswith(RECORDS) else _table(path)
+        try:
+            for number, cells, columns in rows:
+                try:
+                    _add(qrels, cells, columns)
+                except RowError as error:
+                    mistakes.add_line(f"{path}:{number}: {error}")
+        except ValueError as error:
+            mistakes.add(str(error))
+    if not qrels and len(mistakes) == before:
+        mistakes.add(f"{files[0]} has no judgements")
+    return qrels
+
+
+def _add(qrels: Qrels, cells: Any, columns: Columns | None) -> None:
+    if columns is None:
+        columns = {3: PLAIN, 4: TREC}.get(len(cells))
+    if columns is None or not columns.fit(cells):
+        raise RowError(
+            "expected query-id, corpus-id and score with tabs between, or the four columns of TREC "
+            f"qrels, got {show(cells)}"
+        )
+    query = as_id(cells[columns.query], "query-id")
+    document = as_id(cells[columns.document], "corpus-id")
+    cell = 1 if columns.relevance is None else cells[columns.relevance]
+    relevance = _number(cell)
+    if not math.isfinite(relevance):
+        raise RowError(f"the score must be a number, got {show(cell)}")
+    known = qrels.setdefault(query, {}).setdefault(document, relevance)
+    if known != relevance:
+        raise RowError(
+            f"query {query!r} and document {document!r} are judged twice, {known:g} and "
+            f"{relevance:g}; keep one"
+        )
+
+
+def _number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _table(path: Path) -> Iterator[Row]:
+    header = None
+    for at, (number, line) in enumerate(_lines(path)):
+        cells = [cell.strip() for cell in line.rstrip().split("\t")]
+        if len(cells) < 3:
+            cells = line.split()
+        if at == 0 and math.isnan(_number(cells[-1])):
+            header = _header(cells, range(len(cells)))
+            if header:
+                continue
+        yield number, cells, header
+
+
+def _records(path: Path) -> Iterator[Row]:
+    for record in read_file(path):
+        fields, columns = record.fields, None
+        if record.problem is None and isinstance(fields, dict):
+            columns = _header(list(fields), list(fields))
+        yield record.line, fields if columns else [record.problem or fields], columns
+
+
+def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
+    """The columns that names stand for; None if these are no names."""
+    words = [re.sub("[^a-z]", "", name.casefold()) for name in names]
+    found = {
+        role: next((p for p, word in zip(places, words, strict=True) if word in known), None)
+        for role, known in WORDS.items()
+    }
+    columns = Columns(**found, width=len(names))
+    if columns.query is not None and columns.document is not None:
+        others = [place for place in places if place not in found.values()]
+        if columns.relevance is None and len(others) == 1:
+            return columns._replace(relevance=others[0])
+        return columns
+    # A name that we do not know stands for an id where the last one is a relevance's.
+    by_place = {3: PLAIN, 4: TREC}.get(len(names))
+    return by_place if columns.relevance == places[-1] and isinstance(places, range) else None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers.
+
+    Raises:
+        ValueError: The file cannot be read (on).
+    """
+    try:
+        yield from _decoded(path)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _decoded(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with open_text(path, newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None  # which may find that what is packed breaks off
+
+
+class Unknown:
+    """Judgements that name a query or document that does not exist.
+
+    Args:
+        qrels: All judgements.
+        queries: The ids there are; None: not known, for their file could not be read.
+        documents: The same.
+    """
+
+    def __init__(
+        self, qrels: Qrels, queries: Container[str] | None, documents: Container[str] | None
+    ) -> None:
+        self.queries: Counter[str] = Counter()
+        self.documents: Counter[str] = Counter()
+        self.rest: Qrels = {}  # the judgements without them
+        for query, judged in qrels.items():
+            if queries is not None and query not in queries:
+                self.queries[query] = len(judged)
+                continue
+            for document, relevance in judged.items():
+                if documents is not None and document not in documents:
+                    self.documents[document] += 1
+                else:
+                    self.rest.setdefault(query, {})[document] = relevance
+
+    def sentences(self, path: Path) -> list[str]:
+        """What is to be said about them."""
+        return [
+            f"{path}: {counts.total()} judgements name {len(counts)} {kind} that {file} does not "
+            f"have: {listed(counts)}"
+            for kind, file, counts in (
+                ("queries", "queries.jsonl", self.queries),
+                ("documents", "corpus.jsonl", self.documents),
+            )
+            if counts
+        ]

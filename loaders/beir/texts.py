@@ -1,0 +1,215 @@
+"""The documents and queries of an evaluation set in the BEIR layout."""
+
+import logging
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from loaders.beir.problems import Mistakes, listed
+from loaders.formats.records import Record, data_suffix, read_file
+from loaders.parsing.fields import RowError, check_characters, show
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["document", "query"]
+Watch = Callable[[Iterable[Record], str], Iterable[Record]]
+
+# The names under which a record may have its id and its text; the first that has a value counts.
+IDS: dict[Kind, tuple[str, ...]] = {
+    "document": (
+        "_id",
+        "docid",
+        "doc_id",
+        "doc-id",
+        "corpus-id",
+        "corpus_id",
+        "docno",
+        "pid",
+        "id",
+    ),
+    "query": ("_id", "qid", "query_id", "query-id", "queryid", "id"),
+}
+TEXTS: dict[Kind, tuple[str, ...]] = {
+    "document": ("text", "contents", "content", "passage"),
+    "query": ("text", "query", "question"),
+}
+FORMATS = (".json", ".jsonl", ".ndjson", ".parquet")
+
+
+class Texts(NamedTuple):
+    """What was read.
+
+    Attributes:
+        texts: By id; those that are not wanted are left out.
+        complete: Whether the id of every line could be read.
+        lines: How many lines there are.
+    """
+
+    texts: dict[str, str]
+    complete: bool
+    lines: int
+
+
+def read_texts(
+    files: Sequence[Path],
+    kind: Kind,
+    mistakes: Mistakes,
+    *,
+    wanted: Container[str] | None = None,
+    needs_text: Container[str] = (),
+    watch: Watch = lambda records, _: records,
+) -> Texts:
+    """Read documents or queries.
+
+    A document is its title and its text, with a space between. As in BEIR, a query is its text
+    only.
+
+    Args:
+        files: JSON lines, a JSON array or Parquet, packed or not.
+        kind: What they hold.
+        mistakes: Told of all that is wrong.
+        wanted: Ids of those to keep; None: all.
+        needs_text: Ids of those that must have a text; others may be empty.
+        watch: Wraps the records of a file, for a progress bar.
+    """
+    reading = _Reading(kind, mistakes, wanted, needs_text)
+    for path in files:
+        reading.read(path, watch)
+    return reading.result(files)
+
+
+class _Reading:
+    def __init__(
+        self,
+        kind: Kind,
+        mistakes: Mistakes,
+        wanted: Container[str] | None,
+        needs_text: Container[str],
+    ) -> None:
+        self.kind, self.mistakes = kind, mistakes
+        self.wanted, self.needs_text = wanted, needs_text
+        self.texts: dict[str, str] = {}
+        self.repeated: dict[str, None] = {}
+        self.complete = True
+        self.count = self.empty = self.titles = 0
+
+    def read(self, path: Path, watch: Watch) -> None:
+        try:
+            for record in watch(read_records(path), str(path)):
+                self.count += 1
+                self._add(record, f"{path}:{record.line}")
+        except ValueError as error:
+            self.mistakes.add(str(error))
+            self.complete = False
+
+    def _add(self, record: Record, where: str) -> None:
+        identity = None
+        text = ""
+        try:
+            fields = fields_of(record)
+            identity = find_id(fields, self.kind)
+            if identity is None:
+                raise RowError(f"missing id ({', '.join(IDS[self.kind])})")
+            text = find_text(fields, self.kind)
+            if not text and identity in self.needs_text:
+                raise RowError(f"{show(identity)} is judged and has no text")
+            self.empty += not text
+            self.titles += self.kind == "query" and bool(fields.get("title"))
+        except RowError as error:
+            self.mistakes.add_line(f"{where}: {error}")
+        if identity is None:
+            self.complete = False
+        elif self.wanted is None or identity in self.wanted:
+            if identity in self.texts:
+                self.repeated[identity] = None
+            self.texts[identity] = text
+
+    def result(self, files: Sequence[Path]) -> Texts:
+        name = str(files[0] if len(files) == 1 else files[0].parent)
+        if self.repeated:
+            count = len(self.repeated)
+            self.mistakes.add(
+                f"{name}: {count} ids are repeated, and ids must be unique: {listed(self.repeated)}"
+            )
+        if self.complete and not self.count:
+            self.mistakes.add(f"{name} is empty")
+        if self.empty:
+            logger.info("%s: %d of %d texts are empty", name, self.empty, self.count)
+        if self.titles:
+            logger.warning(
+                "%s: %d queries have a title, which is not read, as in BEIR", name, self.titles
+            )
+        return Texts(self.texts, self.complete and self.count > 0, self.count)
+
+
+def read_records(path: Path) -> Iterable[Record]:
+    """The records of a file of texts.
+
+    Raises:
+        ValueError: The file is not there, has another format, or cannot be read (on).
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    if data_suffix(path) not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ValueError(f"{path}: documents and queries are read from {known}, packed or not")
+    yield from read_file(path)
+
+
+def fields_of(record: Record) -> Mapping[str, Any]:
+    """The object of a record.
+
+    Raises:
+        RowError: There is none.
+    """
+    if record.problem is not None:
+        raise RowError(record.problem)
+    if not isinstance(record.fields, dict):
+        raise RowError(f"expected an object with _id and text, got {show(record.fields)}")
+    return record.fields
+
+
+def find_id(fields: Mapping[str, Any], kind: Kind) -> str | None:
+    """The id; None if there is none. Whole numbers become texts, as in the judgements.
+
+    Raises:
+        RowError: It is something else, empty, or has characters that no file can hold.
+    """
+    name = next((name for name in IDS[kind] if fields.get(name) not in (None, "")), None)
+    return None if name is None else as_id(fields[name], name)
+
+
+def as_id(value: object, name: str) -> str:
+    """An id, without blanks around it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise RowError(f'"{name}" must be a text or a whole number, got {show(value)}')
+    if not value.strip():
+        raise RowError(f'"{name}" is empty')
+    return check_characters(value.strip(), name)
+
+
+def find_text(fields: Mapping[str, Any], kind: Kind) -> str:
+    """The text, a document's behind its title; null counts as empty.
+
+    Raises:
+        RowError: There is none, it is no text, or it has characters that no tokenizer takes.
+    """
+    names = TEXTS[kind]
+    given = [name for name in names if name in fields]
+    name = next((name for name in given if fields[name] is not None), given[0] if given else None)
+    if name is None and not (kind == "document" and isinstance(fields.get("title"), str)):
+        raise RowError(f'missing field "text" (also read from {", ".join(names[1:])})')
+    parts = [_string(fields, "title")] if kind == "document" else []
+    parts += [_string(fields, name)] if name else []
+    return " ".join(parts).strip()
+
+
+def _string(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise RowError(f'"{name}" must be a text, got {show(value)}')
+    return check_characters(value, name)

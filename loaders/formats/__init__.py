@@ -1,0 +1,1 @@
+"""Files, folders and Hub datasets to raw records."""

@@ -1,0 +1,96 @@
+"""A JSON array read element by element: a file of any size needs the memory of one element."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+from loaders.formats.broken_file import BrokenFile
+from loaders.formats.json_object import DECODER
+
+_CHUNK = 1 << 20
+_WHITESPACE = re.compile(r"[ \t\r\n]*")
+
+
+class JsonArray:
+    """Iterates over (line, element) of a text stream that holds one JSON array.
+
+    Raises:
+        BrokenFile: While iterating, where the text is no JSON array.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        self.text = ""  # a window of the file; what lies before `at` is done with
+        self.at = 0
+        self.line = 1
+        self.ended = False
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        if self._next_character() != "[":
+            raise BrokenFile(self.line, "not a JSON array")
+        self.at += 1
+        separator = "," if self._next_character() != "]" else "]"
+        while separator == ",":
+            self._next_character()
+            yield self.line, self._element()
+            separator = self._next_character()
+            if separator not in (",", "]"):
+                raise BrokenFile(self.line, 'not JSON: expected "," or "]" after an element')
+            if separator == ",":
+                self.at += 1
+        self.at += 1
+        if self._peek():
+            raise BrokenFile(self.line, "there is more text after the end of the array")
+
+    def _next_character(self) -> str:
+        character = self._peek()
+        if not character:
+            raise BrokenFile(self.line, "the file ends within the JSON array")
+        return character
+
+    def _peek(self) -> str:
+        """The next character that is no whitespace; empty at the end of the file."""
+        while True:
+            match = _WHITESPACE.match(self.text, self.at)
+            assert match is not None  # it matches the empty text too
+            self._advance(match.end())
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if self.ended:
+                return ""
+            self._read_on()
+
+    def _element(self) -> Any:
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self.text, self.at)
+            except json.JSONDecodeError as error:
+                if self.ended or not _may_be_cut_off(error):
+                    line = self.line + self.text.count("\n", self.at, error.pos)
+                    raise BrokenFile(line, f"not JSON: {error.msg}") from None
+            except (ValueError, RecursionError) as error:  # a number too long, a list too deep
+                raise BrokenFile(self.line, f"not JSON: {error}") from None
+            else:
+                # A number cut off after "1", "1." or "1e+" is taken for the number 1.
+                if end + 3 < len(self.text) or self.ended:
+                    self._advance(end)
+                    return value
+            self._read_on()
+
+    def _advance(self, end: int) -> None:
+        self.line += self.text.count("\n", self.at, end)
+        self.at = end
+
+    def _read_on(self) -> None:
+        # As much again as is there already, so that a huge element is not decoded too often.
+        more = self.stream.read(max(_CHUNK, len(self.text) - self.at))
+        self.text = self.text[self.at :] + more
+        self.at = 0
+        self.ended = not more
+
+
+def _may_be_cut_off(error: json.JSONDecodeError) -> bool:
+    """Whether more text could heal the error: it is at the end, or a string has no end yet."""
+    # 16: a literal (-Infinity) or an escape (\ud83d\ude00) cut off is reported where it begins.
+    return error.pos > len(error.doc) - 16 or error.msg.startswith("Unterminated string")

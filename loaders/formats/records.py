@@ -1,0 +1,233 @@
+"""Files to records: one reader per format, each streaming."""
+
+import csv
+import json
+import sys
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loaders.formats.broken_file import BrokenFile
+from loaders.formats.encodings import check_fetched, not_utf8, open_text
+from loaders.formats.json_array import JsonArray
+from loaders.formats.json_object import DECODER, RepeatedName
+from loaders.options import DEFAULT_LABEL_MAP
+from loaders.parsing.fields import ALIASES
+
+
+class Record(NamedTuple):
+    """What stands at one place of a file, before any check.
+
+    Attributes:
+        line: Where it begins, from 1; in Parquet and on the Hub the number of the row.
+        fields: The object of name -> value, or whatever stands in its place.
+        labels: How numbers are read. "typed": they are numbers (JSON, Parquet). "text": from
+            text (CSV, TSV). "default_map": from text, labels by ``DEFAULT_LABEL_MAP`` unless the
+            options say otherwise.
+        problem: Why it could not be read, if it could not.
+    """
+
+    line: int
+    fields: Any
+    labels: Literal["typed", "text", "default_map"] = "typed"
+    problem: str | None = None
+
+
+def read_file(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
+    """Yield the records of a file, whose name says its format.
+
+    Args:
+        path: The file.
+        columns: Names that tell a header, beside those of the query.
+
+    Raises:
+        ValueError: If the file cannot be read (on): ``file:line: reason``.
+    """
+    try:
+        check_fetched(path)
+        yield from _read_text(path, columns)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _read_text(path: Path, columns: Collection[str]) -> Iterator[Record]:
+    """Yield the records, or tell the line that has none; what is packed may still break off."""
+    try:
+        yield from FORMATS[data_suffix(path)](path, columns)
+    except BrokenFile as error:
+        raise ValueError(f"{path}:{error.line}: {error}") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+
+
+def data_suffix(path: Path) -> str:
+    """``.jsonl`` of ``a.jsonl`` and of ``a.jsonl.gz``; empty if it is none of ``FORMATS``."""
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    packed_binary = suffix == ".parquet" and name.endswith(".gz")
+    return suffix if suffix in FORMATS and not packed_binary else ""
+
+
+def read_json(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
+    """A JSON array, or one JSON object per line; the first character tells which."""
+    with open_text(path, newline="\n") as stream:
+        lines = ((at, line.strip()) for at, line in enumerate(stream, 1) if not line.isspace())
+        at, first = next(lines, (1, ""))
+    if first == "{":
+        raise BrokenFile(
+            at,
+            "a JSON object that goes over several lines; give an array of rows, or one row a line",
+        )
+    with open_text(path, newline="\n") as stream:
+        if first.startswith("["):
+            for number, element in JsonArray(stream):
+                yield _json_record(number, element)
+            return
+        for number, line in enumerate(stream, start=1):
+            if not line.isspace():
+                yield _json_line(number, line)
+
+
+def _json_line(number: int, line: str) -> Record:
+    try:
+        return _json_record(number, DECODER.decode(line))
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} (column {error.colno})"
+    except (ValueError, RecursionError) as error:  # a number too long, a list too deep
+        problem = f"not JSON: {error}"
+    return Record(number, line.rstrip("\r\n"), problem=problem)
+
+
+def _json_record(number: int, value: Any) -> Record:
+    if isinstance(value, RepeatedName):
+        problem = f'"{value.name}" stands twice in this row; keep one'
+        return Record(number, value.fields, problem=problem)
+    return Record(number, value)
+
+
+def read_csv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
+    """Comma-separated cells, quoted where needed."""
+    csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        with open_text(path, newline="") as stream:
+            # Strict: a quotation mark too many must not swallow the rows that follow.
+            reader = csv.reader(stream, strict=True)
+            begin = 1
+            try:
+                for cells in reader:
+                    yield begin, cells
+                    begin = reader.line_num + 1
+            except csv.Error as error:
+                raise BrokenFile(begin, f"not CSV: {error}") from None
+
+    return _read_table(rows(), columns)
+
+
+def read_tsv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
+    """Tab-separated cells; quotation marks are ordinary characters."""
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        with open_text(path, newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                yield number, line.rstrip("\r\n").split("\t")
+
+    return _read_table(rows(), columns)
+
+
+def _read_table(
+    rows: Iterable[tuple[int, list[str]]], columns: Collection[str]
+) -> Iterator[Record]:
+    """Records of a table, with a header or without: query, doc, label, or query, pos_doc."""
+    names: list[str] = []
+    labels: Literal["text", "default_map"] = "text"
+    for line, cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not names:
+            names = [cell.strip() for cell in cells]
+            if not set(names).isdisjoint([*ALIASES["query"], *columns]):
+                _check_header(line, names)
+                continue
+            names = _headless_names(line, cells)
+            if cells[-1].strip() in DEFAULT_LABEL_MAP and len(cells) == 3:
+                labels = "default_map"
+        if len(cells) != len(names):
+            columns = ", ".join(names)
+            problem = f"{len(cells)} cells, where there are {len(names)} columns ({columns})"
+            yield Record(line, cells, problem=problem)
+        else:
+            fields = dict(zip(names, cells, strict=True))
+            # An empty cell is an absent value, but an empty text where there must be one.
+            kept = {name: cell for name, cell in fields.items() if cell or name in _TEXTS}
+            yield Record(line, kept, labels)
+
+
+_TEXTS = {name for field in ("query", "doc", "pos_doc") for name in ALIASES[field]}
+
+
+def _check_header(line: int, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise BrokenFile(line, f'the header names two columns "{name}"')
+
+
+def _headless_names(line: int, cells: list[str]) -> list[str]:
+    if len(cells) == 1:
+        raise BrokenFile(
+            line,
+            "one column only; a .csv is separated by commas, a .tsv or .txt by tabs",
+        )
+    if len(cells) > 3:
+        raise BrokenFile(
+            line,
+            f"{len(cells)} columns and no header; without one a file has query, doc, label, or "
+            "query, pos_doc",
+        )
+    names = ["query", "doc", "label"] if len(cells) == 3 else ["query", "pos_doc"]
+    # A header in other words or in capitals must not become the first row.
+    for cell, known in zip(cells, _HEADER_WORDS, strict=False):
+        if cell.strip().lower() in known:
+            raise BrokenFile(
+                line,
+                f"the header names no query; its columns must be {', '.join(names)} (in small "
+                'letters), or give columns: {"' + cells[0].strip() + '": "query", ...}',
+            )
+    return names
+
+
+_HEADER_WORDS = (
+    {*ALIASES["query"], "question", "问题", "查询"},
+    {*ALIASES["doc"], *ALIASES["pos_doc"], "answer", "答案", "回答", "文档"},
+    {*ALIASES["rel"], "标签", "分数"},
+)
+
+
+def read_parquet(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
+    """The rows of a Parquet file."""
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Record(number, fields)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise BrokenFile(number + 1, f"not Parquet: {error}") from None
+
+
+FORMATS: dict[str, Callable[[Path, Collection[str]], Iterator[Record]]] = {
+    ".json": read_json,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".txt": read_tsv,
+    ".parquet": read_parquet,
+}

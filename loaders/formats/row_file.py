@@ -1,0 +1,187 @@
+"""Records to a file, in any of the formats that rows are read from."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loaders.formats.records import FORMATS, data_suffix
+
+# The formats whose cells are texts and numbers: they cannot hold a list.
+TABLES = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv"}
+
+_TEXT, _NUMBER = pa.string(), pa.float64()
+_TYPES = {
+    "rel": _NUMBER,
+    "weight": _NUMBER,
+    "pos": pa.list_(_TEXT),
+    "neg": pa.list_(_TEXT),
+    "negatives": pa.list_(_TEXT),
+    "pos_scores": pa.list_(_NUMBER),
+    "neg_scores": pa.list_(_NUMBER),
+    "hits": pa.list_(pa.struct({"content": _TEXT, "label": _NUMBER})),
+}  # every other column is a text
+_PARQUET_ROWS, _PARQUET_CHARACTERS = 1000, 1 << 23
+_SPACES = str.maketrans("\t\r\n", "   ")  # a TSV cell cannot hold these
+
+
+class RowFile:
+    """A file of records, JSON Lines or what else its name says; it appears when it is whole.
+
+    In JSON a field that is None is left out, in a table its cell is empty. The same records give
+    the same bytes.
+
+    Args:
+        path: Ends in one of the formats that are read, text ones also in ``.gz``.
+        columns: The names of the fields, in order. A record may lack some.
+        header: Whether a table begins with the names.
+
+    Raises:
+        ValueError: If the name ends in no format.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], header: bool = True) -> None:
+        self.path = path
+        self.columns = list(columns)
+        self.header = header
+        self.suffix = check_format(path)
+        self.rows = 0
+        self.exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        beside = self.exits.enter_context(whole_file(self.path))
+        if self.suffix == ".parquet":
+            self.parquet = self.exits.enter_context(_ParquetFile(beside, self.columns))
+            return self
+        packed = self.path.name.lower().endswith(".gz")
+        self.stream = self.exits.enter_context(open_output(beside, packed))
+        # Quotes around every text: what is in it, a line break or a quotation mark, is safe.
+        self.csv = csv.writer(self.stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        if self.header and self.suffix in TABLES:
+            self._write_cells(self.columns)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and self.suffix == ".json":
+            self.stream.write("\n]\n" if self.rows else "[]\n")
+        self.exits.__exit__(kind, error, traceback)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add a record."""
+        if self.suffix == ".parquet":
+            self.parquet.write(record)
+        elif self.suffix in TABLES:
+            self._write_cells([record.get(name) for name in self.columns])
+        elif self.suffix == ".json":
+            self.stream.write(("[\n" if not self.rows else ",\n") + as_json(record))
+        else:
+            self.stream.write(as_json(record) + "\n")
+        self.rows += 1
+
+    def _write_cells(self, cells: Sequence[str | float | None]) -> None:
+        if TABLES[self.suffix] == "csv":
+            self.csv.writerow(cells)
+        else:
+            texts = ("" if cell is None else str(cell).translate(_SPACES) for cell in cells)
+            self.stream.write("\t".join(texts) + "\n")
+
+
+class _ParquetFile:
+    """Writes records in row groups of bounded size."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.schema = pa.schema([(name, _TYPES.get(name, _TEXT)) for name in columns])
+        self.waiting: list[dict[str, Any]] = []
+        self.characters = 0
+        self.writer = pq.ParquetWriter(path, self.schema)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self.writer.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.waiting.append(record)
+        self.characters += len(str(record))
+        if len(self.waiting) >= _PARQUET_ROWS or self.characters >= _PARQUET_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema))
+        self.waiting, self.characters = [], 0
+
+
+def check_format(path: Path) -> str:
+    """The suffix of ``path``, without ``.gz``."""
+    suffix = data_suffix(path)
+    if not suffix:
+        known = ", ".join(FORMATS)
+        raise ValueError(f"{path}: the name must end in one of {known} (or .gz of the text ones)")
+    return suffix
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name to write to; it becomes ``path`` if all goes well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, which appears when it is whole."""
+    with whole_file(path) as beside, open_output(beside) as stream:
+        stream.writelines(f"{line}\n" for line in lines)
+
+
+def open_output(path: Path, packed: bool = False) -> AbstractContextManager[IO[str]]:
+    """Open a UTF-8 text file for writing; ``packed`` by gzip, without the time in it."""
+    if packed:
+        return _packed(path)
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def _packed(path: Path) -> Iterator[IO[str]]:
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as unpacked,
+        io.TextIOWrapper(unpacked, encoding="utf-8", newline="\n") as stream,
+    ):
+        yield stream
+
+
+def as_json(record: dict[str, Any]) -> str:
+    """One line of JSON; fields that are None are left out, dates and the like become texts."""
+    present = {name: value for name, value in record.items() if value is not None}
+    text = json.dumps(present, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 does not have
+        return json.dumps(present, default=str)
+    return text

@@ -1,0 +1,180 @@
+"""Which column of a record is which field: by its name, or as ``columns`` says."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from loaders.parsing.fields import ALIASES, RowError, show
+
+# negative_1, negative_2, ... as sentence-transformers' mine_hard_negatives writes them.
+_NUMBERED = re.compile(r"(?:hard_)?neg(?:ative)?s?_?(\d+)")
+# The fields of which a row has one.
+_DOCUMENTS = ("hits", "pos", "pos_doc", "doc")
+_LOOKED_AT = 100  # rows whose columns are told where one is missing
+_SHOWN = 20
+_ABSENT = object()
+
+
+def field_of(name: str) -> str | None:
+    """The field that is read from a name, ``negative_3`` for a numbered negative; or None."""
+    number = _NUMBERED.fullmatch(name)
+    if number is not None:
+        return f"negative_{int(number[1])}"
+    return next((field for field, names in ALIASES.items() if name in names), None)
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Refuse columns for what is no field, and two columns for one field.
+
+    Raises:
+        ValueError: It names the column.
+    """
+    taken: dict[str, str] = {}
+    for column, target in columns.items():
+        field = field_of(target)
+        if field is None:
+            known = [*ALIASES, "negative_1"]
+            close = difflib.get_close_matches(target, known, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"fields are {', '.join(known)}"
+            raise ValueError(f'columns: "{column}" is to be "{target}", which is no field; {meant}')
+        if field in taken:
+            raise ValueError(
+                f'columns: "{taken[field]}" and "{column}" are both to be "{field}"; give one'
+            )
+        taken[field] = column
+
+
+class Columns:
+    """Finds the fields of records.
+
+    Without ``columns`` a field has one of the names in ``ALIASES``. A column that is given is its
+    field and nothing else, whatever its name means otherwise, and other names of that field mean
+    nothing. A dot leads into objects and into the objects of a list (``answers.text``); a column
+    whose own name has the dot is found first.
+
+    Args:
+        columns: Column -> field.
+    """
+
+    def __init__(self, columns: Mapping[str, str] | None = None) -> None:
+        self.columns = dict(columns or {})
+        fields = {field_of(target): column for column, target in self.columns.items()}
+        documents = any(field in fields for field in _DOCUMENTS)
+        self.names: dict[str, tuple[str, ...]] = {}
+        for field, aliases in ALIASES.items():
+            free = tuple(name for name in aliases if name not in self.columns)
+            hidden = documents and field in _DOCUMENTS
+            self.names[field] = (fields[field],) if field in fields else () if hidden else free
+        self._numbers: dict[str, int | None] = {}  # of each name that may be a numbered negative
+        for target, column in fields.items():
+            if target is not None and target not in ALIASES:
+                self._numbers[column] = int(target.removeprefix("negative_"))
+        self._taken = {number for number in self._numbers.values() if number is not None}
+        self._unmet = set(self.columns)
+        self._seen: dict[str, None] = {}
+        self._looked_at = 0
+
+    def view(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The record, with what dots lead to under the names that ``columns`` has for it."""
+        if not self.columns:
+            return fields
+        if self._unmet and self._looked_at < _LOOKED_AT:
+            self._looked_at += 1
+            self._seen |= dict.fromkeys(_leaves(fields))
+        found = dict(fields)
+        for column in self.columns:
+            value = _at(fields, column)
+            if value is not _ABSENT:
+                self._unmet.discard(column)
+                found[column] = value
+        return found
+
+    def find(self, fields: Mapping[str, Any], field: str) -> str | None:
+        """The name under which a record has a field; None if it is absent or null."""
+        return next((name for name in self.names[field] if fields.get(name) is not None), None)
+
+    def require(self, fields: Mapping[str, Any], field: str) -> str:
+        """The name under which a record has a field.
+
+        Raises:
+            RowError: If it has none.
+        """
+        name = self.find(fields, field)
+        if name is None:
+            first, *others = self.names[field] or (field,)
+            if first in self.columns:
+                raise RowError(f'missing field "{field}" (columns: "{first}")')
+            also = f" (also read from {', '.join(others)})" if others else ""
+            raise RowError(f'missing field "{first}"{also}')
+        return name
+
+    def negatives(self, fields: Mapping[str, Any]) -> list[str]:
+        """The names under which a record has negatives: the plain one, then by their numbers."""
+        plain = self.find(fields, "neg")
+        numbered = [
+            (number, name)
+            for name, value in fields.items()
+            if value is not None and (number := self._number(name)) is not None
+        ]
+        return ([plain] if plain else []) + [name for _, name in sorted(numbered)]
+
+    def _number(self, name: str) -> int | None:
+        if name not in self._numbers:
+            match = None if name in self.columns else _NUMBERED.fullmatch(name)
+            number = int(match[1]) if match and len(match[1]) < 10 else None
+            self._numbers[name] = None if number in self._taken else number
+        return self._numbers[name]
+
+    def is_used(self, name: str, used: list[str]) -> bool:
+        """Whether a column of a record is one of the ``used`` ones, or leads to one."""
+        return name in used or any(
+            column.startswith(f"{name}.") for column in self.columns if column in used
+        )
+
+    def check(self) -> None:
+        """Refuse a column that none of the records had.
+
+        Raises:
+            ValueError: It lists the columns that there are.
+        """
+        if not self._unmet or not self._looked_at:
+            return
+        missing = min(self._unmet)
+        close = difflib.get_close_matches(missing, self._seen, n=1)
+        meant = f' (did you mean "{close[0]}"?)' if close else ""
+        more = ", ..." if len(self._seen) > _SHOWN else ""
+        there = ", ".join(show(name) for name in list(self._seen)[:_SHOWN]) + more
+        raise ValueError(f'columns: no row has "{missing}"{meant}; there are {there}')
+
+
+def _at(value: Any, path: str) -> Any:
+    """What a path leads to, one list for the objects of a list; ``_ABSENT`` if it leads nowhere."""
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        if path in value:
+            return value[path]
+        for at in reversed([at for at, character in enumerate(path) if character == "."]):
+            if path[:at] in value:
+                found = _at(value[path[:at]], path[at + 1 :])
+                if found is not _ABSENT:
+                    return found
+        return _ABSENT
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return _ABSENT
+    items = [_at(item, path) for item in value]
+    if items and all(item is _ABSENT for item in items):
+        return _ABSENT
+    # One that lacks it leaves a gap: lists that belong together must not shift.
+    filled = [None if item is _ABSENT else item for item in items]
+    return [part for item in filled for part in (item if isinstance(item, list) else [item])]
+
+
+def _leaves(fields: Mapping[str, Any]) -> list[str]:
+    """The columns of a record, and what is in those that are objects."""
+    names = []
+    for name, value in fields.items():
+        item = next(iter(value), None) if isinstance(value, list) else value
+        names += [f"{name}.{inner}" for inner in item] if isinstance(item, dict) else [name]
+    return names

@@ -1,0 +1,56 @@
+"""Labels to relevances."""
+
+import re
+
+from loaders.formats.records import Record
+from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
+from loaders.parsing.fields import RowError, as_relevance, as_score, as_truth, show
+
+_WHOLE = re.compile(r"^([-+]?\d+)\.0*$")
+
+
+class Labels:
+    """Reads labels as the options say.
+
+    Attributes:
+        by_default: Number of labels mapped by ``DEFAULT_LABEL_MAP``.
+    """
+
+    def __init__(self, options: ReadOptions) -> None:
+        self.label_map, self.label_range = options.label_map, options.label_range
+        self.by_default = 0
+
+    def relevance(self, value: object, name: str, record: Record) -> float:
+        """A label as relevance in [0, 1].
+
+        Raises:
+            RowError: If it is none.
+        """
+        if self.label_map is not None:
+            return _mapped(self.label_map, value, name)
+        if self.label_range is None and record.labels == "default_map":
+            self.by_default += 1
+            return _mapped(DEFAULT_LABEL_MAP, value, name)
+        number = as_score(value, name, record.labels != "typed")
+        return as_relevance(number, name, self.label_range)
+
+    def may_be_one(self, value: object, record: Record) -> bool:
+        """Whether a value can be a label, and is not a word for something else."""
+        typed = record.labels == "typed" and self.label_map is None
+        return not typed or isinstance(value, int | float)
+
+
+def _mapped(label_map: dict[str, float], value: object, name: str) -> float:
+    """The relevance of a label; ``true`` is also found as "1", and 3.0 as "3"."""
+    label = value.strip() if isinstance(value, str) else show(value)
+    # A column of whole numbers with a gap in it is often stored as floats.
+    words = [label, _WHOLE.sub(r"\1", label)]
+    truth = as_truth(value)
+    if truth is not None and label_map is not DEFAULT_LABEL_MAP:
+        words += [str(truth), str(truth).lower(), str(int(truth))]
+    found = next((word for word in words if word in label_map), None)
+    if found is None:
+        raise RowError(
+            f'"{name}" is {show(value)}, which is not in label_map ({", ".join(label_map)})'
+        )
+    return float(label_map[found])

@@ -1,0 +1,109 @@
+"""The rows of some files one by one, checked, without keeping them."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from loaders.formats.records import Record
+from loaders.formats.sources import Source, find_sources
+from loaders.options import ReadOptions
+from loaders.parsing.fields import RowError
+from loaders.parsing.rejected import RejectedRows
+from loaders.parsing.row_parser import RowParser
+from loaders.parsing.unused import suspicious
+from loaders.shapes.rows import Row
+
+
+class LocatedRow(NamedTuple):
+    """A row, the record it was made of, and the name of the file that has it."""
+
+    file: str
+    record: Record
+    row: Row
+
+
+class RowStream:
+    """Reads the files anew each time it is iterated over.
+
+    Args:
+        files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
+        options: How records become rows.
+        needs_rows: Whether a file that gives no row is an error.
+
+    Attributes:
+        parser: Of the latest reading; it knows the fields that were not used.
+        good: Number of rows of the latest reading.
+        bad: Number of bad rows of the latest reading.
+        reasons: Where the first of them are, and why they are bad.
+
+    Raises:
+        ValueError: While iterating: at the end for bad rows, unless they are to be skipped; after
+            a file that gives no row, if rows are needed.
+    """
+
+    def __init__(
+        self,
+        files: str | Source | Sequence[str | Source],
+        options: ReadOptions,
+        needs_rows: bool = True,
+    ) -> None:
+        self.needs_rows = needs_rows
+        self.sources = find_sources(files, options.split, options.evaluates)
+        self.options = options
+        self.parser = RowParser(options)
+        self.good = self.bad = 0
+        self.reasons: list[str] = []
+
+    def __iter__(self) -> Iterator[LocatedRow]:
+        self.parser = RowParser(self.options)
+        self.good = self.bad = 0
+        self.reasons = []
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "rejected_rows.jsonl"
+            with RejectedRows(path, self.options) as rejected:
+                for located in good_rows(self.sources, self.parser, rejected, self.needs_rows):
+                    self.good += 1
+                    yield located
+                self.bad, self.reasons = rejected.count, rejected.first
+                if rejected.count and self.options.on_bad_rows == "error":
+                    raise rejected.error(self.good)
+                rejected.publish()
+
+
+def good_rows(
+    sources: Sequence[Source], parser: RowParser, rejected: RejectedRows, needs_rows: bool = True
+) -> Iterator[LocatedRow]:
+    """Yield the good rows; the bad ones go to ``rejected``.
+
+    Raises:
+        ValueError: If rows are needed, for a source that gives none, unless it has bad rows that
+            are going to be told at the end; for a column that no row has.
+    """
+    for source in sources:
+        good, bad_before, unused = 0, rejected.count, parser.unused.copy()
+        for record in source.records(parser.columns.columns):
+            try:
+                row = parser.parse(record)
+            except RowError as error:
+                rejected.add(source.name, record, str(error))
+            else:
+                good += 1
+                yield LocatedRow(source.name, record, row)
+        for name, count in suspicious(parser.unused - unused, parser.columns).items():
+            parser.suspicious[source.name, name] += count
+        bad = rejected.count - bad_before
+        if needs_rows and not good and (bad == 0 or rejected.options.on_bad_rows == "skip"):
+            parser.columns.check()
+            raise _no_good_row(source, bad, rejected)
+    parser.columns.check()
+
+
+def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError:
+    """The error for a source that gives nothing."""
+    if not bad:
+        return ValueError(f"{source.name}: there is no row in it")
+    where = rejected.publish()
+    return ValueError(
+        f"{source.name}: all its {bad} rows are bad ({where}); the last: {rejected.last}"
+    )

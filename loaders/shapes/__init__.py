@@ -1,0 +1,1 @@
+"""Row shapes, and conversions from one shape to another."""

@@ -1,0 +1,96 @@
+"""Candidate groups seen as pairs of a query and one positive."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from datasets import Dataset
+
+from loaders.in_place import RowsInPlace
+from loaders.shapes.grouping import text_hash
+from loaders.shapes.known_positives import KnownPositives, OtherPositives, document_hashes
+
+_SLICE = 1000
+
+
+class PositivePairs:
+    """One row per positive of each group; nothing is copied, in memory are only numbers.
+
+    A row has ``query``, ``pos_doc``, ``negatives`` (the group's), ``other_positives`` (all other
+    positives of the same query text, in this group and elsewhere; see ``OtherPositives``) and
+    ``prompt``. However many positives a query has, a row takes the time of one.
+
+    Args:
+        groups: Rows of the shape ``candidate_group``.
+        counts: How many positives each group has.
+        queries: A hash of each group's query.
+        hashes: Of all positives, group after group.
+    """
+
+    def __init__(
+        self,
+        groups: Dataset | RowsInPlace,
+        counts: np.ndarray,
+        queries: np.ndarray,
+        hashes: np.ndarray,
+    ) -> None:
+        # What lies in Arrow is read cell by cell.
+        self.groups = groups.with_format("arrow") if isinstance(groups, Dataset) else groups
+        # Pair i is positive `position[i]` of group `group_of[i]`.
+        self.group_of = np.repeat(np.arange(len(counts)), counts)
+        begins = np.cumsum(counts) - counts
+        self.position = np.arange(len(self.group_of)) - begins[self.group_of]
+        # Groups with query number q are `by_query[query_begins[q] : query_begins[q + 1]]`.
+        _, self.query_of, numbers = np.unique(queries, return_inverse=True, return_counts=True)
+        self.by_query = np.argsort(self.query_of, kind="stable")
+        self.query_begins = np.concatenate([[0], np.cumsum(numbers)])
+        self.known = KnownPositives(hashes, self.query_of[self.group_of])
+
+    @classmethod
+    def of(cls, groups: Dataset | RowsInPlace) -> Self:
+        """The pairs of some groups."""
+        if isinstance(groups, RowsInPlace):
+            counts = groups.places["count"].astype(np.int64)
+            return cls(groups, counts, groups.places["query"], groups.positive_hashes())
+        lengths: list[int] = []
+        queries: list[int] = []
+        hashes = [np.empty(0, dtype=np.int64)]
+        for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
+            lengths += [len(pos) for pos in batch["pos"]]
+            queries += [text_hash(query) for query in batch["query"]]
+            hashes.append(document_hashes(text for pos in batch["pos"] for text in pos))
+        return cls(
+            groups, np.array(lengths), np.array(queries, dtype=np.uint64), np.concatenate(hashes)
+        )
+
+    def __len__(self) -> int:
+        return len(self.group_of)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row at ``index``, which may count from the end."""
+        at, position = int(self.group_of[index]), int(self.position[index])
+        group = self.groups[at]
+        if isinstance(group, dict):
+            query, pos_doc = group["query"], group["pos"][position]
+            negatives, prompt = group["neg"], group["prompt"]
+        else:
+            cells = {name: group.column(name)[0] for name in ("query", "pos", "neg", "prompt")}
+            pos_doc = cells["pos"].values[position].as_py()
+            query, negatives, prompt = (cells[name].as_py() for name in ("query", "neg", "prompt"))
+        hashes = self.known.of(self.query_of[at])
+        return {
+            "query": query,
+            "pos_doc": pos_doc,
+            "negatives": negatives,
+            "other_positives": OtherPositives(pos_doc, hashes, partial(self._positives, at)),
+            "prompt": prompt,
+        }
+
+    def _positives(self, at: int) -> Iterator[str]:
+        """All positives of the query of a group, its own first."""
+        query = self.query_of[at]
+        same = self.by_query[self.query_begins[query] : self.query_begins[query + 1]].tolist()
+        for place in [at, *(other for other in same if other != at)]:
+            group = self.groups[place]
+            yield from group["pos"] if isinstance(group, dict) else group.column("pos")[0].as_py()

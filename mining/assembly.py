@@ -1,0 +1,207 @@
+"""What the flags name, put together: corpus, search, reranker."""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+
+from common.hardware import prepare_cpu
+from encoders import Embedder, Reranker
+from encoders.kinds import find_kind
+from loaders import ReadOptions
+from loaders.formats.row_file import TABLES, check_format, write_lines
+from loaders.formats.sources import FileSource, Source
+from mining.cache.model_digest import model_digest
+from mining.data.corpus import Corpus
+from mining.data.documents import corpus_documents, training_documents
+from mining.data.queries import Queries
+from mining.flags import reranker_limits
+from mining.miner import Judge
+from mining.policy.policy import Policy
+from mining.scoring.models import EmbedderWithCache, open_teacher
+from mining.scoring.teacher import Teacher
+from mining.search.encode import Encoding
+from mining.search.faiss_index import FaissIndex, build_index
+from mining.search.index import Index, VectorIndex
+from mining.search.lexical import LexicalIndex
+from mining.work import build_corpus
+from preparation.commands.flags import check_output_file
+
+logger = logging.getLogger(__name__)
+
+Digests = dict[str, str]
+
+# Flags that decide nothing about what is written.
+NOT_SETTINGS = ("output", "overwrite", "cache_dir", "examples", "tokens_per_batch", "rejected_file")
+PACKAGES = ("torch", "transformers")
+
+_COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
+
+
+def on_all_processes(job: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Do the job; return 0, or 2 after one line about what the user can mend."""
+    prepare_process()
+    try:
+        job(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if PartialState().num_processes > 1:
+        PartialState().destroy_process_group()
+    return 0
+
+
+def prepare_process() -> None:
+    """Find the other processes of ``accelerate launch``, and let one of them speak."""
+    # Processes wait for the slowest: after a kill, one of them may have all the work that is left.
+    cpu = not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=timedelta(days=30))
+    prepare_cpu()
+    if not state.is_main_process:
+        logging.getLogger().setLevel(logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Refuse what groups cannot be written to."""
+    check_output_file(args.output, args.overwrite)
+    if check_format(args.output) in TABLES:
+        raise ValueError(f"{args.output}: groups hold lists; give .jsonl, .json or .parquet")
+
+
+def shows_progress() -> bool:
+    """Whether this process shows progress bars."""
+    return PartialState().is_main_process and sys.stderr.isatty()
+
+
+def encoding(args: argparse.Namespace) -> Encoding:
+    """How models are run; ``max_length`` is a reranker's."""
+    return Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
+
+
+def read_corpus(args: argparse.Namespace, options: ReadOptions, work: Path) -> Corpus:
+    """The documents to search: those of ``--corpus``, or of the rows themselves."""
+    if args.corpus:
+        documents = corpus_documents(args.corpus, options)
+    else:
+        documents = training_documents(args.input, options)
+    positives = training_documents(args.input, options, positives_only=True)
+    corpus, notes = build_corpus(work / "corpus", documents, positives)
+    for note in notes:
+        logger.warning(note)
+    logger.info("%d different documents to search", corpus.searchable)
+    return corpus
+
+
+def check_ranks(policy: Policy, documents: int) -> None:
+    """Refuse ranks that a corpus of this size does not have."""
+    hard, at_random = policy.wanted
+    for name, wanted, rank in (
+        ("rank_range", hard, policy.rank_range[0] - 1),
+        ("random_from", at_random, policy.random_from or 0),
+    ):
+        if wanted and rank >= documents:
+            raise ValueError(
+                f"--{name}: the corpus has {documents} different documents, none of a rank above "
+                f"{rank}; give lower ranks or a larger corpus"
+            )
+
+
+def open_index(
+    args: argparse.Namespace, queries: Queries, corpus: Corpus, work: Path, digests: Digests
+) -> Index:
+    """What searches; notes the digest of its model."""
+    if args.bm25:
+        return LexicalIndex(queries, corpus)
+    model = open_embedder(args, args.embedder)
+    digests["embedder"] = model.digest
+    documents = model.documents(corpus, args.document_max_length)
+    asked = model.queries(queries, args.query_max_length)
+    state = PartialState()
+    if not args.faiss:
+        return VectorIndex(asked, documents, corpus.searchable, state.device)
+    file = work / f"{model.digest}.faiss"
+    if state.is_main_process and not file.exists():
+        build_index(documents, corpus.searchable, file, shows_progress())
+    state.wait_for_everyone()
+    return FaissIndex(asked, documents, corpus.searchable, state.device, file)
+
+
+def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
+    """An embedder, with its vectors and the prompts of the flags."""
+    if find_kind(name) != "embedder":
+        raise ValueError(f"--embedder: {name} is a reranker; give an embedder")
+    embedder = Embedder.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    embedder = embedder.to(PartialState().device)
+    embedder.replace_prompts(args.query_prompt, args.document_prompt)
+    return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
+
+
+def open_judge(args: argparse.Namespace, digests: Digests) -> Judge | None:
+    """The reranker, if there is one; notes its digest."""
+    if args.reranker is None:
+        return None
+    teacher, digests["reranker"] = open_reranker(args, args.reranker)
+    return Judge(teacher, reranker_limits(args))
+
+
+def open_reranker(args: argparse.Namespace, name: str) -> tuple[Teacher, str]:
+    """A reranker with its cache, and its digest."""
+    if find_kind(name) != "reranker":
+        raise ValueError(f"--reranker: {name} is no reranker (it has no scoring head)")
+    reranker = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    reranker = reranker.to(PartialState().device)
+    digest = model_digest(reranker)
+    return open_teacher(reranker, digest, args.cache_dir, encoding(args)), digest
+
+
+def tell_recall(index: Index, queries: int, depth: int) -> float | None:
+    """How much of an exact search FAISS finds; None for other searches."""
+    if not isinstance(index, FaissIndex) or not depth:
+        return None
+    recall = index.recall(range(0, queries, -(-queries // _COMPARED)), depth)
+    logger.info("FAISS finds %.1f %% of the exact search's best %d documents", 100 * recall, depth)
+    return recall
+
+
+def identity(args: argparse.Namespace, sources: Sequence[Source]) -> list[Any]:
+    """All that decides about a run; files are told by name, size and time."""
+    return [settings_of(args), [source.identity() for source in sources]]
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that decide what is written."""
+    return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
+
+
+def write_settings(
+    args: argparse.Namespace, sources: Sequence[Source], digests: Digests, **others: Any
+) -> Path:
+    """Write what a file was made of and by, beside it."""
+    files = [source.path for source in sources if isinstance(source, FileSource)]
+    settings = {
+        "settings": settings_of(args),
+        "files": {str(path): _sha256(path) for path in [*files, args.output]},
+        "digests": digests,
+        "versions": {name: version(name) for name in PACKAGES},
+        **others,
+    }
+    path: Path = args.output.with_name(f"{args.output.name}.settings.json")
+    write_lines(path, [json.dumps(settings, ensure_ascii=False, indent=2, default=str)])
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

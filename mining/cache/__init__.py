@@ -1,0 +1,1 @@
+"""Vectors cached on disk by the content they were computed from."""

@@ -1,0 +1,1 @@
+"""Corpus, queries and records of a mining run."""

@@ -1,0 +1,130 @@
+"""The queries to mine for: each once, with all that is known to answer it."""
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from mining.cache.text_digest import KeyTable, pair_keys
+from mining.data.corpus import Corpus
+from preparation.duplicates.normalized import normalized_hash
+
+# Letters: R rows, Q different queries, T documents of all rows.
+
+_SLICE = 1000
+
+
+class Lists:
+    """A list of numbers for each of many owners, in three arrays.
+
+    Args:
+        owners: The owner of each number [T].
+        numbers: [T].
+        count: How many owners there are.
+    """
+
+    def __init__(self, owners: NDArray[np.int64], numbers: NDArray[np.int64], count: int) -> None:
+        self.numbers = numbers[np.argsort(owners, kind="stable")]
+        self.ends = np.cumsum(np.bincount(owners, minlength=count))
+
+    def __getitem__(self, owner: int) -> list[int]:
+        """The numbers of an owner, in order."""
+        start = self.ends[owner - 1] if owner else 0
+        found: list[int] = self.numbers[start : self.ends[owner]].tolist()
+        return found
+
+
+class Queries:
+    """The different queries of rows, in the order in which they first appear.
+
+    Queries differ by text or by prompt. What answers a query is known from all rows that ask the
+    same, in whatever case, width and punctuation. In memory are only numbers.
+
+    Args:
+        rows: Of the shape ``candidate_group``.
+        corpus: Holds all positives of the rows.
+        keep: Whether the negatives that rows have are kept.
+
+    Attributes:
+        query_of: The query of each row [R].
+        first_row: The first row of each query [Q].
+        rows_of: The rows of each query.
+    """
+
+    def __init__(self, rows: Dataset, corpus: Corpus, keep: bool) -> None:
+        self.rows = rows
+        self.keep = keep
+        keys, same, positives, kept = [], [], [], []
+        for batch in rows.iter(batch_size=_SLICE):
+            asked = list(zip(map(_marked, batch["prompt"]), batch["query"], strict=True))
+            keys.append(pair_keys(asked))
+            same += [normalized_hash(query) for query in batch["query"]]
+            positives.append(_places(corpus, batch["pos"]))
+            kept.append(_places(corpus, batch["neg"] if keep else [[]] * len(batch["neg"])))
+        joined = np.concatenate(keys)
+        self.first_row, self.query_of = np.unique(
+            KeyTable(joined).find(joined), return_inverse=True
+        )
+        _, meaning = np.unique(np.array(same, dtype=np.uint64), return_inverse=True)  # [R]
+        self.meaning = meaning[self.first_row]  # [Q]: equal for queries that ask the same
+        self.rows_of = Lists(self.query_of, np.arange(len(rows)), len(self))
+        self.answers = _lists(meaning, positives)
+        self.negatives = _lists(self.query_of, kept)
+
+    def __len__(self) -> int:
+        return len(self.first_row)
+
+    def positives(self, query: int) -> list[int]:
+        """Places of the documents that answer a query, of all rows that ask the same."""
+        return self.answers[int(self.meaning[query])]
+
+    def kept(self, query: int) -> list[int]:
+        """Places of the negatives that it keeps."""
+        return self.negatives[query]
+
+    def kept_texts(self, query: int) -> list[str]:
+        """The same as texts, also those that the corpus lacks."""
+        if not self.keep:
+            return []
+        lists = self.rows[self.rows_of[query]]["neg"]
+        return list(dict.fromkeys(text for texts in lists for text in texts))
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """The texts of queries from ``start`` to before ``stop``."""
+        return list(self._columns(start, stop)["query"])
+
+    def prompted(self, start: int, stop: int, prompt: str) -> list[str]:
+        """The same, each behind its own prompt, or else behind ``prompt``."""
+        return [(prompt if own is None else own) + query for query, own in self.asked(start, stop)]
+
+    def asked(self, start: int, stop: int) -> list[tuple[str, str | None]]:
+        """Texts and prompts of the same; None: a query has no prompt of its own."""
+        columns = self._columns(start, stop)
+        return list(zip(columns["query"], columns["prompt"], strict=True))
+
+    def _columns(self, start: int, stop: int) -> dict[str, Any]:
+        columns: dict[str, Any] = self.rows[self.first_row[start:stop].tolist()]
+        return columns
+
+
+def _marked(prompt: str | None) -> str:
+    """A prompt in a form in which none differs from an empty one."""
+    return "-" if prompt is None else f"+{prompt}"
+
+
+def _places(corpus: Corpus, lists: list[list[str]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many documents each row has, and their places."""
+    texts = [text for each in lists for text in each]
+    return np.array([len(each) for each in lists], dtype=np.int64), corpus.find(texts)
+
+
+def _lists(
+    owner_of: NDArray[np.int64], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> Lists:
+    """Different places of each owner, rising; documents that the corpus lacks are left out."""
+    counts = np.concatenate([each for each, _ in found])
+    places = np.concatenate([each for _, each in found])
+    pairs = np.stack([np.repeat(owner_of, counts), places], axis=1)[places >= 0]
+    owners, numbers = np.unique(pairs, axis=0).T
+    return Lists(owners, numbers, int(owner_of.max()) + 1)

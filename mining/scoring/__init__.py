@@ -1,0 +1,1 @@
+"""Cached scores of a reranker for the pairs of a mining run."""

@@ -1,0 +1,71 @@
+"""Models with their caches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from encoders import Embedder, Reranker
+from encoders.backbone import bf16_is_fast
+from mining.cache.model_digest import model_digest
+from mining.cache.text_digest import combined
+from mining.cache.vectors import VectorCache
+from mining.data.corpus import Corpus
+from mining.data.queries import Queries
+from mining.scoring.teacher import Teacher
+from mining.search.encode import Encoding, Read, Vectors, encode_all
+
+
+class EmbedderWithCache:
+    """An embedder, and the vectors that it has made.
+
+    Args:
+        embedder: The model, whose prompts are used; a query may have one of its own.
+        cache_dir: Where caches are.
+        how: How texts are encoded.
+    """
+
+    def __init__(self, embedder: Embedder, cache_dir: Path, how: Encoding) -> None:
+        self.embedder = embedder
+        self.digest = model_digest(embedder)
+        self.cache_dir = cache_dir / "vectors"
+        self.how = how
+
+    def documents(self, corpus: Corpus, max_length: int | None) -> Vectors:
+        """The vectors of all documents; all processes of a run call this together."""
+        prompt = self.embedder.prompts.get("document", "")
+
+        def read(start: int, stop: int) -> list[str]:
+            return [prompt + text for text in corpus.slice(start, stop)]
+
+        return self._encode(len(corpus), read, max_length, "documents")
+
+    def queries(self, queries: Queries, max_length: int | None) -> Vectors:
+        """The vectors of all queries; all processes of a run call this together."""
+        prompt = self.embedder.prompts.get("query", "")
+
+        def read(start: int, stop: int) -> list[str]:
+            return queries.prompted(start, stop, prompt)
+
+        return self._encode(len(queries), read, max_length, "queries")
+
+    def _encode(self, count: int, read: Read, max_length: int | None, what: str) -> Vectors:
+        how = replace(self.how, max_length=max_length)
+        folder = self.cache_dir / cache_key(self.embedder, self.digest, how)
+        with VectorCache(folder, self.embedder.dimension) as cache:
+            return encode_all(self.embedder, count, read, cache, how, what)
+
+
+def open_teacher(reranker: Reranker, digest: str, cache_dir: Path, how: Encoding) -> Teacher:
+    """A reranker, and the scores that it has given; ``digest`` is the model's."""
+    folder = cache_dir / "scores" / cache_key(reranker, digest, how)
+    return Teacher(reranker, VectorCache(folder, 1), how)
+
+
+def cache_key(model: Embedder | Reranker, digest: str, how: Encoding) -> str:
+    """The name of a cache's folder: a digest of the model and of what else decides its results.
+
+    Prompts are no part of it: texts come to a cache behind them.
+    """
+    precise = not (how.bf16 and bf16_is_fast(model.device))
+    return combined(
+        [digest, str(how.max_length or model.max_length), "fp32" if precise else "bf16"]
+    )

@@ -1,0 +1,1 @@
+"""Search for candidates: exact, FAISS or BM25."""

@@ -1,0 +1,1 @@
+"""Make, convert, split and validate training data before a run."""

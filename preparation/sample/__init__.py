@@ -1,0 +1,1 @@
+"""A hundred hand-written rows in Chinese and English."""

@@ -1,0 +1,1 @@
+"""Split rows into train, validation and test parts without leakage."""

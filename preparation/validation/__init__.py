@@ -1,0 +1,1 @@
+"""Validate a training file and report on it."""

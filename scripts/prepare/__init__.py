@@ -1,1 +1,0 @@
-"""The sub-commands of prepare_data.py, one module each."""

@@ -1,0 +1,1 @@
+"""The inference engine: tokenization, queue, batching, models."""

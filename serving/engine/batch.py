@@ -1,0 +1,89 @@
+"""Compute a batch: one bad text fails alone, and a model that has broken is found out."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from encoders.opening.transformer import TokenWithoutRow
+from serving.engine.model import SHORT, ServedModel
+from serving.engine.tokenization import Tokens
+from serving.http.errors import ServingError
+from serving.http.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+# Budgets are not halved below this.
+SMALLEST_BUDGET = 64
+Result = np.ndarray | ServingError
+
+
+class ModelBroken(Exception):
+    """The model fails on a text that was fine at start-up."""
+
+
+def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics) -> list[Result]:
+    """One result for each text: an embedding [H], a score [], or what went wrong.
+
+    Where the batch fails each text is tried alone. Where all of them fail so does, perhaps, the
+    model.
+
+    Raises:
+        ModelBroken: It does.
+    """
+    try:
+        values = model.compute(batch)
+        if np.isfinite(values).all():
+            return list(values)
+    except TokenWithoutRow:
+        pass  # which text it is, each alone will tell
+    except Exception as error:
+        _note(model, error, metrics)
+    results = [_alone(model, tokens, metrics) for tokens in batch]
+    if all(isinstance(result, ServingError) for result in results):
+        _check(model)
+    return results
+
+
+def _alone(model: ServedModel, tokens: Tokens, metrics: Metrics) -> Result:
+    try:
+        value: np.ndarray = model.compute([tokens])[0]
+    except TokenWithoutRow as error:
+        return ServingError("validation_error", str(error))
+    except Exception as error:
+        _note(model, error, metrics)
+        return ServingError("inference_error", "the model failed on this text")
+    if not np.isfinite(value).all():
+        metrics.model_errors.labels("not_finite").inc()
+        return ServingError(
+            "model_output_not_finite", "the model's output for this text is not finite"
+        )
+    return value
+
+
+def _check(model: ServedModel) -> None:
+    """Is it the texts, or the model?"""
+    try:
+        well = np.isfinite(model.compute([model.example(SHORT)])).all()
+    except Exception as error:
+        raise ModelBroken(model.name) from error
+    if not well:
+        raise ModelBroken(model.name)
+
+
+def _note(model: ServedModel, error: Exception, metrics: Metrics) -> None:
+    """Count and log a failure; lack of memory makes batches smaller from now on."""
+    if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        metrics.model_errors.labels("exception").inc()
+        logger.error("%s failed on a batch", model.name, exc_info=error)
+        return
+    metrics.model_errors.labels("out_of_memory").inc()
+    model.max_batch_tokens = max(SMALLEST_BUDGET, model.max_batch_tokens // 2)
+    logger.warning(
+        "%s ran out of memory; batches have %d tokens from now on",
+        model.name,
+        model.max_batch_tokens,
+    )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

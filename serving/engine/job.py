@@ -1,0 +1,188 @@
+"""Work of one request, and the two lanes in which it waits."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from serving.engine.model import ServedModel
+from serving.engine.tokenization import Tokens
+from serving.http.errors import ServingError
+
+# Requests of so many texts or fewer have somebody waiting for them.
+INTERACTIVE = 4
+# Batches of those for each batch of bulk work, when both wait.
+TURNS = 3
+
+
+class Job:
+    """The texts of one request for one model.
+
+    Args:
+        model: Which is to compute them.
+        items: The texts.
+
+    Attributes:
+        future: Gets embeddings [N, H] or scores [N], or a ``ServingError``.
+    """
+
+    def __init__(self, model: ServedModel, items: Sequence[Tokens]) -> None:
+        self.model = model
+        self.items = items
+        self.future: Future[np.ndarray] = Future()
+        self.next = 0  # the first item that is not yet given to the model
+        self.waiting_tokens = sum(map(len, items))
+        self.submitted = time.monotonic()
+        self.started: float | None = None
+        self.inference = 0.0  # seconds of the batches that it was in
+        self._results: list[np.ndarray | None] = [None] * len(items)
+        self._missing = len(items)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether it goes before bulk work."""
+        return len(self.items) <= INTERACTIVE
+
+    @property
+    def queued(self) -> float:
+        """Seconds from its arrival until the model took up its first text."""
+        return (self.started or time.monotonic()) - self.submitted
+
+    def put(self, at: int, result: np.ndarray) -> None:
+        """Take the result of item ``at``; the last one answers the request."""
+        self._results[at] = result
+        self._missing -= 1
+        if not self._missing:
+            with suppress(InvalidStateError):  # nobody waits for it any more
+                self.future.set_result(np.stack([r for r in self._results if r is not None]))
+
+    def fail(self, error: ServingError) -> None:
+        """Answer the request with an error."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+class Item(NamedTuple):
+    """One text of a job: its number there."""
+
+    job: Job
+    at: int
+
+    @property
+    def tokens(self) -> Tokens:
+        """The text itself."""
+        return self.job.items[self.at]
+
+
+class Lane:
+    """Jobs in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[Job, None] = {}  # a set that keeps its order
+        self.items = 0
+        self.tokens: dict[ServedModel, int] = {}
+
+    def add(self, job: Job) -> None:
+        """Put a job at the end."""
+        self.jobs[job] = None
+        self._count(job, 1)
+
+    def remove(self, job: Job) -> bool:
+        """Take out what is left of a job; False if nothing was."""
+        if job not in self.jobs:
+            return False
+        del self.jobs[job]
+        self._count(job, -1)
+        return True
+
+    def take(self) -> list[Item]:
+        """The oldest item, and those after it for its model while the model's tokens last."""
+        model = next(iter(self.jobs)).model
+        batch = list(self._fitting(model, model.max_batch_tokens))
+        for item in batch:
+            job = item.job
+            self.items -= 1
+            self.tokens[model] -= len(item.tokens)
+            job.waiting_tokens -= len(item.tokens)
+            job.next = item.at + 1
+            if job.next == len(job.items):
+                del self.jobs[job]
+        return batch
+
+    def seconds(self) -> float:
+        """How long the models will take for what waits here."""
+        return sum(
+            model.pace.seconds(tokens, model.max_batch_tokens)
+            for model, tokens in self.tokens.items()
+        )
+
+    def _fitting(self, model: ServedModel, budget: int) -> Iterator[Item]:
+        room = budget
+        for job in self.jobs:
+            if job.model is not model:
+                continue
+            for at in range(job.next, len(job.items)):
+                size = len(job.items[at])
+                if size > room and room < budget:
+                    return
+                yield Item(job, at)
+                room -= size
+
+    def _count(self, job: Job, sign: int) -> None:
+        self.items += sign * (len(job.items) - job.next)
+        self.tokens[job.model] = self.tokens.get(job.model, 0) + sign * job.waiting_tokens
+
+
+class Queue:
+    """Two lanes: single queries, and bulk work, which gets every fourth batch if both wait."""
+
+    def __init__(self) -> None:
+        self.interactive = Lane()
+        self.bulk = Lane()
+        self._turns = 0  # batches that went before waiting bulk work
+
+    def __len__(self) -> int:
+        return self.interactive.items + self.bulk.items
+
+    @property
+    def tokens(self) -> int:
+        """Of all that wait."""
+        return sum(sum(lane.tokens.values()) for lane in (self.interactive, self.bulk))
+
+    def add(self, job: Job) -> None:
+        """Put a job at the end of its lane."""
+        self._lane(job).add(job)
+
+    def remove(self, job: Job) -> bool:
+        """Take out what is left of a job; False if nothing was."""
+        return self._lane(job).remove(job)
+
+    def clear(self) -> list[Job]:
+        """Take out all jobs."""
+        jobs = [*self.interactive.jobs, *self.bulk.jobs]
+        self.interactive, self.bulk = Lane(), Lane()
+        return jobs
+
+    def wait(self, job: Job) -> float:
+        """Seconds until the model is free for ``job``."""
+        if not job.interactive:
+            return self.interactive.seconds() + self.bulk.seconds()
+        share = (TURNS + 1) / TURNS if self.bulk.items else 1
+        return self.interactive.seconds() * share
+
+    def take(self) -> list[Item]:
+        """The next batch, of one model; [] if nothing waits."""
+        both = bool(self.interactive.items and self.bulk.items)
+        if both and self._turns < TURNS:
+            self._turns += 1
+            lane = self.interactive
+        else:
+            self._turns = 0
+            lane = self.interactive if self.interactive.items and not both else self.bulk
+        return lane.take() if lane.items else []
+
+    def _lane(self, job: Job) -> Lane:
+        return self.interactive if job.interactive else self.bulk

@@ -1,0 +1,1 @@
+"""The HTTP layer: bodies, errors, authentication, logs, metrics."""

@@ -1,0 +1,71 @@
+"""API keys: who may use the server."""
+
+import hmac
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.http.errors import ServingError
+
+VARIABLE = "TANDEM_API_KEY"
+# Health is for machines without a key. The pages hold nothing; what they ask for needs the key.
+# Open to GET: text-embeddings-inference's clients send their work to "/".
+OPEN = {"/live", "/health", "/ping", "/ready", "/", "/docs"}
+OPEN_FOLDER = "/static/"
+
+
+def read_keys(file: str | Path | None) -> list[str]:
+    """Keys from a file, one a line, or else from the environment; [] if there are none.
+
+    Raises:
+        ValueError: The file cannot be read, or holds none.
+    """
+    if file is None:
+        return os.environ.get(VARIABLE, "").split()
+    try:
+        keys = Path(file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"api_key_file: {file} cannot be read: {error}") from None
+    if not keys:
+        raise ValueError(f"api_key_file: {file} holds no key; write one on each line")
+    return keys
+
+
+class KeyCheck:
+    """Lets requests with a key through: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
+
+    Args:
+        app: What answers.
+        keys: Any of them will do.
+        open_metrics: Whether ``/metrics`` needs none.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_metrics: bool) -> None:
+        self.app = app
+        self.keys = [key.encode() for key in keys]
+        self.open = OPEN | ({"/metrics"} if open_metrics else set())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse with 401."""
+        if scope["type"] == "http" and not self._is_open(scope["method"], scope["path"]):
+            self._check(Headers(scope=scope))
+        await self.app(scope, receive, send)
+
+    def _is_open(self, method: str, path: str) -> bool:
+        reads = method in ("GET", "HEAD")
+        return reads and (path in self.open or path.startswith(OPEN_FOLDER))
+
+    def _check(self, headers: Headers) -> None:
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        given = headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
+        # All are compared, so that the time tells nothing.
+        same = [hmac.compare_digest(given.encode(), key) for key in self.keys]
+        if not any(same):
+            raise ServingError(
+                "invalid_api_key",
+                "the API key is missing or wrong; send it as Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )

@@ -1,0 +1,128 @@
+"""Bodies: JSON, packed or not, not too large or slow; the end of the work if their sender goes."""
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.engine.limits import Limits
+from serving.http.errors import ServingError
+from serving.http.unpacking import TooLarge, check_encoding, unpack
+
+CLOSE = {"Connection": "close"}
+# Bodies of the largest size that are held at once.
+LARGEST_AT_ONCE = 16
+
+
+class BodyReader:
+    """Reads a body as a whole before the app sees it.
+
+    Args:
+        app: What answers.
+        limits: Of the server.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+        self._held = 0  # bytes of bodies whose requests are not yet answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse with 400, 408, 413, 415 or 429."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        self._check_headers(headers)
+        encoding = check_encoding(headers.get("content-encoding", ""))
+        body, held = bytearray(), 0
+        try:
+            async with asyncio.timeout(self.limits.body_timeout):
+                await self._read(receive, body)
+        except TimeoutError:
+            raise ServingError(
+                "body_timeout",
+                f"the body did not arrive within {self.limits.body_timeout:g} s",
+                headers=CLOSE,
+            ) from None
+        else:
+            content = bytes(body)
+            if encoding is not None:
+                content = await self._unpack(content, encoding)
+                held = len(content)
+                self._held += held
+            await self._answer(scope, receive, send, content)
+        finally:
+            self._held -= len(body) + held
+
+    def _check_headers(self, headers: Headers) -> None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not (
+            kind.startswith("application/") and kind.endswith("+json")
+        ):
+            raise ServingError(
+                "unsupported_media_type",
+                "the body must be JSON; send it with Content-Type: application/json",
+                headers=CLOSE,
+            )
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length[:20]) > self.limits.max_body_bytes:
+            raise self._too_large()
+
+    async def _read(self, receive: Receive, body: bytearray) -> None:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ServingError("client_closed_request", "the client has gone")
+            part = message.get("body", b"")
+            body += part
+            self._held += len(part)
+            more = message.get("more_body", False)
+            if len(body) > self.limits.max_body_bytes:
+                raise self._too_large()
+            if self._held > LARGEST_AT_ONCE * self.limits.max_body_bytes:
+                raise ServingError(
+                    "overloaded", "too many bodies at once", retry_after=1, headers=CLOSE
+                )
+
+    async def _unpack(self, body: bytes, encoding: str) -> bytes:
+        try:
+            return await asyncio.to_thread(unpack, body, encoding, self.limits.max_body_bytes)
+        except TooLarge:
+            raise self._too_large() from None
+
+    def _too_large(self) -> ServingError:
+        return ServingError(
+            "payload_too_large",
+            f"the body is larger than the {self.limits.max_body_bytes} bytes that it may have; "
+            "send the texts in several requests",
+            headers=CLOSE,
+        )
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Run the app until it has answered or the client has gone, whichever is first."""
+        first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal first
+            if first is None:
+                return await receive()
+            message, first = first, None
+            return message
+
+        answer = asyncio.ensure_future(self.app(scope, replay, send))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ServingError("client_closed_request", "the client has gone")
+            await answer
+        finally:
+            for task in (answer, gone):
+                task.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,79 @@
+"""Errors of all kinds as one, and as responses."""
+
+import logging
+from typing import Any
+
+import orjson
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from serving.http.errors import Code, Family, ServingError
+
+logger = logging.getLogger(__name__)
+
+# Where any body may be Cohere's, Jina's or vLLM's.
+RERANK_ROUTES = ("/rerank", "/v1/rerank", "/v2/rerank")
+TEI_ROUTES = ("/", "/invocations", "/similarity", "/tokenize")
+# With which names of a body's forms begin; pydantic puts them into the place of an error.
+FORM = "form:"
+MOST_ERRORS, LONGEST_NAME = 10, 60
+BY_STATUS: dict[int, Code] = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
+
+
+def as_serving_error(error: Exception) -> ServingError:
+    """What the sender is told of any error; of our own mistakes no more than that."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _validation_error(error)
+    if isinstance(error, HTTPException) and error.status_code in BY_STATUS:
+        code = BY_STATUS[error.status_code]
+        messages = {
+            "not_found": "there is no such route here (another task's?); /openapi.json lists all",
+            "method_not_allowed": "this route does not take this method",
+            "invalid_json": "the body cannot be read as JSON",
+        }
+        return ServingError(code, messages[code], headers=dict(error.headers or {}))
+    logger.error("a request failed", exc_info=error)
+    return ServingError("internal_error", "the server made a mistake; its log has more")
+
+
+def _validation_error(error: RequestValidationError) -> ServingError:
+    """Places and reasons, without what was sent."""
+    errors = error.errors()
+    if errors and errors[0]["type"] == "json_invalid":
+        reason = str(errors[0]["ctx"]["error"])[:200]
+        return ServingError("invalid_json", f"the body is not JSON: {reason}")
+    places = [_place(entry["loc"]) for entry in errors]
+    reasons = [
+        f"{place}: {entry['msg']}" if place else entry["msg"]
+        for place, entry in zip(places, errors, strict=True)
+    ]
+    message = "; ".join(reasons[:MOST_ERRORS])
+    if len(reasons) > MOST_ERRORS:
+        message += f"; and {len(reasons) - MOST_ERRORS} more"
+    return ServingError("validation_error", message, next(iter(places), None) or None)
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    parts = [str(part)[:LONGEST_NAME] for part in loc if part != "body"]
+    return ".".join(part for part in parts if not part.startswith(FORM))
+
+
+def family_of(scope: Scope) -> Family:
+    """Whose language the client speaks, by route and body."""
+    path = scope["path"]
+    if scope["state"].get("family") == "tei" or path in TEI_ROUTES:
+        return "tei"
+    return "rerank" if path in RERANK_ROUTES else "native"
+
+
+def error_response(scope: Scope, error: ServingError) -> Response:
+    """The error as the client expects it."""
+    family = family_of(scope)
+    scope["state"]["code"] = error.code
+    content: dict[str, Any] = error.body(family, scope["state"].get("request_id", ""))
+    status = error.status(family, scope["path"])
+    return Response(orjson.dumps(content), status, error.headers, "application/json")

@@ -1,0 +1,196 @@
+"""What all routes share: how bodies are read, checked, and answered."""
+
+import json
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, LiteralString, Self, cast
+
+import numpy as np
+import orjson
+import torch
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StrictInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from serving.http.errors import ServingError
+from serving.service import Answer, Service
+
+# A key that only text-embeddings-inference's bodies have, by route.
+TEI_KEYS = {"/embed": "inputs", "/rerank": "texts", "/similarity": "inputs", "/tokenize": "inputs"}
+# Keys that hold texts on one route or another.
+TEXT_KEYS = {
+    *("text", "texts", "input", "inputs", "query", "queries", "doc", "docs", "document"),
+    *("documents", "items", "text_1", "text_2", "data_1", "data_2"),
+}
+IGNORED = "X-Tandem-Ignored"
+MOST_NAMES, LONGEST_NAME = 20, 60
+
+
+class Body(BaseModel):
+    """A request's body.
+
+    null stands for a key's default. A key that is not known is ignored, and named in the answer's
+    headers; only one that holds texts elsewhere is an error, because its texts would be lost.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: Any) -> Any:
+        return without_nulls(value)
+
+    @model_validator(mode="after")
+    def _no_texts_lost(self) -> Self:
+        own = [field for field in type(self).model_fields if field in TEXT_KEYS]
+        for name in self.model_extra or {}:
+            if own and name in TEXT_KEYS:
+                raise ServingError(
+                    "validation_error", f"{name}: cannot be given beside {own[0]}", name
+                )
+        return self
+
+    def ignored(self, service: Service) -> list[str]:
+        """Keys that were given and make no difference."""
+        nested = [
+            f"{name}.{key}"
+            for name, value in self
+            if isinstance(value, Body)
+            for key in value.ignored(service)
+        ]
+        return [*(self.model_extra or {}), *nested]
+
+
+def without_nulls(value: Any) -> Any:
+    """An object without the keys whose value is null; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return {name: item for name, item in value.items() if item is not None}
+
+
+def or_one_message(message: LiteralString) -> WrapValidator:
+    """One sentence instead of one for each thing that a value might have been."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("one_of_several", message) from None
+
+    return WrapValidator(validate)
+
+
+TextInput = Annotated[
+    str | list[str] | list[StrictInt] | list[list[StrictInt]],
+    or_one_message("must be a text, a list of texts, token ids, or a list of token ids"),
+]
+
+
+def text_list(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """A ``TextInput`` as a list of texts or token ids."""
+    if isinstance(given, str):
+        return [given]
+    if given and isinstance(given[0], int):
+        return [given]
+    return list(cast("list[str | list[int]]", given))
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is read strictly: no NaN, no half characters, no endless nesting."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, given our request."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(JsonRequest(request.scope, request.receive))
+
+        return handle
+
+
+class JsonRequest(Request):
+    """A request that knows whether it speaks text-embeddings-inference's language."""
+
+    async def json(self) -> Any:
+        """The body.
+
+        Raises:
+            json.JSONDecodeError: It is no JSON.
+        """
+        body = await self.body()
+        encoding = json.detect_encoding(body)
+        if encoding != "utf-8":
+            try:
+                body = body.decode(encoding).encode()
+            except UnicodeError:
+                raise json.JSONDecodeError(f"not {encoding}", "", 0) from None
+        content = without_nulls(orjson.loads(body))
+        key = TEI_KEYS.get(self.url.path)
+        if key is not None and isinstance(content, dict) and key in content:
+            self.state.family = "tei"
+        return content
+
+
+def reply(
+    request: Request, content: Any, *answers: Answer, ignored: Sequence[str] = ()
+) -> Response:
+    """A JSON response whose headers tell what the work has cost.
+
+    Args:
+        request: What is answered.
+        content: May hold numpy arrays and numbers.
+        answers: What was computed for it.
+        ignored: Keys of its body that made no difference.
+    """
+    work = {
+        "tokens": sum(answer.tokens for answer in answers),
+        "texts": sum(len(answer.sizes) for answer in answers),
+        "truncated": sum(len(answer.truncated) for answer in answers),
+    }
+    headers = {"X-Compute-Tokens": str(work["tokens"]), "X-Truncated": str(work["truncated"])}
+    if ignored:
+        headers[IGNORED] = ", ".join(printable(ignored))
+    for answer in answers:
+        for name, milliseconds in answer.times.items():
+            work[f"{name}_ms"] = work.get(f"{name}_ms", 0) + round(milliseconds)
+            headers[f"X-{name.title()}-Time"] = str(work[f"{name}_ms"])
+    request.state.work = work
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), 200, headers, "application/json"
+    )
+
+
+def printable(names: Sequence[str]) -> list[str]:
+    """Names of a client's keys, fit for headers and messages: few, short, ASCII."""
+    shown = [re.sub(r"[^\w.-]", "?", name[:LONGEST_NAME], flags=re.ASCII) or '""' for name in names]
+    more = len(shown) - MOST_NAMES
+    return shown if more <= 0 else [*shown[:MOST_NAMES], f"and {more} more"]
+
+
+def usage(answer: Answer) -> dict[str, int]:
+    """Tokens as OpenAI counts them."""
+    return {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """Of raw scores [N], as ``Reranker.score`` gives it."""
+    return torch.from_numpy(scores).sigmoid().numpy()
+
+
+def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
+    """The numbers of scores [N], the best first; of equal ones the earlier."""
+    return np.argsort(-np.asarray(scores), kind="stable").tolist()
+
+
+def example(content: Any) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses``: what an answer looks like."""
+    return {200: {"content": {"application/json": {"example": content}}}}

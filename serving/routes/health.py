@@ -1,0 +1,115 @@
+"""What a server says of itself: health, models, metrics."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from encoders import Embedder
+from serving.engine.model import ServedModel
+from serving.http.http_json import reply
+from serving.service import Service
+
+
+def health_routes(service: Service) -> APIRouter:
+    """``/live``, ``/health``, ``/ping``, ``/ready``: open without a key."""
+    router = APIRouter(tags=["about"])
+    engine = service.engine
+
+    def answer(state: str, reason: str) -> Response:
+        if state == "ready":
+            return json_response({"status": "ok"}, 200)
+        content = {"status": state, "reason": reason}
+        return json_response(content, 503, {"Retry-After": "5"})
+
+    @router.get("/live", summary="The process is there")
+    async def live() -> Response:
+        return json_response({"status": "ok"}, 200)
+
+    @router.get("/health", summary="The models are there and answer")
+    @router.get("/ping", include_in_schema=False)
+    async def health() -> Response:
+        return answer(*engine.health())
+
+    @router.get("/ready", summary="... and have time for work")
+    async def ready() -> Response:
+        state, reason = engine.health()
+        wait = engine.wait_seconds()
+        if state == "ready" and wait > engine.limits.max_wait:
+            return answer("overloaded", f"the queue is about {wait:.0f} s long")
+        return answer(state, reason)
+
+    return router
+
+
+def about_routes(service: Service, workers: int) -> APIRouter:
+    """``/info`` and ``/metrics``."""
+    router = APIRouter(tags=["about"])
+    engine = service.engine
+
+    @router.get("/info", summary="The models and the limits")
+    async def info(request: Request) -> Response:
+        engine.check_open()
+        models = [describe(role, model, service, workers) for role, model in engine.models.items()]
+        return reply(request, {**models[0], "models": models})
+
+    @router.get("/metrics", summary="For Prometheus")
+    async def metrics() -> Response:
+        engine.metrics.wait.set(engine.wait_seconds())
+        return Response(engine.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def describe(role: str, model: ServedModel, service: Service, workers: int) -> dict[str, Any]:
+    """A model in text-embeddings-inference's words, and in more."""
+    encoder, limits = model.encoder, service.limits
+    about: dict[str, Any] = {
+        "model_id": model.name,
+        "model_sha": None,
+        "model_dtype": "bfloat16" if service.engine.bf16 else "float32",
+        "served_model_name": model.name,
+        "max_concurrent_requests": None,
+        "max_input_length": encoder.max_length,
+        "max_batch_tokens": model.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": limits.max_items,
+        "auto_truncate": limits.truncate,
+        "tokenization_workers": workers,
+        "version": our_version(),
+        "role": role,
+        "task": model.kind,
+        "device": str(encoder.device),
+        "prompts": model.prompts,
+        "max_characters": limits.max_characters,
+        "max_body_bytes": limits.max_body_bytes,
+    }
+    if isinstance(encoder, Embedder):
+        return about | {
+            "model_type": {"embedding": {"pooling": encoder.pooling}},
+            "dim": encoder.dimension,
+            "normalized": encoder.normalize,
+            "similarity": "cosine",
+            "score_range": [-1, 1],
+        }
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    return about | {
+        "model_type": {"reranker": labels},
+        "similarity": "sigmoid of the logit",
+        "score_range": [0, 1],
+    }
+
+
+def our_version() -> str:
+    """Of this project, as installed."""
+    try:
+        return version("tandem-retrieval")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def json_response(content: Any, status: int, headers: dict[str, str] | None = None) -> Response:
+    """Small JSON answers."""
+    return Response(orjson.dumps(content), status, headers, "application/json")

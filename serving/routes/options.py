@@ -1,0 +1,148 @@
+"""Keys that several bodies share: how texts are cut, and which prompt is put before them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+
+from serving.engine.model import ServedModel
+from serving.engine.tokenization import Side
+from serving.http.errors import ServingError
+from serving.http.http_json import Body, or_one_message
+from serving.service import Service
+
+SIDES = ("query", "document")
+# What Cohere, Voyage, NVIDIA, Jina and Google call the two sides of a search.
+SIDE_OF = {
+    "query": "query",
+    "search_query": "query",
+    "retrieval.query": "query",
+    "retrieval_query": "query",
+    "document": "document",
+    "passage": "document",
+    "search_document": "document",
+    "retrieval.passage": "document",
+    "retrieval_document": "document",
+}
+# What they call other tasks: a model without a prompt of that name embeds the plain text.
+OTHER_TASKS = {"classification", "clustering", "text-matching", "semantic_similarity", "separation"}
+
+
+class Truncation(Body):
+    """What is done with texts that are too long: a boolean, or a word of Cohere's and NVIDIA's."""
+
+    truncate: Annotated[
+        bool | Literal["NONE", "START", "END"] | None,
+        or_one_message("must be true, false, NONE, START or END"),
+    ] = Field(
+        default=None,
+        validation_alias=AliasChoices("truncate", "truncation"),
+        description="cut texts that are too long (START: at their beginning), or refuse them",
+    )
+    truncation_direction: Literal["left", "right"] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("truncation_direction", "truncation_side"),
+        description="where they are cut; default: as the model's tokenizer does",
+    )
+
+    @field_validator("truncate", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        known = isinstance(value, str) and value.upper() in ("NONE", "START", "END")
+        return value.upper() if known else value
+
+    @field_validator("truncation_direction", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def cut(self) -> bool | None:
+        """Whether they are cut; None: as the server's limits say."""
+        return self.truncate != "NONE" if isinstance(self.truncate, str) else self.truncate
+
+    @property
+    def side(self) -> Side | None:
+        """Where they are cut; None: as the model's tokenizer does."""
+        sides: dict[str | bool | None, Side] = {"START": "left", "END": "right"}
+        return sides.get(self.truncate, self.truncation_direction)
+
+    def ignored(self, service: Service) -> list[str]:
+        """END is named where it is what the server does anyway."""
+        sides = {model.tokenizer.side for model in service.engine.models.values()}
+        usual = self.truncate == "END" and service.limits.truncate and sides == {"right"}
+        return [*super().ignored(service), *(["truncate"] if usual else [])]
+
+
+class Prompting(Body):
+    """Which of the model's prompts is put before each text; by default none."""
+
+    input_type: str | None = Field(
+        default=None,
+        description="query or document (also passage, search_query, search_document, ...): put the "
+        "model's prompt for these before each text",
+        examples=["query"],
+    )
+    task: str | None = Field(
+        default=None, description="the same, as Jina has it: retrieval.query, ..."
+    )
+
+    def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
+        """The name of a prompt by the key that chooses it; None: of a key that chooses none.
+
+        Raises:
+            ServingError: An ``input_type`` that nobody knows.
+        """
+        chosen: dict[str, str | None] = {}
+        if self.task is not None:
+            chosen["task"] = SIDE_OF.get(self.task.lower())
+        if self.input_type is not None:
+            own = self.input_type if self.input_type in prompts else None
+            chosen["input_type"] = own or SIDE_OF.get(self.input_type.lower())
+            if chosen["input_type"] is None and self.input_type.lower() not in OTHER_TASKS:
+                raise ServingError(
+                    "validation_error",
+                    f"input_type: must be one of {', '.join(sorted({*SIDE_OF, *prompts}))}",
+                    "input_type",
+                )
+        return chosen
+
+    def find_prompt(self, model: ServedModel) -> str | None:
+        """The prompt to put before each text; None where none is chosen.
+
+        Raises:
+            ServingError: There is no such prompt, or two keys choose different ones.
+        """
+        chosen = {key: name for key, name in self.choices(model.prompts).items() if name}
+        if len(set(chosen.values())) > 1:
+            both = " and ".join(f"{key} ({name})" for key, name in chosen.items())
+            raise ServingError(
+                "validation_error", f"{both} choose different prompts; give one", next(iter(chosen))
+            )
+        return model.prompts.get(next(iter(chosen.values())), "") if chosen else None
+
+    def ignored(self, service: Service) -> list[str]:
+        """A key that chooses no prompt, or one that the model does not have."""
+        prompts = service.engine.models["embedder"].prompts
+        two_sided = any(prompts.get(side) for side in SIDES)
+        idle = [
+            key
+            for key, name in self.choices(prompts).items()
+            if not (name and (prompts.get(name) or (two_sided and name in SIDES)))
+        ]
+        return [*super().ignored(service), *idle]
+
+
+def check_name(name: str, prompts: Mapping[str, str]) -> None:
+    """Refuse a ``prompt_name`` that the model does not have; "query" and "document" may be empty.
+
+    Raises:
+        ServingError: There is no such prompt.
+    """
+    known = {*SIDES, *prompts}
+    if name not in known:
+        raise ServingError(
+            "validation_error",
+            f"prompt_name: the model has the prompts {', '.join(sorted(known))}",
+            "prompt_name",
+        )

@@ -1,0 +1,246 @@
+"""Our own routes: one text or many, embedded or scored."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from fastapi import Body as FromBody
+from pydantic import AliasChoices, Discriminator, Field, Tag
+
+from serving.http.errors import ServingError
+from serving.http.http_json import JsonRoute, best_first, example, reply, sigmoid, usage
+from serving.routes import tei, vllm
+from serving.routes.options import Prompting, Truncation
+from serving.routes.vectors import Encoding, as_asked, check_vectors, cosines, finish
+from serving.service import Answer, Service
+
+Prompt = Literal["query", "document"]
+OneOrMany = str | list[str]
+
+
+class EmbedOptions(Prompting, Truncation):
+    """What ``/embed`` and ``/embed_batch`` can be told."""
+
+    prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
+    normalize: bool | None = Field(None, description="to unit length; default: as the model does")
+    dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
+    encoding_format: Encoding = "float"
+
+    def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
+        """Also by ``prompt``."""
+        own = {} if self.prompt is None else {"prompt": self.prompt}
+        return own | super().choices(prompts)
+
+
+class EmbedBody(EmbedOptions):
+    """One text (``input`` is another name for ``text``)."""
+
+    text: str = Field(
+        validation_alias=AliasChoices("text", "input"), examples=["How do I read a CSV file?"]
+    )
+
+
+class EmbedBatchBody(EmbedOptions):
+    """Texts (``inputs`` and ``input`` are other names for ``texts``)."""
+
+    texts: list[str] = Field(
+        validation_alias=AliasChoices("texts", "inputs", "input"),
+        examples=[["How do I read a CSV file?", "如何读取 CSV 文件？"]],
+    )
+
+
+class ScoreBody(Truncation):
+    """Query and document (also ``document``, ``text``), or lists: pair by pair, or one with all."""
+
+    query: OneOrMany = Field(examples=["How do I read a CSV file?"])
+    doc: OneOrMany = Field(
+        validation_alias=AliasChoices("doc", "document", "text"),
+        examples=["pandas.read_csv reads a comma-separated file."],
+    )
+    raw_scores: bool = Field(False, description="reranker: logits instead of their sigmoid")
+
+
+class ScoreBatchBody(Truncation):
+    """One query and its documents (also ``documents``, ``texts``)."""
+
+    query: str = Field(examples=["How do I read a CSV file?"])
+    docs: list[str] = Field(
+        validation_alias=AliasChoices("docs", "documents", "texts"),
+        examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]],
+    )
+    top_n: int | None = Field(None, description="rank so many; 0 or less: all")
+    return_documents: bool = False
+    raw_scores: bool = False
+
+
+def _embed_kind(body: Any) -> str:
+    return "form:tei" if isinstance(body, dict) and "inputs" in body else "form:native"
+
+
+def _score_kind(body: Any) -> str:
+    return "form:vllm" if isinstance(body, dict) and vllm.KEYS & body.keys() else "form:native"
+
+
+EitherEmbed = Annotated[
+    Annotated[EmbedBody, Tag("form:native")] | Annotated[tei.EmbedBody, Tag("form:tei")],
+    Discriminator(_embed_kind),
+]
+EitherScore = Annotated[
+    Annotated[ScoreBody, Tag("form:native")] | Annotated[vllm.ScoreBody, Tag("form:vllm")],
+    Discriminator(_score_kind),
+]
+
+
+def embedder_routes(service: Service) -> APIRouter:
+    """``/embed`` and ``/embed_batch``."""
+    router = APIRouter(route_class=JsonRoute, tags=["embed"])
+
+    async def embed(texts: list[str], options: EmbedOptions, param: str) -> tuple[Answer, Any]:
+        model = service.model("embedder")
+        check_vectors(model, options.normalize, options.dimensions)
+        answer = await service.embed(
+            texts,
+            param=param,
+            prompt=options.find_prompt(model),
+            truncate=options.cut,
+            side=options.side,
+            numbered=param == "texts",
+        )
+        vectors = finish(answer.values, model, options.normalize, options.dimensions)
+        about = {"dim": vectors.shape[1], "model": model.name, "usage": usage(answer)}
+        return answer, ([as_asked(row, options.encoding_format) for row in vectors], about)
+
+    one = {"embedding": [0.1, -0.2], "dim": 384, "model": "embedder", "truncated": False}
+
+    @router.post("/embed", responses=example(one), summary="Embed one text (ours or TEI's body)")
+    async def embed_one(request: Request, body: Annotated[EitherEmbed, FromBody()]) -> Response:
+        if isinstance(body, tei.EmbedBody):
+            return await tei.embed(service, request, body)
+        answer, (vectors, about) = await embed([body.text], body, "text")
+        found = {"embedding": vectors[0], "truncated": bool(answer.truncated), **about}
+        return reply(request, found, answer, ignored=body.ignored(service))
+
+    many = {"embeddings": [[0.1, -0.2]], "dim": 384, "model": "embedder", "truncated": []}
+
+    @router.post("/embed_batch", responses=example(many), summary="Embed texts")
+    async def embed_batch(request: Request, body: EmbedBatchBody) -> Response:
+        answer, (vectors, about) = await embed(body.texts, body, "texts")
+        found = {"embeddings": vectors, "truncated": answer.truncated, **about}
+        return reply(request, found, answer, ignored=body.ignored(service))
+
+    return router
+
+
+def score_routes(service: Service, reranks: bool) -> APIRouter:
+    """``/score``: the reranker's judgement, or without one the cosine of the embedder."""
+    router = APIRouter(route_class=JsonRoute, tags=["score"])
+    about = {"score": 0.93, "model": "reranker", "truncated": False}
+    title = "Score pairs by the reranker" if reranks else "Cosine of query and document"
+
+    @router.post("/score", responses=example(about), summary=f"{title} (ours or vLLM's body)")
+    @router.post("/v1/score", include_in_schema=False)
+    async def score(request: Request, body: Annotated[EitherScore, FromBody()]) -> Response:
+        if isinstance(body, vllm.ScoreBody):
+            pairs = pair_up(*body.sides(), vllm.NAMES)
+        else:
+            pairs = pair_up(body.query, body.doc, ("query", "doc"))
+        names = ("query", "doc") if isinstance(body, ScoreBody) else vllm.NAMES
+        raw = body.raw_scores if isinstance(body, ScoreBody) else not body.use_activation
+        if reranks:
+            answer = await service.score(pairs, params=names, truncate=body.cut, side=body.side)
+            scores = answer.values if raw else sigmoid(answer.values)
+            name = service.engine.models["reranker"].name
+        else:
+            answer, scores = await embedded_scores(service, pairs, names, body)
+            name = service.engine.models["embedder"].name
+        ignored = body.ignored(service)
+        if isinstance(body, vllm.ScoreBody):
+            found = vllm.score_content(request, scores, name, answer)
+            return reply(request, found, answer, ignored=ignored)
+        found = {"model": name, "usage": usage(answer)}
+        if isinstance(body.query, str) and isinstance(body.doc, str):
+            found |= {"score": scores[0], "truncated": bool(answer.truncated)}
+        else:
+            found |= {"scores": scores, "truncated": answer.truncated}
+        return reply(request, found, answer, ignored=ignored)
+
+    return router
+
+
+def score_batch_routes(service: Service) -> APIRouter:
+    """``/score_batch``: one query, its documents, their scores and their order."""
+    router = APIRouter(route_class=JsonRoute, tags=["score"])
+    about = {"scores": [0.93, 0.01], "ranking": [{"index": 0, "score": 0.93}], "truncated": []}
+
+    @router.post("/score_batch", responses=example(about), summary="Score and rank documents")
+    async def score_batch(request: Request, body: ScoreBatchBody) -> Response:
+        pairs = [(body.query, doc) for doc in body.docs]
+        answer = await service.score(
+            pairs, params=("query", "docs"), truncate=body.cut, side=body.side
+        )
+        scores = answer.values if body.raw_scores else sigmoid(answer.values)
+        order = best_first(answer.values)
+        if body.top_n is not None and body.top_n > 0:
+            order = order[: body.top_n]
+        ranking: list[dict[str, Any]] = [{"index": at, "score": scores[at]} for at in order]
+        if body.return_documents:
+            for entry in ranking:
+                entry["document"] = body.docs[entry["index"]]
+        found = {
+            "scores": scores,
+            "ranking": ranking,
+            "truncated": answer.truncated,
+            "model": service.engine.models["reranker"].name,
+            "usage": usage(answer),
+        }
+        return reply(request, found, answer, ignored=body.ignored(service))
+
+    return router
+
+
+def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs of two sides: one with one, one with all, or each with its own.
+
+    Raises:
+        ServingError: The lists are of different length, or empty.
+    """
+    left = [first] if isinstance(first, str) else first
+    right = [second] if isinstance(second, str) else second
+    if len(left) == 1:
+        left = left * len(right)
+    elif len(left) != len(right):
+        raise ServingError(
+            "validation_error",
+            f"{names[0]}: has {len(left)} texts and {names[1]} has {len(right)}; give as many, or "
+            f"one {names[0]}",
+            names[0],
+        )
+    return list(zip(left, right, strict=True))
+
+
+async def embedded_scores(
+    service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
+) -> tuple[Answer, np.ndarray]:
+    """Cosines of query and document by the embedder, each text embedded once.
+
+    The answer's ``truncated`` are the numbers of pairs.
+    """
+    model = service.model("embedder")
+    before = [model.prompts.get(side, "") for side in ("query", "document")]
+    number: dict[tuple[int, str], int] = {}
+    for pair in pairs:
+        for side in (0, 1):
+            number.setdefault((side, pair[side]), len(number))
+    for side, text in number:
+        if not text or text.isspace():
+            raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
+    texts = [before[side] + text for side, text in number]
+    answer = await service.embed(
+        texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
+    )
+    rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
+    scores = cosines(answer.values[rows[0]], answer.values[rows[1]])
+    cut = set(answer.truncated)
+    truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
+    return Answer(answer.values, answer.sizes, truncated, answer.times), scores

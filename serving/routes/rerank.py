@@ -1,0 +1,148 @@
+"""Rerank as Cohere (version 1 and 2), Jina, vLLM and others ask for it: one answer for all."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Body as FromBody
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from serving.http.http_json import (
+    JsonRoute,
+    best_first,
+    example,
+    or_one_message,
+    printable,
+    reply,
+    sigmoid,
+    usage,
+)
+from serving.routes import tei
+from serving.routes.options import Truncation
+from serving.service import Service
+
+
+class Document(BaseModel):
+    """A document as an object, of which only the text is looked at."""
+
+    model_config = ConfigDict(extra="allow")
+    text: str
+
+
+AnyDocument = Annotated[
+    str | Document, or_one_message("must be a text, or an object with the key text")
+]
+
+
+class RerankBody(Truncation):
+    """What is ignored is also named in the answer's ``meta.warnings``."""
+
+    query: str = Field(examples=["How do I read a CSV file?"])
+    documents: list[AnyDocument] = Field(
+        examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]]
+    )
+    model: str | None = Field(None, examples=["reranker"])
+    top_n: int | None = Field(None, description="so many of the best; 0 or less: all")
+    return_documents: bool = False
+    raw_scores: bool = Field(False, description="logits instead of their sigmoid")
+    max_tokens_per_doc: int | None = Field(None, ge=1)
+
+    @property
+    def texts(self) -> list[str]:
+        """The documents' texts."""
+        return [text if isinstance(text, str) else text.text for text in self.documents]
+
+    def ignored(self, service: Service) -> list[str]:
+        """Also what documents have beside their text."""
+        of_documents = {
+            f"documents.{name}"
+            for document in self.documents
+            if isinstance(document, Document)
+            for name in document.model_extra or {}
+        }
+        return [*super().ignored(service), *sorted(of_documents)]
+
+
+def _kind(body: Any) -> str:
+    return "form:tei" if isinstance(body, dict) and "texts" in body else "form:documents"
+
+
+EitherRerank = Annotated[
+    Annotated[RerankBody, Tag("form:documents")] | Annotated[tei.RerankBody, Tag("form:tei")],
+    Discriminator(_kind),
+]
+EXAMPLE = example(
+    {
+        "id": "8c2f",
+        "object": "rerank",
+        "model": "reranker",
+        "results": [{"index": 0, "relevance_score": 0.93}, {"index": 1, "relevance_score": 0.01}],
+        "usage": {"prompt_tokens": 40, "total_tokens": 40},
+        "meta": {"api_version": {"version": "2"}},
+    }
+)
+
+
+def rerank_routes(service: Service) -> APIRouter:
+    """``/rerank``, ``/v1/rerank`` and ``/v2/rerank``."""
+    router = APIRouter(route_class=JsonRoute, tags=["rerank"])
+
+    @router.post("/rerank", responses=EXAMPLE, summary="Rerank (also TEI's body)")
+    async def rerank(request: Request, body: Annotated[EitherRerank, FromBody()]) -> Response:
+        if isinstance(body, tei.RerankBody):
+            return await tei.rerank(service, request, body)
+        return await answer_rerank(service, request, body, "2")
+
+    @router.post("/v1/rerank", responses=EXAMPLE, summary="Rerank (Cohere v1, Jina, vLLM)")
+    async def version_1(request: Request, body: RerankBody) -> Response:
+        return await answer_rerank(service, request, body, "1")
+
+    @router.post("/v2/rerank", responses=EXAMPLE, summary="Rerank (Cohere v2)")
+    async def version_2(request: Request, body: RerankBody) -> Response:
+        return await answer_rerank(service, request, body, "2")
+
+    return router
+
+
+async def answer_rerank(
+    service: Service, request: Request, body: RerankBody, version: str
+) -> Response:
+    """Score, order, and answer in a form that all these clients read.
+
+    ``document`` is left out unless asked for: some clients take no null there.
+    """
+    texts = body.texts
+    answer = await service.score(
+        [(body.query, text) for text in texts],
+        params=("query", "documents"),
+        truncate=body.cut,
+        side=body.side,
+        max_document=body.max_tokens_per_doc,
+    )
+    scores = answer.values if body.raw_scores else sigmoid(answer.values)
+    order = best_first(answer.values)
+    if body.top_n is not None and body.top_n > 0:
+        order = order[: body.top_n]
+    results: list[dict[str, Any]] = [{"index": at, "relevance_score": scores[at]} for at in order]
+    if body.return_documents:
+        for result in results:
+            result["document"] = {"text": texts[result["index"]]}
+    meta: dict[str, Any] = {
+        "api_version": {"version": version},
+        "billed_units": {"search_units": 1},
+        "tokens": {"input_tokens": answer.tokens, "output_tokens": 0},
+    }
+    ignored = body.ignored(service)
+    warnings = [f"field {name!r} was ignored" for name in printable(ignored)]
+    if answer.truncated:
+        warnings.append(f"documents {answer.truncated[:20]} were cut")
+    if warnings:
+        meta["warnings"] = warnings
+    found = {
+        "id": request.state.request_id,
+        "object": "rerank",
+        "model": service.engine.models["reranker"].name,
+        "results": results,
+        "usage": usage(answer),
+        "meta": meta,
+    }
+    return reply(request, found, answer, ignored=ignored)

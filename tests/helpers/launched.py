@@ -1,0 +1,99 @@
+"""Train by one recipe after the other in the processes of one launch, which take long to start.
+
+    accelerate launch ... tests/helpers/launched.py [NAME=VALUE] recipe.json ...
+
+An environment variable is set for the recipes after it; CORES=2 makes torch take so many and give
+each a row even of the smallest batch. Beside the output folder of each recipe,
+every process writes what it saw. Where FSDP is asked for, accelerate is made to believe that Gloo
+serves GPUs: on a CPU it would shard nothing.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from encoders.unpadding import packing as rows
+from runs import main
+from trainers.base import LossTrainer
+
+
+def shard_on_the_cpu() -> None:
+    """Let accelerate shard models with Gloo."""
+
+    def backend(*_: Any, **__: Any) -> tuple[str, DistributedType]:
+        return "gloo", DistributedType.MULTI_GPU
+
+    def device(state: Any) -> None:
+        state.device = torch.device("cpu")
+
+    distributed.init_process_group("gloo")
+    PartialState._prepare_backend = backend
+    PartialState.set_device = device
+
+
+def note_trainers() -> list[LossTrainer]:
+    """A list to which every trainer is added when it begins to train."""
+    trainers: list[LossTrainer] = []
+    train = LossTrainer.train
+
+    def noted(trainer: LossTrainer, *args: Any, **kwargs: Any) -> Any:
+        trainers.append(trainer)
+        return train(trainer, *args, **kwargs)
+
+    LossTrainer.train = noted  # type: ignore[assignment, method-assign]
+    return trainers
+
+
+def seen(trainer: LossTrainer) -> dict[str, Any]:
+    """Steps, and how the weights are shared out: how many of them this process holds."""
+    weights = dict(trainer.model.named_parameters())
+    parts = {name: weight for name, weight in weights.items() if isinstance(weight, DTensor)}
+    return {
+        "steps": trainer.state.global_step,
+        "sharded": sum(weight.numel() for weight in parts.values()),
+        "own": sum(weight.to_local().numel() for weight in parts.values()),
+        "all": sum(weight.numel() for weight in weights.values()),
+        "units": [
+            name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)
+        ],
+        "workers": sum(thread.name.startswith("compute") for thread in threading.enumerate()),
+    }
+
+
+def run(words: Sequence[str]) -> None:
+    """Train by each recipe with the real script."""
+    trainers = note_trainers()
+    for word in words:
+        name, is_variable, value = word.partition("=")
+        if is_variable:
+            os.environ[name] = value
+            if name == "CORES":
+                os.environ["OMP_NUM_THREADS"] = value  # as a user who wants so many
+                torch.set_num_threads(int(value))
+                rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
+            continue
+        main(["--config", word])
+        output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])
+        note = output.with_name(f"{output.name}.rank{distributed.get_rank()}")
+        note.write_text(json.dumps(seen(trainers.pop())))
+
+
+if __name__ == "__main__":
+    os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        shard_on_the_cpu()
+    run(sys.argv[1:])
+    distributed.destroy_process_group()
+    time.sleep(0.5)  # as in scripts/train.py

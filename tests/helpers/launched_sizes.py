@@ -1,0 +1,54 @@
+"""Train and evaluate on 1, 2, 3, ... rows in the processes of one launch.
+
+    accelerate launch ... tests/helpers/launched_sizes.py recipe.json SIZE ...
+
+Every process writes the steps it took for each size beside the recipe's output folder.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import Subset
+from transformers import PrinterCallback
+
+from trainers import parse_arguments
+from trainers.config.assembly import build_collator, build_measure, open_model, read_rows
+
+
+def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
+    """Steps of each run, with the model that the run before has left."""
+    args = parse_arguments(["--config", recipe])
+    model = open_model(args)
+    rows = read_rows(args, args.train_file, "rejected_rows.jsonl")
+    output, collator, measure = args.output_dir, build_collator(args, model), build_measure(args)
+    steps = []
+    for size in sizes:
+        args = parse_arguments(["--config", recipe, "--output_dir", f"{output}-{size}"])
+        some = Subset(rows, range(size))
+        trainer = args.row_of_table.trainer(
+            model=model,
+            args=args,
+            loss=args.build_loss(),
+            data_collator=collator,
+            train_dataset=some,
+            eval_dataset=some,
+            measure=measure,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        steps.append(trainer.state.global_step)
+    return steps
+
+
+if __name__ == "__main__":
+    output = Path(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["output_dir"])
+    steps = steps_of_sizes(sys.argv[1], [int(size) for size in sys.argv[2:]])
+    rank = int(os.environ.get("RANK", "0"))
+    output.with_name(f"{output.name}.rank{rank}").write_text(json.dumps(steps))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        time.sleep(0.5)  # as in scripts/train.py

@@ -1,0 +1,161 @@
+"""Real servers on 127.0.0.1: in a thread, or scripts/serve.py as a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from serving.app import build_app
+from serving.engine.engine import Engine
+from serving.engine.limits import Limits
+from serving.engine.model import ServedModel, open_model
+from serving.engine.tokenization import Tokens
+from serving.http.metrics import Metrics
+from serving.http.server import Server, listen
+
+ROOT = Path(__file__).resolve().parents[2]
+JSON = {"Content-Type": "application/json"}
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something that is bound to happen."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+class Held:
+    """A model which waits before each batch until it is let go.
+
+    Attributes:
+        batches: What it was given, each time.
+        fault: Called with each batch before it is computed; may raise, or change the result.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        self.batches: list[list[Tokens]] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.fault: Callable[[Sequence[Tokens]], None] = lambda batch: None
+        self._compute = model.compute
+        model.compute = self.compute  # type: ignore[method-assign]
+
+    def compute(self, batch: Sequence[Tokens]) -> Any:
+        """The model's own results."""
+        self.batches.append(list(batch))
+        assert self.free.wait(60)
+        self.fault(batch)
+        return self._compute(batch)
+
+
+@contextmanager
+def engine_of(
+    folders: Mapping[str, Path], ready: bool = True, documents: Any = None, **limits: Any
+) -> Iterator[Engine]:
+    """An engine with models by role."""
+
+    def load() -> dict[str, ServedModel]:
+        return {
+            role: open_model(
+                "embedder" if role.startswith("embedder") else "reranker",
+                folder,
+                folder.name,
+                device="cpu",
+                max_batch_tokens=limits.get("max_batch_tokens"),
+            )
+            for role, folder in folders.items()
+        }
+
+    engine = Engine(load, Limits(**limits), Metrics(), documents=documents)
+    engine.start()
+    if ready:
+        until(lambda: engine.health()[0] != "loading")
+        assert engine.health() == ("ready", ""), engine.start_error
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        engine.join(30)
+
+
+@contextmanager
+def running(
+    engine: Engine, roles: Sequence[str], keys: Sequence[str] = (), cors_origins: Sequence[str] = ()
+) -> Iterator[tuple[str, Server]]:
+    """A server in a thread: its address, and itself."""
+    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins)
+    socket = listen("127.0.0.1", 0)
+    server = Server(app, engine)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+    port = socket.getsockname()[1]
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def served(
+    folders: Mapping[str, Path],
+    keys: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    documents: Any = None,
+    **limits: Any,
+) -> Iterator[tuple[str, Engine]]:
+    """A server in a thread: its address and its engine."""
+    with engine_of(folders, documents=documents, **limits) as engine:
+        roles = [role for role in folders if "_" not in role]
+        with running(engine, roles, keys, cors_origins) as (url, _):
+            yield url, engine
+
+
+class Process:
+    """scripts/serve.py on a port of its own; its log is in ``log``."""
+
+    def __init__(self, folder: Path, *flags: object, key: str | None = None) -> None:
+        self.log = folder / f"serve-{time.monotonic_ns()}.log"
+        environment = os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}
+        environment |= {"TANDEM_API_KEY": key} if key else {}
+        command = [sys.executable, "scripts/serve.py", "--port", "0", *map(str, flags)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        until(lambda: "listening at" in self.text or self.process.poll() is not None)
+        assert self.process.poll() is None, self.text
+        (self.url,) = re.findall(r"listening at (http://[\w.]+:\d+)", self.text)
+
+    @property
+    def text(self) -> str:
+        """The log so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def __enter__(self) -> "Process":
+        try:
+            until(lambda: httpx.get(f"{self.url}/health").status_code == 200)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)

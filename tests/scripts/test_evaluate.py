@@ -1,0 +1,307 @@
+"""scripts/evaluate.py from the command line's point of view."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from encoders import Embedder, Reranker
+from evaluation.checkpoints import BEST_FILE
+from evaluation.data.beir import read_beir
+from evaluation.data.trec import read_run
+from evaluation.metrics.ranking import per_query
+from evaluation.search.retrieval import retrieve
+from runs import ROOT, TOPICS, losses, train, write_format
+from scripts.evaluate import main
+from tiny import save_backbone, save_classifier
+
+
+@pytest.fixture(scope="module")
+def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve documents, each the answer to one query; Chinese and English."""
+    folder = tmp_path_factory.mktemp("heldout")
+    words = [
+        "csv",
+        "cat",
+        "Paris",
+        "fever",
+        "python",
+        "dog",
+        "天气",
+        "感冒",
+        "北京",
+        "网络",
+        "猫",
+        "药",
+    ]
+    corpus = [{"_id": f"d{n}", "text": f"{word} 文档 {n}"} for n, word in enumerate(words)]
+    queries = [{"_id": f"q{n}", "text": f"{word}?"} for n, word in enumerate(words)]
+    (folder / "qrels").mkdir()
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(words)))
+    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
+    return folder
+
+
+def evaluated(*flags: object) -> None:
+    assert main([str(flag) for flag in flags]) == 0
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_an_embedder_against_another(
+    heldout: Path, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures are those of the library; the run, the report and the table tell the same."""
+    other = save_backbone(tmp_path / "other", seed=1)
+    output = tmp_path / "new" / "folder"
+    evaluated("--data", heldout, "--model", tiny_bert, "--baseline", other, "--output_dir", output)
+    data = read_beir(heldout)
+    found = results(output)
+    assert (found["kind"], found["task"]) == ("embedder", "retrieval")
+    assert found["queries"] == found["documents"] == 12
+    for name, folder in (("fine-tuned", tiny_bert), ("base", other)):
+        run = retrieve(Embedder.from_pretrained(folder), data, 10)
+        for metric, values in per_query(run, data.qrels).items():
+            assert found["metrics"][metric][name] == pytest.approx(values.mean(), abs=1e-12)
+    figures = found["metrics"]["ndcg@10"]
+    assert figures["difference"] == pytest.approx(figures["fine-tuned"] - figures["base"])
+    assert figures["low"] <= figures["difference"] <= figures["high"]
+    assert figures["wins"] + figures["losses"] + figures["ties"] == 12
+    tuned = retrieve(Embedder.from_pretrained(tiny_bert), data, 10)
+    assert {q: list(d) for q, d in read_run(output / "run.trec").items()} == {
+        q: list(d) for q, d in tuned.items()
+    }
+    assert f"{figures['fine-tuned']:.3f}" in capsys.readouterr().out
+    assert f"{figures['fine-tuned']:.3f}" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_prompts_and_dimensions_of_the_flags(
+    heldout: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    prompts = {"query": "the cat: ", "document": "文档："}
+    flags = [f"--{side}_prompt={text}" for side, text in prompts.items()]
+    flags += ["--truncate_dim", "7", "--output_dir", str(tmp_path)]
+    evaluated("--data", heldout, "--model", tiny_bert, *flags)
+    model = Embedder.from_pretrained(tiny_bert, prompts=prompts, truncate_dim=7)
+    run = retrieve(model, read_beir(heldout), 10)
+    found = read_run(tmp_path / "run.trec")
+    for query, documents in run.items():
+        assert found[query] == pytest.approx(documents, abs=1e-5)
+
+
+@pytest.mark.parametrize("first_stage", ["bm25", "embedder"])
+def test_a_reranker_orders_what_a_first_stage_finds(
+    first_stage: str, heldout: Path, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    first = tiny_bert if first_stage == "embedder" else "bm25"
+    flags = ["--data", heldout, "--model", tiny_classifier, "--top_k", "5", "--max_queries", "6"]
+    evaluated(*flags, "--first_stage", first, "--output_dir", tmp_path)
+    data = read_beir(heldout).sample(6)
+    run = read_run(tmp_path / "run.trec")
+    reranker = Reranker.from_pretrained(tiny_classifier)
+    for query, ranking in run.items():
+        best = list(ranking)[:5]
+        pairs = [(data.queries[query], data.documents[document]) for document in best]
+        scores = reranker.score(pairs, raw=True).tolist()
+        assert scores == sorted(scores, reverse=True)
+    found = results(tmp_path)
+    assert found["task"] == "reranking"
+    assert found["first_stage"]["models"]["base"] == str(first)
+    if first_stage == "embedder":
+        ranked = retrieve(Embedder.from_pretrained(tiny_bert), data, 5)
+        values = per_query(ranked, data.qrels)["ndcg@10"]
+        assert found["first_stage"]["metrics"]["ndcg@10"]["base"] == pytest.approx(values.mean())
+
+
+def test_groups_and_pairs_of_training_formats(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    groups, scored = write_format("groups", tmp_path), write_format("scored", tmp_path)
+    evaluated("--data", groups, "--model", tiny_classifier, "--output_dir", tmp_path / "groups")
+    assert results(tmp_path / "groups")["task"] == "reranking"
+    evaluated("--data", groups, "--model", tiny_bert, "--output_dir", tmp_path / "search")
+    assert results(tmp_path / "search")["documents"] == sum(map(len, TOPICS.values()))
+    evaluated("--data", scored, "--model", tiny_bert, "--output_dir", tmp_path / "pairs")
+    rows = [json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()]
+    embedder = Embedder.from_pretrained(tiny_bert)
+    queries, documents = (embedder.encode([row[side] for row in rows]) for side in ("query", "doc"))
+    cosines = (queries * documents).sum(dim=-1).numpy()
+    expected = spearmanr(cosines, [row["rel"] for row in rows]).statistic
+    assert results(tmp_path / "pairs")["metrics"]["spearman"]["fine-tuned"] == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_two_processes_give_the_figures_of_one(
+    heldout: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    flags = ["--data", str(heldout), "--model", str(tiny_bert), "--output_dir"]
+    evaluated(*flags, tmp_path / "one")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    launch += ["configs/accelerate/two_cpu_processes.yaml", "scripts/evaluate.py"]
+    command = [*launch, *flags, str(tmp_path / "two")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the report is") == 1
+    one, two = results(tmp_path / "one"), results(tmp_path / "two")
+    assert one["metrics"] == two["metrics"]
+    ranked = [
+        {query: list(found) for query, found in read_run(tmp_path / name / "run.trec").items()}
+        for name in ("one", "two")
+    ]
+    assert ranked[0] == ranked[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A reranker's run with three checkpoints, and groups to judge it by."""
+    folder = tmp_path_factory.mktemp("finished")
+    texts = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
+    model, file = save_classifier(folder / "model", texts), write_format("groups", folder)
+    output = train(
+        folder / "run",
+        objective="listwise",
+        model_name_or_path=model,
+        train_file=file,
+        eval_file=file,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        max_steps=6,
+        learning_rate=0.03,
+    )
+    return output, file
+
+
+@pytest.mark.parametrize("metric", ["loss", "mrr@10"])
+def test_the_best_checkpoint_is_chosen_as_training_measured_it(
+    metric: str, finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = finished
+    evaluated("--checkpoints", run, "--data", file, "--select_best", "--metric", metric)
+    logged = losses(run, f"eval_{metric}")
+    assert len(set(logged)) > 1
+    best = (min if metric == "loss" else max)(range(3), key=logged.__getitem__)
+    chosen = json.loads((run / BEST_FILE).read_text(encoding="utf-8"))
+    assert chosen["checkpoint"] == f"checkpoint-{2 * (best + 1)}"
+    assert chosen["metric"] == metric
+    # The final model is the last checkpoint, so it is not measured twice.
+    assert list(chosen["all"]) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert np.allclose(list(chosen["all"].values()), logged, atol=1e-5)
+    assert f"best: {run / chosen['checkpoint']} ({metric} " in capsys.readouterr().out
+
+
+def test_one_checkpoint_is_compared_with_the_base_of_its_run(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, file = finished
+    evaluated("--checkpoint_dir", run / "checkpoint-4", "--data", file, "--output_dir", tmp_path)
+    found = results(tmp_path)
+    assert found["models"]["base"].endswith("/model")
+    assert found["metrics"]["mrr@10"]["fine-tuned"] == pytest.approx(losses(run, "eval_mrr@10")[1])
+
+
+def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> None:
+    run, file = finished
+    for _ in range(2):
+        evaluated("--model", run, "--data", file)
+    value = results(run)["metrics"]["ndcg@10"]["fine-tuned"]
+    assert (run / "README.md").read_text(encoding="utf-8").count(f"{value:.3f}") >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "x"], "required: --data"),
+        (["--data", "x"], "give one of --model, --checkpoint_dir, --checkpoints"),
+        (["--data", "x", "--model", "x", "--max_queries", "0"], "--max_queries must be at least 1"),
+        (["--data", "x", "--model", "x", "--select_best"], "need --checkpoints"),
+        (["--data", "x", "--model", "x", "--metrics", "ndgc@10"], "ndcg@10"),
+    ],
+)
+def test_a_wrong_flag_is_named(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        main(flags)
+    assert exit_code.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_of_different_kinds_are_not_compared(
+    heldout: Path, tiny_bert: Path, tiny_classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(heldout), "--model", str(tiny_bert), "--baseline", str(tiny_classifier)]
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --baseline: ") and "is no embedder" in error
+
+
+def test_a_mistake_in_the_data_is_one_line_and_exit_code_2(tiny_bert: Path) -> None:
+    script = [sys.executable, "scripts/evaluate.py", "--data", "nowhere", "--model", str(tiny_bert)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere")
+    assert done.stderr.count("\n") == 1
+
+
+def test_ids_that_no_trec_file_holds_are_told_before_anything_is_encoded(
+    heldout: Path, tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The report is written all the same, and no run of an earlier set is left beside it."""
+    data, output = tmp_path / "set", tmp_path / "out"
+    shutil.copytree(heldout, data)
+    for name in ("corpus.jsonl", "qrels/test.tsv"):
+        text = (data / name).read_text(encoding="utf-8")
+        (data / name).write_text(re.sub(r"\bd(\d+)\b", r"d \1", text), encoding="utf-8")
+    flags = ["--data", data, "--output_dir", output, "--model"]
+    assert main([str(flag) for flag in [*flags, tmp_path / "no model"]]) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "encode", None)
+        with pytest.raises(TypeError):
+            main([str(flag) for flag in [*flags, tiny_bert]])
+    assert "run.trec will not be written: 12 ids have a space in them" in caplog.text
+    output.mkdir(exist_ok=True)
+    (output / "run.trec").write_text("of another set")
+    evaluated(*flags, tiny_bert)
+    evaluated("--data", heldout, "--output_dir", tmp_path / "plain", "--model", tiny_bert)
+    assert results(output)["metrics"] == results(tmp_path / "plain")["metrics"]
+    assert (output / "report.html").is_file() and not (output / "run.trec").exists()
+    assert (tmp_path / "plain" / "run.trec").is_file()
+
+
+def test_a_metric_without_a_value_ends_nothing(
+    tiny_classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ones.jsonl"
+    rows = [{"query": f"q {n}", "doc": "a cat", "label": 1} for n in range(4)]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = ["--data", file, "--model", tiny_classifier, "--output_dir", tmp_path / "out"]
+    evaluated(*flags, "--baseline", tiny_classifier)
+    out = capsys.readouterr().out
+    assert "undefined: auc, average_precision, accuracy (all 4 judgements are 1)" in out
+    found = results(tmp_path / "out")["metrics"]["auc"]
+    assert (found["base"], found["fine-tuned"]) == (None, None)
+    assert "undefined" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,206 @@
+"""Training as a user starts it: ``accelerate launch``, processes, the Hub, one-line errors."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from encoders import Embedder
+from hub import stand_in_hub
+from launching import LAUNCH, TWO_PROCESSES, finish, start
+from runs import losses, train, write_format
+
+
+def settings(objective: str, model: Path, kind: str, folder: Path) -> dict[str, Any]:
+    return {
+        "objective": objective,
+        "model_name_or_path": str(model),
+        "train_file": str(write_format(kind, folder)),
+        "output_dir": str(folder / "run"),
+        "per_device_train_batch_size": 4,
+        "max_steps": 3,
+        "save_strategy": "no",
+        "logging_steps": 1,
+    }
+
+
+def launch(
+    recipe: dict[str, Any], folder: Path, *options: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the user's command."""
+    file = folder / "recipe.json"
+    file.write_text(json.dumps(recipe), encoding="utf-8")
+    command = [*LAUNCH, *options, "scripts/train.py", "--config", str(file)]
+    return finish(start(command, **environment))
+
+
+def test_the_users_command(tiny_bert: Path, tmp_path: Path) -> None:
+    recipe = settings("contrastive", tiny_bert, "pairs", tmp_path)
+    config = "configs/accelerate/one_process.yaml"
+    done = launch(recipe, tmp_path, "--config_file", config)
+    assert done.returncode == 0, done.stderr
+    assert "the model is in" in done.stdout
+    assert len(losses(tmp_path / "run")) == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes(tiny_bert: Path, tmp_path: Path) -> None:
+    recipe = settings("contrastive", tiny_bert, "pairs", tmp_path)
+    recipe |= {"per_device_train_batch_size": 3, "eval_file": recipe["train_file"]}
+    done = launch(recipe, tmp_path, *TWO_PROCESSES)
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "run", "eval_loss")) == 1
+    # One process wrote the log, and each line once.
+    log = (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
+    assert log.count("step 3/3  loss") == 1
+
+
+def test_pushing_to_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
+    recipe = settings("contrastive", tiny_bert, "pairs", tmp_path)
+    recipe |= {"push_to_hub": True, "hub_model_id": "a-team/a-model", "hub_private_repo": True}
+    with stand_in_hub() as hub:
+        done = launch(
+            recipe,
+            tmp_path,
+            HF_HUB_OFFLINE="0",
+            HF_ENDPOINT=hub.url,
+            HF_TOKEN="hf_secret",
+            HF_HUB_DISABLE_XET="1",
+        )
+    assert done.returncode == 0, done.stderr
+    assert hub.repos["a-team/a-model"]["visibility"] == "private"
+    assert "Bearer hf_secret" in hub.tokens
+    names = {path for repo, path in hub.files if repo == "a-team/a-model"}
+    assert {"model.safetensors", "modules.json", "1_Pooling/config.json", "README.md"} <= names
+    assert {"config.json", "tokenizer.json", "train_config.json"} <= names
+    private = ("checkpoint", "finetune.log", "runs", "rejected")
+    assert not any(name.startswith(private) or name.endswith(".bin") for name in names)
+    card = hub.files["a-team/a-model", "README.md"].decode()
+    assert card.startswith("---\nlibrary_name: sentence-transformers")
+    assert 'SentenceTransformer("a-team/a-model")' in card
+    assert not any(b"hf_secret" in content for content in hub.files.values())
+    # What was uploaded is the whole model.
+    for (_, path), content in hub.files.items():
+        (tmp_path / "fetched" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fetched" / path).write_bytes(content)
+    fetched = Embedder.from_pretrained(tmp_path / "fetched")
+    saved = Embedder.from_pretrained(tmp_path / "run")
+    assert torch.equal(fetched.encode(["a cat"]), saved.encode(["a cat"]))
+
+
+# One clear line
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], **recipe: Any) -> str:
+    """Train with a mistake and return the one line that it earns."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        train(folder / "run", **recipe)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    return error.strip()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [
+        ({"learning_rat": 1e-5}, "learning_rat: unknown key; did you mean learning_rate?"),
+        ({"epochs": "three"}, "epochs: unknown key; did you mean num_train_epochs?"),
+        ({"num_train_epochs": "three"}, 'num_train_epochs: "three" is not a number'),
+        ({"bf16": "no"}, 'bf16: "no" is not true or false'),
+        ({"max_steps": 1.5}, "max_steps: 1.5 is not an integer"),
+        ({"objective": "bse"}, "objective: 'bse' is not one of weighted_mse, cosent, contrastive"),
+        ({"objective": None}, "objective: null is not text"),
+        ({"train_file": []}, "train_file: is missing"),
+        ({"loss_args": {"temp": 1}}, "loss_args: temp: contrastive takes temperature, symmetric"),
+        ({"loss_args": {"temperature": 0}}, "loss_args: temperature must be above 0, got 0"),
+        ({"max_length": 12}, "max_length: is for the reranker"),
+        ({"query_max_length": 0}, "query_max_length: must be at least 1"),
+        ({"query_max_length": 999, "document_max_length": 9}, "takes at most 128"),
+        ({"label_range": [5, 0]}, "label_range: must be [lowest, highest], got [5"),
+        ({"eval_strategy": "epochs"}, 'eval_strategy: "epochs" is not one of no, steps, epoch'),
+        ({"pooling": "sum"}, 'pooling: "sum" is not one of cls, mean, last'),
+        ({"train_file": "nowhere/rows.jsonl"}, "nowhere/rows.jsonl"),
+        ({"model_name_or_path": "/nowhere"}, "model_name_or_path: /nowhere is neither a folder"),
+        ({"resume_from_checkpoint": True}, "resume_from_checkpoint: no checkpoint-N folder"),
+        ({"resume_from_checkpoint": "/nowhere"}, "there is no folder /nowhere"),
+        ({"eval_strategy": "epoch"}, "eval_file: is missing, but eval_strategy is epoch"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end: needs one eval_strategy and"),
+        ({"label_map": {}}, "label_map: is empty"),
+        ({"fsdp": "full_shard"}, "fsdp: is asked for where a run is launched"),
+        ({"max_label": 3}, "max_label: unknown key; did you mean label_range"),
+        ({"hub_strategy": "every_save"}, 'hub_strategy: is always "end" here'),
+        ({"query_max_length": 2}, "query_max_length: 2 leaves no room for a text"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan is not a finite number"),
+        ({"loss_args": {"temperature": float("inf")}}, "loss_args: inf is not a finite number"),
+    ],
+)
+def test_mistakes_in_a_recipe(
+    mistake: dict[str, Any],
+    expected: str,
+    tiny_bert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = {
+        "objective": "contrastive",
+        "model_name_or_path": tiny_bert,
+        "train_file": write_format("pairs", tmp_path),
+        **mistake,
+    }
+    line = refused(tmp_path, capsys, **recipe)
+    assert expected in line
+    assert len(line.splitlines()) == 1
+
+
+def test_bad_rows_stop_the_run_and_are_listed(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_format("pairs", tmp_path)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[3] = '{"query": "", "pos_doc": "今天"}'
+    lines[5] = '{"query": "cat"}'
+    file.write_text("\n".join(lines), encoding="utf-8")
+    recipe = {
+        "objective": "contrastive",
+        "model_name_or_path": tiny_bert,
+        "train_file": file,
+        "max_steps": 1,
+    }
+    error = refused(tmp_path, capsys, **recipe)
+    assert f"{file}:4" in error
+    assert f"{file}:6" in error
+    rejected = (tmp_path / "run" / "rejected_rows.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line)["line"] for line in rejected.splitlines()] == [4, 6]
+
+    train(tmp_path / "run", **recipe, on_bad_rows="skip")
+    log = (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
+    assert "10 rows (positive pair)" in log
+
+
+def test_a_folder_that_holds_a_run_is_not_touched(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {
+        "objective": "contrastive",
+        "model_name_or_path": tiny_bert,
+        "train_file": write_format("pairs", tmp_path),
+        "max_steps": 1,
+    }
+    train(tmp_path / "run", **recipe)
+    before = (tmp_path / "run" / "finetune.log").read_bytes()
+    line = refused(tmp_path, capsys, **recipe)
+    assert "already holds a finished run" in line
+    assert "--overwrite_output_dir" in line
+    assert (tmp_path / "run" / "finetune.log").read_bytes() == before
+    train(tmp_path / "run", **recipe, overwrite_output_dir=True)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        train(tmp_path / "model", **recipe, overwrite_output_dir=True)
+    assert "already holds a finished model" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""Hostile bodies to every route: an answer or a refusal; and no text in one is taken for a path."""
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bodies import BODIES
+from served import JSON, served
+
+PIECES = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", rb"\ud800", b"1e999", b"NaN", b"[" * 2000, b'"']
+PIECES += [b"}", b"9" * 5000, b'{"a":' * 2000, b"\x80", b",", b"null", "长".encode() * 3000]
+
+
+@pytest.fixture(scope="module")
+def client(tiny_bert: Path, tiny_classifier: Path) -> Iterator[httpx.Client]:
+    folders = {"embedder": tiny_bert, "reranker": tiny_classifier}
+    with served(folders) as (url, _), httpx.Client(base_url=url, timeout=60) as found:
+        yield found
+
+
+def test_changed_bodies_are_answered_or_refused(client: httpx.Client) -> None:
+    draw = random.Random(7)
+    for path, body in BODIES.items():
+        assert client.post(path, json=body).status_code == 200, path
+        for _ in range(40):
+            data = json.dumps(body, ensure_ascii=False).encode()
+            for _ in range(draw.randint(1, 3)):
+                at = draw.randrange(len(data) + 1)
+                data = data[:at] + draw.choice(PIECES) + data[at + draw.choice([0, 1, 8]) :]
+            response = client.post(path, content=data, headers=JSON)
+            assert response.status_code in (200, 400, 413, 422), (path, data[:300])
+            assert response.status_code == 200 or response.json(), (path, data[:300])
+    assert client.get("/health").status_code == 200
+
+
+def test_no_text_of_a_request_is_opened_as_a_file(client: httpx.Client, tmp_path: Path) -> None:
+    """Python tells of every file that is opened; in one piece, and as a file:// address."""
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"text": "hunted"}')
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+    for path, body in BODIES.items():
+        for name in (str(secret), f"file://{secret}", f"../../../..{secret}"):
+            response = client.post(path, json=with_texts(body, name))
+            assert response.status_code in (200, 400, 404, 422), (path, response.text)
+            assert "hunted" not in response.text
+    for name in (f"/{secret}", f"/page/..%2f..%2f{secret}", f"//{secret}", "/../setup.cfg"):
+        response = client.get(name)
+        assert response.status_code == 404 and "hunted" not in response.text
+    assert not [name for name in opened if "secret" in name]
+    secret.read_text()  # the watch does see it
+    assert [name for name in opened if "secret" in name]
+
+
+def with_texts(value: Any, text: str) -> Any:
+    """``value`` with each of its texts replaced."""
+    if isinstance(value, dict):
+        return {name: with_texts(item, text) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_texts(item, text) for item in value]
+    return text if isinstance(value, str) else value

@@ -1,0 +1,190 @@
+"""The folder of a run: what is refused, what is deleted, and from where a run goes on."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import main, train, weights, write_format
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A contrastive run of 4 steps with checkpoints at 2 and 4. Do not write to it."""
+    folder = tmp_path_factory.mktemp("finished")
+    return train(folder / "run", **recipe(tiny_bert, folder), save_strategy="steps", save_steps=2)
+
+
+def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
+    """``save_strategy`` and the like are the test's own."""
+    given = {"objective": "contrastive", "model_name_or_path": model, "max_steps": 4}
+    return {**given, "train_file": write_format("pairs", folder), **more}
+
+
+def copy(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / run.name))
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Train with a mistake; returns the one line that it earns."""
+
+    def run(output_dir: Path, **settings: Any) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            train(output_dir, **settings)
+        error = capsys.readouterr().err.strip()
+        assert stopped.value.code == 2
+        assert error.startswith("error: ")
+        assert len(error.splitlines()) == 1
+        return error
+
+    return run
+
+
+# Overwriting
+
+
+def test_overwriting_deletes_a_run_and_nothing_else(
+    finished: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    run = copy(finished, tmp_path)
+    (run / "my_rows.jsonl").write_text("mine")
+    (run / "notes").mkdir()
+    (run / "rejected_rows.jsonl").write_text("of the old run")
+    train(run, **recipe(tiny_bert, tmp_path, max_steps=1), overwrite_output_dir=True)
+    assert (run / "my_rows.jsonl").read_text() == "mine"
+    assert (run / "notes").is_dir()
+    assert not list(run.glob("checkpoint-*"))
+    assert not (run / "rejected_rows.jsonl").exists()
+    state = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["global_step"] == 1
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    assert "left as they are, as no run writes them: my_rows.jsonl, notes" in log
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"train_file": "typo.jsonl"},
+        {"model_name_or_path": "/nowhere"},
+        {"query_max_length": 999, "document_max_length": 9},
+    ],
+)
+def test_a_mistake_costs_no_old_run(
+    mistake: dict[str, Any], finished: Path, tiny_bert: Path, tmp_path: Path, refused: Refused
+) -> None:
+    run = copy(finished, tmp_path)
+    before = weights(run)
+    settings = {**recipe(tiny_bert, tmp_path), **mistake}
+    refused(run, **settings, overwrite_output_dir=True)
+    assert weights(run).keys() == before.keys()
+    assert (run / "checkpoint-4" / "model.safetensors").is_file()
+    assert (run / "train_config.json").is_file()
+
+
+@pytest.mark.parametrize("part", ["", "checkpoint-2"])
+def test_a_run_never_deletes_the_model_it_begins_with(
+    part: str, finished: Path, tmp_path: Path, refused: Refused
+) -> None:
+    run = copy(finished, tmp_path)
+    line = refused(run, **recipe(run / part, tmp_path), overwrite_output_dir=True)
+    assert "model_name_or_path:" in line and "lies in output_dir" in line
+    assert (run / part / "model.safetensors").is_file()
+
+
+# Folders that cannot be
+
+
+def test_a_readme_of_the_users_is_not_written_over(
+    tiny_bert: Path, tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "README.md").write_text("我的项目")
+    line = refused(tmp_path, **recipe(tiny_bert, tmp_path))
+    assert "holds a README.md that is not of a run" in line
+    assert (tmp_path / "README.md").read_text() == "我的项目"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("文件", "is a file; give a folder"),
+        ("文件/run", "cannot be written to (Not a directory); give another folder"),
+        ("closed/run", "cannot be written to (Permission denied); give another folder"),
+    ],
+)
+def test_folders_that_cannot_be_written_to(
+    name: str, expected: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name.startswith("closed") and os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (tmp_path / "文件").write_text("")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    output_dir = tmp_path / name
+    settings = recipe(tiny_bert, tmp_path, output_dir=output_dir)
+    with pytest.raises(SystemExit):
+        main([f"--{key}={value}" for key, value in settings.items()])
+    assert capsys.readouterr().err == f"error: output_dir: {output_dir} {expected}\n"
+
+
+# Going on
+
+
+def test_a_run_does_not_go_on_as_another(
+    finished: Path, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path, refused: Refused
+) -> None:
+    checkpoint = finished / "checkpoint-2"
+    settings = {**recipe(tiny_bert, tmp_path), "resume_from_checkpoint": str(checkpoint)}
+    scored = {"objective": "cosent", "train_file": write_format("scored", tmp_path)}
+    assert refused(tmp_path / "run", **{**settings, **scored}) == (
+        f"error: resume_from_checkpoint: {checkpoint} is of a run with objective contrastive, "
+        "this one's is cosent; give objective contrastive, or train on from its model: "
+        f"--model_name_or_path {checkpoint}"
+    )
+    alone = copy(checkpoint, tmp_path)  # without the folder that says its objective
+    groups = {"objective": "pairwise", "train_file": write_format("groups", tmp_path)}
+    groups |= {"model_name_or_path": tiny_classifier, "resume_from_checkpoint": str(alone)}
+    line = refused(tmp_path / "run", **{**settings, **groups})
+    assert "holds an embedder and objective pairwise trains another kind of model" in line
+
+
+@pytest.mark.parametrize(("limit", "value"), [("max_steps", 4), ("num_train_epochs", 1)])
+def test_a_finished_run_takes_no_further_step(
+    limit: str, value: int, finished: Path, tiny_bert: Path, tmp_path: Path, refused: Refused
+) -> None:
+    run = copy(finished, tmp_path)
+    before = (run / "model.safetensors").read_bytes()
+    settings = {**recipe(tiny_bert, tmp_path), "max_steps": -1, limit: value}
+    line = refused(run, **settings, resume_from_checkpoint=True)
+    assert f"{run / 'checkpoint-4'} is the end of the run (step 4, epoch 1.33333), whose" in line
+    assert f"raise {limit} above {value}" in line
+    assert (run / "model.safetensors").read_bytes() == before
+    train(run, **{**settings, limit: value + 2}, resume_from_checkpoint=True)
+    assert (run / "model.safetensors").read_bytes() != before
+
+
+def test_checkpoints_from_which_a_run_cannot_go_on(
+    finished: Path, tiny_bert: Path, tmp_path: Path, refused: Refused
+) -> None:
+    settings = recipe(tiny_bert, tmp_path, max_steps=6)
+    models = {"save_only_model": True, "save_strategy": "steps", "save_steps": 2}
+    run = train(tmp_path / "run", **{**settings, **models, "max_steps": 2})
+    line = refused(run, **settings, resume_from_checkpoint=True)
+    assert "holds no state of the optimiser (save_only_model)" in line
+    line = refused(run, **settings, resume_from_checkpoint=str(run / "checkpoint-4"))
+    assert f"there is no folder {run / 'checkpoint-4'}; give true for the last whole one" in line
+
+
+def test_going_on_from_elsewhere_spares_the_run_in_output_dir(
+    finished: Path, tiny_bert: Path, tmp_path: Path, refused: Refused
+) -> None:
+    other = train(tmp_path / "other", **recipe(tiny_bert, tmp_path, max_steps=1))
+    settings = recipe(tiny_bert, tmp_path, resume_from_checkpoint=str(finished / "checkpoint-2"))
+    assert "already holds a finished run" in refused(other, **settings)

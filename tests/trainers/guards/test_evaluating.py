@@ -1,0 +1,272 @@
+"""An evaluation costs no run: figures without a value, failures, and what is saved before."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from encoders import Embedder, Reranker
+from evaluation.measure import Measure
+from evaluation.metrics.pairs import BINARY
+from runs import TOPICS, assert_same_weights, losses, train, write_format
+from tiny import save_backbone, save_classifier
+from trainers.checkpoints.trainer import CheckpointTrainer
+
+TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    file = write_format("pairs", tmp_path)
+    return {
+        "objective": "contrastive",
+        "model_name_or_path": save_backbone(tmp_path / "model", TEXTS),
+        "train_file": file,
+        "eval_file": file,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "max_steps": 4,
+    }
+
+
+@pytest.fixture
+def constant(tmp_path: Path) -> dict[str, Any]:
+    """A reranker that gives all pairs one score, at first."""
+    model = save_classifier(tmp_path / "model", TEXTS)
+    classifier = AutoModelForSequenceClassification.from_pretrained(model)
+    torch.nn.init.zeros_(classifier.classifier.weight)
+    classifier.save_pretrained(model)
+    rows = [
+        {"query": topic, "doc": text, "label": int(text in documents)}
+        for topic, documents in TOPICS.items()
+        for text in TEXTS[1::4]
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return {
+        "objective": "bce",
+        "model_name_or_path": model,
+        "train_file": file,
+        "eval_file": file,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "max_steps": 4,
+        "learning_rate": 1e-60,
+    }
+
+
+def state(run: Path) -> dict[str, Any]:
+    """The run's state, which must be strict JSON."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (run / "trainer_state.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return found
+
+
+def failing(message: str, error: type[Exception], calls: int) -> Callable[..., dict[str, float]]:
+    """A way to measure that fails after so many calls (the first is the preflight's)."""
+    seen: list[int] = []
+
+    def measure(self: Measure, model: Any) -> dict[str, float]:
+        seen.append(1)
+        if len(seen) > calls:
+            raise error(message)
+        return {"ndcg@10": 0.5}
+
+    return measure
+
+
+def ended(run: Path, capsys: pytest.CaptureFixture[str], **settings: Any) -> str:
+    """The one line of a run that ends with status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        train(run, **settings)
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("error: ") and len(line.splitlines()) == 1
+    return line
+
+
+def test_figures_without_a_value_are_logged_with_the_reason(
+    constant: dict[str, Any], tmp_path: Path
+) -> None:
+    run = train(tmp_path / "run", **constant)
+    assert len(losses(run, "eval_loss")) == 2 and not losses(run, "eval_auc")
+    undefined = [entry for entry in state(run)["log_history"] if "undefined" in entry]
+    assert [entry["step"] for entry in undefined] == [2, 4]
+    for entry in undefined:
+        assert set(entry["undefined"]) == {f"eval_{name}" for name in BINARY}
+        assert all("all 30 scores are " in reason for reason in entry["undefined"].values())
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    assert "step 2: undefined: eval_auc, eval_average_precision, eval_accuracy (all 30 sc" in log
+    assert "eval_auc" not in (run / "README.md").read_text(encoding="utf-8")
+
+
+def test_labels_of_one_class(constant: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"query": topic, "doc": text, "label": 1} for topic, (text, _) in TOPICS.items()]
+    file = tmp_path / "ones.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    run = train(tmp_path / "run", **(constant | {"eval_file": file, "learning_rate": 1e-3}))
+    (_, reasons) = (entry for entry in state(run)["log_history"] if "undefined" in entry)
+    assert reasons["undefined"]["eval_accuracy"] == "all 6 judgements are 1"
+
+
+def test_the_best_model_is_not_chosen_by_what_has_no_value(
+    constant: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = constant | {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "auc",
+        "early_stopping_patience": 1,
+    }
+    run = train(tmp_path / "run", **settings)
+    found = state(run)
+    assert (found["best_metric"], found["best_model_checkpoint"]) == (None, None)
+    assert found["global_step"] == 4  # early stopping did not count what it cannot compare
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    assert "step 2: without eval_auc (metric_for_best_model) this model is not compared" in log
+    assert "load_best_model_at_end: no evaluation gave eval_auc a value" in log
+    assert_same_weights(run, run / "checkpoint-4")
+
+
+def test_a_scheduler_that_waits_for_a_metric_goes_without(
+    constant: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "eval_auc"}
+    run = train(tmp_path / "run", **(constant | settings))
+    assert state(run)["global_step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError, "the evaluation after step 2 failed: no luck; the last"),
+        (
+            TypeError,
+            "the evaluation after step 2 failed: TypeError in test_trainers_evaluating.py:",
+        ),
+        (torch.OutOfMemoryError, "failed: OutOfMemoryError in test_trainers_evaluating.py:"),
+    ],
+)
+def test_a_failure_leaves_a_checkpoint_to_go_on_from(
+    error: type[Exception],
+    said: str,
+    recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Even where none was to be saved yet, and the run goes on as if nothing had been."""
+    whole = train(tmp_path / "whole", **recipe, eval_metrics=["ndcg@10"])
+    settings = recipe | {"save_steps": 4, "eval_metrics": ["ndcg@10"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Measure, "__call__", failing("no luck", error, 1))
+        line = ended(tmp_path / "run", capsys, **settings)
+    assert said in line and line.endswith("run/checkpoint-2"), line
+    run = train(tmp_path / "run", **settings, resume_from_checkpoint=True)
+    assert_same_weights(run, whole)
+
+
+@pytest.mark.parametrize("strategy", ["no", "steps"])
+def test_the_model_is_saved_before_the_last_evaluation(
+    strategy: str,
+    recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = recipe | {"eval_strategy": strategy, "save_strategy": "no"}
+    whole = train(tmp_path / "whole", **settings)
+    calls = 2 if strategy == "steps" else 1
+    monkeypatch.setattr(Measure, "__call__", failing("no luck", RuntimeError, calls))
+    line = ended(tmp_path / "run", capsys, **settings)
+    assert "the evaluation after step 4 failed: RuntimeError" in line
+    assert_same_weights(tmp_path / "run", whole)
+    assert Embedder.from_pretrained(tmp_path / "run").encode(["a"]).isfinite().all()
+
+
+# Preflight
+
+
+def test_what_cannot_be_measured_ends_before_the_first_step(
+    recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Measure, "__call__", failing("no luck", TypeError, 0))
+    line = ended(tmp_path / "run", capsys, **recipe)
+    assert "error: eval_file: it cannot be measured on: TypeError in test_trainers_eval" in line
+    assert "step 1/" not in (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
+
+
+def test_the_metrics_are_tried_on_few_rows(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("\n".join(f'{{"_id": {n}, "text": "text {n}"}}' for n in range(100)))
+    sizes = []
+    call = Measure.__call__
+
+    def watched(self: Any, model: Any) -> Any:
+        sizes.append(len(self.data.documents))
+        return call(self, model)
+
+    monkeypatch.setattr(Measure, "__call__", watched)
+    train(tmp_path / "run", **recipe, eval_corpus=corpus)
+    assert sizes[0] <= 6 * 2 + 8 and set(sizes[1:]) == {112}
+
+
+@pytest.mark.parametrize("kind", ["embedder", "reranker"])
+def test_a_model_that_is_saved_as_another_ends_before_the_first_step(
+    kind: str,
+    recipe: dict[str, Any],
+    constant: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = recipe if kind == "embedder" else constant
+    write = CheckpointTrainer._write_model
+
+    def write_others(self: Any, folder: Path, state: Any) -> None:
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
+        for weight in self.model.parameters():
+            torch.nn.init.normal_(weight)
+        write(self, folder, state)
+        self.model.load_state_dict(own)
+
+    monkeypatch.setattr(CheckpointTrainer, "_write_model", write_others)
+    line = ended(tmp_path / "run", capsys, **settings)
+    assert "the model that is saved is not the model that is trained: their answers to" in line
+
+
+@pytest.mark.parametrize("kind", [Embedder, Reranker])
+def test_a_model_that_cannot_be_opened_again(
+    kind: Any,
+    recipe: dict[str, Any],
+    constant: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = recipe if kind is Embedder else constant
+    write = CheckpointTrainer._write_model
+
+    def write_part(self: Any, folder: Path, state: Any) -> None:
+        write(self, folder, state)
+        (folder / "config.json").unlink()
+
+    monkeypatch.setattr(CheckpointTrainer, "_write_model", write_part)
+    line = ended(tmp_path / "run", capsys, **settings)
+    assert "the model cannot be opened again once it is saved: " in line

@@ -1,0 +1,1 @@
+"""Atomic checkpoints, resuming, and the files of a run's output folder."""

@@ -1,0 +1,158 @@
+"""The checkpoint that a run goes on from: found, and refused where the run could not go on."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.checkpoints.files import OPENED_BY, checkpoints_in, clear_up, find_damage
+
+if TYPE_CHECKING:
+    from trainers.config.arguments import TandemArguments
+
+logger = logging.getLogger(__name__)
+
+# The resolved arguments of a run, in its folder.
+RUN_FILE = "train_config.json"
+# How far it is.
+STATE_FILE = "trainer_state.json"
+
+
+def find_checkpoint(args: "TandemArguments") -> str:
+    """The folder that ``resume_from_checkpoint`` means: a path, or true for the last one.
+
+    Raises:
+        ValueError: There is none, it is of another objective, or at the end of the run.
+    """
+    folder = Path(args.output_dir)
+    clear_up(folder, go_on=True)
+    if args.resume_from_checkpoint in (True, "true", "True"):
+        checkpoint = _last_whole(folder)
+    else:
+        checkpoint = Path(str(args.resume_from_checkpoint)).expanduser()
+        _check_whole(checkpoint, folder)
+    _check_objective(args, checkpoint)
+    _check_state(args, checkpoint)
+    return str(checkpoint)
+
+
+def _last_whole(folder: Path) -> Path:
+    """The checkpoint of the most steps that is as it was written."""
+    found = list(checkpoints_in(folder).values())
+    if not found:
+        raise ValueError(
+            f"resume_from_checkpoint: no checkpoint-N folder in {folder}; leave it out to start a "
+            "fresh run"
+        )
+    damages: list[str] = []
+    for checkpoint in reversed(found):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            for text in damages:
+                logger.warning("%s; going on from %s", text, checkpoint.name)
+            return checkpoint
+        damages.append(f"{checkpoint.name} is not whole: {damage}")
+    raise ValueError(
+        f"resume_from_checkpoint: no checkpoint in {folder} is whole ({'; '.join(damages)}); "
+        "start a fresh run in another folder"
+    )
+
+
+def _check_whole(checkpoint: Path, folder: Path) -> None:
+    """Refuse what is no checkpoint, or not as it was written."""
+    remedy = f"give true for the last whole one in {folder}"
+    if not checkpoint.is_dir():
+        raise ValueError(
+            f"resume_from_checkpoint: there is no folder {checkpoint}; {remedy}, or the path of a "
+            "checkpoint-N folder"
+        )
+    damage = find_damage(checkpoint)
+    if damage is not None:
+        name, _, what = damage.partition(" ")
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint / name} {what}; {remedy}, or train on from its "
+            f"model: --model_name_or_path {checkpoint}"
+        )
+
+
+def _check_objective(args: "TandemArguments", checkpoint: Path) -> None:
+    """Refuse to go on with another run's steps and optimiser."""
+    remedy = f"or train on from its model: --model_name_or_path {checkpoint}"
+    run_file = checkpoint.parent / RUN_FILE
+    if run_file.is_file():
+        theirs = _read(run_file).get("objective")
+        if theirs != args.objective:
+            raise ValueError(
+                f"resume_from_checkpoint: {checkpoint} is of a run with objective {theirs}, this "
+                f"one's is {args.objective}; give objective {theirs}, {remedy}"
+            )
+    kind = "embedder" if (checkpoint / "modules.json").is_file() else "reranker"
+    if kind != args.row_of_table.model:
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint} holds an {kind} and objective {args.objective} "
+            f"trains another kind of model; give the objective it was made with, {remedy}"
+        )
+
+
+def _check_state(args: "TandemArguments", checkpoint: Path) -> None:
+    """Refuse a checkpoint that lacks what a run goes on with, or has nothing left to do."""
+    if not any(checkpoint.glob("optimizer*")) and not any(checkpoint.glob("global_step*")):
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint} holds no state of the optimiser "
+            "(save_only_model), without which the run would not go on as it was; train on from "
+            f"its model: --model_name_or_path {checkpoint}"
+        )
+    adapted = (checkpoint / "adapter").is_dir()
+    if adapted != (args.lora_r is not None):
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint} is of a run {'with' if adapted else 'without'} "
+            f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or train on from its "
+            f"model: --model_name_or_path {checkpoint}"
+        )
+    state = read_state(checkpoint)
+    if is_at_end(args, state) and (Path(args.output_dir) / OPENED_BY).is_file():
+        raise ValueError(
+            f"resume_from_checkpoint: {checkpoint} is the end of the run (step "
+            f"{state['global_step']}, epoch {state['epoch']:g}), whose model is in "
+            f"{args.output_dir}; to train longer, {_longer(args, state)}"
+        )
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of how far the run is."""
+    return _read(checkpoint / STATE_FILE)
+
+
+def is_at_end(args: "TandemArguments", state: dict[str, Any]) -> bool:
+    """Whether a run of these arguments has nothing left to train."""
+    if _waited(state) >= (args.early_stopping_patience or float("inf")):
+        return True
+    if args.max_steps > 0:
+        return int(state.get("global_step", 0)) >= args.max_steps
+    return float(state.get("epoch") or 0) >= args.num_train_epochs
+
+
+def _waited(state: dict[str, Any]) -> int:
+    """Evaluations since the best, as early stopping counts them."""
+    saved = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
+    return int(saved.get("attributes", {}).get("early_stopping_patience_counter", 0))
+
+
+def _longer(args: "TandemArguments", state: dict[str, Any]) -> str:
+    name = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    if _waited(state) >= (args.early_stopping_patience or float("inf")):
+        name = "early_stopping_patience"
+    return f"raise {name} above {getattr(args, name)}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"resume_from_checkpoint: {file} is damaged (not a JSON object); take an earlier "
+            "checkpoint"
+        )
+    return content

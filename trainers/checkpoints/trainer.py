@@ -1,0 +1,185 @@
+"""A ``Trainer`` whose checkpoints are whole or not there, and from which a run goes on exactly."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import TrainOutput
+
+from collators.epochs import EpochRows
+from trainers.checkpoints.files import (
+    MODEL_PART,
+    make_empty,
+    part_of,
+    put_in_place,
+    put_model_in_place,
+    rotate,
+    write_manifest,
+)
+from trainers.checkpoints.resume import STATE_FILE, is_at_end, read_state
+from trainers.checkpoints.write_errors import SavingFailed, saving
+from trainers.guards.interruption import Interrupted
+from trainers.model_card.card import write_model_card
+
+# Logs and bad rows can hold what is nobody else's business.
+NOT_UPLOADED = [
+    *(".*", "checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"),
+    *("evaluation.json", "report.html", "figures/*", "run.trec", "best_checkpoint.json"),
+]
+
+if TYPE_CHECKING:
+    from trainers.config.arguments import TandemArguments
+
+
+class CheckpointTrainer(Trainer):
+    """Saves what ``Trainer`` saves, by way of ``trainers.checkpoints.files``."""
+
+    args: "TandemArguments"
+    model: nn.Module
+    _step_saved = -1  # of the last checkpoint
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """What ``Trainer`` puts into a checkpoint, with a manifest, in place once it is whole."""
+        self.store_flos()
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        best = run / f"checkpoint-{self.state.best_global_step}"
+        if best.name == name or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        part, writes = part_of(run / name), self.args.should_save
+        try:
+            with saving(name, run):
+                if writes:
+                    make_empty(part)
+            with saving(name, run):
+                self._write_checkpoint(str(part))
+            with saving(name, run):
+                if writes:
+                    write_manifest(part)
+                    put_in_place(part, run / name)
+                    rotate(run, self.args.save_total_limit, kept=(run / name, best))
+        except SavingFailed:
+            if writes:
+                shutil.rmtree(part, ignore_errors=True)
+            raise
+        self._step_saved = self.state.global_step
+
+    def _write_checkpoint(self, folder: str) -> None:
+        """Every process writes what is its own."""
+        self.save_model(folder, _internal_call=True)
+        if not self.args.save_only_model:
+            self._save_optimizer_and_scheduler(folder)
+            self._save_scaler(folder)
+            self._save_rng_state(folder)
+        if self.args.should_save:
+            states: Any = self.state.stateful_callbacks
+            for callback in [*self.callback_handler.callbacks, self.control]:
+                if isinstance(callback, ExportableState):
+                    states[type(callback).__name__] = callback.state()
+            self.state.save_to_json(str(Path(folder) / STATE_FILE))
+
+    def save_state(self) -> None:
+        """``Trainer``'s ``trainer_state.json``."""
+        with saving(STATE_FILE, Path(self.args.output_dir)):
+            super().save_state()
+
+    # Going on from a checkpoint, and stopping at one.
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """``Trainer``'s, but a run that has taken all its steps takes no more.
+
+        Raises:
+            Interrupted: A callback raised it at the beginning of a step; there is a checkpoint.
+            SavingFailed: There was no room for a checkpoint.
+        """
+        if isinstance(resume_from_checkpoint, str):
+            state = read_state(Path(resume_from_checkpoint))
+            if is_at_end(self.args, state):
+                return self._go_to_end(resume_from_checkpoint)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except Interrupted:
+            if self._step_saved != self.state.global_step:
+                self._save_checkpoint(self.model, None)
+            raise
+
+    def _go_to_end(self, checkpoint: str) -> TrainOutput:
+        """Be as after the last step of a run that was stopped before its model was saved."""
+        self.state = self.state.load_from_json(str(Path(checkpoint) / STATE_FILE))
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(best or checkpoint)
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    def _load_callback_state(self) -> None:
+        # Unlike Trainer's own: early stopping counts on, with the patience of this recipe.
+        states: Any = self.state.stateful_callbacks
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState) and type(callback).__name__ in states:
+                vars(callback).update(states[type(callback).__name__]["attributes"])
+
+    # Saving: a checkpoint is a model folder that anything can open, never a bare state dict.
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """``Trainer``'s, which leaves the model out where FSDP's checkpoints are in shards."""
+        if self.is_fsdp_enabled:
+            kind = self.accelerator.state.fsdp_plugin.state_dict_type.name
+            if kind == "SHARDED_STATE_DICT":
+                self._save(output_dir, self.accelerator.get_state_dict(self.model))
+        super().save_model(output_dir, _internal_call)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        """Called on every process; one writes."""
+        folder, run = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
+        if folder != run:  # a checkpoint's
+            if self.args.should_save:
+                self._write_model(folder, state_dict)
+            return
+        try:
+            with saving("the model", run):
+                if self.args.should_save:
+                    make_empty(run / MODEL_PART)
+                    self._write_model(run / MODEL_PART, state_dict)
+                    put_model_in_place(run)
+        except SavingFailed:
+            if self.args.should_save:
+                shutil.rmtree(run / MODEL_PART, ignore_errors=True)
+            raise
+
+    def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        counts = self.train_dataset.counts() if isinstance(self.train_dataset, EpochRows) else None
+        write_model_card(folder, self.args, self.state.log_history, counts)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        self.accelerator.unwrap_model(self.model).load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        # Unlike Trainer's own: where it cannot be loaded, the run fails.
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def push_to_hub(  # type: ignore[override]
+        self, commit_message: str = "Model save", **_: Any
+    ) -> None:
+        """Upload the model and its card; logs, rejected rows and checkpoints stay here."""
+        if not self.is_world_process_zero():
+            return
+        if self.hub_model_id is None:
+            self.init_hf_repo()
+        HfApi().upload_folder(
+            repo_id=str(self.hub_model_id),
+            folder_path=str(self.args.output_dir),
+            commit_message=commit_message,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            ignore_patterns=NOT_UPLOADED,
+        )

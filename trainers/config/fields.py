@@ -1,0 +1,108 @@
+"""What a run is told about its model and its data."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainers.config.sources import OWN_SETTINGS
+
+
+def option(default: Any, help: str) -> Any:
+    """A field with its help; a list or dict as default is copied."""
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and how it makes a vector or a score."""
+
+    model_name_or_path: str = option(
+        "", "A folder, a name on the Hub, or package://<module>/<path>. Required."
+    )
+    model_revision: str | None = option(None, "Branch, tag or commit on the Hub.")
+    trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")
+    pooling: (
+        Literal["cls", "mean", "last", "max", "weightedmean", "mean_sqrt_len_tokens"] | None
+    ) = option(None, "Embedder: null keeps the folder's; mean for a plain backbone.")
+    projection_dim: int | None = option(None, "Embedder: add a linear projection to this width.")
+    normalize: bool | None = option(
+        None, "Embedder: unit length; null keeps the folder's, true for a plain backbone."
+    )
+    append_eos_token: bool | None = option(
+        None, "Embedder: end each text with the end token; for decoders whose tokenizer does not."
+    )
+    lora_r: int | None = option(
+        None, "Train LoRA adapters of this rank beside a frozen backbone; null: the whole model."
+    )
+    lora_alpha: int | None = option(None, "LoRA: strength alpha / r; null: twice lora_r.")
+    lora_dropout: float = option(0.0, "LoRA: dropout of the adapters' inputs.")
+    lora_target_modules: list[str] | None = option(
+        None, "LoRA: ends of the names of linear layers; null: all of the encoder's."
+    )
+    unpad_inputs: bool = option(
+        True, "Compute on real tokens only, where the backbone can; exact, and much faster."
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which rows are trained on, and how they are read and cut."""
+
+    train_file: list[str] | str = option(
+        [],
+        "Paths, folders or Hub datasets (organisation/name[:config][@split]). This or train_files.",
+    )
+    train_files: list[dict[str, Any] | str] | None = option(
+        None,
+        "Several sources, each a path or {path, name, weight} and its own "
+        f"{', '.join(OWN_SETTINGS)}.",
+    )
+    batches_from: Literal["one_source", "all_sources"] = option(
+        "one_source", "train_files: whether each step has rows of one source, or of all mixed."
+    )
+    split: str | None = option(
+        None, "The split of folders and Hub datasets to train on, where their names say none."
+    )
+    columns: dict[str, str] | None = option(
+        None, 'Columns to fields: {"question": "query", "answers.text": "pos"}.'
+    )
+    streaming: bool = option(
+        False, "Leave the rows of training in their JSON Lines files, without a copy in the cache."
+    )
+    eval_file: list[str] | str | None = option(None, "The same for evaluation: loss and metrics.")
+    eval_split: str | None = option(None, "The same of eval_file; of a BEIR folder, of its qrels.")
+    eval_columns: dict[str, str] | None = option(
+        None, "Those of eval_file; null: as columns; {}: none."
+    )
+    eval_corpus: str | None = option(
+        None, "Embedder: more documents to search in evaluation (corpus.jsonl or its folder)."
+    )
+    eval_metrics: list[str] | None = option(
+        None, "Metrics of eval_file; null: what suits it; []: the loss only."
+    )
+    query_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
+    document_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
+    max_length: int | None = option(None, "Reranker: tokens of a pair; null: the model's limit.")
+    query_prompt: str | None = option(
+        None, "Put before each query (a row's own prompt replaces it); null: as the model says."
+    )
+    document_prompt: str | None = option(None, "Put before each document; null: as the model says.")
+    train_group_size: int = option(
+        8, "Candidates of a query in one step: one positive, the rest negatives drawn per epoch."
+    )
+    label_map: dict[str, float] | None = option(
+        None, 'Labels to relevances; {"3":1,"2":0.75,"1":0.5,"0":0.25} for headerless TSV.'
+    )
+    label_range: list[float] | None = option(
+        None, "[lowest, highest] of scores on another scale; brought to 0..1."
+    )
+    relevance_from_scores: bool = option(
+        False, "Take a group's pos_scores and neg_scores for its relevances, not 1 and 0."
+    )
+    positive_threshold: float = option(
+        0.5, "Relevance from which a scored document is a positive where a group is made of it."
+    )
+    on_bad_rows: Literal["error", "skip"] = option(
+        "error", "Stop at bad rows, or write them to rejected_rows.jsonl and go on."
+    )

@@ -1,0 +1,1 @@
+"""Several processes: gathering with gradients, FSDP2, gradient cache."""

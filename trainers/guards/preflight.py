@@ -1,0 +1,254 @@
+"""What would fail after hours, tried before the first step: the disk, a save, an evaluation."""
+
+import gc
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from accelerate.utils import broadcast_object_list
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+from torch.utils.data import Subset
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.training_args import OptimizerNames
+
+from collators.epochs import EpochRows
+from trainers.checkpoints.write_errors import refusal
+from trainers.guards.evaluating import told
+
+if TYPE_CHECKING:
+    from trainers.config.arguments import TandemArguments
+    from trainers.guards.evaluating import EvaluatingTrainer, Measure
+
+logger = logging.getLogger(__name__)
+
+# Where a model is saved to: a checkpoint that never gets its name, cleared up after a kill as any.
+TRIED = ".checkpoint-0.part"
+GB = 1e9
+TEXT = "A text that both the model and what was saved of it are given: 一段文字。"
+# Largest difference of their answers (a share of large ones): LoRA is merged, and halves round.
+SAME = 0.02
+MOMENTS = 8  # bytes: AdamW keeps two fp32 numbers for each trained weight
+
+
+class PreflightError(ValueError):
+    """A run that could not end well; the message names the key, the numbers and the remedy."""
+
+
+class Preflight(TrainerCallback):
+    """Tries, when all is set up, one batch of the evaluation, the metrics, and a save of the model.
+
+    None of it changes a weight or draws a random number, so the run is the same without it.
+
+    Args:
+        trainer: Of the run.
+    """
+
+    def __init__(self, trainer: "EvaluatingTrainer") -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """All processes come here together.
+
+        Raises:
+            PreflightError: The run would fail later; on all processes.
+        """
+        begun = time.perf_counter()
+        on_main_process(self.trainer.args, lambda: check_disk(self.trainer))
+        if self.trainer.eval_dataset is not None:
+            try_evaluation(self.trainer)
+        if self.trainer.measure is not None:
+            try_measure(self.trainer, self.trainer.measure)
+        try_save(self.trainer)
+        logger.info("preflight: all well, after %.1f s", time.perf_counter() - begun)
+
+
+def on_main_process(args: "TandemArguments", check: Callable[[], None]) -> None:
+    """Run a check on the main process, and raise its error on all."""
+    error: list[str | None] = [None]
+    if args.process_index == 0:
+        try:
+            check()
+        except PreflightError as found:
+            error = [str(found)]
+    if args.world_size > 1:
+        broadcast_object_list(error)
+    if error[0] is not None:
+        raise PreflightError(error[0])
+
+
+def check_disk(trainer: "EvaluatingTrainer") -> None:
+    """Refuse a run whose checkpoints and model need more than is free where they go.
+
+    At most ``save_total_limit`` checkpoints stand beside the next one, which is written before the
+    oldest is deleted.
+    """
+    args = trainer.args
+    model, checkpoint = sizes(trainer)
+    count = planned_checkpoints(args, trainer.state)
+    if args.save_total_limit is not None:
+        there = len(list(Path(args.output_dir).glob("checkpoint-*")))
+        count = min(count, max(1, args.save_total_limit + 1 - there))
+    needed, free = count * checkpoint + model, shutil.disk_usage(args.output_dir).free
+    if needed > free:
+        raise PreflightError(
+            f"output_dir: {args.output_dir} has {free / GB:.3g} GB free, but this run needs "
+            f"{needed / GB:.3g} GB ({count} checkpoints of {checkpoint / GB:.3g} GB beside each "
+            f"other, and the model of {model / GB:.3g} GB); free some, give another folder, or set "
+            "save_total_limit, a larger save_steps, or save_only_model"
+        )
+
+
+def sizes(trainer: "EvaluatingTrainer") -> tuple[int, int]:
+    """Bytes of the model's weights and of a checkpoint, at least.
+
+    Of optimisers, AdamW's states are counted: too little asked for is better than a run refused
+    that would have fitted.
+    """
+    args, weights = trainer.args, list(trainer.model.parameters())
+    model = sum(weight.numel() * weight.element_size() for weight in weights)
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    adamw = OptimizerNames(args.optim).value.startswith("adamw_torch")
+    return model, model + (MOMENTS * trained if adamw and not args.save_only_model else 0)
+
+
+def planned_checkpoints(args: "TandemArguments", state: TrainerState) -> int:
+    """How many the rest of the run will write, at least."""
+    if args.save_strategy == "no":
+        return 0
+    if args.save_strategy == "steps":
+        # One more at the end, where there is not one already.
+        total, done = state.max_steps / state.save_steps, state.global_step / state.save_steps
+        return math.ceil(total) - math.floor(done)
+    if args.save_strategy == "epoch":
+        return math.ceil(state.num_train_epochs - (state.epoch or 0))
+    return 1  # "best": nobody knows
+
+
+def try_evaluation(trainer: "EvaluatingTrainer") -> None:
+    """Run the first batch through what an evaluation runs all of them through."""
+    args, rows = trainer.args, cast(EpochRows, trainer.eval_dataset)
+    first = Subset(rows, range(min(len(rows), args.eval_batch_size * args.world_size)))
+    loader = trainer.get_eval_dataloader(first)
+    try:
+        # `Trainer`'s own: ours goes on to measure the model on all data.
+        Trainer.evaluation_loop(trainer, loader, "preflight", prediction_loss_only=True)
+    except torch.OutOfMemoryError:
+        raise PreflightError(
+            f"per_device_eval_batch_size: a batch of {args.per_device_eval_batch_size} does not "
+            "fit into the device's memory; give less"
+        ) from None
+
+
+def try_measure(trainer: "EvaluatingTrainer", measure: "Measure") -> None:
+    """Measure the model on a few rows, by all metrics."""
+    try:
+        trainer.measured(measure.few())
+    except torch.OutOfMemoryError:
+        raise PreflightError(
+            "eval_file: the metrics of its longest texts do not fit into the device's memory; give "
+            "lower maximum lengths, or eval_metrics [] to go without"
+        ) from None
+    except Exception as error:
+        raise PreflightError(f"eval_file: it cannot be measured on: {told(error)}") from error
+
+
+def try_save(trainer: "EvaluatingTrainer") -> None:
+    """Write the model as a checkpoint would, open it again, and remove it."""
+    args = trainer.args
+    folder = Path(args.output_dir) / TRIED
+    try:
+        trainer.save_model(str(folder), _internal_call=True)
+        on_main_process(args, lambda: try_open(trainer, folder))
+    except PreflightError:
+        raise
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        raise PreflightError(
+            f"output_dir: the model cannot be written to {args.output_dir} ({reason}); give "
+            "another folder"
+        ) from None
+    finally:
+        if args.process_index == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def try_open(trainer: "EvaluatingTrainer", folder: Path) -> None:
+    """Open what was saved; without shards, it must answer as the model does."""
+    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+    cuda = [args.device] if args.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(cuda):
+            saved: Any = type(model).from_pretrained(
+                folder, trust_remote_code=args.trust_remote_code
+            )
+        if trainer.is_fsdp_enabled:
+            return
+        ours, theirs = answer(model), answer(saved)
+        difference = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
+    except Exception as error:
+        raise PreflightError(
+            f"model_name_or_path: the model cannot be opened again once it is saved: {told(error)}"
+        ) from error
+    finally:
+        saved = None
+        gc.collect()  # weights that are mapped into memory hold their file on the disk
+    if not difference <= SAME:
+        raise PreflightError(
+            "model_name_or_path: the model that is saved is not the model that is trained: their "
+            f"answers to one text differ by {difference:.3g}"
+        )
+
+
+def answer(model: Any) -> torch.Tensor:
+    """A unit vector of a text, or the logit of a pair, in fp32 on the CPU."""
+    if hasattr(model, "encode"):
+        return torch.nn.functional.normalize(model.encode([TEXT]).float(), dim=-1)
+    scores: torch.Tensor = model.score([(TEXT, TEXT)], raw=True)
+    return scores
+
+
+def check_hub(args: "TandemArguments") -> None:
+    """Refuse a run that is to be pushed to the Hub with a token that may not.
+
+    Raises:
+        PreflightError: On all processes.
+    """
+    if args.push_to_hub:
+        on_main_process(args, lambda: _check_token(args))
+
+
+def _check_token(args: "TandemArguments") -> None:
+    try:
+        account = HfApi().whoami(token=args.hub_token)
+    except LocalTokenNotFoundError:
+        raise PreflightError(
+            "push_to_hub: there is no token; log in with `hf auth login`, or set HF_TOKEN"
+        ) from None
+    except (HTTPError, OSError) as error:  # the client's own: no connection, or refused
+        reason = " ".join(str(error).split())
+        raise PreflightError(
+            f"push_to_hub: the Hub does not take the token ({reason}); log in with `hf auth "
+            "login`, or leave push_to_hub out"
+        ) from None
+    token = (account.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "read":
+        raise PreflightError(
+            f"push_to_hub: the token of {account.get('name')} may only read; give one that may "
+            "write (hub_token, HF_TOKEN)"
+        )
