@@ -8,9 +8,9 @@
 Servers run one at a time, with the same model, texts and length limit, each in a process of its
 own: ``scripts/serve.py``, benchmarks/serving/obvious_server.py, and infinity-emb from its own
 environment (infinity-emb[server,torch] 0.0.77 wants transformers 4.48.3, sentence-transformers
-3.4.1, optimum 1.24.0 and a click before 8.2). For each number of clients every server is asked the same
-requests, after a warm-up. Rows are those of ``make quickstart``, or of ``--data`` in any training
-format.
+3.4.1, optimum 1.24.0 and a click before 8.2). For each number of clients every server is asked the
+same requests, after a warm-up. Rows are those of ``make quickstart``, or of ``--data`` in any
+training format.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "emulated_bf16.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "speed" / "emulated_bf16.py"
 ULP = 2**-7  # of bf16, relative: sums in another order may be rounded the other way
 
 
