@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from collators.sampling import draw, generator
-from collators.texts import TextCollator
+from collators.texts import EmbedderCollator
 
 
 @dataclass
-class ContrastiveCollator(TextCollator):
+class ContrastiveCollator(EmbedderCollator):
     """``PositivePair`` rows to one batch in which every document is a candidate for every query.
 
     The batch of Q rows with D different documents and N different texts of at most L tokens::

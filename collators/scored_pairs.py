@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from collators.texts import TextCollator
+from collators.texts import EmbedderCollator
 
 
-class ScoredPairCollator(TextCollator):
+class ScoredPairCollator(EmbedderCollator):
     """``ScoredPair`` rows to one batch.
 
     The batch of B rows with N different texts of at most L tokens::

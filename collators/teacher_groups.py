@@ -7,7 +7,7 @@ import torch
 
 from collators.groups import GroupCollator
 from collators.sampling import draw_group
-from collators.texts import TextCollator
+from collators.texts import EmbedderCollator
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
 
@@ -20,7 +20,7 @@ def draw_taught(row: dict[str, Any], size: int, seed: int) -> list[tuple[str, fl
     return draw_group({**row, "graded": True}, size, seed)
 
 
-class TeacherGroupCollator(GroupCollator):
+class RerankerDistillationCollator(GroupCollator):
     """``CandidateGroup`` rows to a batch as ``GroupCollator``'s, for a reranker.
 
     ``relevances`` [G, C] are the teacher's scores.
@@ -32,7 +32,7 @@ class TeacherGroupCollator(GroupCollator):
 
 
 @dataclass
-class TeacherTextCollator(TextCollator):
+class EmbedderDistillationCollator(EmbedderCollator):
     """``CandidateGroup`` rows to a batch for an embedder.
 
     The batch of G rows with P candidates in all and N different texts of at most L tokens::

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
-class TextCollator:
+class EmbedderCollator:
     """What the collators of the embedder share: prompts, lengths and the one forward per step.
 
     All texts of a batch, queries and documents, go through the model in one call, as DDP and

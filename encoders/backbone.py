@@ -18,7 +18,7 @@ from encoders.opening.transformer import TokenWithoutRow, tokens_without_a_row
 from encoders.sharding import layer_classes, shared_out
 from encoders.unpadding import forward as unpadding
 from encoders.unpadding.dropout import speed_up_dropout
-from encoders.unpadding.forward import Row, or_first
+from encoders.unpadding.forward import or_first
 from encoders.unpadding.packing import cut_by_tokens
 
 TOKENS_PER_BATCH = 2**15
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
             weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
         self.load_state_dict(shared_out(weights, own))
 
-    def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[Row]:
+    def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[PackedSequence]:
         """The backbone's states of all real tokens, text after text."""
         if self.unpadded:
             return list(self.backbone(attention_mask=attention_mask, **inputs, lay_back=False))
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
             layer[real.bool()][None] for layer in getattr(output, "hidden_states", None) or ()
         ]
         texts, states = list(range(len(real))), output.last_hidden_state[real.bool()]
-        return [Row(states, texts, real.sum(dim=1), layers or None)]
+        return [PackedSequence(states, texts, real.sum(dim=1), layers or None)]
 
     @torch.inference_mode()
     def run_all(

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from encoders.opening.template import set_pair_template
 from encoders.reranker import Reranker
 
@@ -52,7 +52,7 @@ def open_causal_reranker(
     Raises:
         ValueError: It is no causal language model, or an answer is not one token.
     """
-    folder = find_model(name_or_path, revision)
+    folder = resolve_model(name_or_path, revision)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind = ", ".join(config.get("architectures") or ["a model without a name"])
     if not kind.endswith("ForCausalLM"):

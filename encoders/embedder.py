@@ -15,8 +15,8 @@ from encoders.backbone import Encoder
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
 from encoders.chain.prompts import prompt_lengths
 from encoders.chain.settings import POOLINGS, change_modules, is_unit_length, read_prompts, width_of
-from encoders.kinds import find_kind
-from encoders.opening.source import find_model
+from encoders.kinds import detect_kind
+from encoders.opening.source import resolve_model
 from encoders.opening.template import end_with_eos
 from encoders.opening.transformer import check_weights, open_backbone
 
@@ -107,8 +107,8 @@ class Embedder(Encoder):
         Raises:
             ValueError: No such model, no weights, or a part that cannot be run here.
         """
-        folder = find_model(str(name_or_path), revision)
-        if find_kind(folder) == "reranker":
+        folder = resolve_model(str(name_or_path), revision)
+        if detect_kind(folder) == "reranker":
             logger.warning("%s is a reranker: its scoring head is left out", name_or_path)
         stated = read_folder(folder, trust_remote_code)
         opened = open_backbone(stated.backbone, "feature-extraction", trust_remote_code)

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 
 Kind = Literal["embedder", "reranker"]
 
 
-def find_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
+def detect_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
     """What a model was saved as: a sequence classifier is a reranker, all else an embedder.
 
     Args:
@@ -19,7 +19,7 @@ def find_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
     Raises:
         ValueError: There is no such model.
     """
-    config = find_model(str(name_or_path), revision) / "config.json"
+    config = resolve_model(str(name_or_path), revision) / "config.json"
     if not config.is_file():  # its backbone stands in a folder of its own, as an embedder's may
         return "embedder"
     architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
 from encoders.backbone import Encoder
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Reranker(Encoder):
         Raises:
             ValueError: No such model, no weights, or a classifier of several labels.
         """
-        folder = find_model(str(name_or_path), revision)
+        folder = resolve_model(str(name_or_path), revision)
         opened = open_backbone(_backbone(folder), "sequence-classification", trust_remote_code)
         backbone: Any = opened.backbone
         body = {

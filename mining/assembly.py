@@ -17,7 +17,7 @@ from accelerate import PartialState
 
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 from loaders import ReadOptions
 from loaders.formats.row_file import TABLES, check_format, write_lines
 from loaders.formats.sources import FileSource, Source
@@ -140,7 +140,7 @@ def open_index(
 
 def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
     """An embedder, with its vectors and the prompts of the flags."""
-    if find_kind(name) != "embedder":
+    if detect_kind(name) != "embedder":
         raise ValueError(f"--embedder: {name} is a reranker; give an embedder")
     embedder = Embedder.from_pretrained(name, trust_remote_code=args.trust_remote_code)
     embedder = embedder.to(PartialState().device)
@@ -158,7 +158,7 @@ def open_judge(args: argparse.Namespace, digests: Digests) -> Judge | None:
 
 def open_reranker(args: argparse.Namespace, name: str) -> tuple[Teacher, str]:
     """A reranker with its cache, and its digest."""
-    if find_kind(name) != "reranker":
+    if detect_kind(name) != "reranker":
         raise ValueError(f"--reranker: {name} is no reranker (it has no scoring head)")
     reranker = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
     reranker = reranker.to(PartialState().device)

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.hardware import prepare_cpu
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
@@ -87,8 +87,8 @@ def evaluate_model(args: argparse.Namespace) -> None:
     name, baseline = args.model or args.checkpoint_dir, args.baseline
     if args.checkpoint_dir and not baseline:
         baseline = read_run(Path(name))["model_name_or_path"]
-    kind = find_kind(name)
-    if args.baseline and find_kind(args.baseline) != kind:
+    kind = detect_kind(name)
+    if args.baseline and detect_kind(args.baseline) != kind:
         raise ValueError(
             f"--baseline: {args.baseline} is no {kind}, and {name} is one; give a model of its kind"
         )
@@ -127,7 +127,7 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
     """Tell the run: the checkpoints of a run, each measured; the best one, noted for serving."""
     run, recipe = args.checkpoints, read_run(args.checkpoints)
     found = find_checkpoints(run)
-    kind = find_kind(next(iter(found.values())))
+    kind = detect_kind(next(iter(found.values())))
     data = read_data(args, kind)
     first = None if isinstance(data, PairData) else find_first_stage(args, kind, data)
     metric = find_metric(args, data)

@@ -33,8 +33,8 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
-from encoders.kinds import Kind, find_kind
-from encoders.opening.source import find_model
+from encoders.kinds import Kind, detect_kind
+from encoders.opening.source import resolve_model
 from evaluation.data.sets import PairData
 from evaluation.evaluation_flags import (
     Data,
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     partial = args.output_dir.with_name(args.output_dir.name + ".partial")
     try:
         check(args)
-        data = read_data(args, find_kind(args.model))
+        data = read_data(args, detect_kind(args.model))
         export(args, partial)
         complaint = compare(args, partial, data)
         if complaint is None:
@@ -110,14 +110,14 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.output_dir.exists():
         raise ValueError(f"--output_dir: {args.output_dir} is there already; give another name")
-    if is_onnx(find_model(args.model)):
+    if is_onnx(resolve_model(args.model)):
         raise ValueError(f"--model: {args.model} is an ONNX model already")
 
 
 def export(args: argparse.Namespace, folder: Path) -> None:
     """Write the exported model; in half precision, it is computed in fp32 when it is opened."""
     shutil.rmtree(folder, ignore_errors=True)
-    kind = find_kind(args.model)
+    kind = detect_kind(args.model)
     encoder: Embedder | Reranker = (Embedder if kind == "embedder" else Reranker).from_pretrained(
         args.model, unpad_inputs=False, trust_remote_code=args.trust_remote_code
     )
@@ -130,7 +130,7 @@ def export(args: argparse.Namespace, folder: Path) -> None:
 
 def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
     """Print what both are worth; what speaks against the exported one."""
-    kind = find_kind(args.model)
+    kind = detect_kind(args.model)
     run = measurement(args, kind, data)
     opened: list[Model] = [
         open_model(name, kind, args).to("cpu") for name in (args.model, str(folder))
@@ -139,7 +139,7 @@ def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
     answers = [answer(model, queries, documents) for model in opened]
     agreement = least_agreement(*answers)
     worth = []
-    for model, files in zip(opened, (find_model(args.model), folder), strict=True):
+    for model, files in zip(opened, (resolve_model(args.model), folder), strict=True):
         begun = time.perf_counter()
         answer(model, queries, documents)
         rate = len(documents) / (time.perf_counter() - begun)

@@ -22,7 +22,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from tqdm import tqdm
 
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 from loaders import load_rows
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import find_sources
@@ -68,7 +68,7 @@ def score(args: argparse.Namespace) -> None:
         logger.warning("lost: %s", phrase)
     digests: Digests = {}
     with work_folder(args.cache_dir, identity(args, find_sources(args.input, args.split))) as work:
-        prepare = by_reranker if find_kind(args.model) == "reranker" else by_embedder
+        prepare = by_reranker if detect_kind(args.model) == "reranker" else by_embedder
         add = prepare(args, rows, work, digests)
         if not PartialState().is_main_process:
             return
@@ -86,7 +86,7 @@ def score(args: argparse.Namespace) -> None:
 
 def check_settings(args: argparse.Namespace) -> None:
     """Refuse settings of the other kind of model."""
-    kind = find_kind(args.model)
+    kind = detect_kind(args.model)
     article = "an" if kind == "embedder" else "a"
     others = {
         "embedder": {"max_length": None, "scores": "raw"},

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from encoders.kinds import Kind, find_kind
-from encoders.opening.source import find_model
+from encoders.kinds import Kind, detect_kind
+from encoders.opening.source import resolve_model
 from evaluation.checkpoints import BEST_FILE, RUN_FILE
 
 logger = logging.getLogger(__name__)
@@ -89,14 +89,14 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
     Raises:
         ValueError: It is another kind than asked for, or needs Python code of its own.
     """
-    config = find_model(folder) / "config.json"
+    config = resolve_model(folder) / "config.json"
     content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     if "auto_map" in content and not trust_remote_code:
         raise ValueError(
             f"{config}: the model brings Python code of its own (auto_map), which is not run; if "
             "you trust it, give --trust_remote_code true"
         )
-    kind = find_kind(folder)
+    kind = detect_kind(folder)
     if asked is None or asked == kind:
         return kind
     if content.get("architectures"):

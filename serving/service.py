@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelOutput:
     """What the model found for the texts of a request.
 
     Args:
@@ -78,7 +78,7 @@ class Service:
         truncate: bool | None = None,
         side: Side | None = None,
         numbered: bool = True,
-    ) -> Answer:
+    ) -> ModelOutput:
         """Embed texts.
 
         Args:
@@ -128,7 +128,7 @@ class Service:
         truncate: bool | None = None,
         side: Side | None = None,
         max_document: int | None = None,
-    ) -> Answer:
+    ) -> ModelOutput:
         """Score pairs of query and document: raw scores.
 
         Args:
@@ -171,7 +171,7 @@ class Service:
         truncate: bool | None,
         listed: str,
         param: str,
-    ) -> Answer:
+    ) -> ModelOutput:
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(self.limits.request_timeout):
@@ -200,7 +200,7 @@ class Service:
             ) from None
         self.engine.metrics.truncated.inc(len(truncated))
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
-        return Answer(
+        return ModelOutput(
             values,
             [len(tokens) for tokens in items],
             truncated,

@@ -27,7 +27,7 @@ class Task(NamedTuple):
     loss: nn.Module
 
 
-class MixingTrainer(ContrastiveTrainer, OrderTrainer, SimilarityTrainer, RerankerTrainer):
+class MultiSourceTrainer(ContrastiveTrainer, OrderTrainer, SimilarityTrainer, RerankerTrainer):
     """Is every trainer of the table, and works as the one that the source of a batch asks for.
 
     Batches are from ``SourceCollator``. All batches of an optimiser step are of one source, so that
@@ -42,10 +42,10 @@ class MixingTrainer(ContrastiveTrainer, OrderTrainer, SimilarityTrainer, Reranke
 
     def __init__(self, *, args: "TandemArguments", loss: nn.Module, **others: Any) -> None:
         self.tasks = [
-            Task(source.name, source.args.row_of_table.trainer, source.args.build_loss())
+            Task(source.name, source.args.objective_spec.trainer, source.args.build_loss())
             for source in args.build_sources()
         ]
-        self.tasks.append(Task(None, args.row_of_table.trainer, loss))
+        self.tasks.append(Task(None, args.objective_spec.trainer, loss))
         self.task = self.tasks[-1]
         super().__init__(args=args, loss=loss, **others)
 

@@ -12,7 +12,7 @@ from trainers.guards.idle_steps import ALONE, ONE_RELEVANCE
 class SimilarityTrainer(LossTrainer):
     """Compares each query's embedding with that of its document.
 
-    Batches are from ``ScoredPairCollator``, or from ``TeacherTextCollator`` for distillation.
+    Batches are from ``ScoredPairCollator`` or, for distillation, ``EmbedderDistillationCollator``.
     """
 
     def compute_loss(

@@ -32,7 +32,7 @@ from benchmarks.serving.http_load import Connection, load
 from benchmarks.serving.servers import request_bodies, running, tandem
 from benchmarks.speed.results import BASE
 from encoders import Embedder
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 
 CLIENTS = 32
 Told = Coroutine[Any, Any, str]
@@ -63,7 +63,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for name in args.faults or faults:
         work, flags = faults[name]
-        command = tandem(find_model(args.model), *args.flags.split(), *flags)
+        command = tandem(resolve_model(args.model), *args.flags.split(), *flags)
         with running(command) as (url, process):
             print(f"{name:8}", asyncio.run(work(args, url, process)), flush=True)
 
@@ -72,7 +72,7 @@ async def order(args: argparse.Namespace, url: str, _: object) -> str:
     """Every request at once, on a connection of its own."""
     words = [body["text"].split() for body in request_bodies(args)]
     texts = [" ".join([str(n), *words[n % len(words)][:12]]) for n in range(args.requests)]
-    model = Embedder.from_pretrained(find_model(args.model))
+    model = Embedder.from_pretrained(resolve_model(args.model))
     begun = time.perf_counter()
 
     async def ask(text: str) -> tuple[int, bytes]:

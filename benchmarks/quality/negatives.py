@@ -37,7 +37,7 @@ from sentence_transformers.util import mine_hard_negatives
 from benchmarks.speed.results import BASE, device, machine, quiet, record, versions
 from benchmarks.speed.speed import THEIRS, TUNED, take_turn
 from common.hardware import prepare_cpu
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from loaders import ReadOptions, load_rows
 from scripts.mine_negatives import main as mine
 
@@ -169,7 +169,7 @@ def prepare_theirs(
     rows = Dataset.from_dict(columns)
 
     def work() -> None:
-        model = SentenceTransformer(str(find_model(args.model)), device=device())
+        model = SentenceTransformer(str(resolve_model(args.model)), device=device())
         model.max_seq_length = args.max_length
         mine_hard_negatives(
             rows,

@@ -20,7 +20,7 @@ from benchmarks.serving.http_load import Connection, Load, arrivals, load
 from benchmarks.serving.servers import memory, request_bodies, running, tandem
 from benchmarks.speed.results import BASE
 from common.hardware import prepare_cpu
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from serving.engine.model import inference, open_model
 
 TEXTS_ALONE = 256  # computed without a server
@@ -45,7 +45,7 @@ def main() -> int:
 
 def hold(args: argparse.Namespace) -> int:
     """What must be so under any load; the status is 1 if something is not."""
-    folder = find_model(args.model)
+    folder = resolve_model(args.model)
     texts = [body["text"] for body in request_bodies(args)]
     bodies, flags = [{"text": text} for text in texts], args.flags.split()
     results: list[bool] = []

@@ -35,7 +35,7 @@ import psutil
 from benchmarks.serving.http_load import load
 from benchmarks.speed.results import BASE, machine, record, versions
 from encoders import Embedder, Reranker
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from loaders import ReadOptions, load_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def check_lengths(task: str, *folders: Path) -> None:
 def find_folder(args: argparse.Namespace, scratch: Path) -> Path:
     """The model's folder; a reranker is made of the base where none is given."""
     if args.task == "embed" or args.model:
-        return find_model(args.model or BASE)
+        return resolve_model(args.model or BASE)
     Reranker.from_pretrained(BASE).save_pretrained(scratch / "reranker")
     return scratch / "reranker"
 

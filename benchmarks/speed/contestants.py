@@ -30,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from trainers import parse_arguments
 from trainers.config.assembly import build_collator, open_model, read_rows
 
@@ -110,10 +110,10 @@ def tandem(setting: Setting, folder: Path, steps: int, unpad_inputs: bool = True
     file.write_text(json.dumps(recipe))
     args = parse_arguments(["--config", str(file)])
     model = open_model(args)
-    return args.row_of_table.trainer(
+    return args.objective_spec.trainer(
         model=model,
         args=args,
-        loss=args.row_of_table.loss(),
+        loss=args.objective_spec.loss(),
         data_collator=build_collator(args, model),
         train_dataset=read_rows(args, args.train_file, "rejected.jsonl"),
     )
@@ -132,7 +132,7 @@ def write_rows(setting: Setting, folder: Path) -> Path:
 
 def sentence_transformers(setting: Setting, folder: Path, steps: int) -> Trainer:
     """Its trainer and the loss that corresponds, with its own defaults otherwise."""
-    model_folder = str(find_model(setting.model))
+    model_folder = str(resolve_model(setting.model))
     columns: dict[str, list[Any]] = {
         "query": [row["query"] for row in setting.rows],
         "doc": [row["doc"] for row in setting.rows],
@@ -163,7 +163,7 @@ def sentence_transformers(setting: Setting, folder: Path, steps: int) -> Trainer
 
 def plain_trainer(setting: Setting, folder: Path, steps: int) -> Trainer:
     """``transformers.Trainer`` with the few lines that a careful user would write."""
-    model_folder = find_model(setting.model)
+    model_folder = resolve_model(setting.model)
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     cut = {"truncation": True, "max_length": setting.max_length, "return_tensors": "pt"}
 

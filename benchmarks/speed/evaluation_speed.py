@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from benchmarks.speed.results import BASE, device, machine, quiet, record, versions
 from benchmarks.speed.speed import TANDEM, THEIRS
 from encoders import Embedder
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, retrieve
 
 Figures = dict[str, float]
@@ -87,7 +87,7 @@ def ours(args: argparse.Namespace, data: RetrievalData) -> Callable[[], Figures]
 
 def theirs(args: argparse.Namespace, data: RetrievalData) -> Callable[[], Figures]:
     """sentence-transformers' evaluator: texts to figures."""
-    model = SentenceTransformer(str(find_model(args.model)), device=device())
+    model = SentenceTransformer(str(resolve_model(args.model)), device=device())
     model.max_seq_length = args.max_length
     relevant = {
         query: {document for document, value in found.items() if value > 0}

@@ -13,14 +13,14 @@ from sentence_transformers import (
 from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 from benchmarks.speed.results import BASE, quiet
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 
 
 def main(settings: str, pairs: str, length: str) -> None:
     """Its loss with its default scale of 20, which is the recipe's temperature of 0.05."""
     quiet()
     rows = [json.loads(line) for line in Path(pairs).read_text(encoding="utf-8").splitlines()]
-    model = SentenceTransformer(str(find_model(BASE)))
+    model = SentenceTransformer(str(resolve_model(BASE)))
     model.max_seq_length = int(length)
     args = SentenceTransformerTrainingArguments(**json.loads(settings))
     SentenceTransformerTrainer(

@@ -9,12 +9,12 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from benchmarks.speed.results import device
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 
 
 def lengths(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[int]:
     """Real tokens of every text (or pair) that the task's model is given."""
-    tokenizer = AutoTokenizer.from_pretrained(find_model(args.model))
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(args.model))
     queries, documents = ([row[side] for row in rows] for side in ("query", "doc"))
     cut = {"truncation": True, "max_length": args.max_length}
     if args.task in ("reranker", "score"):
@@ -25,7 +25,7 @@ def lengths(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[int]:
 
 def arithmetic(args: argparse.Namespace, rows_lengths: list[int]) -> float:
     """FLOPs of one forward over texts of these lengths: linear layers and attention products."""
-    config = AutoConfig.from_pretrained(find_model(args.model))
+    config = AutoConfig.from_pretrained(resolve_model(args.model))
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     linear = sum(

@@ -45,7 +45,7 @@ from benchmarks.speed.rates import arithmetic, lengths, product_rate
 from benchmarks.speed.results import BASE, device, machine, quiet, record, versions
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from loaders import ReadOptions, load_rows
 
 DEFAULT_ROWS = {
@@ -205,7 +205,7 @@ def prepare_inference(
     args: argparse.Namespace, name: str, bf16: bool, rows: list[dict[str, Any]]
 ) -> Callable[[], list[float]]:
     """Encodes or scores everything: seconds."""
-    folder = str(find_model(args.model))
+    folder = str(resolve_model(args.model))
     pairs = [(row["query"], row["doc"]) for row in rows]
     texts = [document for _, document in pairs]
     ours, encode = name == TANDEM, args.task == "encode"

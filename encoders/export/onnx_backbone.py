@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from encoders.unpadding.parallel import side_by_side
+from encoders.unpadding.parallel import parallel_map
 
 # Shapes: B texts, L tokens of the longest, H width of a state.
 
@@ -94,7 +94,7 @@ class OnnxBackbone(nn.Module):
         parts = pieces(lengths, self.apart)[
             ::-1
         ]  # the longest first: the last to be done is a short one
-        computed = [run(parts[0], self.shared)] if len(parts) == 1 else side_by_side(run, parts)
+        computed = [run(parts[0], self.shared)] if len(parts) == 1 else parallel_map(run, parts)
         found: Tensor | None = None
         for (texts, longest), part in zip(parts, computed, strict=True):
             if found is None:

@@ -13,7 +13,7 @@ PACKAGE = "package://"
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf"]
 
 
-def find_model(name_or_path: str, revision: str | None = None) -> Path:
+def resolve_model(name_or_path: str, revision: str | None = None) -> Path:
     """The folder that holds a model, fetched from the Hub if it is not on this machine.
 
     Args:

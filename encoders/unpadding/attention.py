@@ -112,7 +112,7 @@ def _by_torch(
 ) -> Tensor:
     """``scaled_dot_product_attention``, group by group."""
     heads, width = q.shape[1:]
-    states = [layout.lay_out(x, heads) for x in (q, k, v)]  # [S * A, D]
+    states = [layout.pack(x, heads) for x in (q, k, v)]  # [S * A, D]
     attended = []
     for group in layout.groups:
         rows = group.rows(heads)
@@ -121,7 +121,7 @@ def _by_torch(
             q, k, v, layout.bias(group, q, causal, window), dropout, scale=scaling
         )
         attended.append(states_of_group.reshape(-1, width))
-    return layout.take_back(torch.cat(attended), heads)
+    return layout.unpack(torch.cat(attended), heads)
 
 
 class _Attention(torch.autograd.Function):
@@ -143,7 +143,7 @@ class _Attention(torch.autograd.Function):
         scaling: float,
     ) -> Tensor:
         heads = query.shape[1]
-        q, k, v = (layout.lay_out(states, heads) for states in (query, key, value))  # [S * A, D]
+        q, k, v = (layout.pack(states, heads) for states in (query, key, value))  # [S * A, D]
         q *= scaling
         attended = torch.empty_like(q)
         saved = []
@@ -162,7 +162,7 @@ class _Attention(torch.autograd.Function):
         ctx.sizes = layout, heads, key.shape[1], dropout, scaling
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(q, k, v, attended, *saved)
-        return layout.take_back(attended, heads).mul_(scale(dropout))
+        return layout.unpack(attended, heads).mul_(scale(dropout))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -171,7 +171,7 @@ class _Attention(torch.autograd.Function):
         # gradient of the scores is P K (c dO V') - P d, where d is the sum of c dO O over a row.
         layout, heads, shared, dropout, scaling = ctx.sizes
         q, k, v, attended, *saved = ctx.saved_tensors
-        given = layout.lay_out(gradient, heads, zeros=True).mul_(scale(dropout))
+        given = layout.pack(gradient, heads, zeros=True).mul_(scale(dropout))
         sums = (given * attended).sum(-1, keepdim=True)  # [S * A, 1]
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         tiles = layout.tiles(heads, SCORES_AT_ONCE)
@@ -186,7 +186,7 @@ class _Attention(torch.autograd.Function):
             torch.bmm(scores, right, out=for_q)
             torch.bmm(scores.transpose(1, 2), left, out=for_k)
         dq *= scaling
-        d_query, d_key, d_value = (layout.take_back(x, heads) for x in (dq, dk, dv))
+        d_query, d_key, d_value = (layout.unpack(x, heads) for x in (dq, dk, dv))
         if shared != heads:
             d_key, d_value = (x.unflatten(1, (shared, -1)).sum(2) for x in (d_key, d_value))
         return d_query, d_key, d_value, None, None, None, None

@@ -26,7 +26,7 @@ from encoders.unpadding.attention import ATTENTION
 from encoders.unpadding.dropout import drawn_by
 from encoders.unpadding.layout import TextLayout
 from encoders.unpadding.packing import cut_by_tokens, is_even, row_pieces
-from encoders.unpadding.parallel import side_by_side, side_by_side_with_gradients
+from encoders.unpadding.parallel import parallel_map, side_by_side_with_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     return False
 
 
-class Row(NamedTuple):
+class PackedSequence(NamedTuple):
     """Texts that stand one after the other without padding.
 
     Args:
@@ -109,7 +109,7 @@ class Unpadding:
             hook.remove()
 
     def forward(self, *args: Any, lay_back: bool = True, **kwargs: Any) -> Any:
-        """The backbone's own signature and results; without ``lay_back`` a list of ``Row``."""
+        """The backbone's own signature and results; without ``lay_back`` a list of ``PackedSequence``."""
         given = dict(zip(self.parameters, args, strict=False)) | kwargs
         inputs = {name: value for name, value in given.items() if value is not None}
         ids = inputs.pop("input_ids")  # [B, L]
@@ -152,7 +152,7 @@ class Unpadding:
         if lay_back:
             return _lay_back(outputs, index, order, ids.shape)
         return [
-            Row(
+            PackedSequence(
                 output.last_hidden_state[0],
                 piece,
                 torch.tensor(sizes, device=ids.device),
@@ -166,7 +166,7 @@ class Unpadding:
         """``run`` of each row, on a core of its own."""
         compute = self._drawing_apart(run, len(rows)) if self.backbone.training else run
         if not torch.is_grad_enabled():
-            return side_by_side(lambda at: compute(at, rows[at]), range(len(rows)))
+            return parallel_map(lambda at: compute(at, rows[at]), range(len(rows)))
         words = self.backbone.get_input_embeddings().weight  # looked up outside
         weights = [p for p in self.backbone.parameters() if p.requires_grad and p is not words]
         return side_by_side_with_gradients(compute, rows, weights)

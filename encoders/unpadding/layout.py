@@ -57,7 +57,7 @@ class TextLayout:
             start += group.count * places
         self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def lay_out(self, states: Tensor, heads: int, zeros: bool = False) -> Tensor:
+    def pack(self, states: Tensor, heads: int, zeros: bool = False) -> Tensor:
         """[T, A or fewer, D] to [S * A, D]; fewer heads are repeated, each for its share of A.
 
         What stands at padding is another token's, or 0 with ``zeros``.
@@ -67,7 +67,7 @@ class TextLayout:
         laid = states.reshape(-1, states.shape[-1]).index_select(0, sources)
         return laid.index_fill_(0, padding, 0) if zeros else laid
 
-    def take_back(self, laid: Tensor, heads: int) -> Tensor:
+    def unpack(self, laid: Tensor, heads: int) -> Tensor:
         """[S * A, D] to [T, A, D], without padding."""
         _, _, places = self._index(heads, heads)
         return laid.index_select(0, places).view(-1, heads, laid.shape[-1])

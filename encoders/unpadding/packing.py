@@ -36,7 +36,7 @@ def row_pieces(lengths: Sequence[int], width: int, cores: int, training: bool) -
     pieces = cut_by_tokens(lengths, max(256, states // width))
     if len(pieces) < cores or (training and cores > 1):
         hands = -(-len(pieces) // cores) * cores
-        dealt = deal_out(lengths, max(1, min(hands, sum(lengths) // shortest)))
+        dealt = balance(lengths, max(1, min(hands, sum(lengths) // shortest)))
         if is_even([sum(lengths[text] for text in piece) for piece in dealt], cores):
             return dealt
     return pieces
@@ -61,7 +61,7 @@ def cut_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return pieces
 
 
-def deal_out(lengths: Sequence[int], hands: int) -> list[list[int]]:
+def balance(lengths: Sequence[int], hands: int) -> list[list[int]]:
     """Texts by number in so many pieces of about as many tokens, in each the shortest first.
 
     The longest is dealt first, each to the piece that has least ("longest processing time first",

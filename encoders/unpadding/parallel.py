@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 Compute = Callable[[int, Tensor], tuple[Tensor, ...]]
 
 
-def side_by_side(compute: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
+def parallel_map(compute: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
     """As ``one_by_one``, all of them."""
     return list(one_by_one(compute, parts))
 
@@ -64,7 +64,7 @@ def _workers(count: int) -> ThreadPoolExecutor:
 def side_by_side_with_gradients(
     compute: Callable[[int, Tensor], Any], inputs: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> list[Any]:
-    """As ``side_by_side``, of each input and its number, with gradients of inputs and weights.
+    """As ``parallel_map``, of each input and its number, with gradients of inputs and weights.
 
     Args:
         compute: May return tensors in lists, tuples, dictionaries and models' outputs.
@@ -106,7 +106,7 @@ class _SideBySide(torch.autograd.Function):
             with torch.enable_grad():
                 return compute(at, ctx.inputs[at])
 
-        ctx.outputs = side_by_side(with_graph, range(count))
+        ctx.outputs = parallel_map(with_graph, range(count))
         return tuple(output.detach() for part in ctx.outputs for output in part)
 
     @staticmethod

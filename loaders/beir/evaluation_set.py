@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loaders.beir.files import QRELS, qrels_files, text_files
-from loaders.beir.problems import Mistakes
+from loaders.beir.problems import Problems
 from loaders.beir.qrels import Qrels, Unknown, read_qrels
 from loaders.beir.texts import Kind, Texts, Watch, read_texts
 
@@ -48,7 +48,7 @@ def read_set(
             a judged query without text, or a judgement of a query or document that does not exist.
             It names everything that is wrong with the set, with file and line.
     """
-    mistakes = Mistakes()
+    mistakes = Problems()
     files = _chosen(folder, splits, mistakes)
     qrels = {split: read_qrels(paths, mistakes) for split, paths in files.items()}
     asked = set(chain.from_iterable(qrels.values()))
@@ -70,7 +70,7 @@ def read_corpus(path: Path) -> dict[str, str]:
     Raises:
         ValueError: As for ``read_set``.
     """
-    mistakes = Mistakes()
+    mistakes = Problems()
     if path.is_dir():
         documents = _texts(path, "corpus", "document", mistakes)
     else:
@@ -92,7 +92,7 @@ def find_splits(folder: Path) -> list[str]:
 
 
 def _chosen(
-    folder: Path, splits: Sequence[str] | None, mistakes: Mistakes
+    folder: Path, splits: Sequence[str] | None, mistakes: Problems
 ) -> dict[str, list[Path]]:
     """The files of judgements that are asked for."""
     found = qrels_files(folder)
@@ -119,7 +119,7 @@ def _texts(
     folder: Path,
     name: str,
     kind: Kind,
-    mistakes: Mistakes,
+    mistakes: Problems,
     watch: Watch = lambda records, _: records,
     wanted: set[str] | None = None,
     needs_text: set[str] = frozenset(),  # type: ignore[assignment]
@@ -136,7 +136,7 @@ def _known(
     qrels: Qrels,
     queries: Texts,
     documents: Texts,
-    mistakes: Mistakes,
+    mistakes: Problems,
     allow_unknown: bool,
 ) -> Qrels:
     """The judgements of queries and documents that there are."""

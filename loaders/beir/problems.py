@@ -5,7 +5,7 @@ from collections.abc import Iterable
 SHOWN = 10
 
 
-class Mistakes:
+class Problems:
     """What a reader has found wrong so far; it reads on, and all is told in one error."""
 
     def __init__(self) -> None:

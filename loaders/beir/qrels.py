@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loaders.beir.problems import Mistakes, listed
+from loaders.beir.problems import Problems, listed
 from loaders.beir.texts import as_id
 from loaders.formats.encodings import not_utf8, open_text
 from loaders.formats.records import read_file
@@ -52,7 +52,7 @@ PLAIN, TREC = Columns(0, 1, 2, 3), Columns(0, 2, 3, 4)
 Row = tuple[int, Any, Columns | None]  # line, cells, and the columns of the header, if there is one
 
 
-def read_qrels(files: Sequence[Path], mistakes: Mistakes) -> Qrels:
+def read_qrels(files: Sequence[Path], mistakes: Problems) -> Qrels:
     """Read judgements: the three columns of BEIR or the four of TREC, with or without a header.
 
     Columns have tabs between them or, in a line without tabs, any blanks. Where there is a header,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from loaders.beir.problems import Mistakes, listed
+from loaders.beir.problems import Problems, listed
 from loaders.formats.records import Record, data_suffix, read_file
 from loaders.parsing.fields import RowError, check_characters, show
 
@@ -53,7 +53,7 @@ class Texts(NamedTuple):
 def read_texts(
     files: Sequence[Path],
     kind: Kind,
-    mistakes: Mistakes,
+    mistakes: Problems,
     *,
     wanted: Container[str] | None = None,
     needs_text: Container[str] = (),
@@ -82,7 +82,7 @@ class _Reading:
     def __init__(
         self,
         kind: Kind,
-        mistakes: Mistakes,
+        mistakes: Problems,
         wanted: Container[str] | None,
         needs_text: Container[str],
     ) -> None:

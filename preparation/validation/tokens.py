@@ -2,7 +2,7 @@
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from encoders.opening.source import PACKAGE, find_model
+from encoders.opening.source import PACKAGE, resolve_model
 
 
 def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -15,7 +15,7 @@ def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTok
     Raises:
         ValueError: If there is no such model, or it has no tokenizer.
     """
-    name = find_model(model) if model.startswith(PACKAGE) else model
+    name = resolve_model(model) if model.startswith(PACKAGE) else model
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=trust_remote_code

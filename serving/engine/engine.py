@@ -152,7 +152,7 @@ class Engine:
 
     def _admit(self, job: Job) -> None:
         limits = self.limits
-        own = job.model.pace.seconds(job.waiting_tokens, job.model.max_batch_tokens)
+        own = job.model.latency.seconds(job.waiting_tokens, job.model.max_batch_tokens)
         wait = self._queue.wait(job)
         if own > limits.request_timeout:
             self.metrics.rejected.labels("too_much_work").inc()
@@ -251,7 +251,7 @@ class Engine:
         results = compute_batch(model, [item.tokens for item in batch], self.metrics)
         seconds = time.monotonic() - begun
         tokens = sum(len(item.tokens) for item in batch)
-        model.pace.note(tokens, seconds)
+        model.latency.note(tokens, seconds)
         self.metrics.note_batch(len(batch), tokens, seconds)
         for job in {item.job for item in batch}:
             job.inference += seconds

@@ -77,7 +77,7 @@ class Item(NamedTuple):
         return self.job.items[self.at]
 
 
-class Lane:
+class PriorityQueue:
     """Jobs in the order of their arrival."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Lane:
     def seconds(self) -> float:
         """How long the models will take for what waits here."""
         return sum(
-            model.pace.seconds(tokens, model.max_batch_tokens)
+            model.latency.seconds(tokens, model.max_batch_tokens)
             for model, tokens in self.tokens.items()
         )
 
@@ -140,8 +140,8 @@ class Queue:
     """Two lanes: single queries, and bulk work, which gets every fourth batch if both wait."""
 
     def __init__(self) -> None:
-        self.interactive = Lane()
-        self.bulk = Lane()
+        self.interactive = PriorityQueue()
+        self.bulk = PriorityQueue()
         self._turns = 0  # batches that went before waiting bulk work
 
     def __len__(self) -> int:
@@ -163,7 +163,7 @@ class Queue:
     def clear(self) -> list[Job]:
         """Take out all jobs."""
         jobs = [*self.interactive.jobs, *self.bulk.jobs]
-        self.interactive, self.bulk = Lane(), Lane()
+        self.interactive, self.bulk = PriorityQueue(), PriorityQueue()
         return jobs
 
     def wait(self, job: Job) -> float:
@@ -184,5 +184,5 @@ class Queue:
             lane = self.interactive if self.interactive.items and not both else self.bulk
         return lane.take() if lane.items else []
 
-    def _lane(self, job: Job) -> Lane:
+    def _lane(self, job: Job) -> PriorityQueue:
         return self.interactive if job.interactive else self.bulk

@@ -4,7 +4,7 @@
 NEWEST = 0.1
 
 
-class Pace:
+class LatencyEstimator:
     """Seconds of a batch as ``overhead + tokens * per_token``, and what has become of it since.
 
     Fitted to two batches at start-up: a rate in tokens per second alone would take single short

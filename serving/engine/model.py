@@ -12,7 +12,7 @@ import torch
 from encoders import Embedder, Reranker
 from encoders.backbone import bf16_is_fast
 from encoders.kinds import Kind
-from serving.engine.latency import Pace
+from serving.engine.latency import LatencyEstimator
 from serving.engine.tokenization import TextTokenizer, Tokens
 
 # Shapes: N texts or pairs, H dimensions of an embedding.
@@ -43,7 +43,7 @@ class ServedModel:
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
-        self.pace = Pace((1, 0.0), (2, 0.0))
+        self.latency = LatencyEstimator((1, 0.0), (2, 0.0))
 
     @property
     def vocabulary(self) -> int:
@@ -75,7 +75,7 @@ class ServedModel:
                 )
         sizes = [sum(map(len, batch)) for batch in (small, large)]
         times = [min(self._seconds(batch) for _ in range(3)) for batch in (small, large)]
-        self.pace = Pace((sizes[0], times[0]), (sizes[1], times[1]))
+        self.latency = LatencyEstimator((sizes[0], times[0]), (sizes[1], times[1]))
 
     def example(self, size: int) -> Tokens:
         """A text of about so many tokens that is always fine."""

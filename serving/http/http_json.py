@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from serving.http.errors import ServingError
-from serving.service import Answer, Service
+from serving.service import ModelOutput, Service
 
 # A key that only text-embeddings-inference's bodies have, by route.
 TEI_KEYS = {"/embed": "inputs", "/rerank": "texts", "/similarity": "inputs", "/tokenize": "inputs"}
@@ -141,7 +141,7 @@ class JsonRequest(Request):
 
 
 def reply(
-    request: Request, content: Any, *answers: Answer, ignored: Sequence[str] = ()
+    request: Request, content: Any, *answers: ModelOutput, ignored: Sequence[str] = ()
 ) -> Response:
     """A JSON response whose headers tell what the work has cost.
 
@@ -176,7 +176,7 @@ def printable(names: Sequence[str]) -> list[str]:
     return shown if more <= 0 else [*shown[:MOST_NAMES], f"and {more} more"]
 
 
-def usage(answer: Answer) -> dict[str, int]:
+def usage(answer: ModelOutput) -> dict[str, int]:
     """Tokens as OpenAI counts them."""
     return {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
 

@@ -13,7 +13,7 @@ from serving.http.http_json import JsonRoute, best_first, example, reply, sigmoi
 from serving.routes import tei, vllm
 from serving.routes.options import Prompting, Truncation
 from serving.routes.vectors import Encoding, as_asked, check_vectors, cosines, finish
-from serving.service import Answer, Service
+from serving.service import ModelOutput, Service
 
 Prompt = Literal["query", "document"]
 OneOrMany = str | list[str]
@@ -96,7 +96,7 @@ def embedder_routes(service: Service) -> APIRouter:
     """``/embed`` and ``/embed_batch``."""
     router = APIRouter(route_class=JsonRoute, tags=["embed"])
 
-    async def embed(texts: list[str], options: EmbedOptions, param: str) -> tuple[Answer, Any]:
+    async def embed(texts: list[str], options: EmbedOptions, param: str) -> tuple[ModelOutput, Any]:
         model = service.model("embedder")
         check_vectors(model, options.normalize, options.dimensions)
         answer = await service.embed(
@@ -221,7 +221,7 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
 
 async def embedded_scores(
     service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
-) -> tuple[Answer, np.ndarray]:
+) -> tuple[ModelOutput, np.ndarray]:
     """Cosines of query and document by the embedder, each text embedded once.
 
     The answer's ``truncated`` are the numbers of pairs.
@@ -243,4 +243,4 @@ async def embedded_scores(
     scores = cosines(answer.values[rows[0]], answer.values[rows[1]])
     cut = set(answer.truncated)
     truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
-    return Answer(answer.values, answer.sizes, truncated, answer.times), scores
+    return ModelOutput(answer.values, answer.sizes, truncated, answer.times), scores

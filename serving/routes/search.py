@@ -13,7 +13,7 @@ from serving.http.errors import ServingError
 from serving.http.http_json import Body, JsonRoute, best_first, example, reply, sigmoid
 from serving.routes.options import Truncation
 from serving.routes.vectors import cosines
-from serving.service import Answer, Service
+from serving.service import ModelOutput, Service
 
 # Shapes: D documents.
 
@@ -90,7 +90,7 @@ def search_routes(service: Service, reranks: bool) -> APIRouter:
     return router
 
 
-async def retrieve(service: Service, body: SearchBody) -> tuple[Found, Answer]:
+async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutput]:
     """The documents nearest to the query, of those given or of the corpus."""
     service.check_text(body.query, "query")
     corpus, given = service.engine.corpus, body.documents
@@ -138,7 +138,7 @@ async def embed_together(
     documents: list[str],
     truncate: bool | None,
     side: Side | None = None,
-) -> Answer:
+) -> ModelOutput:
     """Embed a query and documents, each with its prompt: [1 + D, H]."""
     service.check_text(query, "query")
     service.check_count(len(documents), "documents")
@@ -184,7 +184,7 @@ def compare_routes(service: Service) -> APIRouter:
     return router
 
 
-async def judged(service: Service, role: str, body: CompareBody) -> tuple[Answer, Any]:
+async def judged(service: Service, role: str, body: CompareBody) -> tuple[ModelOutput, Any]:
     """The scores [D] of one model, and which documents it cut."""
     model = service.engine.models[role]
     if model.kind == "reranker":
@@ -194,4 +194,4 @@ async def judged(service: Service, role: str, body: CompareBody) -> tuple[Answer
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
     scores = cosines(answer.values[1:], answer.values[:1])
     cut = [at - 1 for at in answer.truncated if at]
-    return Answer(scores, answer.sizes, cut, answer.times), scores
+    return ModelOutput(scores, answer.sizes, cut, answer.times), scores

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from serving.http.errors import ServingError
 from serving.http.http_json import usage
 from serving.routes.options import Truncation
-from serving.service import Answer
+from serving.service import ModelOutput
 
 NAMES = ("text_1", "text_2")
 SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
@@ -53,7 +53,7 @@ class ScoreBody(Truncation):
 
 
 def score_content(
-    request: Request, scores: np.ndarray, model: str, answer: Answer
+    request: Request, scores: np.ndarray, model: str, answer: ModelOutput
 ) -> dict[str, Any]:
     """vLLM's answer."""
     return {

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from encoders import Embedder, Reranker
 from encoders.chain.modules import run_modules
 from encoders.chain.settings import POOLINGS
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 from tiny import TEXTS, save_backbone, save_classifier
 
 TEXTS_AND_LONG = [*TEXTS, "the cat sat on the mat " * 60, ""]
@@ -317,6 +317,6 @@ def test_damaged_weights_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
 def test_a_reranker_gives_an_embedder_but_says_so(
     tiny_classifier: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert find_kind(tiny_classifier) == "reranker"
+    assert detect_kind(tiny_classifier) == "reranker"
     assert Embedder.from_pretrained(tiny_classifier).encode(["a"]).shape == (1, 32)
     assert "is a reranker: its scoring head is left out" in caplog.text

@@ -29,7 +29,7 @@ def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
     for size in sizes:
         args = parse_arguments(["--config", recipe, "--output_dir", f"{output}-{size}"])
         some = Subset(rows, range(size))
-        trainer = args.row_of_table.trainer(
+        trainer = args.objective_spec.trainer(
             model=model,
             args=args,
             loss=args.build_loss(),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from collators import TeacherGroupCollator, TeacherTextCollator
+from collators import EmbedderDistillationCollator, RerankerDistillationCollator
 from loaders import ReadOptions, load_rows
 from losses import (
     CosineDistillationLoss,
@@ -114,7 +114,7 @@ JUDGED = dict(
 
 
 def test_batches_of_the_embedder(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
-    collate = TeacherTextCollator(tiny_tokenizer, 16, 16, train_group_size=4)
+    collate = EmbedderDistillationCollator(tiny_tokenizer, 16, 16, train_group_size=4)
     batch = collate([ROW, {**ROW, "row": 1, "query": "a dog"}])
     assert batch["mask"].tolist() == [[True] * 4] * 2
     assert batch["queries"].tolist() == [batch["queries"][0]] * 4 + [batch["queries"][4]] * 4
@@ -129,7 +129,7 @@ def test_batches_of_the_embedder(tiny_tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 def test_batches_of_the_reranker(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
-    collate = TeacherGroupCollator(tiny_tokenizer, 32, train_group_size=3)
+    collate = RerankerDistillationCollator(tiny_tokenizer, 32, train_group_size=3)
     batch = collate([ROW])
     pairs = tiny_tokenizer.batch_decode(batch["texts"]["input_ids"], skip_special_tokens=True)
     found = [JUDGED[pair.removeprefix("a cat ")] for pair in pairs]

@@ -15,7 +15,7 @@ from collators.sources import SourceCollator
 from runs import write_format
 from trainers import OBJECTIVES, TandemArguments, parse_arguments
 from trainers.config.assembly import read_train_rows
-from trainers.multi_source import MixingTrainer
+from trainers.multi_source import MultiSourceTrainer
 
 
 def arguments(*files: Any, **more: Any) -> TandemArguments:
@@ -155,7 +155,7 @@ def test_a_source_has_the_runs_settings_and_its_own() -> None:
     assert [source.args.label_range for source in (first, second)] == [None, [0, 5]]
     assert {source.args.query_prompt for source in (first, second, third)} == {"query: "}
     assert run.objective == "contrastive" and run.train_file == []
-    assert run.trainer is MixingTrainer
+    assert run.trainer is MultiSourceTrainer
     mixed = arguments("a.jsonl", "b.jsonl", batches_from="all_sources")
     assert mixed.trainer is OBJECTIVES["contrastive"].trainer
 
@@ -228,4 +228,4 @@ def test_batches_from_is_for_several_sources() -> None:
 
 def test_every_objective_can_be_that_of_a_source() -> None:
     for name, row in OBJECTIVES.items():
-        assert issubclass(MixingTrainer, row.trainer), name
+        assert issubclass(MultiSourceTrainer, row.trainer), name

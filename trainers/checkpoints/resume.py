@@ -87,7 +87,7 @@ def _check_objective(args: "TandemArguments", checkpoint: Path) -> None:
                 f"one's is {args.objective}; give objective {theirs}, {remedy}"
             )
     kind = "embedder" if (checkpoint / "modules.json").is_file() else "reranker"
-    if kind != args.row_of_table.model:
+    if kind != args.objective_spec.model:
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} holds an {kind} and objective {args.objective} "
             f"trains another kind of model; give the objective it was made with, {remedy}"

@@ -25,7 +25,7 @@ from trainers.config.combinations import (
 from trainers.config.fields import DataArguments, ModelArguments, option
 from trainers.config.limits import check_limits, check_report_to
 from trainers.config.sources import Source, build_sources
-from trainers.multi_source import MixingTrainer
+from trainers.multi_source import MultiSourceTrainer
 from trainers.objectives import OBJECTIVES, Objective
 
 logger = logging.getLogger(__name__)
@@ -127,13 +127,13 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
 
     def build_loss(self) -> nn.Module:
         """The objective's loss with the recipe's arguments."""
-        loss = self.row_of_table.loss(**self.loss_args)
+        loss = self.objective_spec.loss(**self.loss_args)
         if self.matryoshka_dims is None:
             return loss
         return MatryoshkaLoss(loss, self.matryoshka_dims, self.matryoshka_weights)
 
     @property
-    def row_of_table(self) -> Objective:
+    def objective_spec(self) -> Objective:
         """The objective's row."""
         return OBJECTIVES[self.objective]
 
@@ -141,7 +141,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
     def trainer(self) -> type[LossTrainer]:
         """The objective's trainer, or that of sources which may have several."""
         several = self.train_files and self.batches_from == "one_source"
-        return MixingTrainer if several else self.row_of_table.trainer
+        return MultiSourceTrainer if several else self.objective_spec.trainer
 
     def build_sources(self) -> list[Source]:
         """The sources of ``train_files``; none for a run with one ``train_file``."""
@@ -178,7 +178,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
                 "per_device_train_batch_size: 1 with train_group_size 1 leaves contrastive without "
                 "any negative; raise one of them"
             )
-        row = self.row_of_table
+        row = self.objective_spec
         smallest = 2 if row.needs_negatives or row.needs_scores else 1
         if self.train_group_size < smallest:
             raise ValueError(
@@ -193,7 +193,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
         self._check_loss_args()
 
     def _check_combinations(self) -> None:
-        kind = self.row_of_table.model
+        kind = self.objective_spec.model
         for owner, names in ONLY_FOR.items():
             for name in names:
                 if owner != kind and getattr(self, name) is not None:
@@ -223,7 +223,7 @@ class TandemArguments(ModelArguments, DataArguments, TrainingArguments):
             )
 
     def _check_loss_args(self) -> None:
-        loss = self.row_of_table.loss
+        loss = self.objective_spec.loss
         allowed = [name for name in signature(loss).parameters if name not in {"args", "kwargs"}]
         for name in self.loss_args:
             if name not in allowed:

@@ -10,7 +10,7 @@ from collators.mixture import MixtureRows
 from collators.sources import SourceCollator
 from encoders import Embedder, Reranker
 from encoders.export.onnx_backbone import is_onnx
-from encoders.opening.source import find_model
+from encoders.opening.source import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.data.sources import open_data
 from evaluation.measure import How, Measure
@@ -18,7 +18,7 @@ from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
 from loaders import ReadOptions, detect_shape, load_rows, load_rows_in_place
 from trainers import TandemArguments
-from trainers.multi_source import MixingTrainer
+from trainers.multi_source import MultiSourceTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def read_rows(
     evaluates: bool = False,
 ) -> Any:
     """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
-    objective, options = args.row_of_table, read_options(args, rejected, evaluates)
+    objective, options = args.objective_spec, read_options(args, rejected, evaluates)
     with args.main_process_first(desc="reading rows"):
         found = detect_shape(files, options)
         shape = found if found in objective.rows else objective.rows[0]
@@ -77,8 +77,8 @@ def read_options(args: TandemArguments, rejected: str, evaluates: bool = False) 
         columns=columns,
         split=split,
         evaluates=evaluates,
-        needs_negatives=args.row_of_table.needs_negatives,
-        needs_scores=args.row_of_table.needs_scores,
+        needs_negatives=args.objective_spec.needs_negatives,
+        needs_scores=args.objective_spec.needs_scores,
         on_bad_rows=args.on_bad_rows,
         rejected_file=Path(args.output_dir) / rejected,
     )
@@ -94,14 +94,14 @@ def open_model(args: TandemArguments) -> Embedder | Reranker:
             alpha=args.lora_alpha or 2 * args.lora_r,
             dropout=args.lora_dropout,
             target_modules=args.lora_target_modules,
-            classifier=args.row_of_table.model == "reranker",
+            classifier=args.objective_spec.model == "reranker",
         )
     return model
 
 
 def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
     """The model as it is before training."""
-    if is_onnx(find_model(args.model_name_or_path, args.model_revision)):
+    if is_onnx(resolve_model(args.model_name_or_path, args.model_revision)):
         raise ValueError(
             f"model_name_or_path: {args.model_name_or_path} is an ONNX model, which cannot be "
             "trained; give the model that it was exported from"
@@ -118,7 +118,7 @@ def open_by_kind(args: TandemArguments) -> Embedder | Reranker:
         "revision": args.model_revision,
         "trust_remote_code": args.trust_remote_code,
     }
-    if args.row_of_table.model == "reranker":
+    if args.objective_spec.model == "reranker":
         return Reranker.from_pretrained(
             args.model_name_or_path, max_length=args.max_length, **common
         )
@@ -150,7 +150,7 @@ def open_by_kind(args: TandemArguments) -> Embedder | Reranker:
 def build_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
     """The objective's collator, or that of sources which have one each."""
     own = objective_collator(args, model)
-    if args.trainer is not MixingTrainer:
+    if args.trainer is not MultiSourceTrainer:
         return own
     sources = args.build_sources()
     return SourceCollator([objective_collator(source.args, model) for source in sources], own)
@@ -170,7 +170,7 @@ def objective_collator(args: TandemArguments, model: Embedder | Reranker) -> Any
         "train_group_size": args.train_group_size,
         "seed": args.seed,
     }
-    kind = args.row_of_table.collator
+    kind = args.objective_spec.collator
     taken = {field.name for field in fields(kind)} & settings.keys()
     return kind(model.tokenizer, **{name: settings[name] for name in taken})
 
@@ -192,11 +192,11 @@ def build_measure(args: TandemArguments) -> Measure | None:
     with args.main_process_first(desc="reading evaluation data"):
         data = open_data(
             args.eval_file,
-            args.row_of_table.model,
+            args.objective_spec.model,
             read_options(args, "rejected_eval_rows.jsonl", evaluates=True),
             split=args.eval_split or "test",
             corpus=args.eval_corpus,
-            as_groups=args.row_of_table.rows[0] != "scored_pair",
+            as_groups=args.objective_spec.rows[0] != "scored_pair",
         )
     if isinstance(data, RetrievalData):
         names = args.eval_metrics or list(DEFAULT_METRICS)
@@ -217,7 +217,7 @@ def build_measure(args: TandemArguments) -> Measure | None:
 def check_best_metric(args: TandemArguments, names: Sequence[str]) -> None:
     """Refuse a ``metric_for_best_model`` that no evaluation of the run will give."""
     wanted = args.metric_for_best_model
-    known = ["loss", *args.row_of_table.trainer.observed, *names]
+    known = ["loss", *args.objective_spec.trainer.observed, *names]
     if wanted is not None and wanted.removeprefix("eval_") not in known:
         raise ValueError(
             f"metric_for_best_model: {wanted!r} is not measured in this run; what is measured: "
@@ -257,7 +257,7 @@ def evaluation_loss(
     names = {known.name for known in fields(TandemArguments) if known.init}
     args = TandemArguments(**{k: v for k, v in (recipe | given).items() if k in names})
     opened = open_model(args)
-    trainer = args.row_of_table.trainer(
+    trainer = args.objective_spec.trainer(
         model=opened,
         args=args,
         loss=args.build_loss(),

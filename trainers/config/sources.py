@@ -118,10 +118,10 @@ def _own_arguments(place: str, args: "TandemArguments", given: dict[str, Any]) -
         own.check_objective()
     except ValueError as error:
         raise ValueError(f"{place}.{error}") from None
-    if own.row_of_table.model != args.row_of_table.model:
+    if own.objective_spec.model != args.objective_spec.model:
         raise ValueError(
-            f"{place}.objective: {own.objective} trains the {own.row_of_table.model}, but the "
-            f"run's objective {args.objective} the {args.row_of_table.model}; one run trains one "
+            f"{place}.objective: {own.objective} trains the {own.objective_spec.model}, but the "
+            f"run's objective {args.objective} the {args.objective_spec.model}; one run trains one "
             "model"
         )
     return own

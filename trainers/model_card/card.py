@@ -80,7 +80,7 @@ def write_model_card(
         log_history: What the run has logged so far.
         counts: How many rows each of its sources has.
     """
-    kind = args.row_of_table.model
+    kind = args.objective_spec.model
     name = args.hub_model_id or args.output_dir
     lines = [
         f"# {args.hub_model_id or Path(args.output_dir).name}",
@@ -110,7 +110,7 @@ def write_model_card(
 
 def _metadata(args: "TandemArguments") -> ModelCardData:
     """Only what is known: the license is for the owner to give."""
-    kind = args.row_of_table.model
+    kind = args.objective_spec.model
     base = args.model_name_or_path
     files = [file for source in _trained_on(args) for file in source.train_file]
     hub_data = {match[1]: None for file in files if (match := _hub_data(file))}
@@ -203,7 +203,7 @@ def _files(files: str | list[str]) -> str:
 
 def _objective(args: "TandemArguments") -> list[str]:
     """The loss in its own words, which hold its formula, and its arguments."""
-    loss = args.row_of_table.loss
+    loss = args.objective_spec.loss
     about = inspect.cleandoc(loss.__doc__ or "").partition("\nArgs:")[0].strip()
     defaults = {
         name: parameter.default

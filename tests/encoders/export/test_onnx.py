@@ -13,7 +13,7 @@ from encoders import Embedder, Reranker
 from encoders.backbone import Encoder
 from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, STEP, TOKENS_AT_ONCE, OnnxBackbone, pieces
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 from mining.cache.model_digest import model_digest
 from tiny import TEXTS, save_backbone
 
@@ -80,7 +80,7 @@ def test_cores_that_have_texts_of_their_own_give_the_same(
 def test_a_reranker_gives_the_same_scores(tmp_path: Path, tiny_classifier: Path) -> None:
     model = Reranker.from_pretrained(tiny_classifier, unpad_inputs=False)
     folder = exported(model, tmp_path / "graph")
-    assert find_kind(folder) == "reranker"
+    assert detect_kind(folder) == "reranker"
     pairs = [(one, other) for one in LONG for other in texts(8)]
     found = Reranker.from_pretrained(folder).score(pairs, raw=True)
     torch.testing.assert_close(found, model.score(pairs, raw=True), atol=1e-5, rtol=0)

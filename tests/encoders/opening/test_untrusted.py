@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from encoders import Embedder, Reranker
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 
-OPENED: list[Callable[..., Any]] = [Embedder.from_pretrained, Reranker.from_pretrained, find_kind]
+OPENED: list[Callable[..., Any]] = [Embedder.from_pretrained, Reranker.from_pretrained, detect_kind]
 
 
 class Trap:

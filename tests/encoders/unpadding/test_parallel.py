@@ -16,8 +16,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from encoders.unpadding import packing as rows
 from encoders.unpadding.dropout import speed_up_dropout
 from encoders.unpadding.forward import unpad_inputs
-from encoders.unpadding.packing import deal_out
-from encoders.unpadding.parallel import side_by_side
+from encoders.unpadding.packing import balance
+from encoders.unpadding.parallel import parallel_map
 from unpadded import CONFIGS, batch, make
 
 LENGTHS = random.Random(0).choices(range(1, 50), k=40)  # of some 1,000 tokens
@@ -202,8 +202,8 @@ def test_autocast_goes_along_and_ends(cores: int) -> None:
 
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16):
-            assert side_by_side(dtype, range(6)) == [torch.bfloat16] * 6
-        assert side_by_side(dtype, range(6)) == [torch.float32] * 6
+            assert parallel_map(dtype, range(6)) == [torch.bfloat16] * 6
+        assert parallel_map(dtype, range(6)) == [torch.float32] * 6
 
 
 def threads_here(_: int = 0) -> set[str]:
@@ -214,7 +214,7 @@ def threads_here(_: int = 0) -> set[str]:
 
 
 def test_workers_compute_alone_and_other_threads_as_before(cores: int) -> None:
-    assert side_by_side(threads_here, range(8)) == [{"1"}] * 8
+    assert parallel_map(threads_here, range(8)) == [{"1"}] * 8
     assert threads_here() == {str(cores)}
     found: list[int] = []
     other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
@@ -228,8 +228,8 @@ def test_modes_go_along(cores: int) -> None:
         return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     with torch.inference_mode():
-        assert set(side_by_side(modes, range(4))) == {(False, True)}
-    assert set(side_by_side(modes, range(4))) == {(False, False)}
+        assert set(parallel_map(modes, range(4))) == {(False, True)}
+    assert set(parallel_map(modes, range(4))) == {(False, False)}
 
 
 def test_an_error_in_a_part_comes_out(cores: int) -> None:
@@ -239,13 +239,13 @@ def test_an_error_in_a_part_comes_out(cores: int) -> None:
         return torch.zeros(1)
 
     with pytest.raises(RuntimeError, match="of part 2"):
-        side_by_side(fail, range(4))
-    assert side_by_side(abs, [-1, 2]) == [1, 2]
+        parallel_map(fail, range(4))
+    assert parallel_map(abs, [-1, 2]) == [1, 2]
 
 
 @given(lengths=st.lists(st.integers(1, 500), min_size=1), hands=st.integers(1, 9))
 def test_texts_are_dealt_out_once_and_evenly(lengths: list[int], hands: int) -> None:
-    pieces = deal_out(lengths, hands)
+    pieces = balance(lengths, hands)
     assert sorted(text for piece in pieces for text in piece) == list(range(len(lengths)))
     assert len(pieces) == min(hands, len(lengths))
     tokens = [sum(lengths[text] for text in piece) for piece in pieces]

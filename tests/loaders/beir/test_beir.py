@@ -13,7 +13,7 @@ import pytrec_eval
 
 from loaders.beir.evaluation_set import find_splits, read_corpus, read_set
 from loaders.beir.files import is_beir
-from loaders.beir.problems import Mistakes
+from loaders.beir.problems import Problems
 from loaders.beir.qrels import read_qrels
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -51,7 +51,7 @@ def judgements(folder: Path, text: str | bytes, name: str = "test.tsv") -> dict[
     """What a file of judgements says."""
     path = folder / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-    mistakes = Mistakes()
+    mistakes = Problems()
     found = read_qrels([path], mistakes)
     mistakes.check()
     return found

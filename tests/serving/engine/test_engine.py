@@ -14,7 +14,7 @@ from encoders import Embedder, Reranker
 from served import Held, engine_of, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
-from serving.engine.latency import Pace
+from serving.engine.latency import LatencyEstimator
 from serving.engine.model import ServedModel, inference, open_model
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
@@ -110,7 +110,7 @@ def test_single_queries_go_before_bulk_work_which_gets_every_fourth_batch(engine
 def test_work_is_taken_on_as_a_whole_or_refused(engine: Engine) -> None:
     held = hold(engine)
     model = engine.models["embedder"]
-    model.pace = Pace((10, 1.0), (100, 10.0))  # 0.1 s a token
+    model.latency = LatencyEstimator((10, 1.0), (100, 10.0))  # 0.1 s a token
     submit(engine, *["a cat sat on"] * 20)  # 120 tokens: 12 s
     with pytest.raises(ServingError) as refused:
         submit(engine, *["a cat sat on"] * 5)
@@ -127,7 +127,7 @@ def test_work_is_taken_on_as_a_whole_or_refused(engine: Engine) -> None:
 
 
 def test_the_estimate_follows_the_machine() -> None:
-    pace = Pace((10, 0.02), (1010, 1.02))
+    pace = LatencyEstimator((10, 0.02), (1010, 1.02))
     assert pace.seconds(2000, 1000) == pytest.approx(2 * 0.01 + 2.0)
     for _ in range(100):
         pace.note(1000, 2 * (0.01 + 1.0))

@@ -16,11 +16,11 @@ import openai
 import pytest
 
 from encoders import Embedder, Reranker
-from encoders.kinds import find_kind
+from encoders.kinds import detect_kind
 from scripts.serve import find_port, parse_arguments
 from served import JSON, Held, served, until
 from serving.engine.engine import Engine
-from serving.engine.latency import Pace
+from serving.engine.latency import LatencyEstimator
 from serving.served_models import find_models
 from tiny import TEXTS
 from trainers.model_card.code import server_commands
@@ -111,7 +111,7 @@ def test_openai_tries_again_where_it_helps(tiny_bert: Path, tiny_classifier: Pat
         held.free.clear()
         engine.submit(model, model.tokenizer.texts(["a"]))
         until(lambda: len(held.batches) == 1)
-        model.pace = Pace((1, 0.02), (100, 2.0))
+        model.latency = LatencyEstimator((1, 0.02), (100, 2.0))
         full = engine.submit(model, model.tokenizer.texts(["a cat sat on the mat"] * 4))
         with openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as client:
             with pytest.raises(openai.RateLimitError) as refused:
@@ -330,7 +330,7 @@ def test_the_commands_of_a_model_card(
     for folder in (tiny_bert, tiny_classifier):
         name = tmp_path / f"my {folder.name} 模型"
         name.symlink_to(folder)
-        kind = find_kind(name)
+        kind = detect_kind(name)
         serve, ask = map(shlex.split, server_commands(kind, str(name)).splitlines())
         args = parse_arguments(serve[2:])
         assert Path(args.model or "") == name

@@ -107,7 +107,7 @@ def trainer_of(recipe: dict[str, Any], run: Path, loss: nn.Module | None = None)
     given: dict[str, Any] = {n: str(v) if isinstance(v, Path) else v for n, v in recipe.items()}
     args = TandemArguments(**given, output_dir=str(run), disable_tqdm=True)
     model = open_model(args)
-    trainer: LossTrainer = args.row_of_table.trainer(
+    trainer: LossTrainer = args.objective_spec.trainer(
         model=model,
         args=args,
         loss=loss or args.build_loss(),
