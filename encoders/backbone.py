@@ -18,7 +18,7 @@ from encoders.opening.transformer import TokenWithoutRow, tokens_without_a_row
 from encoders.sharding import layer_classes, shared_out
 from encoders.unpadding import forward as unpadding
 from encoders.unpadding.dropout import speed_up_dropout
-from encoders.unpadding.forward import or_first
+from encoders.unpadding.forward import PackedSequence, or_first
 from encoders.unpadding.packing import cut_by_tokens
 
 TOKENS_PER_BATCH = 2**15

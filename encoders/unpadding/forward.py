@@ -109,7 +109,7 @@ class Unpadding:
             hook.remove()
 
     def forward(self, *args: Any, lay_back: bool = True, **kwargs: Any) -> Any:
-        """The backbone's own signature and results; without ``lay_back`` a list of ``PackedSequence``."""
+        """The backbone's own signature and results; ``lay_back=False``: ``PackedSequence`` each."""
         given = dict(zip(self.parameters, args, strict=False)) | kwargs
         inputs = {name: value for name, value in given.items() if value is not None}
         ids = inputs.pop("input_ids")  # [B, L]
