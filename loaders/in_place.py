@@ -8,20 +8,21 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from common.hashing import text_hashes
+from common.types import Shape
 from loaders.build import ROWS, Build
 from loaders.formats.encodings import open_text
 from loaders.formats.json_object import DECODER
 from loaders.formats.records import Record
 from loaders.formats.saved import SavedSource
 from loaders.formats.sources import FileSource, Source
-from loaders.options import ReadOptions, Shape
+from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
 from loaders.parsing.row_stream import good_rows
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.grouping import text_hash
-from loaders.shapes.known_positives import document_hashes
 from loaders.shapes.rows import Row, ScoredPair
 
 # Where a row is: the number of its file, first byte and length of its line, the hash of its query,
@@ -149,7 +150,7 @@ class IndexBuild(Build):
             for group in self._counted(kept):
                 file.write(self.place, len(group["pos"]), group["query"])
                 if known is not None:
-                    document_hashes(group["pos"]).tofile(known)
+                    text_hashes(group["pos"]).tofile(known)
         self._check_some_left(file.rows, rejected)
 
     def _groups(self, rejected: RejectedRows) -> Iterator[dict[str, Any]]:

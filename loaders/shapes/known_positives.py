@@ -1,19 +1,10 @@
 """What is known to answer a query, in numbers: a query may have any number of positives."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-def document_hashes(texts: Iterable[str]) -> NDArray[np.int64]:
-    """64 bits of each text, never 0; those that ``ContrastiveCollator`` knows documents by."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-    found = np.frombuffer(b"".join(digests), dtype=">i8").astype(np.int64)
-    found[found == 0] = 1
-    return found
 
 
 class KnownPositives:

@@ -7,9 +7,10 @@ from typing import Any, Self
 import numpy as np
 from datasets import Dataset
 
+from common.hashing import text_hashes
 from loaders.in_place import RowsInPlace
 from loaders.shapes.grouping import text_hash
-from loaders.shapes.known_positives import KnownPositives, OtherPositives, document_hashes
+from loaders.shapes.known_positives import KnownPositives, OtherPositives
 
 _SLICE = 1000
 
@@ -59,7 +60,7 @@ class PositivePairs:
         for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
             lengths += [len(pos) for pos in batch["pos"]]
             queries += [text_hash(query) for query in batch["query"]]
-            hashes.append(document_hashes(text for pos in batch["pos"] for text in pos))
+            hashes.append(text_hashes(text for pos in batch["pos"] for text in pos))
         return cls(
             groups, np.array(lengths), np.array(queries, dtype=np.uint64), np.concatenate(hashes)
         )

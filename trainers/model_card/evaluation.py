@@ -1,4 +1,4 @@
-"""The evaluation of a model, in its card: a section with the table, and the model-index."""
+"""Add an evaluation to a model card: a section with a table, and the model-index metadata."""
 
 import re
 from collections.abc import Mapping
@@ -7,10 +7,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from common.run_files import CARD_FILE
+
 UNDEFINED = "undefined"
 Results = Mapping[str, Any]  # what scripts/evaluate.py writes to evaluation.json
 
-# Everything between these is replaced by the next evaluation; all else is left as it is.
+# The next evaluation replaces everything between these, and nothing else.
 START, END = "<!-- evaluation: written by Tandem -->", "<!-- end of evaluation -->"
 SECTION = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
 
@@ -24,23 +26,23 @@ TASKS = {
 
 
 def add_evaluation(folder: Path, results: Results) -> None:
-    """Put an evaluation into the card of a saved model, in place of an earlier one.
+    """Put an evaluation into the card of a saved model, replacing an earlier one.
 
-    The section is found by its marks. In the metadata, what was measured on the same data is
-    replaced; what a person wrote elsewhere is kept.
+    The section is found by its markers. In the metadata, results on the same data are replaced;
+    what a person wrote elsewhere is kept.
 
     Args:
         folder: The model's folder, with a README.md.
-        results: What was measured, as in ``evaluation.json``.
+        results: As in ``evaluation.json``.
 
     Raises:
         ValueError: The folder has no README.md, or its metadata cannot be read.
     """
-    file = folder / "README.md"
+    file = folder / CARD_FILE
     card = ModelCard.load(file)
     card.text = with_section(card.text, "\n".join([START, *section(results), END]))
     new = eval_results(results)
-    # As ``EvalResult.unique_identifier`` has it; of undefined metrics there is no result.
+    # An ``EvalResult.unique_identifier``; new may be empty, if all metrics are undefined.
     same = (
         TASKS[results["task"], results["kind"]][0],
         results["data"],
@@ -80,7 +82,7 @@ def section(results: Results) -> list[str]:
     ]
     lines += ["", *table(results)]
     if "first_stage" in results:
-        lines += ["", "Against the order of the first stage that it was given:", ""]
+        lines += ["", "Compared with the first stage, whose candidates it reranked:", ""]
         lines += table(results["first_stage"])
     undefined = {m: found["undefined"] for m, found in metrics.items() if "undefined" in found}
     if undefined:
@@ -120,7 +122,7 @@ def table(results: Results) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """To three places."""
+    """To three decimals."""
     return UNDEFINED if value is None else f"{value:.3f}"
 
 
@@ -131,7 +133,7 @@ def eval_results(results: Results) -> list[EvalResult]:
         EvalResult(
             task_type=task_type,
             task_name=task_name,
-            # Data sets are told apart by this and the split, not by their names.
+            # The Hub distinguishes data sets by type and split, not by name.
             dataset_type=results["data"],
             dataset_name=results["data"],
             dataset_split=results.get("split"),
@@ -145,6 +147,6 @@ def eval_results(results: Results) -> list[EvalResult]:
 
 
 def as_code(value: Any) -> str:
-    """A value as code that may stand in a cell of a Markdown table."""
+    """A value as inline code that is safe in a cell of a Markdown table."""
     text = " ".join(str(value).split()).replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
