@@ -78,6 +78,8 @@ class Conversion:
                 for record in _records(row, survey):
                     file.write(record)
                     yield
+            if not file.rows:
+                raise ValueError("no row is left to write: no query has a positive")
 
 
 def _columns(survey: Survey) -> list[str]:
