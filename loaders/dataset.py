@@ -60,6 +60,12 @@ class DataFiles:
         """The files' own shape if it is among the wanted ones, else the first of these."""
         return self.shape if len(wanted) > 1 and self.shape in wanted else wanted[0]
 
+    @overload
+    def rows(self, shape: Literal["scored_pair", "candidate_group"]) -> Dataset: ...
+    @overload
+    def rows(self, shape: Literal["positive_pair"]) -> PositivePairs: ...
+    @overload
+    def rows(self, shape: Shape) -> Dataset | PositivePairs: ...
     def rows(self, shape: Shape) -> Dataset | PositivePairs:
         """All rows in one shape: ``PositivePairs`` for ``positive_pair``, otherwise a ``Dataset``.
 
