@@ -12,9 +12,9 @@ from common.hashing import text_hash, text_hashes
 from loaders.build import ROWS, Build
 from loaders.formats.encodings import open_text
 from loaders.formats.json_object import DECODER
+from loaders.formats.local import FileSource, SavedSource
 from loaders.formats.records import Record
-from loaders.formats.saved import SavedSource
-from loaders.formats.sources import FileSource, Source
+from loaders.formats.sources import Source
 from loaders.options import ReadOptions, Shape
 from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import RejectedRows
