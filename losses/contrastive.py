@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losses.similarity import Similarity, similarity_matrix
+from common.similarity import Similarity, all_pairs
 
 # Shapes: Q queries, D documents, A gathered queries, H dimensions of an embedding.
 
@@ -21,7 +21,7 @@ def in_batch_accuracy(
     similarity: Similarity = "cosine",
 ) -> Tensor:
     """Share of queries whose own document scores above all others; arguments as in the loss."""
-    scores = similarity_matrix(queries, documents, similarity)
+    scores = all_pairs(queries.float(), documents.float(), similarity)
     scores = scores.masked_fill(false_negative_mask, float("-inf"))
     return (scores.argmax(dim=1) == positives).float().mean()
 
@@ -106,5 +106,6 @@ class ContrastiveLoss(nn.Module):
 
     def _pick(self, anchors: Tensor, candidates: Tensor, own: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of each anchor's own candidate against all that are not masked."""
-        scores = similarity_matrix(anchors, candidates, self.similarity) / self.temperature
+        # fp32 also under autocast: scores divided by a small temperature need its precision.
+        scores = all_pairs(anchors.float(), candidates.float(), self.similarity) / self.temperature
         return F.cross_entropy(scores.masked_fill(mask, float("-inf")), own)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from losses.similarity import Similarity, pair_similarities
+from common.similarity import Similarity, pairwise
 
 # Shapes: B pairs, H dimensions of an embedding.
 
@@ -40,7 +40,7 @@ class CoSENTLoss(nn.Module):
 
         A batch whose relevances are all equal carries no order and gives 0.
         """
-        similarities = pair_similarities(queries, documents, self.similarity)  # [B]
+        similarities = pairwise(queries.float(), documents.float(), self.similarity)  # [B]
         # [B, B]: by how much row j is above row i; wrong where row i is more relevant.
         wrong = (similarities[None, :] - similarities[:, None]) / self.temperature
         wrong = wrong + weights.log()[:, None] + weights.log()[None, :]

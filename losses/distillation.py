@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losses.similarity import Similarity, pair_similarities
+from common.similarity import Similarity, pairwise
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
 # dimensions of an embedding.
@@ -81,6 +81,6 @@ class EmbedderDistillationLoss(nn.Module):
             relevances: As in ``DistillationLoss``.
             mask: As there.
         """
-        scores = pair_similarities(queries, documents, self.similarity)  # [P]
+        scores = pairwise(queries.float(), documents.float(), self.similarity)  # [P]
         loss: Tensor = self.loss(scores, relevances, mask)
         return loss

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from losses.similarity import Similarity, pair_similarities
+from common.similarity import Similarity, pairwise
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
 # dimensions of an embedding.
@@ -54,6 +54,6 @@ class EmbedderMarginMSELoss(nn.Module):
         self, queries: Tensor, documents: Tensor, relevances: Tensor, mask: Tensor
     ) -> Tensor:
         """Return the mean over the groups; arguments as in ``CosineDistillationLoss``."""
-        scores = pair_similarities(queries, documents, self.similarity)  # [P]
+        scores = pairwise(queries.float(), documents.float(), self.similarity)  # [P]
         loss: Tensor = self.loss(scores, relevances, mask)
         return loss

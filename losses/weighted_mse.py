@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from losses.similarity import Similarity, pair_similarities
+from common.similarity import Similarity, pairwise
 
 # Shapes: B pairs, H dimensions of an embedding.
 
@@ -31,5 +31,5 @@ class WeightedMSELoss(nn.Module):
             relevances: Judged relevance [B], in [0, 1].
             weights: Importance [B] of each pair, above 0.
         """
-        similarities = pair_similarities(queries, documents, self.similarity)  # [B]
+        similarities = pairwise(queries.float(), documents.float(), self.similarity)  # [B]
         return (weights * (similarities - relevances) ** 2).sum() / weights.sum()

@@ -9,7 +9,8 @@ from datasets import Dataset
 
 from common.types import Shape
 from loaders.build import ROWS, Build
-from loaders.formats.row_file import TABLES, RowFile, check_format
+from loaders.formats.records import check_format
+from loaders.formats.row_file import TABLES, RowFile
 from loaders.options import ReadOptions
 from loaders.parsing.row_stream import RowStream
 from preparation.survey import Survey, Target
@@ -79,6 +80,8 @@ class Conversion:
                 for record in _records(row, survey):
                     file.write(record)
                     yield
+            if not file.rows:
+                raise ValueError("no row is left to write: no query has a positive")
 
 
 def _columns(survey: Survey) -> list[str]:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.similarity import Similarity
 from losses.contrastive import GatheredQueries, in_batch_accuracy
-from losses.similarity import Similarity
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.distributed.gradient_cache import embed_in_chunks

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from common.similarity import Similarity, all_pairs, pairwise
 from losses import (
     BCELoss,
     ContrastiveLoss,
@@ -17,7 +19,6 @@ from losses import (
     WeightedMSELoss,
 )
 from losses.contrastive import in_batch_accuracy
-from losses.similarity import Similarity, pair_similarities, similarity_matrix
 
 torch.manual_seed(0)
 
@@ -48,21 +49,20 @@ W = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
 # Similarities
 
 
-def test_the_default_is_the_cosine_and_everything_is_computed_in_fp32() -> None:
-    normalize = torch.nn.functional.normalize
-    assert torch.equal(similarity_matrix(Q, D), normalize(Q, dim=-1) @ normalize(D, dim=-1).T)
-    assert torch.equal(pair_similarities(Q, D), torch.cosine_similarity(Q, D, dim=-1))
+@pytest.mark.parametrize("loss", [WeightedMSELoss, CoSENTLoss])
+def test_the_default_is_the_cosine_and_halves_are_compared_in_fp32(loss: Any) -> None:
     halves = Q.bfloat16(), D.bfloat16()
-    for similarity, _ in SIMILARITIES:
-        assert similarity_matrix(*halves, similarity).dtype == torch.float32
-        assert pair_similarities(*halves, similarity).dtype == torch.float32
+    found = loss()(*halves, REL, W)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss(similarity="cosine")(*map(Tensor.float, halves), REL, W))
+    assert not torch.equal(found, loss(similarity="dot")(*halves, REL, W))
 
 
 @by_similarity
 def test_similarities_are_those_of_the_naive_loop(similarity: Similarity, compare: Compare) -> None:
     matrix = torch.tensor([[compare(q, d) for d in D] for q in Q])
-    torch.testing.assert_close(similarity_matrix(Q, D, similarity), matrix)
-    torch.testing.assert_close(pair_similarities(Q, D, similarity), matrix.diag())
+    torch.testing.assert_close(all_pairs(Q, D, similarity), matrix)
+    torch.testing.assert_close(pairwise(Q, D, similarity), matrix.diag())
 
 
 # Graded pairs

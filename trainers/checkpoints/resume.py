@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.run_files import CONFIG_FILE, RUN_FILE, STATE_FILE
-from encoders.kinds import Kind
+from encoders.kinds import Kind, kind_of_folder
 from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage
 from trainers.config.arguments import TandemArguments
 
@@ -85,7 +85,7 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
                 f"resume_from_checkpoint: {checkpoint} is of a run with objective {theirs}, this "
                 f"one's is {args.objective}; give objective {theirs}, {remedy}"
             )
-    found = "embedder" if (checkpoint / "modules.json").is_file() else "reranker"
+    found = kind_of_folder(checkpoint)
     if found != kind:
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} holds an {found} and objective {args.objective} "

@@ -8,7 +8,8 @@ from typing import Any
 
 from collators.mixture import MixtureRows, SourceRows
 from collators.sources import SourceCollator
-from encoders import Embedder, Reranker
+from encoders import Embedder, kinds
+from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
 from encoders.opening.source import resolve_model
 from evaluation.data.sets import RetrievalData
@@ -16,7 +17,7 @@ from evaluation.data.sources import open_data
 from evaluation.measure import How, Measure
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
-from loaders import ReadOptions, detect_shape, load_rows, load_rows_in_place
+from loaders import DataFiles, ReadOptions
 from trainers.config.arguments import TandemArguments
 from trainers.config.task import Task
 from trainers.run import Run, build_run
@@ -32,12 +33,12 @@ def read_rows(
     evaluates: bool = False,
 ) -> Any:
     """Rows in a shape that the objective takes; bad rows go to the file ``rejected``."""
-    shapes, options = task.objective.shapes, read_options(task, rejected, evaluates)
+    options = read_options(task, rejected, evaluates)
     # The others then find the rows in the cache.
     with task.args.main_process_first(desc="reading rows"):
-        found = detect_shape(files, options)
-        shape = found if found in shapes else shapes[0]
-        rows = (load_rows_in_place if in_place else load_rows)(files, shape, options)
+        opened = DataFiles(files, options)
+        shape = opened.choose(task.objective.shapes)
+        rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     return rows
 
@@ -89,7 +90,7 @@ def read_options(task: Task, rejected: str, evaluates: bool = False) -> ReadOpti
     )
 
 
-def open_model(run: Run) -> Embedder | Reranker:
+def open_model(run: Run) -> Encoder:
     """The model to train, from a folder, an installed package or the Hub.
 
     Raises:
@@ -103,12 +104,12 @@ def open_model(run: Run) -> Embedder | Reranker:
             alpha=args.lora_alpha or 2 * args.lora_r,
             dropout=args.lora_dropout,
             target_modules=args.lora_target_modules,
-            classifier=run.objective.model == "reranker",
+            classifier=not kinds.retrieves(model),
         )
     return model
 
 
-def open_base_model(run: Run) -> Embedder | Reranker:
+def open_base_model(run: Run) -> Encoder:
     """The model before training and without adapters, with the recipe's prompts."""
     args = run.args
     if is_onnx(resolve_model(args.model_name_or_path, args.model_revision)):
@@ -116,49 +117,44 @@ def open_base_model(run: Run) -> Embedder | Reranker:
             f"model_name_or_path: {args.model_name_or_path} is an ONNX model, which cannot be "
             "trained; give the model that it was exported from"
         )
-    model = open_by_kind(run)
-    model.replace_prompts(args.query_prompt, args.document_prompt)
-    return model
-
-
-def open_by_kind(run: Run) -> Embedder | Reranker:
-    """The model with its own prompts."""
-    args = run.args
-    common: dict[str, Any] = {
-        "unpad_inputs": args.unpad_inputs,
-        "revision": args.model_revision,
-        "trust_remote_code": args.trust_remote_code,
-    }
-    if run.objective.model == "reranker":
-        return Reranker.from_pretrained(
-            args.model_name_or_path, max_length=args.max_length, **common
-        )
     lengths = args.query_max_length, args.document_max_length
-    embedder = Embedder.from_pretrained(
+    longest = None if None in lengths else max(length or 0 for length in lengths)
+    model = kinds.open_model(
         args.model_name_or_path,
+        run.objective.model,
         pooling=args.pooling,
         projection_dim=args.projection_dim,
         normalize=args.normalize,
         append_eos_token=bool(args.append_eos_token),
-        max_length=None if None in lengths else max(length or 0 for length in lengths),
-        **common,
+        max_length=args.max_length or longest,
+        unpad_inputs=args.unpad_inputs,
+        revision=args.model_revision,
+        trust_remote_code=args.trust_remote_code,
     )
+    if kinds.retrieves(model):
+        _check_sizes(args, model)
+        if "similarity" in args.loss_args:  # search and serving must compare as training does
+            model.settings["similarity_fn_name"] = args.loss_args["similarity"]
+    model.replace_prompts(args.query_prompt, args.document_prompt)
+    return model
+
+
+def _check_sizes(args: TandemArguments, model: Embedder) -> None:
     widest = max(args.matryoshka_dims or [0])
-    if widest > embedder.dimension:
+    if widest > model.dimension:
         raise ValueError(
-            f"matryoshka_dims: {widest} is more than the {embedder.dimension} dimensions of the "
+            f"matryoshka_dims: {widest} is more than the {model.dimension} dimensions of the "
             "model's embeddings"
         )
     for name in ("query_max_length", "document_max_length"):
-        if (getattr(args, name) or 0) > embedder.max_length:
+        if (getattr(args, name) or 0) > model.max_length:
             raise ValueError(
                 f"{name}: {getattr(args, name)} tokens are asked for, but the model takes at most "
-                f"{embedder.max_length}; give {embedder.max_length} or less"
+                f"{model.max_length}; give {model.max_length} or less"
             )
-    return embedder
 
 
-def build_collator(run: Run, model: Embedder | Reranker) -> Any:
+def build_collator(run: Run, model: Encoder) -> Any:
     """The objective's collator, or that of sources which have one each."""
     own = task_collator(run, model)
     if not run.has_several_steps:
@@ -166,7 +162,7 @@ def build_collator(run: Run, model: Embedder | Reranker) -> Any:
     return SourceCollator([task_collator(source, model) for source in run.sources], own)
 
 
-def task_collator(task: Task, model: Embedder | Reranker) -> Any:
+def task_collator(task: Task, model: Encoder) -> Any:
     """The objective's collator; its fields say which of the settings it takes."""
     args = task.args
     document_prompt = args.document_prompt

@@ -13,6 +13,8 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
 
 from common.run_files import CARD_FILE, EVALUATION_FILE, MODEL_PART
+from encoders.kinds import KINDS
+from evaluation.results import Results
 from trainers.config.arguments import TandemArguments
 from trainers.config.sources import Source
 from trainers.config.task import Task
@@ -57,10 +59,6 @@ SETTINGS = (
     "bf16",
     "fp16",
 )
-WHAT = {
-    "embedder": "An embedder: it turns texts into vectors whose cosine says how well they match",
-    "reranker": "A reranker: it gives a query and a document a score from 0 to 1",
-}
 
 
 def write_model_card(
@@ -84,7 +82,7 @@ def write_model_card(
     lines = [
         f"# {args.hub_model_id or Path(args.output_dir).name}",
         "",
-        f"{WHAT[kind]}. Fine-tuned from {as_code(args.model_name_or_path)} with Tandem.",
+        f"{KINDS[kind].summary}. Fine-tuned from {as_code(args.model_name_or_path)} with Tandem.",
         "",
         "## Use",
     ]
@@ -109,18 +107,17 @@ def write_model_card(
 
 def _metadata(run: Run) -> ModelCardData:
     """Only what is known: the owner chooses the license."""
-    kind, base = run.objective.model, run.args.model_name_or_path
+    kind, base = KINDS[run.objective.model], run.args.model_name_or_path
     files = [file for task in _tasks(run) for file in task.args.train_file]
     hub_data = {match[1]: None for file in files if (match := _hub_data(file))}
     return ModelCardData(
         language=_language(run.args),
-        library_name="sentence-transformers",
-        pipeline_tag="sentence-similarity" if kind == "embedder" else "text-ranking",
+        library_name=kind.library,
+        pipeline_tag=kind.pipeline_tag,
         tags=[
             "tandem",
-            "sentence-transformers",
-            "feature-extraction" if kind == "embedder" else "cross-encoder",
-            kind,
+            kind.library,
+            *kind.tags,
             *dict.fromkeys(task.args.objective for task in _losses(run)),
         ],
         # The Hub can link to its own models only.
@@ -249,7 +246,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _current_evaluation(folder: Path) -> dict[str, Any] | None:
+def _current_evaluation(folder: Path) -> Results | None:
     """The ``evaluation.json`` of these very weights."""
     file = folder / EVALUATION_FILE
     if not file.is_file():
@@ -258,5 +255,4 @@ def _current_evaluation(folder: Path) -> dict[str, Any] | None:
     if file.stat().st_mtime_ns < max(weights, default=0):
         logger.info("%s is older than the weights; the model card omits it", file)
         return None
-    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return results
+    return Results.from_json(json.loads(file.read_text(encoding="utf-8")))

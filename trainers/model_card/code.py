@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from encoders.kinds import KINDS, Kind
+
 QUERIES = ["how do I sort a list?", "怎样给列表排序？"]
 DOCUMENTS = ["list.sort() sorts a list in place.", "list.sort() 原地给列表排序。"]
 
@@ -86,32 +88,35 @@ print(scores)"""
 
 SERVE = """\
 python scripts/serve.py --model {name}
-curl -s http://127.0.0.1:{port} -H 'Content-Type: application/json' -d '{body}'"""
+curl -s http://127.0.0.1:{port}/{route} -H 'Content-Type: application/json' -d '{body}'"""
 
 
-def server_commands(kind: str, name: str) -> str:
+def server_commands(kind: Kind, name: str) -> str:
     """Shell commands that serve the model with Tandem, and send a request.
 
     Args:
-        kind: "embedder" or "reranker".
+        kind: Of the model.
         name: A name on the Hub, or a folder.
     """
-    asked = {
-        "embedder": ("8001/embed_batch", {"texts": DOCUMENTS}),
-        "reranker": ("8002/score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}),
+    requests: dict[Kind, tuple[str, dict[str, Any]]] = {
+        "embedder": ("embed_batch", {"texts": DOCUMENTS}),
+        "reranker": ("score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}),
     }
-    port, body = asked[kind]
+    route, body = requests[kind]
     return SERVE.format(
-        name=shlex.quote(name), port=port, body=json.dumps(body, ensure_ascii=False)
+        name=shlex.quote(name),
+        port=KINDS[kind].port,
+        route=route,
+        body=json.dumps(body, ensure_ascii=False),
     )
 
 
-def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, str]:
+def code_blocks(folder: Path, kind: Kind, name: str, trust: bool) -> dict[str, str]:
     """Code by the library that it uses.
 
     Args:
         folder: The saved model, whose pooling, projection and prompts the code repeats.
-        kind: "embedder" or "reranker".
+        kind: Of the model.
         name: What the code calls the model: a name on the Hub, or a folder.
         trust: Whether the model needs Python code of its own.
     """
