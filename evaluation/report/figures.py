@@ -1,4 +1,4 @@
-"""Figures of what was measured: base against fine-tuned, and how the scores are spread."""
+"""Figures of results: base against fine-tuned, and the distributions of scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

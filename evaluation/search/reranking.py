@@ -1,4 +1,4 @@
-"""Let a reranker put documents in order: the best of a first stage, or each query's candidates."""
+"""Rerank documents: the best of a first stage, or each query's candidates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from encoders import Reranker
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
-from evaluation.search.processes import run_shared
+from evaluation.search.distributed import run_distributed
 from loaders.beir.problems import listed
 
 # Shapes: P pairs of query and document.
@@ -27,9 +27,9 @@ def rerank(
     """Return the documents of each query in the reranker's order, with scores, best first.
 
     Scores are logits: the sigmoid would make ties of the surest documents. Documents of ``run``
-    below ``top_k`` keep their order below all others; their scores are made up to say so, each 1
-    lower than the one before. Equal scores: by falling document id. Under ``torch.distributed``
-    the processes share the work, and all get the result.
+    beyond ``top_k`` keep their order below all others, with made-up scores, each 1 lower than the
+    one before. Equal scores: by falling document id. Under ``torch.distributed`` the processes
+    share the work, and each returns the whole result.
 
     Args:
         reranker: The model.
@@ -89,7 +89,7 @@ def _score(
     """The logits of pairs of ids: [P]."""
     _check_known(data, pairs)
     queries = data.prompted(reranker.prompts.get("query", ""))
-    # The prompts stand before the queries by now: the model must not put its own there again.
+    # The queries have their prompts by now: the model must not add its own again.
     prompts = {side: text for side, text in reranker.prompts.items() if side != "query"}
 
     def score(piece: list[int]) -> Tensor:
@@ -103,7 +103,7 @@ def _score(
             bf16=bf16,
         )
 
-    scores = run_shared(
+    scores = run_distributed(
         reranker,
         [len(queries[query]) + len(data.documents[document]) for query, document in pairs],
         score,
@@ -133,7 +133,7 @@ def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def _in_order(scored: Mapping[str, float], rest: Sequence[str]) -> dict[str, float]:
-    """The documents that were scored, best first, and behind them the others as they stood."""
+    """The scored documents, best first, then the others in their old order."""
     ranked = {document: scored[document] for document in order(scored)}
     lowest = min(ranked.values(), default=0.0)
     return ranked | {document: lowest - at for at, document in enumerate(rest, start=1)}

@@ -1,4 +1,4 @@
-"""Let an embedder find the documents nearest to each query."""
+"""Retrieve documents with an embedder, by exact search or a FAISS index."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
+from evaluation.search.distributed import run_distributed
 from evaluation.search.exact import check_finite, search
 from evaluation.search.faiss_index import IndexKind, build_index, search_index
-from evaluation.search.processes import run_shared
 from loaders.beir.problems import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
@@ -34,9 +34,9 @@ def retrieve(
 ) -> dict[str, dict[str, float]]:
     """Return the k documents nearest to each query with their cosines, best first.
 
-    Queries stand behind their own prompt or the embedder's query prompt, documents behind its
-    document prompt. Where the data have candidates, each query ranks its own only. Under
-    ``torch.distributed`` the processes share the work, and all get the result.
+    Queries get their own prompt or the embedder's query prompt, documents its document prompt.
+    Where the data have candidates, each query ranks only its own. Under ``torch.distributed`` the
+    processes share the work, and each returns the whole result.
 
     Args:
         embedder: The model.
@@ -102,7 +102,7 @@ def _embed(
             bf16=bf16,
         )
 
-    vectors = run_shared(
+    vectors = run_distributed(
         embedder,
         [len(prompt) + len(text) for text in different],
         encode,
