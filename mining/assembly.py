@@ -19,8 +19,10 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from encoders.kinds import detect_kind
 from loaders import ReadOptions
-from loaders.formats.row_file import TABLES, check_format, write_lines
-from loaders.formats.sources import FileSource, Source
+from loaders.formats.local import FileSource
+from loaders.formats.records import check_format
+from loaders.formats.row_file import TABLES, write_lines
+from loaders.formats.sources import Source
 from mining.cache.model_digest import model_digest
 from mining.data.corpus import Corpus
 from mining.data.documents import corpus_documents, training_documents
