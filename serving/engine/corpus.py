@@ -1,4 +1,4 @@
-"""Documents that are embedded once, at start-up, and searched."""
+"""A corpus, embedded once at start-up and searched exactly."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What a server says of itself: health, models, metrics."""
+"""Health, model info and Prometheus metrics."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

@@ -1,4 +1,4 @@
-"""Our own routes: one text or many, embedded or scored."""
+"""Our own routes: embed or score one text or many."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ OneOrMany = str | list[str]
 
 
 class EmbedOptions(Prompting, Truncation):
-    """What ``/embed`` and ``/embed_batch`` can be told."""
+    """Options of ``/embed`` and ``/embed_batch``."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
     normalize: bool | None = Field(None, description="to unit length; default: as the model does")

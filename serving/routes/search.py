@@ -1,4 +1,4 @@
-"""Both models together: embed, retrieve, rerank; and every loaded model side by side."""
+"""Two-stage search (embed, retrieve, rerank), and all loaded models side by side."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -194,4 +194,4 @@ async def judged(
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
     scores = cosines(answer.values[1:], answer.values[:1])
     cut = [at - 1 for at in answer.truncated if at]
-    return replace(answer, truncated=cut), scores
+    return replace(answer, values=scores, truncated=cut), scores

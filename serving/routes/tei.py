@@ -1,4 +1,4 @@
-"""The language of text-embeddings-inference: bare lists, and its names."""
+"""Routes of text-embeddings-inference: its field names, and bare lists as responses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -193,7 +193,7 @@ ForEither = Annotated[Embeds | Annotated[RerankBody, Tag("form:rerank")], Discri
 def root_routes(service: Service, embeds: bool, reranks: bool) -> Router:
     """``POST /``, where huggingface_hub asks, and ``/invocations``, where SageMaker does.
 
-    The body tells what is wanted; one that tells nothing is for the embedder, if there is one.
+    The form of the body decides; any other body is for the embedder, if there is one.
     """
     router = Router()
 

@@ -1,4 +1,4 @@
-"""Embeddings as clients ask for them: of unit length, shorter, as text."""
+"""Embeddings as clients want them: normalised, shortened, base64."""
 
 import base64
 from typing import Any, Literal
@@ -15,7 +15,7 @@ Encoding = Literal["float", "base64"]
 
 
 def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
-    """Refuse what the model cannot give, before anything is computed.
+    """Refuse options that the model does not support, before anything is computed.
 
     Args:
         model: An embedder.
