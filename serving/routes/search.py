@@ -175,7 +175,7 @@ def compare_routes(service: Service) -> APIRouter:
             truncated = set(answer.truncated)
             ranking = [
                 {"index": at, "score": scores[at], "truncated": at in truncated}
-                for at in best_first(answer.values if model.kind == "reranker" else scores)
+                for at in best_first(answer.values)
             ]
             columns.append({"role": role, "model": model.name, "ranking": ranking})
             answers.append(answer)
@@ -187,7 +187,7 @@ def compare_routes(service: Service) -> APIRouter:
 async def judged(service: Service, role: str, body: CompareBody) -> tuple[ModelOutput, Any]:
     """The scores [D] of one model, and which documents it cut."""
     model = service.engine.models[role]
-    if model.kind == "reranker":
+    if model.kind.reads_pairs:
         pairs = [(body.query, text) for text in body.documents]
         answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
         return answer, sigmoid(answer.values)
