@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from encoders import Embedder
+from encoders.kinds import retrieves
 from serving.engine.batch import compute_batch
 from serving.engine.corpus import Corpus
 from serving.engine.job import Item, Job, Queue
@@ -224,7 +224,7 @@ class Engine:
             model.warm_up()
         if self._documents:
             embedder = self.models["embedder"].encoder
-            assert isinstance(embedder, Embedder)
+            assert retrieves(embedder)
             logger.info("embedding %d documents of the corpus", len(self._documents))
             self.corpus = Corpus.embed(self._documents, embedder, self.bf16)
 

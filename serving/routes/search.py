@@ -174,7 +174,7 @@ def compare_routes(service: Service) -> Router:
             truncated = set(answer.truncated)
             ranking = [
                 {"index": at, "score": scores[at], "truncated": at in truncated}
-                for at in best_first(answer.values if model.kind == "reranker" else scores)
+                for at in best_first(answer.values)
             ]
             columns.append({"role": role, "model": model.name, "ranking": ranking})
             answers.append(answer)
@@ -187,7 +187,7 @@ async def judged(
     service: Service, role: str, model: ServedModel, body: CompareBody
 ) -> tuple[ModelOutput, Any]:
     """The scores [D] of one model, and which documents it cut."""
-    if model.kind == "reranker":
+    if model.kind.reads_pairs:
         pairs = [(body.query, text) for text in body.documents]
         answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
         return answer, sigmoid(answer.values)

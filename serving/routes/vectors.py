@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encoders import Embedder
+from encoders.kinds import retrieves
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
 
@@ -22,7 +22,7 @@ def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | 
         normalize: Whether the client wants unit length; None: as the model does.
         dimensions: How many the client wants; None: all.
     """
-    assert isinstance(model.encoder, Embedder)
+    assert retrieves(model.encoder)
     if normalize is False and model.encoder.normalize:
         raise ServingError(
             "validation_error",
@@ -45,7 +45,7 @@ def finish(
 
     A model that brings its embeddings to unit length gets them so after the cut too.
     """
-    assert isinstance(model.encoder, Embedder)
+    assert retrieves(model.encoder)
     own = model.encoder.normalize
     cut = dimensions is not None and dimensions < values.shape[1]
     if cut:
