@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 
-from encoders.kinds import retrieves
 from serving.engine.batch import compute_batch
 from serving.engine.corpus import Corpus
 from serving.engine.job import Item, Job, Queue
@@ -223,8 +222,7 @@ class Engine:
         for model in self.models.values():
             model.warm_up()
         if self._documents:
-            embedder = self.models["embedder"].encoder
-            assert retrieves(embedder)
+            embedder = self.models["embedder"].embedder
             logger.info("embedding %d documents of the corpus", len(self._documents))
             self.corpus = Corpus.embed(self._documents, embedder, self.bf16)
 
