@@ -176,10 +176,6 @@ class Service:
         """Run in a thread what would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
-    def close(self) -> None:
-        """End the threads."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
-
     async def _run(
         self,
         model: ServedModel,

@@ -145,6 +145,27 @@ def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
     return np.argsort(-np.asarray(scores), kind="stable").tolist()
 
 
+def shown_scores(raw: np.ndarray, want_raw: bool) -> np.ndarray:
+    """A reranker's scores [N] as a client wants them: logits, or their sigmoid."""
+    return raw if want_raw else sigmoid(raw)
+
+
+def ranking(
+    raw: np.ndarray, scores: np.ndarray, name: str = "score", top_n: int | None = None
+) -> list[dict[str, Any]]:
+    """Number and score of each document, the best first.
+
+    Args:
+        raw: What orders them [N]: sigmoids of high logits tie.
+        scores: What is shown [N].
+        name: Of the score.
+        top_n: So many; None, 0 or less: all.
+    """
+    order = best_first(raw)
+    order = order[:top_n] if top_n is not None and top_n > 0 else order
+    return [{"index": at, name: scores[at]} for at in order]
+
+
 def example(content: Any) -> dict[int | str, dict[str, Any]]:
     """A route's ``responses``: what an answer looks like."""
     return {200: {"content": {"application/json": {"example": content}}}}

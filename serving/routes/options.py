@@ -133,6 +133,10 @@ class Prompting(Body):
         return [*super().ignored(service), *idle]
 
 
+class TextOptions(Prompting, Truncation):
+    """The options of bodies whose texts are embedded."""
+
+
 def check_name(name: str, prompts: Mapping[str, str]) -> None:
     """Refuse a ``prompt_name`` that the model does not have; "query" and "document" may be empty.
 

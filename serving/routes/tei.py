@@ -13,15 +13,15 @@ from serving.engine.tokenization import Side
 from serving.http.http_json import (
     Body,
     TextInput,
-    best_first,
     example,
+    ranking,
     reply,
-    sigmoid,
+    shown_scores,
     text_list,
 )
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import Prompting, Truncation, check_name
-from serving.routes.vectors import check_vectors, finish
+from serving.routes.options import Prompting, TextOptions, Truncation, check_name
+from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
 
 TEI = RouteSettings("tei")
@@ -49,7 +49,7 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight):
+class EmbedBody(PromptName, FromTheRight, TextOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
@@ -73,7 +73,7 @@ class Sentences(Body):
     sentences: list[str] = Field(examples=[["A file of comma-separated values.", "A capital."]])
 
 
-class SimilarityParameters(PromptName, FromTheRight):
+class SimilarityParameters(PromptName, FromTheRight, TextOptions):
     """Of ``POST /similarity``."""
 
 
@@ -94,17 +94,14 @@ class TokenizeBody(Body):
 
 async def embed(service: Service, request: Request, body: EmbedBody) -> Response:
     """A bare list of embeddings."""
-    model = service.model("embedder")
-    # It asks for unit length unless told otherwise, which a model may have no choice in.
-    check_vectors(model, body.normalize, body.dimensions)
-    answer = await service.embed(
+    answer, vectors = await vectors_of(
+        service,
         text_list(body.inputs),
+        body,
         param="inputs",
-        prompt=body.find_prompt(model),
-        truncate=body.cut,
-        side=body.side,
+        normalize=body.normalize,
+        dimensions=body.dimensions,
     )
-    vectors = finish(answer.values, model, body.normalize, body.dimensions)
     return reply(request, vectors, answer, ignored=body.ignored(service))
 
 
@@ -116,14 +113,11 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
         truncate=body.cut,
         side=body.side,
     )
-    scores = answer.values if body.raw_scores else sigmoid(answer.values)
-    ranking: list[dict[str, Any]] = [
-        {"index": at, "score": scores[at]} for at in best_first(answer.values)
-    ]
+    ranked = ranking(answer.values, shown_scores(answer.values, body.raw_scores))
     if body.return_text:
-        for entry in ranking:
+        for entry in ranked:
             entry["text"] = body.texts[entry["index"]]
-    return reply(request, ranking, answer, ignored=body.ignored(service))
+    return reply(request, ranked, answer, ignored=body.ignored(service))
 
 
 async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
