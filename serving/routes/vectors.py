@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from encoders.kinds import retrieves
+from encoders.similarity import Similarity
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
 
@@ -61,8 +62,12 @@ def unit_length(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def similarities(
+    one: np.ndarray, other: np.ndarray, similarity: Similarity = "cosine"
+) -> np.ndarray:
     """Of rows [N, H] with rows [N, H] (or [1, H]): [N]."""
+    if similarity == "dot":
+        return (one * other).sum(axis=1)
     return (unit_length(one) * unit_length(other)).sum(axis=1).clip(-1, 1)
 
 
