@@ -1,7 +1,7 @@
 """The engine: one thread that owns the models and works off a queue.
 
 It takes a batch as soon as it is free: the oldest text, filled up by a budget of tokens. There is
-no padding to avoid (see ``encoders.unpadding.forward``), so texts of all lengths go together.
+no padding to avoid (see ``encoders.unpadding``), so texts of all lengths go together.
 """
 
 import logging
