@@ -8,7 +8,7 @@ from torch import Tensor, distributed
 from tqdm import tqdm
 
 from encoders.backbone import TOKENS_PER_BATCH, Encoder
-from encoders.unpadding.packing import cut_by_tokens
+from encoders.unpadding import cut_by_tokens
 
 # Shapes: N texts.
 

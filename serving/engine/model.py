@@ -38,6 +38,7 @@ class ServedModel:
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
         self.default_prompt = encoder.default_prompt
+        self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)

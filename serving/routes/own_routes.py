@@ -9,6 +9,7 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
+from common.prompts import with_prompt
 from serving.engine.similarity import similarities
 from serving.http.errors import ServingError
 from serving.http.http_json import example, ranking, reply, shown_scores, usage
@@ -230,7 +231,7 @@ async def embedded_scores(
     The answer's ``truncated`` are the numbers of pairs.
     """
     model = service.model("embedder")
-    before = [model.prompts.get(side, "") for side in ("query", "document")]
+    before = [model.encoder.find_prompt(side) for side in ("query", "document")]
     number: dict[tuple[int, str], int] = {}
     for pair in pairs:
         for side in (0, 1):
@@ -238,13 +239,13 @@ async def embedded_scores(
     for side, text in number:
         if not text or text.isspace():
             raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
-    texts = [before[side] + text for side, text in number]
+    texts = [with_prompt(text, before[side]) for side, text in number]
     answer = await service.embed(
         texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
     )
     rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
     queries, documents = (answer.values[row] for row in rows)
-    scores = similarities(queries, documents, model.embedder.similarity)
+    scores = similarities(queries, documents, model.similarity)
     cut = set(answer.truncated)
     truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
     return replace(answer, truncated=truncated), scores

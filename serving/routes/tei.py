@@ -8,6 +8,7 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import Discriminator, Field, Tag
 
+from common.prompts import with_prompt
 from serving.engine.similarity import similarities
 from serving.engine.tokenization import Side
 from serving.http.http_json import (
@@ -121,16 +122,15 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
 
 
 async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
-    """A bare list of similarities."""
-    model = service.model("embedder")
+    """A bare list of cosines, which are TEI's contract whatever the model's similarity."""
     answer = await service.embed(
         [body.inputs.source_sentence, *body.inputs.sentences],
         param="inputs",
-        prompt=body.parameters.find_prompt(model),
+        prompt=body.parameters.find_prompt(service.model("embedder")),
         truncate=body.parameters.cut,
         side=body.parameters.side,
     )
-    found = similarities(answer.values[1:], answer.values[:1], model.embedder.similarity)
+    found = similarities(answer.values[1:], answer.values[:1], "cosine")
     return reply(request, found, answer, ignored=body.ignored(service))
 
 
@@ -162,7 +162,8 @@ def tokenize_routes(service: Service, role: str) -> Router:
         prompt = model.prompts.get(body.prompt_name or "", "")
         found = await service.in_worker(
             lambda: [
-                model.tokenizer.pieces(prompt + text, body.add_special_tokens) for text in texts
+                model.tokenizer.pieces(with_prompt(text, prompt), body.add_special_tokens)
+                for text in texts
             ]
         )
         idle = ["prompt_name"] if body.prompt_name is not None and not prompt else []
