@@ -65,6 +65,6 @@ def test_scores_are_dot_products(client: httpx.Client, products: np.ndarray) -> 
     inputs = {"source_sentence": QUERY, "sentences": TEXTS}
     cosines = np.array(
         post("/similarity", {"inputs": inputs})
-    )  # as text-embeddings-inference has it
+    )  # TEI has only these
     assert (np.abs(cosines) <= 1).all() and not np.allclose(cosines, products)
     assert client.get("/info").json()["similarity"] == "dot"
