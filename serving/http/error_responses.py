@@ -20,7 +20,7 @@ BY_STATUS: dict[int, Code] = {400: "invalid_json", 404: "not_found", 405: "metho
 
 
 def as_serving_error(error: Exception) -> ServingError:
-    """What the sender is told of any error; of our own mistakes no more than that."""
+    """Any exception as a ``ServingError``; internal errors are logged, and not described."""
     if isinstance(error, ServingError):
         return error
     if isinstance(error, RequestValidationError):
@@ -38,7 +38,7 @@ def as_serving_error(error: Exception) -> ServingError:
 
 
 def _validation_error(error: RequestValidationError) -> ServingError:
-    """Places and reasons, without what was sent."""
+    """Fields and reasons, without the values."""
     errors = error.errors()
     if errors and errors[0]["type"] == "json_invalid":
         reason = str(errors[0]["ctx"]["error"])[:200]
