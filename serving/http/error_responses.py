@@ -16,7 +16,12 @@ logger = logging.getLogger(__name__)
 # Prefix of the tags of a body's forms, which pydantic puts into the place of an error.
 FORM = "form:"
 MOST_ERRORS, LONGEST_NAME = 10, 60
-BY_STATUS: dict[int, Code] = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
+# What FastAPI raises before a handler is called.
+RAISED_BY_FASTAPI: dict[int, tuple[Code, str]] = {
+    400: ("invalid_json", "the body cannot be read as JSON"),
+    404: ("not_found", "there is no such route here (another task's?); /openapi.json lists all"),
+    405: ("method_not_allowed", "this route does not take this method"),
+}
 
 
 def as_serving_error(error: Exception) -> ServingError:
@@ -25,14 +30,9 @@ def as_serving_error(error: Exception) -> ServingError:
         return error
     if isinstance(error, RequestValidationError):
         return _validation_error(error)
-    if isinstance(error, HTTPException) and error.status_code in BY_STATUS:
-        code = BY_STATUS[error.status_code]
-        messages = {
-            "not_found": "there is no such route here (another task's?); /openapi.json lists all",
-            "method_not_allowed": "this route does not take this method",
-            "invalid_json": "the body cannot be read as JSON",
-        }
-        return ServingError(code, messages[code], headers=dict(error.headers or {}))
+    if isinstance(error, HTTPException) and error.status_code in RAISED_BY_FASTAPI:
+        code, message = RAISED_BY_FASTAPI[error.status_code]
+        return ServingError(code, message, headers=dict(error.headers or {}))
     logger.error("a request failed", exc_info=error)
     return ServingError("internal_error", "the server made a mistake; its log has more")
 

@@ -63,8 +63,6 @@ def test_scores_are_dot_products(client: httpx.Client, products: np.ndarray) -> 
     ):
         np.testing.assert_allclose(found, products, rtol=1e-4)
     inputs = {"source_sentence": QUERY, "sentences": TEXTS}
-    cosines = np.array(
-        post("/similarity", {"inputs": inputs})
-    )  # TEI has only these
+    cosines = np.array(post("/similarity", {"inputs": inputs}))  # TEI has only these
     assert (np.abs(cosines) <= 1).all() and not np.allclose(cosines, products)
     assert client.get("/info").json()["similarity"] == "dot"
