@@ -33,7 +33,7 @@ from datasets import disable_progress_bars
 from benchmarks.fuzzing.fuzz_rows import read_rows
 from benchmarks.fuzzing.hostile import BOMB, RECIPE, VALUES, Mutator, seeds
 from common.recipe import merge, read_recipe
-from trainers import TandemArguments, parse_arguments
+from trainers import TandemArguments, parse_run
 
 ROOT = Path(__file__).resolve().parents[2]
 Target = Callable[[str, bytes], None]
@@ -135,7 +135,7 @@ def parse_settings(scratch: Path) -> Target:
     def target(ending: str, data: bytes) -> None:
         file = scratch / f"input{ending}"
         file.write_bytes(data)
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
 
     return target
 

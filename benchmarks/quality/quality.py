@@ -43,7 +43,7 @@ from evaluation import compare, read_beir
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import FirstStage, How, measure_ranking
 from evaluation.search.retrieval import retrieve
-from trainers import parse_arguments
+from trainers import parse_run
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCSTRINGS = ROOT / "data" / "docstrings"
@@ -189,7 +189,7 @@ def train(task: Task, name: str, recipe: str, seed: int, rows: Path, *flags: str
     given = flags_of(task, recipe, seed)
     given += ["--train_file", str(rows), "--output_dir", str(output), *flags]
     # Of some queries, all that is found may be too near to the positive to be a negative.
-    given += ["--overwrite_output_dir", "true", "--on_bad_rows", "skip"]
+    given += ["--overwrite", "true", "--on_bad_rows", "skip"]
     task.timed(name, "scripts/train.py", *given)
     return output
 
@@ -205,7 +205,7 @@ def flags_of(task: Task, recipe: str, seed: int) -> list[str]:
 
 def start_peer(task: Task, name: str, seed: int) -> Path:
     """sentence-transformers' trainer in a process of its own, with the same settings."""
-    args = parse_arguments(flags_of(task, "embedding_contrastive", seed))
+    args = parse_run(flags_of(task, "embedding_contrastive", seed)).args
     output = task.scratch / "peer"
     settings = {
         "output_dir": str(output),

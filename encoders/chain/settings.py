@@ -1,39 +1,80 @@
-"""A folder's modules and prompts, as the settings of a run want them."""
+"""Apply a run's settings (pooling, projection, normalisation, prompts) to a folder's modules."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers.base.modules import Dense, Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from encoders.chain.modules import pooling_modes
+from encoders.chain.modules import pooling_modes, run_modules
 
 logger = logging.getLogger(__name__)
 
-# Our name for a pooling -> sentence-transformers', where they differ.
+# Our name of a pooling -> sentence-transformers'.
 POOLINGS = {
     name.removesuffix("token"): name
     for name in ("cls", "mean", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
 }
-# Names of prompts that sentence-transformers takes for documents, the first that is there.
+# Prompt names that sentence-transformers uses for documents; the first that exists wins.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def width_of(backbone: Any) -> int:
-    """Dimensions of a token's state."""
+    """The hidden size."""
     config = backbone.config
     return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
 
 
+def output_width(modules: nn.ModuleList, width: int) -> int:
+    """Dimensions that modules make of token states; tried, so that they are known to fit together.
+
+    Args:
+        modules: Behind a backbone, in order.
+        width: Of the backbone's token states.
+
+    Raises:
+        ValueError: They do not fit together.
+    """
+    modules.eval()  # no random numbers are drawn
+    chain: list[Any] = list(modules)
+    try:
+        with torch.no_grad():
+            found = run_modules(chain, torch.zeros(3, width), torch.tensor([1, 2]))
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"modules.json: the modules {', '.join(type(m).__name__ for m in chain)} do not fit "
+            f"behind a backbone of width {width}: {reason}"
+        ) from error
+    modules.train()
+    return int(found.shape[1])
+
+
 def is_unit_length(module: nn.Module) -> bool:
-    """Whether a module brings embeddings to unit length."""
+    """Whether a module normalises embeddings."""
     return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
 
 
+def warn_if_not_used(
+    name: str | Path, settings: dict[str, Any], modules: Sequence[nn.Module]
+) -> None:
+    """Say so where a model was trained for a similarity that search does not know."""
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity not in ("cosine", "dot") and not is_unit_length(modules[-1]):
+        logger.warning(
+            "%s is made for the similarity %r, which its saved folder keeps; training, evaluation, "
+            "mining and search here compare by the cosine",
+            name,
+            similarity,
+        )
+
+
 def read_prompts(settings: dict[str, Any]) -> dict[str, str]:
-    """A folder's prompts; the one for passages is the one for documents."""
+    """A folder's prompts; one for passages becomes the one for documents."""
     stated = settings.get("prompts") or {}
     prompts = {name: text for name, text in stated.items() if text}
     name = next((name for name in DOCUMENT_PROMPTS if name in stated), "document")
@@ -50,7 +91,7 @@ def change_modules(
     projection_dim: int | None,
     normalize: bool | None,
 ) -> list[Module]:
-    """A folder's modules, as the settings of a run want them; None keeps what is there."""
+    """A folder's modules with a run's settings applied; None keeps what is there."""
     if pooling is not None:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")
