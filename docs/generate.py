@@ -111,7 +111,7 @@ def objectives() -> str:
             "\n".join(
                 [
                     f"- model: {row.model}",
-                    f"- rows: {' or '.join(f'`{shape}`' for shape in row.rows)}"
+                    f"- rows: {' or '.join(f'`{shape}`' for shape in row.shapes)}"
                     + (f", with {' and '.join(needs)}" if needs else ""),
                     f"- loss: {where(row.loss)}",
                     f"- collator: {where(row.collator)}",

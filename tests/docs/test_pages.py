@@ -14,7 +14,7 @@ import trainers.objectives
 from common.recipe import FAMILIAR, merge, read_flags
 from docs.generate import SCRIPTS
 from loaders import ReadOptions, detect_shape, load_rows
-from trainers import OBJECTIVES, parse_arguments
+from trainers import OBJECTIVES, parse_run
 from trainers.config.arguments import OWN_FIELDS, defaults
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -226,7 +226,7 @@ def test_the_recipes_shown_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for recipe in recipes:
         file = tmp_path / "recipe.json"
         file.write_text(recipe, encoding="utf-8")
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
 
 
 @each_page
@@ -235,7 +235,7 @@ def test_the_commands_shown_are_valid(page: str, monkeypatch: pytest.MonkeyPatch
     for words in map(shlex.split, commands(page)):
         for at, word in enumerate(words):
             if word == "scripts/train.py":
-                parse_arguments(words[at + 1 :])
+                parse_run(words[at + 1 :])
             elif word.startswith("scripts/"):
                 check_flags(words[at].removeprefix("scripts/"), words[at + 1 :])
 
