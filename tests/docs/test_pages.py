@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import types
+from inspect import signature
 from itertools import zip_longest
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def test_every_objective_recipe_launch_file_and_known_name_is_there(folder: str)
         assert launch in TEXTS[f"{folder}/guide/distributed.md"]
     for name in FAMILIAR:
         assert f"`--{name}" in TEXTS[f"{folder}/migrating.md"]
+
+
+@both
+def test_the_table_of_objectives_has_the_arguments_of_each_loss(folder: str) -> None:
+    text = TEXTS[f"{folder}/guide/objectives.md"]
+    for name, row in OBJECTIVES.items():
+        (cell,) = re.findall(rf"^\| `{name}` \|.* \| (.+) \|$", text, re.MULTILINE)
+        parameters = signature(row.loss).parameters.values()
+        assert dict(re.findall(r"`(\w+)` \((.+?)\)", cell)) == {
+            parameter.name: json.dumps(parameter.default)
+            for parameter in parameters
+            if parameter.default is not parameter.empty
+        }, name
 
 
 @both
