@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.prompts import with_prompt
+from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, ScoreSettings
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
 from encoders.chain.prompts import prompt_lengths
@@ -27,7 +28,6 @@ from encoders.chain.settings import (
 from encoders.opening.source import is_classifier, resolve_model
 from encoders.opening.template import end_with_eos
 from encoders.opening.transformer import check_weights, open_backbone
-from encoders.similarity import Similarity, pairwise
 
 logger = logging.getLogger(__name__)
 

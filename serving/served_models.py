@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from common.run_files import BEST_FILE, RUN_FILE
 from encoders.kinds import KINDS, Kind, detect_kind
 from encoders.opening.source import resolve_model
-from evaluation.checkpoints import BEST_FILE, RUN_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from encoders.unpadding import packing
 from runs import main
-from trainers.base import LossTrainer
+from trainers.base import BaseTrainer
 
 
 def shard_on_the_cpu() -> None:
@@ -43,20 +43,20 @@ def shard_on_the_cpu() -> None:
     PartialState.set_device = device
 
 
-def note_trainers() -> list[LossTrainer]:
+def note_trainers() -> list[BaseTrainer]:
     """A list to which every trainer is added when it begins to train."""
-    trainers: list[LossTrainer] = []
-    train = LossTrainer.train
+    trainers: list[BaseTrainer] = []
+    train = BaseTrainer.train
 
-    def noted(trainer: LossTrainer, *args: Any, **kwargs: Any) -> Any:
+    def noted(trainer: BaseTrainer, *args: Any, **kwargs: Any) -> Any:
         trainers.append(trainer)
         return train(trainer, *args, **kwargs)
 
-    LossTrainer.train = noted  # type: ignore[assignment, method-assign]
+    BaseTrainer.train = noted  # type: ignore[assignment, method-assign]
     return trainers
 
 
-def seen(trainer: LossTrainer) -> dict[str, Any]:
+def seen(trainer: BaseTrainer) -> dict[str, Any]:
     """Steps, and how the weights are shared out: how many of them this process holds."""
     weights = dict(trainer.model.named_parameters())
     parts = {name: weight for name, weight in weights.items() if isinstance(weight, DTensor)}
