@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from encoders.kinds import Kind
+from encoders.kinds import KINDS, Kind
 from evaluation.data.beir import read_beir, read_corpus
 from evaluation.data.from_rows import candidates_from_groups, pairs_from_rows, retrieval_from_groups
 from evaluation.data.mteb_task import read_mteb
@@ -93,6 +93,6 @@ def _from_files(
         return pairs_from_rows(files.rows("scored_pair"))
     groups = files.rows("candidate_group")
     threshold = files.options.positive_threshold
-    if kind == "reranker":
+    if not KINDS[kind].retrieves:
         return candidates_from_groups(groups, threshold)
     return retrieval_from_groups(groups, read_corpus(corpus) if corpus else None, threshold)
