@@ -1,8 +1,8 @@
 """Read, run and write the sentence-transformers modules after an embedder's backbone.
 
-A folder lists them in ``modules.json``. All formats of releases 2 to 6 are read. That of 2 to 5.1
-(``sentence_transformers.models.*``, pooling as flags, ``max_seq_length``) is written wherever it
-can express a module: 6.2 and other readers open it too, while that of 6 does not open in 5.1.
+A folder lists them in ``modules.json``. All formats of releases 2 to 6 are read. The format of 2 to
+5.1 is written wherever it can express a module (``sentence_transformers.models.*``, pooling as
+flags, ``max_seq_length``): 6.2 and other readers open it too, while that of 6 does not open in 5.1.
 """
 
 import shutil

@@ -7,8 +7,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from common.similarity import for_dot_product
 from encoders import Embedder
-from encoders.similarity import for_dot_product
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
 from evaluation.search.exact import check_finite, search

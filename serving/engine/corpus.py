@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from common.similarity import Similarity
 from encoders import Embedder
-from encoders.similarity import Similarity
 from serving.routes.vectors import unit_length
 
 # Shapes: D documents, H dimensions of an embedding.

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common.similarity import Similarity
 from encoders.kinds import retrieves
-from encoders.similarity import Similarity
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
 
