@@ -1,4 +1,4 @@
-"""Runs of scripts/train.py in forked processes that say where they are and can be killed there."""
+"""Run scripts/train.py in forked processes that report their progress and can be killed."""
 
 import json
 import mmap

@@ -1,12 +1,12 @@
-"""What is a way of training worth? Models trained in several ways, measured on held-out queries.
+"""What does a change of training gain? Models trained in several ways, on held-out queries.
 
     python benchmarks/quality/quality.py embedder
     python benchmarks/quality/quality.py reranker --seeds 0 1 2 --record
     python benchmarks/quality/quality.py embedder --data ../shared/data/scifact --peer --record \\
         --document_max_length 128 --flags "--max_steps -1 --num_train_epochs 1"
 
-Each run goes through the scripts, with the quick start's recipes, and differs from its neighbours
-in one thing:
+Each run uses the scripts and the quick start's recipes, and differs from its neighbours in one
+thing:
 
 embedder   in-batch negatives only; with --peer the same by sentence-transformers' own trainer; one
            negative more for each pair, mined by the base model; the same, mined by the embedder of

@@ -1,4 +1,4 @@
-"""The same training step by Tandem and by others: same weights, rows, batch, lengths, precision."""
+"""One training step by Tandem and by others: same weights, rows, batch, lengths, precision."""
 
 import json
 import time

@@ -24,7 +24,7 @@ from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from encoders.unpadding import packing as rows
+from encoders.unpadding import packing
 from runs import main
 from trainers.base import BaseTrainer
 
@@ -82,7 +82,7 @@ def run(words: Sequence[str]) -> None:
             if name == "CORES":
                 os.environ["OMP_NUM_THREADS"] = value  # as a user who wants so many
                 torch.set_num_threads(int(value))
-                rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
+                packing.MIN_TOKENS_IN_TRAINING, packing.MAX_IMBALANCE = 1, 0.99 * float(value)
             continue
         main(["--config", word])
         output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])
