@@ -59,7 +59,7 @@ class ModelKind(NamedTuple):
     labels: dict[str, str]
 
     @property
-    def task(self) -> str:
+    def task(self) -> Literal["retrieval", "reranking"]:
         """What it is measured by, unless the data are judged pairs."""
         return "retrieval" if self.retrieves else "reranking"
 

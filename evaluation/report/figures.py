@@ -1,4 +1,4 @@
-"""Figures of what was measured: base against fine-tuned, and how the scores are spread."""
+"""Figures of results: base against fine-tuned, and the distributions of scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -126,9 +126,9 @@ def draw_scores(results: Results, language: Language) -> Drawing | None:
     items = "items_pairs" if results.task == "pairs" else "items_documents"
 
     def plot(figure: Figure) -> None:
-        # Similarities share a scale; every model's logits have their own.
-        shared = not KINDS[results.kind].logits
-        panels = figure.subplots(len(scores), 1, squeeze=False, sharex=shared)[:, 0]
+        # Similarities have one scale; the range of logits is each model's own.
+        one_scale = not KINDS[results.kind].logits
+        panels = figure.subplots(len(scores), 1, squeeze=False, sharex=one_scale)[:, 0]
         figure.suptitle(
             words["scores"].format(items=words[items]), x=0.02, ha="left", fontsize=11.5
         )

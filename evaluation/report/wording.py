@@ -1,4 +1,4 @@
-"""What reports and figures say, in English and in Chinese."""
+"""The texts of reports and figures, in English and Chinese."""
 
 from typing import Literal
 
