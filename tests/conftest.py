@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # A worker of pytest-xdist and all that it starts keep to their own cores: threads of several
@@ -31,6 +31,7 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from transformers import BertTokenizer  # noqa: E402
 
+from slow import Processes, is_slow  # noqa: E402
 from tiny import make_tokenizer, save_backbone, save_classifier  # noqa: E402
 
 # Machines are noisy: no example is failed for its time.
@@ -42,6 +43,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure() -> None:
     torch.set_num_threads(_THREADS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_slow(item):
+            item.add_marker(pytest.mark.slow)
+
+
+_PROCESSES = Processes()
+
+
+@pytest.fixture(autouse=True)
+def _only_slow_tests_start_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = len(_PROCESSES.started)
+    yield
+    if request.node.get_closest_marker("slow") is None:
+        assert _PROCESSES.started[before:] == []
 
 
 def pytest_unconfigure() -> None:

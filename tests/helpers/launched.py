@@ -3,9 +3,10 @@
     accelerate launch ... tests/helpers/launched.py [NAME=VALUE] recipe.json ...
 
 An environment variable is set for the recipes after it; CORES=2 makes torch take so many and give
-each a row even of the smallest batch. Beside the output folder of each recipe,
-every process writes what it saw. Where FSDP is asked for, accelerate is made to believe that Gloo
-serves GPUs: on a CPU it would shard nothing.
+each a packed row even of the smallest batch; SIZES=1,2,3 trains by the next recipe on that many of
+its rows, one after the other. Beside the output folder of each recipe, every process writes what it
+saw. Where FSDP is asked for, accelerate is made to believe that Gloo serves GPUs: on a CPU it would
+shard nothing.
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from sizes import steps_of_sizes
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -69,14 +71,20 @@ def seen(trainer: LossTrainer) -> dict[str, Any]:
             name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)
         ],
         "workers": sum(thread.name.startswith("compute") for thread in threading.enumerate()),
+        "processes": trainer.args.world_size,
+        "precision": trainer.accelerator.mixed_precision,
     }
 
 
 def run(words: Sequence[str]) -> None:
     """Train by each recipe with the real script."""
     trainers = note_trainers()
+    sizes: list[int] = []
     for word in words:
         name, is_variable, value = word.partition("=")
+        if name == "SIZES":
+            sizes = [int(size) for size in value.split(",")]
+            continue
         if is_variable:
             os.environ[name] = value
             if name == "CORES":
@@ -84,9 +92,13 @@ def run(words: Sequence[str]) -> None:
                 torch.set_num_threads(int(value))
                 rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
             continue
-        main(["--config", word])
         output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])
         note = output.with_name(f"{output.name}.rank{distributed.get_rank()}")
+        if sizes:
+            note.write_text(json.dumps(steps_of_sizes(word, sizes)))
+            sizes = []
+            continue
+        main(["--config", word])
         note.write_text(json.dumps(seen(trainers.pop())))
 
 
