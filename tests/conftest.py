@@ -29,9 +29,9 @@ os.environ |= {
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from slow import Processes, is_slow  # noqa: E402
 from transformers import BertTokenizer  # noqa: E402
 
-from slow import Processes, is_slow  # noqa: E402
 from tiny import make_tokenizer, save_backbone, save_classifier  # noqa: E402
 
 # Machines are noisy: no example is failed for its time.

@@ -78,7 +78,7 @@ def seen(trainer: LossTrainer) -> dict[str, Any]:
 
 def run(words: Sequence[str]) -> None:
     """Train by each recipe with the real script."""
-    trainers = note_trainers()
+    trainers, rank = note_trainers(), os.environ["RANK"]
     sizes: list[int] = []
     for word in words:
         name, is_variable, value = word.partition("=")
@@ -93,7 +93,7 @@ def run(words: Sequence[str]) -> None:
                 rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
             continue
         output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])
-        note = output.with_name(f"{output.name}.rank{distributed.get_rank()}")
+        note = output.with_name(f"{output.name}.rank{rank}")
         if sizes:
             note.write_text(json.dumps(steps_of_sizes(word, sizes)))
             sizes = []
