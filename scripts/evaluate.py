@@ -21,6 +21,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
-from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
+from evaluation.results import BASE, TUNED, Results, Subject, Task
+from evaluation.summary import pair_results, ranking_results
 from preparation.commands.flags import add_trust
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.card import add_evaluation
@@ -94,20 +96,21 @@ def evaluate_model(args: argparse.Namespace) -> None:
         )
     models = {TUNED: name} | ({BASE: baseline} if baseline else {})
     data = read_data(args, kind)
-    about = {
-        "kind": kind,
-        "data": " ".join(args.data),
-        "split": args.split or "test",
-        "models": models,
-    }
+    task: Task = "retrieval" if kind == "embedder" else "reranking"
+    subject = Subject(
+        kind=kind,
+        data=" ".join(args.data),
+        split=args.split or "test",
+        models=models,
+        task="pairs" if isinstance(data, PairData) else task,
+    )
     if isinstance(data, PairData):
         scores = {
             which: score_pairs(open_model(model, kind, args), data, how(args))
             for which, model in models.items()
         }
-        finish(args, pair_results(scores, data, {**about, "task": "pairs"}))
+        finish(args, pair_results(scores, data, subject))
         return
-    about["task"] = "retrieval" if kind == "embedder" else "reranking"
     if unfit := ids_with_blanks(data):
         logger.warning("%s will not be written: %s", RUN, unfit)
     first = find_first_stage(args, kind, data)
@@ -115,11 +118,11 @@ def evaluate_model(args: argparse.Namespace) -> None:
         which: measure_ranking(open_model(model, kind, args), data, args.metrics, how(args), first)
         for which, model in models.items()
     }
-    results = ranking_results(ranked, data, about)
+    results = ranking_results(ranked, data, subject)
     if first is not None:
         both = {TUNED: ranked[TUNED], BASE: judge(first.run, data, args.metrics)}
-        about["models"] = {TUNED: name, BASE: args.first_stage}
-        results["first_stage"] = ranking_results(both, data, about)
+        against = replace(subject, models={TUNED: name, BASE: args.first_stage})
+        results = replace(results, first_stage=ranking_results(both, data, against))
     finish(args, results, None if unfit else ranked[TUNED])
 
 
@@ -175,15 +178,15 @@ def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = N
     # Lines that wrap are hard to read in a file.
     console = Console()
     console = console if console.is_terminal else Console(width=120)
-    if "first_stage" in results:
-        show_comparison(results["first_stage"], console)
+    if results.first_stage is not None:
+        show_comparison(results.first_stage, console)
     show_comparison(results, console, queries=args.show_queries)
     model = Path(args.model or args.checkpoint_dir)
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, ensure_ascii=False, indent=2)
+    text = json.dumps(results.to_json(), ensure_ascii=False, indent=2)
     (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     (folder / RUN).unlink(missing_ok=True)
     if ranked is not None:

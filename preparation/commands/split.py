@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from common.hashing import text_hash
 from loaders.formats.row_file import RowFile
-from loaders.shapes.grouping import text_hash
-from loaders.shapes.row_texts import judged_documents
+from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import Row
 from preparation.commands.convert import tell_default_labels
 from preparation.commands.flags import (
