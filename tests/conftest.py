@@ -29,9 +29,9 @@ os.environ |= {
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from slow import Processes, is_slow  # noqa: E402
 from transformers import BertTokenizer  # noqa: E402
 
+from slow import Processes, is_slow  # noqa: E402
 from tiny import make_tokenizer, save_backbone, save_classifier  # noqa: E402
 
 # Machines are noisy: no example is failed for its time.
@@ -45,10 +45,21 @@ def pytest_configure() -> None:
     torch.set_num_threads(_THREADS)
 
 
+# Begun first, so that no worker of pytest-xdist is left alone with one of them at the end.
+LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/train", "scripts")]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_slow(item):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        at = next((at for at, name in enumerate(LONGEST) if name in item.path.parents), 99)
+        return at, item.path not in slow
+
+    items.sort(key=order)
 
 
 _PROCESSES = Processes()

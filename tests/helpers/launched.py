@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from sizes import steps_of_sizes
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from encoders.unpadding import packing as rows
 from runs import main
+from sizes import steps_of_sizes
 from trainers.base import LossTrainer
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from evaluation.report import fonts
 from evaluation.report.curves import draw_run, series
-from evaluation.report.drawing import DARK, Drawing, draw, figure_words
+from evaluation.report.drawing import DARK, SERIES, Drawing, draw, figure_words
 from evaluation.report.figures import draw_bars, draw_figures, draw_scores
 from evaluation.report.wording import ZH, Language
 from evaluation.results import Results
@@ -85,10 +85,20 @@ def test_bars_stand_where_the_values_are() -> None:
     assert width("#0969da") / width("#9aa4af") == pytest.approx(3, rel=0.05)
 
 
-def test_a_long_curve_gets_its_running_mean_and_a_diverged_one_is_drawn() -> None:
+def test_a_long_curve_fades_behind_its_running_mean() -> None:
+    """What has the full colour of the curve: all its ups and downs, or a mean that is flat."""
     long = [{"step": step, "loss": float(step % 7)} for step in range(1, 201)]
-    (drawing,) = draw_run(long, "en")
-    assert drawing.png != draw_run(long[:50], "en")[0].png
+
+    def height(log: list[dict[str, Any]]) -> int:
+        (drawing,) = draw_run(log, "en")
+        picture = np.asarray(Image.open(io.BytesIO(drawing.png)).convert("RGB"))
+        rgb = [int(SERIES[0][at : at + 2], 16) for at in (1, 3, 5)]
+        return int((picture == rgb).all(axis=-1).any(axis=1).sum())
+
+    assert 0 < height(long) < height(long[:50]) / 3
+
+
+def test_a_diverged_curve_is_drawn() -> None:
     for value in (float("nan"), float("inf")):
         broken = [{"step": step, "loss": value if step > 5 else 1.0} for step in range(1, 101)]
         assert [d.name for d in draw_run(broken, "en")] == ["loss"]
