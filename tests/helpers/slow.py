@@ -1,4 +1,5 @@
-"""Which tests are slow: all that start a process or a server, or train by the whole script.
+"""Which tests are slow: all that start a process or a server, run a script that opens models, or
+export a model.
 
 They are found by what they call, so that none has to be marked by hand.
 """
@@ -12,11 +13,17 @@ from typing import Any
 
 import pytest
 
-# The helpers behind which processes, servers and whole runs are, by module and name.
+# By module and name.
 STARTERS = {
+    ("encoders.export.graph", "export_onnx"),
     ("launching", "start"),
     ("launching", "train_all"),
     ("runs", "train"),
+    ("scripts.evaluate", "main"),
+    ("scripts.export", "main"),
+    ("scripts.mine_negatives", "main"),
+    ("scripts.score_with_teacher", "main"),
+    ("scripts.train", "main"),
     ("served", "Process"),
     ("served", "running"),
     ("served", "served"),
