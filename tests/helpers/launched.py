@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
@@ -98,6 +99,7 @@ def run(words: Sequence[str]) -> None:
             note.write_text(json.dumps(steps_of_sizes(word, sizes)))
             sizes = []
             continue
+        AcceleratorState._reset_state()  # or else the precision of the first run is that of all
         main(["--config", word])
         note.write_text(json.dumps(seen(trainers.pop())))
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from collators.epochs import EpochSampler
 from launching import LAUNCH, TWO_PROCESSES, finish, seen, start, train_all, write_recipes
 from runs import (
     NATIVE,
@@ -114,6 +116,53 @@ def sizes(folder: Path) -> dict[str, Any]:
     }
 
 
+# Rows whose weights together are more than a float32 holds: a batch with both has no finite loss.
+HEAVY = {2, 8}
+
+
+def heavy(folder: Path) -> dict[str, Any]:
+    """Twelve rows, six in a step, for four epochs."""
+    rows = [
+        row | {"weight": 3e38 if at in HEAVY else 1.0}
+        for at, row in enumerate(islice(scored(), 12))
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / "heavy.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return {
+        "objective": "weighted_mse",
+        "model_name_or_path": folder / "embedder",
+        "train_file": folder / "heavy.jsonl",
+        "per_device_train_batch_size": 3,
+        "num_train_epochs": 4,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "logging_steps": 1,
+        "on_bad_loss": "skip",
+    }
+
+
+def single(folder: Path) -> dict[str, dict[str, Any]]:
+    """Batches of one row on each process, from which a model may learn nothing."""
+    rows = [{"query": f"query {at}", "pos_doc": f"document {at}"} for at in range(4)]
+    files = {"pairs": rows, "same": [{**row, "pos_doc": "the document"} for row in rows]}
+    for name, content in files.items():
+        lines = [json.dumps(row) for row in content]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    common = {
+        "objective": "contrastive",
+        "model_name_or_path": folder / "embedder",
+        "num_train_epochs": 1,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 1,
+    }
+    given = {**common, "train_file": folder / "pairs.jsonl"}
+    return {
+        "together": given,
+        "apart": {**given, "negatives_across_processes": False},
+        "same": {**common, "train_file": folder / "same.jsonl"},
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models and rows."""
@@ -139,6 +188,8 @@ def launched(folder: Path) -> Path:
     two["bf16"] = recipe("contrastive", folder, 4, bf16=True)
     two["mixture"] = mixture(folder, 2)
     two["sizes"] = sizes(folder)
+    two["heavy"] = heavy(folder)
+    two |= single(folder)
     by_cores = {f"{variant}_by_cores": two[variant] for variant in BY_CORES}
     words = {"sizes": [f"SIZES={','.join(map(str, SIZES))}"]}
     cores = {f"{BY_CORES[0]}_by_cores": ["CORES=2"]}
@@ -227,6 +278,29 @@ def test_every_process_takes_the_same_steps(processes: int, launched: Path) -> N
     for size, steps in zip(SIZES, expected, strict=True):
         saved = folder / f"sizes-{size}" / f"checkpoint-{steps}"
         assert (saved / "model.safetensors").is_file()
+
+
+def test_all_processes_skip_a_step_that_is_bad_on_one(launched: Path) -> None:
+    sampler, halves = EpochSampler(12, seed=42), []
+    for sampler.epoch in range(4):
+        order = [index % 12 for index in sampler]
+        halves += [(order[at : at + 3], order[at + 3 : at + 6]) for at in (0, 6)]
+    bad = [at for at, two in enumerate(halves, 1) if any(set(rows) >= HEAVY for rows in two)]
+    assert bad
+    run = launched / "2" / "heavy"
+    assert losses(run, "skipped_steps") == list(range(1, len(bad) + 1))
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    for step in bad:
+        rows = next(rows for rows in halves[step - 1] if set(rows) >= HEAVY)
+        assert f"step {step}: the loss is nan on the batch of rows {rows[0]} " in log
+        old, new = (weights(run / f"checkpoint-{at}") for at in (step - 1, step))
+        assert all(torch.equal(value, new[name]) for name, value in old.items())
+
+
+def test_a_batch_of_one_learns_from_the_documents_of_all_processes(launched: Path) -> None:
+    """Without them, every step is idle, and so it is where they are all the same."""
+    counted = {name: losses(launched / "2" / name, "idle_steps")[-1:] for name in single(launched)}
+    assert counted == {"together": [], "apart": [2], "same": [2]}
 
 
 def test_one_process_logs_and_evaluates_for_all(launched: Path) -> None:
