@@ -1,5 +1,6 @@
 """What every test stands on: no network, caches of its own, cores of its own, tiny models."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -71,6 +72,12 @@ def _only_slow_tests_start_processes(request: pytest.FixtureRequest) -> Iterator
     yield
     if request.node.get_closest_marker("slow") is None:
         assert _PROCESSES.started[before:] == []
+
+
+def pytest_collection_finish() -> None:
+    """Spare every full garbage collection, of which a run makes two, the objects of all imports."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

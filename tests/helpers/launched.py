@@ -9,6 +9,7 @@ saw. Where FSDP is asked for, accelerate is made to believe that Gloo serves GPU
 shard nothing.
 """
 
+import gc
 import json
 import os
 import sys
@@ -108,6 +109,7 @@ if __name__ == "__main__":
     os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_the_cpu()
+    gc.freeze()  # as in conftest.py
     run(sys.argv[1:])
     distributed.destroy_process_group()
     time.sleep(0.5)  # as in scripts/train.py
