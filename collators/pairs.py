@@ -1,4 +1,4 @@
-"""Batches for the rerankers that judge each pair of query and document alone."""
+"""Batches for the pointwise losses of a reranker."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from collators.sampling import draw_group
+from collators.sampling import GROUP_SIZE, SEED, draw_group
+from common.prompts import with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest of them.
 
@@ -39,11 +40,11 @@ class PairCollator:
     max_length: int
     query_prompt: str = ""
     document_prompt: str = ""
-    train_group_size: int = 8
-    seed: int = 42
+    train_group_size: int = GROUP_SIZE
+    seed: int = SEED
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no room for texts, which tokenizers do not keep to."""
+        """Reject a length with no room for text: tokenizers would silently exceed it."""
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
         if self.max_length < special + 2:
             raise ValueError(
@@ -74,12 +75,11 @@ class PairCollator:
 
     def query_text(self, row: dict[str, Any]) -> str:
         """The row's query behind its own prompt, or else the run's."""
-        prompt = row.get("prompt")
-        return (self.query_prompt if prompt is None else prompt) + row["query"]
+        return with_prompt(row["query"], self.query_prompt, row.get("prompt"))
 
     def encode(self, queries: list[str], documents: list[str]) -> dict[str, Tensor]:
         """Join each query with its document by the tokenizer's own rule ([CLS] q [SEP] d [SEP])."""
-        documents = [self.document_prompt + document for document in documents]
+        documents = [with_prompt(document, self.document_prompt) for document in documents]
         batch = self.tokenizer(
             queries,
             documents,
@@ -94,6 +94,6 @@ class PairCollator:
         """For each length setting, how many of the pairs of ``rows`` it cuts, and of how many."""
         pairs = [(self.query_text(row), text) for row in rows for text, _ in self.candidates(row)]
         queries = [query for query, _ in pairs]
-        documents = [self.document_prompt + document for _, document in pairs]
+        documents = [with_prompt(document, self.document_prompt) for _, document in pairs]
         tokens = self.tokenizer(queries, documents, verbose=False)["input_ids"]
         return {"max_length": (sum(len(ids) > self.max_length for ids in tokens), len(tokens))}

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.run_files import BEST_FILE, RUN_FILE
 from evaluation.metrics.pairs import Figure
 
-BEST_FILE = "best_checkpoint.json"
-RUN_FILE = "train_config.json"
 WEIGHTS = "model.safetensors"
 
 

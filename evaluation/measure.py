@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
-from torch.nn import functional as F
 
-from encoders import Embedder, Reranker
+from encoders.backbone import Encoder
+from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
@@ -17,7 +16,7 @@ from evaluation.search.faiss_index import IndexKind
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve
 
-Model = Embedder | Reranker
+Model = Encoder
 
 FEW = 8  # rows that are measured before a run, to see whether that can be done
 EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as trec_eval's runs have
@@ -49,6 +48,11 @@ class How:
         """What both kinds of model take."""
         names = ("bf16", "tokens_per_batch", "show_progress")
         return {name: getattr(self, name) for name in names}
+
+    def scoring(self) -> dict[str, Any]:
+        """What ``score_pairs`` takes."""
+        names = ("query_max_length", "document_max_length", "max_length")
+        return self.common() | {name: getattr(self, name) for name in names}
 
     def search(self) -> dict[str, Any]:
         """What ``retrieve`` takes."""
@@ -126,7 +130,7 @@ def measure_ranking(
 
     A reranker orders ``data.candidates``, or what ``first`` has found.
     """
-    if isinstance(model, Embedder):
+    if retrieves(model):
         run: Run = retrieve(model, data, depth(metrics), **how.search())
     else:
         found, top_k = (first.run, first.top_k) if first else (None, EVERYTHING)
@@ -146,21 +150,9 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
     Raises:
         ValueError: A score is not finite.
     """
-    queries = data.prompted(model.prompts.get("query", ""))
-    if isinstance(model, Embedder):
-        # Their prompts stand before them by now.
-        asked = model.encode(queries, prompt="", max_length=how.query_max_length, **how.common())
-        found = model.encode(
-            data.documents,
-            prompt_name="document",
-            max_length=how.document_max_length,
-            **how.common(),
-        )
-        scores = F.cosine_similarity(asked, found, dim=-1)
-    else:
-        before = model.prompts.get("document", "")
-        pairs = [(q, before + d) for q, d in zip(queries, data.documents, strict=True)]
-        scores = model.score(pairs, raw=True, prompts={}, max_length=how.max_length, **how.common())
+    scores = model.score_pairs(
+        data.queries, data.documents, query_prompts=data.prompts, **how.scoring()
+    )
     wrong = (~scores.isfinite()).nonzero()[:, 0]
     if len(wrong):
         text = data.documents[int(wrong[0])][:60]
@@ -169,7 +161,7 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
             "it has diverged"
         )
     ranking: Scores = scores.double().numpy()
-    return PairScores(ranking, ranking if isinstance(model, Embedder) else expit(ranking))
+    return PairScores(ranking, shown(model, ranking))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from typing import Literal
 
 from loaders.parsing.columns import check_columns
 
-Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
-
 # RAG-Retrieval's grades, for `query \t doc \t label` files without a header.
 DEFAULT_LABEL_MAP = {"3": 1.0, "2": 0.75, "1": 0.5, "0": 0.25}
 

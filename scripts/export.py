@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from common.hardware import prepare_cpu
-from encoders import Embedder, Reranker
+from encoders import kinds
 from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
-from encoders.kinds import Kind, detect_kind
+from encoders.kinds import Kind, detect_kind, retrieves, shown
 from encoders.opening.source import resolve_model
 from evaluation.data.sets import PairData
 from evaluation.evaluation_flags import (
@@ -117,8 +117,7 @@ def check(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace, folder: Path) -> None:
     """Write the exported model; in half precision, it is computed in fp32 when it is opened."""
     shutil.rmtree(folder, ignore_errors=True)
-    kind = detect_kind(args.model)
-    encoder: Embedder | Reranker = (Embedder if kind == "embedder" else Reranker).from_pretrained(
+    encoder = kinds.open_model(
         args.model, unpad_inputs=False, trust_remote_code=args.trust_remote_code
     )
     if args.format in HALF:
@@ -198,9 +197,9 @@ def example(data: Data) -> tuple[list[str], list[str]]:
 
 def answer(model: Model, queries: list[str], documents: list[str]) -> torch.Tensor:
     """Embeddings of documents [N, H], or scores of pairs [N]."""
-    if isinstance(model, Embedder):
+    if retrieves(model):
         return model.encode(documents, prompt_name="document")
-    return model.score(list(zip(queries, documents, strict=True)))
+    return torch.from_numpy(shown(model, model.score_pairs(queries, documents).numpy()))
 
 
 def least_agreement(one: torch.Tensor, other: torch.Tensor) -> float:

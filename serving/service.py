@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from common.prompts import with_prompt
 from serving.engine.corpus import Corpus
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
@@ -126,7 +127,7 @@ class Service:
 
         def tokenize() -> list[Tokens]:
             before = model.default_prompt if prompt is None else prompt
-            strings = [before + text for text in texts if isinstance(text, str)]
+            strings = [with_prompt(text, before) for text in texts if isinstance(text, str)]
             made = iter(model.tokenizer.texts(strings, side))
             return [
                 next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, side)
@@ -163,10 +164,10 @@ class Service:
             if at == 0 or not one_query:
                 self.check_text(query, params[0] if one_query else f"{params[0]}.{at}")
             self.check_text(document, f"{params[1]}.{at}" if len(pairs) > 1 else params[1])
-        before = model.prompts.get("query", ""), model.prompts.get("document", "")
 
         def tokenize() -> list[Tokens]:
-            full = [(before[0] + query, before[1] + document) for query, document in pairs]
+            queries, documents = zip(*pairs, strict=True)
+            full = list(zip(*model.encoder.joined(queries, documents, {}), strict=True))
             return model.tokenizer.pairs(full, side, max_document)
 
         size = sum(len(query) + len(document) for query, document in pairs)

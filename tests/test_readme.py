@@ -13,7 +13,7 @@ import pytest
 import trainers.objectives
 from common.recipe import FAMILIAR
 from loaders import ReadOptions, detect_shape, load_rows
-from trainers import OBJECTIVES, parse_arguments
+from trainers import OBJECTIVES, parse_run
 from trainers.config.arguments import OWN_FIELDS, defaults
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,11 +144,11 @@ def test_the_recipes_and_training_commands_are_valid(
     for recipe in recipes:
         file = tmp_path / "recipe.json"
         file.write_text(recipe, encoding="utf-8")
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
     for command in commands(readme):
         if "scripts/train.py" in command:
             words = shlex.split(command)
-            parse_arguments(words[words.index("scripts/train.py") + 1 :])
+            parse_run(words[words.index("scripts/train.py") + 1 :])
 
 
 @each_readme

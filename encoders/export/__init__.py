@@ -1,1 +1,1 @@
-"""Export to ONNX, in fp32 or int8, and run the exported model."""
+"""Export to ONNX, in fp32 or int8 (``graph``), and run the result (``onnx_backbone``)."""

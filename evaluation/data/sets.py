@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from common.prompts import with_prompt
+
 
 @dataclass(frozen=True)
 class RetrievalData:
@@ -76,7 +78,8 @@ class RetrievalData:
     def prompted(self, prompt: str) -> dict[str, str]:
         """The queries, each behind its own prompt, or else behind ``prompt``."""
         return {
-            query: self.prompts.get(query, prompt) + text for query, text in self.queries.items()
+            query: with_prompt(text, prompt, self.prompts.get(query))
+            for query, text in self.queries.items()
         }
 
 
@@ -112,14 +115,6 @@ class PairData:
     def judged(self) -> NDArray[np.float64]:
         """The relevances [N]."""
         return np.array(self.relevances, dtype=np.float64)
-
-    def prompted(self, prompt: str) -> list[str]:
-        """The queries, each behind its own prompt, or else behind ``prompt``."""
-        own = self.prompts or [None] * len(self.queries)
-        return [
-            (prompt if first is None else first) + query
-            for first, query in zip(own, self.queries, strict=True)
-        ]
 
 
 def _first(judged: dict[str, float], count: int) -> dict[str, float]:

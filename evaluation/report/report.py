@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from evaluation.checkpoints import RUN_FILE
+from common.run_files import FIGURES_FOLDER, REPORT_FILE, RUN_FILE
 from evaluation.report.curves import Log
 from evaluation.report.drawing import Drawing
 from evaluation.report.figures import draw_figures
@@ -42,7 +42,7 @@ def write_report(
     words = WORDS[language]
     drawings = draw_figures(results, log_history, language)
     for drawing in drawings:
-        drawing.write(folder / "figures")
+        drawing.write(folder / FIGURES_FOLDER)
     page = template().render(
         words=words,
         title=words["title_run" if results is None else "title_results"],
@@ -54,7 +54,7 @@ def write_report(
         drawings=[inlined(drawing) for drawing in drawings],
         changed_queries=[] if results is None else changed_queries(results, words),
     )
-    path = folder / "report.html"
+    path = folder / REPORT_FILE
     path.write_text(page, encoding="utf-8")
     return path
 

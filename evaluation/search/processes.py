@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, distributed
 from tqdm import tqdm
 
-from encoders import Embedder, Reranker
-from encoders.backbone import TOKENS_PER_BATCH
-from encoders.unpadding.packing import cut_by_tokens
+from encoders.backbone import TOKENS_PER_BATCH, Encoder
+from encoders.unpadding import cut_by_tokens
 
 # Shapes: N texts.
 
@@ -18,7 +17,7 @@ ROWS_AT_ONCE = 2**16  # of results that are sent at once
 
 
 def run_shared(
-    model: Embedder | Reranker,
+    model: Encoder,
     sizes: Sequence[int],
     run: Callable[[list[int]], Tensor],
     shape: tuple[int, ...] = (),

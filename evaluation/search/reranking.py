@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from encoders import Reranker
+from encoders.backbone import Encoder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
 from evaluation.search.processes import run_shared
@@ -14,7 +14,7 @@ from loaders.beir.problems import listed
 
 
 def rerank(
-    reranker: Reranker,
+    reranker: Encoder,
     data: RetrievalData,
     run: Run | None,
     top_k: int,
@@ -78,7 +78,7 @@ def _found(data: RetrievalData, run: Run) -> dict[str, list[str]]:
 
 
 def _score(
-    reranker: Reranker,
+    reranker: Encoder,
     data: RetrievalData,
     pairs: Sequence[tuple[str, str]],
     max_length: int | None,
@@ -88,15 +88,14 @@ def _score(
 ) -> Tensor:
     """The logits of pairs of ids: [P]."""
     _check_known(data, pairs)
-    queries = data.prompted(reranker.prompts.get("query", ""))
-    # The prompts stand before the queries by now: the model must not put its own there again.
-    prompts = {side: text for side, text in reranker.prompts.items() if side != "query"}
+    queries = data.prompted(reranker.find_prompt("query"))
+    # Queries have theirs already: a row's own, or the model's.
+    prompts = {"document": reranker.find_prompt("document")}
 
     def score(piece: list[int]) -> Tensor:
-        texts = [(queries[pairs[at][0]], data.documents[pairs[at][1]]) for at in piece]
-        return reranker.score(
-            texts,
-            raw=True,
+        return reranker.score_pairs(
+            [queries[pairs[at][0]] for at in piece],
+            [data.documents[pairs[at][1]] for at in piece],
             prompts=prompts,
             max_length=max_length,
             tokens_per_batch=tokens_per_batch,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from common.similarity import Similarity
 from encoders import Embedder
 from serving.routes.vectors import unit_length
 
@@ -16,12 +17,16 @@ class Corpus:
     Args:
         documents: Texts by id.
         vectors: [D, H].
+        similarity: Of the embedder.
     """
 
-    def __init__(self, documents: Mapping[str, str], vectors: np.ndarray) -> None:
+    def __init__(
+        self, documents: Mapping[str, str], vectors: np.ndarray, similarity: Similarity
+    ) -> None:
         self.ids = list(documents)
         self.texts = list(documents.values())
-        self.vectors = unit_length(vectors)
+        self.similarity = similarity
+        self.vectors = self._prepare(vectors)
 
     @classmethod
     def embed(cls, documents: Mapping[str, str], embedder: Embedder, bf16: bool) -> "Corpus":
@@ -29,12 +34,16 @@ class Corpus:
         vectors = embedder.encode(
             list(documents.values()), prompt_name="document", bf16=bf16, show_progress=True
         )
-        return cls(documents, vectors.numpy())
+        return cls(documents, vectors.numpy(), embedder.similarity)
 
     def nearest(self, query: np.ndarray, count: int) -> tuple[list[int], np.ndarray]:
-        """Numbers and cosines of the documents nearest to a query [H], the nearest first."""
-        scores = self.vectors @ unit_length(query[None])[0]  # [D]
+        """Numbers and similarities of the documents nearest to a query [H], the nearest first."""
+        scores = self.vectors @ self._prepare(query[None])[0]  # [D]
         count = min(count, len(scores))
         chosen = np.argpartition(-scores, count - 1)[:count]
         chosen = chosen[np.lexsort((chosen, -scores[chosen]))]
         return chosen.tolist(), scores[chosen]
+
+    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors [N, H] whose dot products are the similarity."""
+        return unit_length(vectors) if self.similarity == "cosine" else vectors

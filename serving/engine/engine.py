@@ -1,7 +1,7 @@
 """The engine: one thread that owns the models and works off a queue.
 
 It takes a batch as soon as it is free: the oldest text, filled up by a budget of tokens. There is
-no padding to avoid (see ``encoders.unpadding.forward``), so texts of all lengths go together.
+no padding to avoid (see ``encoders.unpadding``), so texts of all lengths go together.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from encoders import Embedder
+from encoders.kinds import retrieves
 from serving.engine.batch import compute_batch
 from serving.engine.corpus import Corpus
 from serving.engine.job import Item, Job, Queue
@@ -223,7 +223,7 @@ class Engine:
             model.warm_up()
         if self._documents:
             embedder = self.models["embedder"].encoder
-            assert isinstance(embedder, Embedder)
+            assert retrieves(embedder)
             logger.info("embedding %d documents of the corpus", len(self._documents))
             self.corpus = Corpus.embed(self._documents, embedder, self.bf16)
 

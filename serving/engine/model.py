@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from encoders import Embedder, Reranker
-from encoders.backbone import bf16_is_fast
-from encoders.kinds import Kind
+from encoders import kinds
+from encoders.backbone import Encoder, bf16_is_fast
+from encoders.kinds import Kind, kind_of
 from serving.engine.latency import LatencyEstimator
 from serving.engine.tokenization import TextTokenizer, Tokens
 
@@ -31,15 +31,14 @@ class ServedModel:
         max_batch_tokens: Of one forward; None: 1,024 on a CPU, 16,384 elsewhere.
     """
 
-    def __init__(
-        self, encoder: Embedder | Reranker, name: str, max_batch_tokens: int | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, name: str, max_batch_tokens: int | None = None) -> None:
         self.encoder = encoder.eval()
         self.name = name
-        self.kind: Kind = "embedder" if isinstance(encoder, Embedder) else "reranker"
+        self.kind = kind_of(encoder)
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
-        self.default_prompt = encoder.default_prompt if isinstance(encoder, Embedder) else ""
+        self.default_prompt = encoder.default_prompt
+        self.similarity = encoder.similarity if kinds.retrieves(encoder) else "cosine"
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
@@ -81,9 +80,8 @@ class ServedModel:
         """A text of about so many tokens that is always fine."""
         tokenizer = self.tokenizer
         text = "a " * (min(size, self.encoder.max_length) - 2)
-        return tokenizer.texts([text])[0] if self.kind == "embedder" else tokenizer.pairs(
-            [("a", text)]
-        )[0]  # fmt: skip
+        pairs = tokenizer.pairs([("a", text)]) if self.kind.reads_pairs else tokenizer.texts([text])
+        return pairs[0]
 
     def _seconds(self, batch: Sequence[Tokens]) -> float:
         begun = time.perf_counter()
@@ -117,18 +115,13 @@ def open_model(
     Raises:
         ValueError: There is no such model or device.
     """
-    opened: Embedder | Reranker
-    if kind == "reranker":
-        opened = Reranker.from_pretrained(
-            folder, max_length=max_length, trust_remote_code=trust_remote_code
-        )
-    else:
-        opened = Embedder.from_pretrained(
-            folder,
-            max_length=max_length,
-            truncate_dim=truncate_dim,
-            trust_remote_code=trust_remote_code,
-        )
+    opened = kinds.open_model(
+        folder,
+        kind,
+        max_length=max_length,
+        truncate_dim=truncate_dim,
+        trust_remote_code=trust_remote_code,
+    )
     return ServedModel(opened.to(find_device(device)), name, max_batch_tokens)
 
 

@@ -9,12 +9,13 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
+from common.prompts import with_prompt
 from serving.http.errors import ServingError
 from serving.http.http_json import best_first, example, reply, sigmoid, usage
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
 from serving.routes.options import Prompting, Truncation
-from serving.routes.vectors import Encoding, as_asked, check_vectors, cosines, finish
+from serving.routes.vectors import Encoding, as_asked, check_vectors, finish, similarities
 from serving.service import ModelOutput, Service
 
 Prompt = Literal["query", "document"]
@@ -227,12 +228,12 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
 async def embedded_scores(
     service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
 ) -> tuple[ModelOutput, np.ndarray]:
-    """Cosines of query and document by the embedder, each text embedded once.
+    """The embedder's similarity of query and document, each text embedded once.
 
     The answer's ``truncated`` are the numbers of pairs.
     """
     model = service.model("embedder")
-    before = [model.prompts.get(side, "") for side in ("query", "document")]
+    before = [model.encoder.find_prompt(side) for side in ("query", "document")]
     number: dict[tuple[int, str], int] = {}
     for pair in pairs:
         for side in (0, 1):
@@ -240,12 +241,13 @@ async def embedded_scores(
     for side, text in number:
         if not text or text.isspace():
             raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
-    texts = [before[side] + text for side, text in number]
+    texts = [with_prompt(text, before[side]) for side, text in number]
     answer = await service.embed(
         texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
     )
     rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
-    scores = cosines(answer.values[rows[0]], answer.values[rows[1]])
+    queries, documents = (answer.values[places] for places in rows)
+    scores = similarities(queries, documents, model.similarity)
     cut = set(answer.truncated)
     truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
     return replace(answer, truncated=truncated), scores

@@ -7,6 +7,7 @@ import numpy as np
 from fastapi import Request, Response
 from pydantic import Field
 
+from common.prompts import with_prompt
 from serving.engine.corpus import Corpus
 from serving.engine.model import ServedModel
 from serving.engine.tokenization import Side
@@ -14,7 +15,7 @@ from serving.http.errors import ServingError
 from serving.http.http_json import Body, best_first, example, reply, sigmoid
 from serving.http.routing import Router
 from serving.routes.options import Truncation
-from serving.routes.vectors import cosines
+from serving.routes.vectors import similarities
 from serving.service import ModelOutput, Service
 
 # Shapes: D documents.
@@ -47,7 +48,7 @@ class Found:
     ids: list[str] | None
     numbers: list[int]
     texts: list[str]
-    cosines: np.ndarray
+    scores: np.ndarray  # the embedder's similarity to the query
     truncated: set[int]
 
 
@@ -60,7 +61,7 @@ def search_routes(service: Service, reranks: bool) -> Router:
     async def search(request: Request, body: SearchBody) -> Response:
         found, embedded = await retrieve(service, body)
         answers = [embedded]
-        order, scores = list(range(len(found.texts))), found.cosines
+        order, scores = list(range(len(found.texts))), found.scores
         truncated = set(found.truncated)
         if reranks:
             pairs = [(body.query, text) for text in found.texts]
@@ -70,13 +71,14 @@ def search_routes(service: Service, reranks: bool) -> Router:
             answers.append(answer)
             order, scores = best_first(answer.values), sigmoid(answer.values)
             truncated |= set(answer.truncated)
+        similarity = service.model("embedder").similarity
         results = []
         for at in order[: body.top_n]:
             result = {
                 "index": found.numbers[at],
                 "text": found.texts[at],
                 "score": scores[at],
-                "cosine": found.cosines[at],
+                similarity: found.scores[at],  # "cosine" or "dot"
                 "embedder_rank": at + 1,
                 "truncated": at in truncated,
             }
@@ -98,9 +100,10 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutp
         answer = await embed_together(
             service, "embedder", body.query, given, truncate=body.cut, side=body.side
         )
-        corpus = Corpus({str(at): text for at, text in enumerate(given)}, answer.values[1:])
+        texts = {str(at): text for at, text in enumerate(given)}
+        corpus = Corpus(texts, answer.values[1:], service.model("embedder").similarity)
     elif corpus is not None:
-        prompt = service.model("embedder").prompts.get("query", "")
+        prompt = service.model("embedder").encoder.find_prompt("query")
         answer = await service.embed(
             [body.query],
             param="query",
@@ -125,7 +128,7 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutp
         ids=None if given is not None else [searched.ids[number] for number in numbers],
         numbers=numbers,
         texts=[searched.texts[number] for number in numbers],
-        cosines=scores,
+        scores=scores,
         truncated={at for at, number in enumerate(numbers) if number in cut},
     )
     return found, answer
@@ -144,8 +147,10 @@ async def embed_together(
     service.check_count(len(documents), "documents")
     for at, text in enumerate(documents):
         service.check_text(text, f"documents.{at}")
-    before = [service.model(role).prompts.get(side, "") for side in ("query", "document")]
-    texts = [before[0] + query, *(before[1] + text for text in documents)]
+    encoder = service.model(role).encoder
+    prompt = encoder.find_prompt("document")
+    texts = [with_prompt(query, encoder.find_prompt("query"))]
+    texts += [with_prompt(text, prompt) for text in documents]
     return await service.embed(
         texts,
         param="documents",
@@ -174,7 +179,7 @@ def compare_routes(service: Service) -> Router:
             truncated = set(answer.truncated)
             ranking = [
                 {"index": at, "score": scores[at], "truncated": at in truncated}
-                for at in best_first(answer.values if model.kind == "reranker" else scores)
+                for at in best_first(answer.values)
             ]
             columns.append({"role": role, "model": model.name, "ranking": ranking})
             answers.append(answer)
@@ -187,11 +192,11 @@ async def judged(
     service: Service, role: str, model: ServedModel, body: CompareBody
 ) -> tuple[ModelOutput, Any]:
     """The scores [D] of one model, and which documents it cut."""
-    if model.kind == "reranker":
+    if model.kind.reads_pairs:
         pairs = [(body.query, text) for text in body.documents]
         answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
         return answer, sigmoid(answer.values)
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
-    scores = cosines(answer.values[1:], answer.values[:1])
+    scores = similarities(answer.values[1:], answer.values[:1], model.similarity)
     cut = [at - 1 for at in answer.truncated if at]
     return replace(answer, truncated=cut), scores

@@ -8,6 +8,7 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import Discriminator, Field, Tag
 
+from common.prompts import with_prompt
 from serving.engine.tokenization import Side
 from serving.http.http_json import (
     Body,
@@ -20,7 +21,7 @@ from serving.http.http_json import (
 )
 from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, Truncation, check_name
-from serving.routes.vectors import check_vectors, cosines, finish
+from serving.routes.vectors import check_vectors, finish, similarities
 from serving.service import Service
 
 TEI = RouteSettings("tei")
@@ -134,7 +135,7 @@ async def compare(service: Service, request: Request, body: SimilarityBody) -> R
         truncate=body.parameters.cut,
         side=body.parameters.side,
     )
-    found = cosines(answer.values[1:], answer.values[:1])
+    found = similarities(answer.values[1:], answer.values[:1])
     return reply(request, found, answer, ignored=body.ignored(service))
 
 
@@ -166,7 +167,8 @@ def tokenize_routes(service: Service, role: str) -> Router:
         prompt = model.prompts.get(body.prompt_name or "", "")
         found = await service.in_worker(
             lambda: [
-                model.tokenizer.pieces(prompt + text, body.add_special_tokens) for text in texts
+                model.tokenizer.pieces(with_prompt(text, prompt), body.add_special_tokens)
+                for text in texts
             ]
         )
         idle = ["prompt_name"] if body.prompt_name is not None and not prompt else []

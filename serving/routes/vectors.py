@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encoders import Embedder
+from common.similarity import Similarity
+from encoders.kinds import retrieves
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
 
@@ -22,7 +23,7 @@ def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | 
         normalize: Whether the client wants unit length; None: as the model does.
         dimensions: How many the client wants; None: all.
     """
-    assert isinstance(model.encoder, Embedder)
+    assert retrieves(model.encoder)
     if normalize is False and model.encoder.normalize:
         raise ServingError(
             "validation_error",
@@ -45,7 +46,7 @@ def finish(
 
     A model that brings its embeddings to unit length gets them so after the cut too.
     """
-    assert isinstance(model.encoder, Embedder)
+    assert retrieves(model.encoder)
     own = model.encoder.normalize
     cut = dimensions is not None and dimensions < values.shape[1]
     if cut:
@@ -61,8 +62,12 @@ def unit_length(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def similarities(
+    one: np.ndarray, other: np.ndarray, similarity: Similarity = "cosine"
+) -> np.ndarray:
     """Of rows [N, H] with rows [N, H] (or [1, H]): [N]."""
+    if similarity == "dot":
+        return (one * other).sum(axis=1)
     return (unit_length(one) * unit_length(other)).sum(axis=1).clip(-1, 1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.recipe import check_names, merge, read_recipe
-from trainers import TandemArguments, parse_arguments
+from trainers import TandemArguments, parse_run
 
 NEEDED: dict[str, Any] = {
     "objective": "contrastive",
@@ -50,7 +50,7 @@ def refusal(folder: Path, ending: str, text: str) -> str:
     file = folder / f"recipe{ending}"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as error:
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
     return str(error.value)
 
 

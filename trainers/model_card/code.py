@@ -1,9 +1,11 @@
-"""Code for a model card: how to load the saved model with other libraries, ready to run."""
+"""Code blocks of a model card: load the saved model with other libraries, ready to run."""
 
 import json
 import shlex
 from pathlib import Path
 from typing import Any
+
+from encoders.kinds import KINDS, Kind
 
 QUERIES = ["how do I sort a list?", "怎样给列表排序？"]
 DOCUMENTS = ["list.sort() sorts a list in place.", "list.sort() 原地给列表排序。"]
@@ -86,32 +88,35 @@ print(scores)"""
 
 SERVE = """\
 python scripts/serve.py --model {name}
-curl -s http://127.0.0.1:{port} -H 'Content-Type: application/json' -d '{body}'"""
+curl -s http://127.0.0.1:{port}/{route} -H 'Content-Type: application/json' -d '{body}'"""
 
 
-def server_commands(kind: str, name: str) -> str:
-    """Shell commands that serve the model with Tandem, and ask it.
+def server_commands(kind: Kind, name: str) -> str:
+    """Shell commands that serve the model with Tandem, and send a request.
 
     Args:
-        kind: "embedder" or "reranker".
+        kind: Of the model.
         name: A name on the Hub, or a folder.
     """
-    asked = {
-        "embedder": ("8001/embed_batch", {"texts": DOCUMENTS}),
-        "reranker": ("8002/score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}),
+    requests: dict[Kind, tuple[str, dict[str, Any]]] = {
+        "embedder": ("embed_batch", {"texts": DOCUMENTS}),
+        "reranker": ("score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}),
     }
-    port, body = asked[kind]
+    route, body = requests[kind]
     return SERVE.format(
-        name=shlex.quote(name), port=port, body=json.dumps(body, ensure_ascii=False)
+        name=shlex.quote(name),
+        port=KINDS[kind].port,
+        route=route,
+        body=json.dumps(body, ensure_ascii=False),
     )
 
 
-def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, str]:
-    """Code by the name of the library it needs.
+def code_blocks(folder: Path, kind: Kind, name: str, trust: bool) -> dict[str, str]:
+    """Code by the library that it uses.
 
     Args:
-        folder: The saved model; its pooling, projection and prompts are put into the code.
-        kind: "embedder" or "reranker".
+        folder: The saved model, whose pooling, projection and prompts the code repeats.
+        kind: Of the model.
         name: What the code calls the model: a name on the Hub, or a folder.
         trust: Whether the model needs Python code of its own.
     """
@@ -120,7 +125,7 @@ def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, st
         about = _read(folder / "config.json").get("sentence_transformers", {})
         texts = _texts(about.get("prompts", {}))
         texts["query"] = asked = _text(about.get("prompts", {}).get("query", "") + QUERIES[0])
-        if (folder / "modules.json").is_file():  # its CrossEncoder knows the query's prompt itself
+        if (folder / "modules.json").is_file():  # CrossEncoder adds the prompt itself
             asked = _text(QUERIES[0])
         blocks = {
             "sentence-transformers": SENTENCE_TRANSFORMERS_RERANKER.format(
@@ -131,7 +136,7 @@ def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, st
             blocks["transformers"] = TRANSFORMERS_RERANKER.format(**given, **texts, step=step)
         return blocks
     prompts = _read(folder / "config_sentence_transformers.json")["prompts"]
-    # It knows the prompts itself.
+    # SentenceTransformer adds the prompts itself.
     blocks = {"sentence-transformers": SENTENCE_TRANSFORMERS_EMBEDDER.format(**given, **_texts({}))}
     if code := _behind_the_backbone(folder, name):
         blocks["transformers"] = TRANSFORMERS_EMBEDDER.format(**given, **_texts(prompts), **code)
@@ -139,9 +144,9 @@ def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, st
 
 
 def _behind_the_backbone(folder: Path, name: str) -> dict[str, str] | None:
-    """The parts of an embedder that ``AutoModel`` does not open; None if a few lines cannot say."""
+    """Code for the modules after the backbone; None if a few lines cannot express them."""
     if _read(folder / "config.json")["architectures"][0].endswith("EncoderModel"):
-        return None  # half of an encoder-decoder, of which AutoModel opens both
+        return None  # half of an encoder-decoder; AutoModel would open both
     steps: list[str] = []
     opened: list[str] = []
     files: list[str] = []
@@ -175,7 +180,7 @@ def _behind_the_backbone(folder: Path, name: str) -> dict[str, str] | None:
 
 
 def _texts(prompts: dict[str, str]) -> dict[str, str]:
-    """The texts of the example, behind their prompts."""
+    """The example's texts with their prompts, as Python lists."""
     sides = {"query": ("queries", QUERIES), "document": ("documents", DOCUMENTS)}
     return {
         name: "[" + ", ".join(_text(prompts.get(side, "") + text) for text in texts) + "]"
@@ -184,7 +189,7 @@ def _texts(prompts: dict[str, str]) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """A string as Python writes it, in double quotes."""
+    """A string literal in double quotes."""
     return json.dumps(text, ensure_ascii=False)
 
 

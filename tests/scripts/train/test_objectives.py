@@ -18,7 +18,7 @@ from runs import (
     weights,
     write_format,
 )
-from trainers import OBJECTIVES, parse_arguments
+from trainers import OBJECTIVES, parse_run
 from trainers.config.assembly import build_collator, open_model, read_rows
 
 # What is read besides the native format. Two objectives with the same rows have the same entry.
@@ -110,14 +110,14 @@ def test_every_format_gives_the_batches_of_the_native_one(
         }
         file = tmp_path / "recipe.json"
         file.write_text(json.dumps(recipe, default=str), encoding="utf-8")
-        args = parse_arguments(["--config", str(file)])
-        rows = read_rows(args, args.train_file, "rejected_rows.jsonl")
+        run = parse_run(["--config", str(file)])
+        rows = read_rows(run, run.args.train_file, "rejected_rows.jsonl")
         found = set().union(*(judged(rows[at]) for at in range(len(rows))))
         expected = written(name)
         if objective == "contrastive":  # knows relevant and not relevant alone
             expected = {(query, text, float(grade >= 0.5)) for query, text, grade in expected}
         assert found == expected
-        collate = build_collator(args, open_model(args))
+        collate = build_collator(run, open_model(run))
         batches.append(collate([{**rows[at], "row": at, "epoch": 0} for at in range(6)]))
     native, other = (
         {key: getattr(value, "dtype", type(value)) for key, value in batch.items()}
