@@ -59,7 +59,8 @@ def finish(
 def unit_length(values: np.ndarray) -> np.ndarray:
     """Rows [N, H] divided by their lengths; a row of zeros stays."""
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit: np.ndarray = values / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
 def similarities(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -27,6 +28,7 @@ STARTERS = {
     ("served", "Process"),
     ("served", "running"),
     ("served", "served"),
+    ("torch.utils.data.dataloader", "DataLoader"),
 }
 MODULES = {"runpy", "subprocess"}
 
@@ -39,8 +41,13 @@ def names_in(code: CodeType) -> Iterator[str]:
             yield from names_in(constant)
 
 
-def starts(call: Callable[..., Any], seen: set[Any]) -> bool:
+@cache
+def starts(call: Callable[..., Any]) -> bool:
     """Whether a function, or one of its own module that it calls, starts something."""
+    return _starts(call, set())
+
+
+def _starts(call: Callable[..., Any], seen: set[Any]) -> bool:
     function = getattr(call, "__wrapped__", call)
     if not isinstance(function, FunctionType) or function in seen:
         return False
@@ -52,7 +59,7 @@ def starts(call: Callable[..., Any], seen: set[Any]) -> bool:
         if (getattr(value, "__module__", ""), getattr(value, "__name__", "")) in STARTERS:
             return True
         own = getattr(value, "__module__", None) == function.__module__
-        if own and callable(value) and starts(value, seen):
+        if own and callable(value) and _starts(value, seen):
             return True
     return False
 
@@ -61,7 +68,7 @@ def is_slow(item: pytest.Function) -> bool:
     """Whether a test or a fixture that it asks for starts something."""
     fixtures = item._fixtureinfo.name2fixturedefs.values()
     calls = [item.function, *(fixture.func for defined in fixtures for fixture in defined)]
-    return any(starts(call, set()) for call in calls)
+    return any(starts(call) for call in calls)
 
 
 class Processes:
