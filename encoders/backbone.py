@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import multiplies_in_bf16
 from common.prompts import with_prompt
-from encoders.export.onnx_backbone import OnnxBackbone
+from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import position_limit
 from encoders.opening.transformer import Task, TokenWithoutRow, tokens_without_a_row

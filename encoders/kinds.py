@@ -59,7 +59,7 @@ class ModelKind(NamedTuple):
     labels: dict[str, str]
 
     @property
-    def task(self) -> str:
+    def task(self) -> Literal["retrieval", "reranking"]:
         """What it is measured by, unless the data are judged pairs."""
         return "retrieval" if self.retrieves else "reranking"
 
@@ -116,7 +116,7 @@ KINDS: dict[Kind, ModelKind] = {
         logits=False,
         port=8001,
         info=_embedder_info,
-        summary="An embedder: it turns texts into vectors whose cosine says how well they match",
+        summary="An embedder: it turns texts into vectors that are alike where the texts match",
         pipeline_tag="sentence-similarity",
         tags=("feature-extraction", "embedder"),
         library="sentence-transformers",

@@ -36,23 +36,31 @@ def find_checkpoints(run: Path) -> dict[str, Path]:
     return found
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return the recipe of the run to which a folder, or its parent, belongs.
-
-    Raises:
-        ValueError: Neither has one.
-    """
+def find_recipe(folder: Path) -> dict[str, Any] | None:
+    """Return the recipe of the run whose output folder, or checkpoint, a folder is; or None."""
     for place in (folder, folder.resolve().parent):
         if (place / RUN_FILE).is_file():
             recipe: dict[str, Any] = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))
             return recipe
+    return None
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The same.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    recipe = find_recipe(folder)
+    if recipe is not None:
+        return recipe
     raise ValueError(
         f"{folder} is no checkpoint of a run: neither it nor the folder above it has a {RUN_FILE}"
     )
 
 
 def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | None:
-    """Return the name with the best value; of equal ones the first, which trained the least.
+    """Return the name with the best value; of equal ones the first, which is the least trained.
 
     None if the metric is undefined for all of them.
     """
@@ -62,7 +70,7 @@ def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | No
 
 
 def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], data: str) -> None:
-    """Note which of a run's models is to be served, and why; null where a value is undefined."""
+    """Write which of a run's models is to be served, and why; null where a value is undefined."""
     content = {
         "checkpoint": name,
         "metric": metric,

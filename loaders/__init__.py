@@ -1,4 +1,4 @@
-"""Files and Hub datasets in, validated rows out, streamed to Arrow."""
+"""Read files and data sets of the Hub into validated rows, streamed to Arrow."""
 
 from common.types import Shape
 from loaders.dataset import DataFiles, detect_shape, load_rows, load_rows_in_place

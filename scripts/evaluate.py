@@ -33,7 +33,7 @@ from rich.table import Table
 
 from common.hardware import prepare_cpu
 from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE, STATE_FILE
-from encoders.kinds import detect_kind
+from encoders.kinds import KINDS, detect_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
@@ -52,7 +52,7 @@ from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
-from evaluation.results import BASE, TUNED, Results, Subject, Task
+from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.summary import pair_results, ranking_results
 from preparation.commands.flags import add_trust
 from trainers.config.assembly import evaluation_loss
@@ -95,13 +95,12 @@ def evaluate_model(args: argparse.Namespace) -> None:
         )
     models = {TUNED: name} | ({BASE: baseline} if baseline else {})
     data = read_data(args, kind)
-    task: Task = "retrieval" if kind == "embedder" else "reranking"
     subject = Subject(
         kind=kind,
         data=" ".join(args.data),
         split=args.split or "test",
         models=models,
-        task="pairs" if isinstance(data, PairData) else task,
+        task="pairs" if isinstance(data, PairData) else KINDS[kind].task,
     )
     if isinstance(data, PairData):
         scores = {

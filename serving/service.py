@@ -31,11 +31,11 @@ class ModelOutput:
     """What a model computed for the texts of a request.
 
     Args:
-        model: Its name, as clients are told.
+        model: The name of the model, as clients see it.
         values: Embeddings [N, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
         truncated: The numbers of texts that were cut.
-        times: Milliseconds by what they were spent on.
+        times: Milliseconds by stage.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Service:
 
     @property
     def loaded(self) -> dict[str, ServedModel]:
-        """The same without the check: what has been computed is answered, also while draining."""
+        """The same without the check, for finished work: it is answered while draining too."""
         return self._engine.models
 
     @property
@@ -176,10 +176,6 @@ class Service:
     async def in_worker(self, work: Callable[[], Result]) -> Result:
         """Run in a thread what would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _run(
         self,

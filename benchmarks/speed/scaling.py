@@ -1,4 +1,4 @@
-"""What a run, an index or a search costs: prints the tables of docs/scaling.md.
+"""What a run, an index or a search costs: prints the tables of docs/guide/performance.md.
 
     python benchmarks/speed/scaling.py
     python benchmarks/speed/scaling.py --check      # run a step here

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from encoders.export.onnx_backbone import is_onnx
+from encoders.export import is_onnx
 
 PACKAGE = "package://"
 # Weights of other frameworks, and pickles, which can execute code when they are loaded.

@@ -15,7 +15,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from encoders.export.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.export import OnnxBackbone, is_onnx
 from encoders.opening.positions import position_limit, position_offset
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Rankings as a file that ``trec_eval`` and every other tool of the field reads."""
+"""Read and write TREC run files, which ``trec_eval`` and other tools of the field read."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_run(path: str | Path, run: Run, tag: str = "tandem") -> None:
 
 
 def ids_with_blanks(data: RetrievalData) -> str | None:
-    """Which ids of a set no TREC file can hold; None: it can hold all."""
+    """The reason why a set's ids cannot stand in a TREC file; None: they can."""
     wrong = [name for name in (*data.queries, *data.documents) if name.split() != [name]]
     if not wrong:
         return None
@@ -40,8 +40,8 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Read a run that ``write_run`` or another tool wrote; the order of its lines is kept.
 
     Raises:
-        ValueError: The file is missing, empty or not UTF-8, or a line is not what it should be:
-            file and line are named.
+        ValueError: The file is missing, empty or not UTF-8, or a line is malformed; file and
+            line are named.
     """
     path = Path(path)
     if not path.is_file():

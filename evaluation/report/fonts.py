@@ -1,4 +1,4 @@
-"""A font for figures that has Chinese characters, wherever there is one; never empty boxes."""
+"""Find a font with Chinese characters for figures; without one, figures are in English."""
 
 import logging
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def can_draw(text: str) -> bool:
 
 @cache
 def warn_of_missing_font() -> None:
-    """Say once that figures cannot be in Chinese here, and what to do about it."""
+    """Warn once that figures are in English for want of a font, and how to get one."""
     logger.warning(
         "figures are in English: no font with Chinese characters was found; "
         "pip install -c constraints.txt -e '.[fonts]', or install one, such as fonts-noto-cjk"

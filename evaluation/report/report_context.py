@@ -1,12 +1,13 @@
-"""What the parts of the report say: results turned into words and formatted numbers."""
+"""The context of the report's template: results as words and formatted numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from encoders.kinds import KINDS
 from evaluation.metrics.comparison import Comparison
-from evaluation.report.wording import Words
+from evaluation.report.wording import WORDS, Language, Words
 from evaluation.results import BASE, TUNED, MetricResult, Results
 
 OPENING = 300  # characters of a longer document that are seen at first
@@ -75,12 +76,12 @@ def verdict(results: Results, words: Words) -> dict[str, Any]:
     return {"headline": words[HEADLINES[sign]], "tone": TONES[sign], "sentences": sentences}
 
 
-def about(results: Results, words: Words) -> list[tuple[str, str]]:
+def about(results: Results, language: Language) -> list[tuple[str, str]]:
     """What was measured on what."""
-    models = results.models
+    words, models = WORDS[language], results.models
     measured = datetime.fromisoformat(results.created).astimezone(UTC)
     return [
-        (words["kind"], words[results.kind]),
+        (words["kind"], KINDS[results.kind].labels[language]),
         *((words[which], models[which]) for which in (TUNED, BASE) if which in models),
         (words["task"], words["task_" + results.task]),
         (words["data"], results.data),
@@ -172,7 +173,7 @@ def win_counts(compared: Comparison) -> list[str]:
 
 
 def cell(text: str, tone: str = "", below: str = "") -> dict[str, str]:
-    """A cell; what is sure is set in bold, in the colour of its tone."""
+    """A cell; a significant difference is bold, in the colour of its tone."""
     return {"text": text, "below": below, "classes": f"sure {tone}" if tone else ""}
 
 

@@ -1,4 +1,4 @@
-"""Let a reranker put documents in order: the best of a first stage, or each query's candidates."""
+"""Rerank documents: the best of a first stage, or each query's candidates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from encoders.backbone import Encoder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
-from evaluation.search.processes import run_shared
+from evaluation.search.distributed import run_distributed
 from loaders.beir.problems import listed
 
 # Shapes: P pairs of query and document.
@@ -27,9 +27,9 @@ def rerank(
     """Return the documents of each query in the reranker's order, with scores, best first.
 
     Scores are logits: the sigmoid would make ties of the surest documents. Documents of ``run``
-    below ``top_k`` keep their order below all others; their scores are made up to say so, each 1
-    lower than the one before. Equal scores: by falling document id. Under ``torch.distributed``
-    the processes share the work, and all get the result.
+    beyond ``top_k`` keep their order below all others, with made-up scores, each 1 lower than the
+    one before. Equal scores: by falling document id. Under ``torch.distributed`` the processes
+    share the work, and each returns the whole result.
 
     Args:
         reranker: The model.
@@ -37,7 +37,7 @@ def rerank(
         run: What a first stage has found; None: ``data.candidates``, all of which are scored.
         top_k: How many documents of ``run`` are scored for each query, its best.
         max_length: Tokens after which a pair is cut; None: the model's own limit.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
         bf16: Compute in bf16, on devices that have it.
         show_progress: Show a progress bar.
 
@@ -102,7 +102,7 @@ def _score(
             bf16=bf16,
         )
 
-    scores = run_shared(
+    scores = run_distributed(
         reranker,
         [len(queries[query]) + len(data.documents[document]) for query, document in pairs],
         score,
@@ -132,7 +132,7 @@ def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def _in_order(scored: Mapping[str, float], rest: Sequence[str]) -> dict[str, float]:
-    """The documents that were scored, best first, and behind them the others as they stood."""
+    """The scored documents, best first, then the others in their old order."""
     ranked = {document: scored[document] for document in order(scored)}
     lowest = min(ranked.values(), default=0.0)
     return ranked | {document: lowest - at for at, document in enumerate(rest, start=1)}

@@ -1,4 +1,4 @@
-"""Let an embedder find the documents nearest to each query."""
+"""Retrieve documents with an embedder, by exact search or a FAISS index."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,9 +11,9 @@ from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
+from evaluation.search.distributed import run_distributed
 from evaluation.search.exact import check_finite, search
 from evaluation.search.faiss_index import IndexKind, build_index, search_index
-from evaluation.search.processes import run_shared
 from loaders.beir.problems import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
@@ -34,9 +34,9 @@ def retrieve(
 ) -> dict[str, dict[str, float]]:
     """Return the k documents most similar to each query, with scores, best first.
 
-    Queries stand behind their own prompt or the embedder's query prompt, documents behind its
-    document prompt. Where the data have candidates, each query ranks its own only. Under
-    ``torch.distributed`` the processes share the work, and all get the result.
+    Queries get their own prompt or the embedder's query prompt, documents its document prompt.
+    Where the data have candidates, each query ranks only its own. Under ``torch.distributed`` the
+    processes share the work, and each returns the whole result.
 
     Args:
         embedder: The model.
@@ -44,7 +44,7 @@ def retrieve(
         k: How many documents to find for a query.
         query_max_length: Tokens after which a query is cut; None: the model's own limit.
         document_max_length: The same for documents.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
         bf16: Compute in bf16, on devices that have it.
         index: None compares every query with every document by torch. A FAISS index is for
             large corpora; see ``build_index``.
@@ -102,7 +102,7 @@ def _embed(
             bf16=bf16,
         )
 
-    vectors = run_shared(
+    vectors = run_distributed(
         embedder,
         [len(prompt) + len(text) for text in different],
         encode,

@@ -1,4 +1,4 @@
-"""Documents that are embedded once, at start-up, and searched."""
+"""A corpus, embedded once at start-up and searched exactly."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from common.similarity import Similarity
 from encoders import Embedder
-from serving.routes.vectors import unit_length
+from serving.engine.similarity import for_dot_product
 
 # Shapes: D documents, H dimensions of an embedding.
 
@@ -17,7 +17,7 @@ class Corpus:
     Args:
         documents: Texts by id.
         vectors: [D, H].
-        similarity: Of the embedder.
+        similarity: The embedder's.
     """
 
     def __init__(
@@ -25,8 +25,8 @@ class Corpus:
     ) -> None:
         self.ids = list(documents)
         self.texts = list(documents.values())
+        self.vectors = for_dot_product(vectors, similarity)
         self.similarity = similarity
-        self.vectors = self._prepare(vectors)
 
     @classmethod
     def embed(cls, documents: Mapping[str, str], embedder: Embedder, bf16: bool) -> "Corpus":
@@ -37,13 +37,9 @@ class Corpus:
         return cls(documents, vectors.numpy(), embedder.similarity)
 
     def nearest(self, query: np.ndarray, count: int) -> tuple[list[int], np.ndarray]:
-        """Numbers and similarities of the documents nearest to a query [H], the nearest first."""
-        scores = self.vectors @ self._prepare(query[None])[0]  # [D]
+        """Numbers and similarities of the documents most similar to a query [H], best first."""
+        scores = self.vectors @ for_dot_product(query[None], self.similarity)[0]  # [D]
         count = min(count, len(scores))
         chosen = np.argpartition(-scores, count - 1)[:count]
         chosen = chosen[np.lexsort((chosen, -scores[chosen]))]
         return chosen.tolist(), scores[chosen]
-
-    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors [N, H] whose dot products are the similarity."""
-        return unit_length(vectors) if self.similarity == "cosine" else vectors

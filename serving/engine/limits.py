@@ -1,4 +1,4 @@
-"""What a server takes on, and how long it lets it last."""
+"""Limits of a server on size, time and waiting."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,7 +10,7 @@ def _limit(default: Any, help: str) -> Any:
 
 @dataclass
 class Limits:
-    """All limits of a server; the help of each says what it is."""
+    """All limits of a server; the help of each field explains it."""
 
     max_items: int = _limit(2048, "Texts (or pairs) of one request.")
     max_characters: int = _limit(1_000_000, "Characters of one text.")

@@ -1,4 +1,4 @@
-"""A model as the engine sees it: tokens in, one vector or one score for each text out."""
+"""A loaded model: batches of tokens in, an embedding or a score for each text out."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from encoders import kinds
+from encoders import Embedder, kinds
 from encoders.backbone import Encoder, bf16_is_fast
-from encoders.kinds import Kind, kind_of
+from encoders.kinds import Kind, kind_of, retrieves
 from serving.engine.latency import LatencyEstimator
 from serving.engine.tokenization import TextTokenizer, Tokens
 
@@ -27,8 +27,8 @@ class ServedModel:
 
     Args:
         encoder: The embedder or reranker.
-        name: What clients are told.
-        max_batch_tokens: Of one forward; None: 1,024 on a CPU, 16,384 elsewhere.
+        name: The name that clients see.
+        max_batch_tokens: Most tokens of a forward; None: 1,024 on a CPU, 16,384 elsewhere.
     """
 
     def __init__(self, encoder: Encoder, name: str, max_batch_tokens: int | None = None) -> None:
@@ -38,11 +38,17 @@ class ServedModel:
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
         self.default_prompt = encoder.default_prompt
-        self.similarity = encoder.similarity if kinds.retrieves(encoder) else "cosine"
+        self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
         self.latency = LatencyEstimator((1, 0.0), (2, 0.0))
+
+    @property
+    def embedder(self) -> Embedder:
+        """The encoder, of a model that makes embeddings."""
+        assert retrieves(self.encoder)
+        return self.encoder
 
     @property
     def vocabulary(self) -> int:
@@ -59,10 +65,10 @@ class ServedModel:
         return found.float().cpu().numpy()
 
     def warm_up(self) -> None:
-        """Run a small, a full and the longest batch, and learn the pace.
+        """Run a small, a full and the longest batch, and fit the estimate of latency.
 
         Raises:
-            ValueError: The model gives what is no number.
+            ValueError: The model computes NaN or infinity.
         """
         longest = self.encoder.max_length
         count = max(1, self.max_batch_tokens // min(MIDDLE, longest))
@@ -77,11 +83,12 @@ class ServedModel:
         self.latency = LatencyEstimator((sizes[0], times[0]), (sizes[1], times[1]))
 
     def example(self, size: int) -> Tokens:
-        """A text of about so many tokens that is always fine."""
+        """A harmless text or pair of about ``size`` tokens."""
         tokenizer = self.tokenizer
         text = "a " * (min(size, self.encoder.max_length) - 2)
-        pairs = tokenizer.pairs([("a", text)]) if self.kind.reads_pairs else tokenizer.texts([text])
-        return pairs[0]
+        if self.kind.reads_pairs:
+            return tokenizer.pairs([("a", text)])[0]
+        return tokenizer.texts([text])[0]
 
     def _seconds(self, batch: Sequence[Tokens]) -> float:
         begun = time.perf_counter()
@@ -105,11 +112,11 @@ def open_model(
     Args:
         kind: "embedder" or "reranker".
         folder: A folder, a name on the Hub, or ``package://<module>/<path>``.
-        name: What clients are told.
+        name: The name that clients see.
         device: "auto" is the GPU if there is one; or torch's name, such as "cpu", "cuda:1".
         max_length: Tokens of a text or pair; None: the model's own.
-        truncate_dim: Embedder: keep so many dimensions; None: all.
-        max_batch_tokens: Of one forward.
+        truncate_dim: Embedder: number of dimensions to keep; None: all.
+        max_batch_tokens: Most tokens of a forward.
         trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
@@ -154,6 +161,6 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
 
 @contextmanager
 def inference(device: torch.device, bf16: bool) -> Iterator[None]:
-    """All of a thread's work. Kept open, weights are turned into bf16 once, not in every batch."""
+    """The context of a thread's work. Autocast casts weights once, while the context is open."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         yield

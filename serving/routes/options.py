@@ -1,4 +1,4 @@
-"""Keys that several bodies share: how texts are cut, and which prompt is put before them."""
+"""Fields that several bodies share: truncation and prompts."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -29,7 +29,7 @@ OTHER_TASKS = {"classification", "clustering", "text-matching", "semantic_simila
 
 
 class Truncation(Body):
-    """What is done with texts that are too long: a boolean, or a word of Cohere's and NVIDIA's."""
+    """What happens to texts that are too long: a boolean, or a word of Cohere's and NVIDIA's."""
 
     truncate: Annotated[
         bool | Literal["NONE", "START", "END"] | None,
@@ -68,14 +68,14 @@ class Truncation(Body):
         return sides.get(self.truncate, self.truncation_direction)
 
     def ignored(self, service: Service) -> list[str]:
-        """END is named where it is what the server does anyway."""
+        """Also END, where the server truncates at the end anyway."""
         sides = {model.tokenizer.side for model in service.loaded.values()}
         usual = self.truncate == "END" and service.limits.truncate and sides == {"right"}
         return [*super().ignored(service), *(["truncate"] if usual else [])]
 
 
 class Prompting(Body):
-    """Which of the model's prompts is put before each text; by default none."""
+    """Which of the model's prompts goes in front of each text; by default its default prompt."""
 
     input_type: str | None = Field(
         default=None,
@@ -131,6 +131,10 @@ class Prompting(Body):
             if not (name and (prompts.get(name) or (two_sided and name in SIDES)))
         ]
         return [*super().ignored(service), *idle]
+
+
+class TextOptions(Prompting, Truncation):
+    """The options of bodies whose texts are embedded."""
 
 
 def check_name(name: str, prompts: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Rerank as Cohere (version 1 and 2), Jina, vLLM and others ask for it: one answer for all."""
+"""Rerank for clients of Cohere (v1 and v2), Jina, vLLM and others: one response for all."""
 
 from typing import Annotated, Any
 
@@ -7,12 +7,12 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serving.http.http_json import (
-    best_first,
     example,
     or_one_message,
     printable,
+    ranking,
     reply,
-    sigmoid,
+    shown_scores,
     usage,
 )
 from serving.http.routing import Router, RouteSettings
@@ -114,7 +114,7 @@ def rerank_routes(service: Service) -> Router:
 async def answer_rerank(
     service: Service, request: Request, body: RerankBody, version: str
 ) -> Response:
-    """Score, order, and answer in a form that all these clients read.
+    """Score, sort, and respond in a form that all these clients read.
 
     ``document`` is left out unless asked for: some clients take no null there.
     """
@@ -126,11 +126,8 @@ async def answer_rerank(
         side=body.side,
         max_document=body.max_tokens_per_doc,
     )
-    scores = answer.values if body.raw_scores else sigmoid(answer.values)
-    order = best_first(answer.values)
-    if body.top_n is not None and body.top_n > 0:
-        order = order[: body.top_n]
-    results: list[dict[str, Any]] = [{"index": at, "relevance_score": scores[at]} for at in order]
+    scores = shown_scores(answer.values, body.raw_scores)
+    results = ranking(answer.values, scores, "relevance_score", body.top_n)
     if body.return_documents:
         for result in results:
             result["document"] = {"text": texts[result["index"]]}

@@ -1,4 +1,4 @@
-"""Both models together: embed, retrieve, rerank; and every loaded model side by side."""
+"""Two-stage search (embed, retrieve, rerank), and all loaded models side by side."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,14 +8,15 @@ from fastapi import Request, Response
 from pydantic import Field
 
 from common.prompts import with_prompt
+from common.similarity import Similarity
 from serving.engine.corpus import Corpus
 from serving.engine.model import ServedModel
+from serving.engine.similarity import similarities
 from serving.engine.tokenization import Side
 from serving.http.errors import ServingError
 from serving.http.http_json import Body, best_first, example, reply, sigmoid
 from serving.http.routing import Router
 from serving.routes.options import Truncation
-from serving.routes.vectors import similarities
 from serving.service import ModelOutput, Service
 
 # Shapes: D documents.
@@ -43,12 +44,13 @@ class CompareBody(Body):
 
 @dataclass(frozen=True)
 class Found:
-    """Documents that the embedder found, the nearest first."""
+    """Documents that the embedder found, the most similar first."""
 
     ids: list[str] | None
     numbers: list[int]
     texts: list[str]
-    scores: np.ndarray  # the embedder's similarity to the query
+    similarity: Similarity
+    scores: np.ndarray
     truncated: set[int]
 
 
@@ -71,14 +73,13 @@ def search_routes(service: Service, reranks: bool) -> Router:
             answers.append(answer)
             order, scores = best_first(answer.values), sigmoid(answer.values)
             truncated |= set(answer.truncated)
-        similarity = service.model("embedder").similarity
         results = []
         for at in order[: body.top_n]:
             result = {
                 "index": found.numbers[at],
                 "text": found.texts[at],
                 "score": scores[at],
-                similarity: found.scores[at],  # "cosine" or "dot"
+                found.similarity: found.scores[at],
                 "embedder_rank": at + 1,
                 "truncated": at in truncated,
             }
@@ -93,15 +94,16 @@ def search_routes(service: Service, reranks: bool) -> Router:
 
 
 async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutput]:
-    """The documents nearest to the query, of those given or of the corpus."""
+    """The documents most similar to the query, of those given or of the corpus."""
     service.check_text(body.query, "query")
     corpus, given = service.corpus, body.documents
     if given is not None:
         answer = await embed_together(
             service, "embedder", body.query, given, truncate=body.cut, side=body.side
         )
-        texts = {str(at): text for at, text in enumerate(given)}
-        corpus = Corpus(texts, answer.values[1:], service.model("embedder").similarity)
+        similarity = service.loaded["embedder"].similarity
+        documents = {str(at): text for at, text in enumerate(given)}
+        corpus = Corpus(documents, answer.values[1:], similarity)
     elif corpus is not None:
         prompt = service.model("embedder").encoder.find_prompt("query")
         answer = await service.embed(
@@ -128,6 +130,7 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutp
         ids=None if given is not None else [searched.ids[number] for number in numbers],
         numbers=numbers,
         texts=[searched.texts[number] for number in numbers],
+        similarity=searched.similarity,
         scores=scores,
         truncated={at for at, number in enumerate(numbers) if number in cut},
     )
@@ -197,6 +200,7 @@ async def judged(
         answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
         return answer, sigmoid(answer.values)
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
-    scores = similarities(answer.values[1:], answer.values[:1], model.similarity)
+    queries, documents = answer.values[:1], answer.values[1:]
+    scores = similarities(documents, queries, model.similarity)
     cut = [at - 1 for at in answer.truncated if at]
-    return replace(answer, truncated=cut), scores
+    return replace(answer, values=scores, truncated=cut), scores

@@ -1,4 +1,4 @@
-"""The language of text-embeddings-inference: bare lists, and its names."""
+"""Routes of text-embeddings-inference: its field names, and bare lists as responses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,19 +9,20 @@ from fastapi import Request, Response
 from pydantic import Discriminator, Field, Tag
 
 from common.prompts import with_prompt
+from serving.engine.similarity import similarities
 from serving.engine.tokenization import Side
 from serving.http.http_json import (
     Body,
     TextInput,
-    best_first,
     example,
+    ranking,
     reply,
-    sigmoid,
+    shown_scores,
     text_list,
 )
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import Prompting, Truncation, check_name
-from serving.routes.vectors import check_vectors, finish, similarities
+from serving.routes.options import Prompting, TextOptions, Truncation, check_name
+from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
 
 TEI = RouteSettings("tei")
@@ -49,7 +50,7 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight):
+class EmbedBody(PromptName, FromTheRight, TextOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
@@ -73,7 +74,7 @@ class Sentences(Body):
     sentences: list[str] = Field(examples=[["A file of comma-separated values.", "A capital."]])
 
 
-class SimilarityParameters(PromptName, FromTheRight):
+class SimilarityParameters(PromptName, FromTheRight, TextOptions):
     """Of ``POST /similarity``."""
 
 
@@ -94,17 +95,14 @@ class TokenizeBody(Body):
 
 async def embed(service: Service, request: Request, body: EmbedBody) -> Response:
     """A bare list of embeddings."""
-    model = service.model("embedder")
-    # It asks for unit length unless told otherwise, which a model may have no choice in.
-    check_vectors(model, body.normalize, body.dimensions)
-    answer = await service.embed(
+    answer, vectors = await vectors_of(
+        service,
         text_list(body.inputs),
+        body,
         param="inputs",
-        prompt=body.find_prompt(model),
-        truncate=body.cut,
-        side=body.side,
+        normalize=body.normalize,
+        dimensions=body.dimensions,
     )
-    vectors = finish(answer.values, model, body.normalize, body.dimensions)
     return reply(request, vectors, answer, ignored=body.ignored(service))
 
 
@@ -116,18 +114,15 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
         truncate=body.cut,
         side=body.side,
     )
-    scores = answer.values if body.raw_scores else sigmoid(answer.values)
-    ranking: list[dict[str, Any]] = [
-        {"index": at, "score": scores[at]} for at in best_first(answer.values)
-    ]
+    ranked = ranking(answer.values, shown_scores(answer.values, body.raw_scores))
     if body.return_text:
-        for entry in ranking:
+        for entry in ranked:
             entry["text"] = body.texts[entry["index"]]
-    return reply(request, ranking, answer, ignored=body.ignored(service))
+    return reply(request, ranked, answer, ignored=body.ignored(service))
 
 
 async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
-    """A bare list of cosines."""
+    """A bare list of cosines, which are TEI's contract whatever the model's similarity."""
     answer = await service.embed(
         [body.inputs.source_sentence, *body.inputs.sentences],
         param="inputs",
@@ -135,7 +130,7 @@ async def compare(service: Service, request: Request, body: SimilarityBody) -> R
         truncate=body.parameters.cut,
         side=body.parameters.side,
     )
-    found = similarities(answer.values[1:], answer.values[:1])
+    found = similarities(answer.values[1:], answer.values[:1], "cosine")
     return reply(request, found, answer, ignored=body.ignored(service))
 
 
@@ -195,7 +190,7 @@ ForEither = Annotated[Embeds | Annotated[RerankBody, Tag("form:rerank")], Discri
 def root_routes(service: Service, embeds: bool, reranks: bool) -> Router:
     """``POST /``, where huggingface_hub asks, and ``/invocations``, where SageMaker does.
 
-    The body tells what is wanted; one that tells nothing is for the embedder, if there is one.
+    The form of the body decides; any other body is for the embedder, if there is one.
     """
     router = Router()
 

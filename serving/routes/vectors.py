@@ -1,40 +1,69 @@
-"""Embeddings as clients ask for them: of unit length, shorter, as text."""
+"""Embeddings as clients want them: normalised, shortened, base64."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from common.similarity import Similarity
-from encoders.kinds import retrieves
 from serving.engine.model import ServedModel
+from serving.engine.similarity import unit_length
 from serving.http.errors import ServingError
+from serving.routes.options import TextOptions
+from serving.service import ModelOutput, Service, Text
 
 # Shapes: N texts, H dimensions of an embedding.
 
 Encoding = Literal["float", "base64"]
 
 
-def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
-    """Refuse what the model cannot give, before anything is computed.
+async def embed(
+    service: Service,
+    texts: Sequence[Text],
+    options: TextOptions,
+    *,
+    param: str,
+    numbered: bool = True,
+    normalize: bool | None = None,
+    dimensions: int | None = None,
+) -> tuple[ModelOutput, np.ndarray]:
+    """Embed texts as a client wants it: the output of the model, and the vectors [N, H].
 
     Args:
-        model: An embedder.
+        service: Embeds.
+        texts: Texts or token ids.
+        options: Prompt and truncation.
+        param: The field of the texts, for messages.
+        numbered: Whether the field is a list.
         normalize: Whether the client wants unit length; None: as the model does.
         dimensions: How many the client wants; None: all.
     """
-    assert retrieves(model.encoder)
-    if normalize is False and model.encoder.normalize:
+    model = service.model("embedder")
+    check_vectors(model, normalize, dimensions)
+    output = await service.embed(
+        texts,
+        param=param,
+        prompt=options.find_prompt(model),
+        truncate=options.cut,
+        side=options.side,
+        numbered=numbered,
+    )
+    return output, finish(output.values, model, normalize, dimensions)
+
+
+def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
+    """Refuse options that the model does not support, before anything is computed."""
+    if normalize is False and model.embedder.normalize:
         raise ServingError(
             "validation_error",
             "normalize: this model brings its embeddings to unit length itself; leave normalize "
             "out, or give true",
             "normalize",
         )
-    if dimensions is not None and dimensions > model.encoder.dimension:
+    if dimensions is not None and dimensions > model.embedder.dimension:
         raise ServingError(
             "validation_error",
-            f"dimensions: {dimensions} are more than the {model.encoder.dimension} of the model",
+            f"dimensions: {dimensions} are more than the {model.embedder.dimension} of the model",
             "dimensions",
         )
 
@@ -46,30 +75,13 @@ def finish(
 
     A model that brings its embeddings to unit length gets them so after the cut too.
     """
-    assert retrieves(model.encoder)
-    own = model.encoder.normalize
+    own = model.embedder.normalize
     cut = dimensions is not None and dimensions < values.shape[1]
     if cut:
         values = values[:, :dimensions]
     if (normalize if normalize is not None else own) and (cut or not own):
         values = unit_length(values)
     return np.ascontiguousarray(values)
-
-
-def unit_length(values: np.ndarray) -> np.ndarray:
-    """Rows [N, H] divided by their lengths; a row of zeros stays."""
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    unit: np.ndarray = values / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return unit
-
-
-def similarities(
-    one: np.ndarray, other: np.ndarray, similarity: Similarity = "cosine"
-) -> np.ndarray:
-    """Of rows [N, H] with rows [N, H] (or [1, H]): [N]."""
-    if similarity == "dot":
-        return (one * other).sum(axis=1)
-    return (unit_length(one) * unit_length(other)).sum(axis=1).clip(-1, 1)
 
 
 def as_asked(row: np.ndarray, encoding: Encoding) -> Any:

@@ -7,11 +7,12 @@ from typing import get_type_hints
 from torch import nn
 
 from common.recipe import typed
+from encoders.kinds import KINDS
 from losses import MatryoshkaLoss
 from trainers.config.arguments import TandemArguments
 from trainers.objectives import OBJECTIVES, Objective
 
-# Settings that only one kind of model has.
+# Settings of models that retrieve, and of models that rerank (``ModelKind.role``).
 ONLY_FOR = {
     "embedder": (
         "eval_corpus",
@@ -79,11 +80,12 @@ def check_kind(task: Task) -> None:
     Raises:
         ValueError: It begins with the key.
     """
-    for kind, names in ONLY_FOR.items():
+    for role, names in ONLY_FOR.items():
         for name in names:
-            if kind != task.objective.model and getattr(task.args, name) is not None:
+            given = getattr(task.args, name) is not None
+            if given and role != KINDS[task.objective.model].role:
                 raise ValueError(
-                    f"{name}: is for the {kind}, but objective {task.args.objective} trains the "
+                    f"{name}: is for the {role}, but objective {task.args.objective} trains the "
                     f"{task.objective.model}; leave it out"
                 )
 

@@ -3,19 +3,20 @@
 import io
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
-from evaluation.report import fonts
+from evaluation.report import curves, fonts
 from evaluation.report.curves import draw_run, series
-from evaluation.report.drawing import DARK, SERIES, Drawing, draw, figure_words
+from evaluation.report.drawing import DARK, Drawing, draw, figure_words
 from evaluation.report.figures import draw_bars, draw_figures, draw_scores
-from evaluation.report.wording import ZH, Language
+from evaluation.report.wording import EN, ZH, Language
 from evaluation.results import Results
 from measured import LOG, RUN_FIGURES
 from measured import results as content
@@ -85,24 +86,43 @@ def test_bars_stand_where_the_values_are() -> None:
     assert width("#0969da") / width("#9aa4af") == pytest.approx(3, rel=0.05)
 
 
-def test_a_long_curve_fades_behind_its_running_mean() -> None:
-    """What has the full colour of the curve: all its ups and downs, or a mean that is flat."""
-    long = [{"step": step, "loss": float(step % 7)} for step in range(1, 201)]
-
-    def height(log: list[dict[str, Any]]) -> int:
-        (drawing,) = draw_run(log, "en")
-        picture = np.asarray(Image.open(io.BytesIO(drawing.png)).convert("RGB"))
-        rgb = [int(SERIES[0][at : at + 2], 16) for at in (1, 3, 5)]
-        return int((picture == rgb).all(axis=-1).any(axis=1).sum())
-
-    assert 0 < height(long) < height(long[:50]) / 3
+def losses(values: Iterable[float]) -> list[dict[str, float]]:
+    return [{"step": step, "loss": value} for step, value in enumerate(values, start=1)]
 
 
-def test_a_diverged_curve_is_drawn() -> None:
+def curves_of(log: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> list[Line2D]:
+    """The curves of the first figure of a run."""
+    figures: list[Figure] = []
+
+    def kept(name: str, alt: str, plot: Callable[[Figure], None]) -> Drawing:
+        figures.append(Figure())
+        plot(figures[-1])
+        return draw(name, alt, plot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curves, "draw", kept)
+        draw_run(log, "en")
+    return list(figures[0].axes[0].lines)
+
+
+def test_a_long_curve_fades_behind_its_running_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(size=200)
+    faint, mean = curves_of(losses(noise), monkeypatch)
+    assert np.array_equal(faint.get_ydata(), noise)
+    assert faint.get_alpha() == 0.35 and mean.get_alpha() is None
+    assert mean.get_label() == EN["running_mean"]
+    # Over a twentieth of the values, each mean in the middle of its window.
+    wanted = [noise[at : at + 10].mean() for at in range(191)]
+    assert np.asarray(mean.get_ydata(), dtype=float) == pytest.approx(wanted)
+    assert np.array_equal(mean.get_xdata(), np.arange(6, 197))
+    (only,) = curves_of(losses(noise[: curves.MANY]), monkeypatch)
+    assert only.get_alpha() is None and only.get_label() == EN["training_loss"]
+
+
+def test_a_diverged_run_is_drawn() -> None:
     for value in (float("nan"), float("inf")):
-        broken = [{"step": step, "loss": value if step > 5 else 1.0} for step in range(1, 101)]
-        assert [d.name for d in draw_run(broken, "en")] == ["loss"]
-    assert draw_run([{"step": 1, "loss": float("nan")}], "en")
+        assert [d.name for d in draw_run(losses([1.0] * 5 + [value] * 95), "en")] == ["loss"]
+    assert draw_run(losses([float("nan")]), "en")
 
 
 def test_the_same_figure_gives_the_same_file(drawn: dict[str, list[Drawing]]) -> None:

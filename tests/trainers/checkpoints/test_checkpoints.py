@@ -388,7 +388,7 @@ def test_refusals_of_all_libraries_are_known(tmp_path: Path, tiny_tokenizer: Any
         (lambda: tiny_tokenizer.backend_tokenizer.save(str(below)), "Not a directory"),
         (lambda: below.write_text("a"), "Not a directory"),
         (lambda: full.write_text("a"), "No space left on device"),
-        (lambda: torch.save({"a": torch.zeros(9)}, full), "a file could not be written to its end"),
+        (lambda: torch.save({"a": torch.zeros(9)}, full), "a file could not be written completely"),
     ]
     for write, reason in writes:
         with pytest.raises(Exception) as raised:
