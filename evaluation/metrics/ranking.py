@@ -77,7 +77,8 @@ def recall(rankings: Rankings, k: int | None) -> Values:
 def precision(rankings: Rankings, k: int | None) -> Values:
     """Return Σ_{i=1..k} hit_i / k [Q] (``P``)."""
     assert k is not None
-    return rankings.hits[:, :k].sum(axis=1) / k
+    found: Values = rankings.hits[:, :k].sum(axis=1) / k
+    return found
 
 
 def reciprocal_rank(rankings: Rankings, k: int | None) -> Values:
@@ -101,7 +102,8 @@ def average_precision(rankings: Rankings, k: int | None) -> Values:
 
 def hit_rate(rankings: Rankings, k: int | None) -> Values:
     """Return 1 where one of the first k documents is relevant, else 0 [Q] (``success``)."""
-    return rankings.hits[:, :k].max(axis=1).astype(np.float64)
+    found: Values = rankings.hits[:, :k].max(axis=1).astype(np.float64)
+    return found
 
 
 METRICS: dict[str, Callable[[Rankings, int | None], Values]] = {
@@ -264,7 +266,8 @@ def _sum(values: Values) -> Values:
     ``sum`` adds in an order that depends on K. Then the same ranking would have values that differ
     in the last bit beside longer ones, and count as won or lost.
     """
-    return values.cumsum(axis=1)[:, -1]
+    sums: Values = values.cumsum(axis=1)[:, -1]
+    return sums
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Values:
