@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import trainers.objectives
-from common.recipe import FAMILIAR
+from common.flags import FAMILIAR
 from loaders import ReadOptions, detect_shape, load_rows
 from trainers import OBJECTIVES, parse_arguments
 from trainers.config.arguments import OWN_FIELDS, defaults

@@ -23,7 +23,7 @@ def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTok
     except (OSError, ValueError) as error:
         reason = f" ({str(error).partition(chr(10))[0]})" if isinstance(error, OSError) else ""
         raise ValueError(
-            f"--model {model}: no tokenizer can be opened there; give a folder that has one, "
+            f"model: {model}: no tokenizer can be opened there; give a folder that has one, "
             f"package://<module>/<path> or a name on the Hub{reason}"
         ) from None
     # It warns of texts longer than the model; those are what is being counted.

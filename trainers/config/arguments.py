@@ -2,18 +2,17 @@
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import signature
-from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from common.recipe import merge, read_flags, read_recipe, typed
+from common.flags import option, read_values
+from common.typed_values import typed
 from losses import MatryoshkaLoss
 from trainers.base import LossTrainer
 from trainers.config.combinations import (
@@ -22,13 +21,19 @@ from trainers.config.combinations import (
     check_lora,
     check_matryoshka,
 )
-from trainers.config.fields import DataArguments, ModelArguments, option
+from trainers.config.fields import DataArguments, ModelArguments
 from trainers.config.limits import check_limits, check_report_to
 from trainers.config.sources import Source, build_sources
 from trainers.multi_source import MultiSourceTrainer
 from trainers.objectives import OBJECTIVES, Objective
 
 logger = logging.getLogger(__name__)
+
+USAGE = """Fine-tune an embedder or a reranker.
+
+    accelerate launch scripts/train.py --config configs/reranker.json
+    accelerate launch scripts/train.py --config configs/reranker.json --learning_rate 1e-4
+"""
 
 # Settings that only one kind of model has.
 ONLY_FOR = {
@@ -251,18 +256,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TandemArguments:
         ValueError: A key, value or combination that cannot be, named in one sentence.
         SystemExit: After ``--help``.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in argv or "-h" in argv:
-        print_help()
-        raise SystemExit(0)
-    flags = read_flags(argv)
-    files = flags.pop("config", None)
-    recipe: dict[str, Any] = {}
-    if files is not None:
-        if len(files) != 1:
-            raise ValueError("--config: takes one recipe (.json or .yaml)")
-        recipe = read_recipe(Path(files[0]))
-    values = merge(TandemArguments, recipe, flags)
+    values = read_values(TandemArguments, argv, USAGE)
     arguments = TandemArguments(**values)
     arguments.recipe = defaults() | values
     return arguments
@@ -277,18 +271,6 @@ def defaults() -> dict[str, Any]:
             value = made if known.default is MISSING else known.default
             values[known.name] = getattr(value, "value", value)
     return values
-
-
-def print_help() -> None:
-    """List every key with its type, default and meaning."""
-    print("usage: accelerate launch scripts/train.py --config configs/reranker.json [--key value]")
-    for known in sorted(fields(TandemArguments), key=lambda known: known not in OWN_FIELDS):
-        if not known.init:
-            continue
-        default = "" if known.default is MISSING else f" (default {known.default})"
-        kind = getattr(known.type, "__name__", str(known.type))
-        about = " ".join(str(known.metadata.get("help", "")).split())
-        print(f"  --{known.name} <{kind}>{default}\n        {about}".rstrip())
 
 
 def _cpu_has_bf16() -> bool:

@@ -1,16 +1,10 @@
 """What a run is told about its model and its data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from common.flags import option
 from trainers.config.sources import OWN_SETTINGS
-
-
-def option(default: Any, help: str) -> Any:
-    """A field with its help; a list or dict as default is copied."""
-    if isinstance(default, list | dict):
-        return field(default_factory=default.copy, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from common.recipe import check_key, typed
+from common.flags import check_key
+from common.typed_values import typed
 
 if TYPE_CHECKING:
     from trainers.config.arguments import TandemArguments

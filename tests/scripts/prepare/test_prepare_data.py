@@ -16,7 +16,7 @@ from preparation.duplicates.near_duplicates import similar_pairs
 from scripts.prepare_data import main
 
 ROOT = Path(__file__).resolve().parents[3]
-SIZES = ["--heldout_size", "10", "--dev_size", "5", "--negatives", "3"]
+SIZES = ["--heldout_size", "10", "--dev_size", "5", "--num_negatives", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -185,17 +185,28 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        *([], ["sample"], ["sample", "--output_dir", "x", "--language", "fr"]),
-        ["docstrings", "--output_dir", "x", "--negatives", "0"],
-        ["docstrings", "--output", "x"],  # no abbreviations
+        ([], "a command is missing; give one of docstrings, sample, "),
+        (["convrt"], "convrt: unknown command; did you mean convert?"),
+        (["sample", "--language", "en"], "output_dir: is missing; give --output_dir"),
+        (
+            ["sample", "--output_dir", "x", "--language", "fr"],
+            'language: "fr" is not one of zh, en',
+        ),
+        (
+            ["docstrings", "--output_dir", "x", "--num_negatives", "0"],
+            "num_negatives: must be at least 1, got 0",
+        ),
+        (["docstrings", "--output", "x"], "output: unknown key; did you mean output_dir?"),
     ],
 )
-def test_wrong_flags_exit_2(options: list[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(options)
-    assert stopped.value.code == 2
+def test_wrong_flags_exit_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
 
 
 def test_the_output_folder_may_not_be_a_file(

@@ -143,10 +143,10 @@ def test_tables_keep_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--shares", "1"], "--shares takes two or three numbers, got 1"),
-        (["--shares", "0.5", "0.4"], "--shares must be above 0 and add up to 1, got 0.5 0.4"),
-        (["--shares", "1", "0"], "--shares must be above 0 and add up to 1, got 1 0"),
-        (["--near_duplicates", "2"], "--near_duplicates must be from 0 to 1, got 2"),
+        (["--shares", "1"], "shares: takes two or three numbers, got 1"),
+        (["--shares", "0.5", "0.4"], "shares: must be above 0 and add up to 1, got 0.5 0.4"),
+        (["--shares", "1", "0"], "shares: must be above 0 and add up to 1, got 1 0"),
+        (["--near_duplicates", "2"], "near_duplicates: must be from 0 to 1, got 2"),
     ],
 )
 def test_mistakes(

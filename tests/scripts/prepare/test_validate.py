@@ -152,9 +152,9 @@ def test_the_page_says_the_same_and_is_escaped(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input", "a.jsonl", "a.jsonl"], "--input names the same file twice"),
+        (["--input", "a.jsonl", "a.jsonl"], "input: names the same file twice"),
         (["--input", "none.jsonl"], "none.jsonl: no such file"),
-        (["--input", "a.jsonl", "--model", "."], "--model .: no tokenizer can be opened there"),
+        (["--input", "a.jsonl", "--model", "."], "model: .: no tokenizer can be opened there"),
         (["--input", "."], "is a folder in the BEIR layout; make training rows of it first"),
     ],
 )
