@@ -151,8 +151,13 @@ def exit_code(job: Callable[[], int | None]) -> int:
     try:
         return job() or 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error)
+
+
+def complain(error: Exception) -> int:
+    """Print the one line about what the user can mend; return the exit code, 2."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 class Key(NamedTuple):

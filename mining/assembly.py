@@ -1,6 +1,5 @@
 """What the flags name, put together: corpus, search, reranker."""
 
-import argparse
 import hashlib
 import json
 import logging
@@ -9,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -25,7 +24,6 @@ from mining.cache.model_digest import model_digest
 from mining.data.corpus import Corpus
 from mining.data.documents import corpus_documents, training_documents
 from mining.data.queries import Queries
-from mining.flags import reranker_limits
 from mining.miner import Judge
 from mining.policy.policy import Policy
 from mining.scoring.models import EmbedderWithCache, open_teacher
@@ -34,11 +32,13 @@ from mining.search.encode import Encoding
 from mining.search.faiss_index import FaissIndex, build_index
 from mining.search.index import Index, VectorIndex
 from mining.search.lexical import LexicalIndex
+from mining.settings import MiningSettings, WorkSettings
 from mining.work import build_corpus
-from preparation.commands.flags import check_output_file
+from preparation.commands.settings import check_output_file
 
 logger = logging.getLogger(__name__)
 
+S = TypeVar("S")
 Digests = dict[str, str]
 
 # Flags that decide nothing about what is written.
@@ -48,21 +48,8 @@ PACKAGES = ("torch", "transformers")
 _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
 
 
-def on_all_processes(job: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Do the job; return 0, or 2 after one line about what the user can mend."""
-    prepare_process()
-    try:
-        job(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if PartialState().num_processes > 1:
-        PartialState().destroy_process_group()
-    return 0
-
-
-def prepare_process() -> None:
-    """Find the other processes of ``accelerate launch``, and let one of them speak."""
+def on_all_processes(job: Callable[[S], None], args: S) -> None:
+    """Do a job in each process of ``accelerate launch``; one of them speaks."""
     # Processes wait for the slowest: after a kill, one of them may have all the work that is left.
     cpu = not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=timedelta(days=30))
@@ -71,9 +58,12 @@ def prepare_process() -> None:
         logging.getLogger().setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    job(args)
+    if state.num_processes > 1:
+        state.destroy_process_group()
 
 
-def check_output(args: argparse.Namespace) -> None:
+def check_output(args: WorkSettings) -> None:
     """Refuse what groups cannot be written to."""
     check_output_file(args.output, args.overwrite)
     if check_format(args.output) in TABLES:
@@ -85,12 +75,12 @@ def shows_progress() -> bool:
     return PartialState().is_main_process and sys.stderr.isatty()
 
 
-def encoding(args: argparse.Namespace) -> Encoding:
+def encoding(args: WorkSettings) -> Encoding:
     """How models are run; ``max_length`` is a reranker's."""
     return Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
 
 
-def read_corpus(args: argparse.Namespace, options: ReadOptions, work: Path) -> Corpus:
+def read_corpus(args: MiningSettings, options: ReadOptions, work: Path) -> Corpus:
     """The documents to search: those of ``--corpus``, or of the rows themselves."""
     if args.corpus:
         documents = corpus_documents(args.corpus, options)
@@ -113,16 +103,16 @@ def check_ranks(policy: Policy, documents: int) -> None:
     ):
         if wanted and rank >= documents:
             raise ValueError(
-                f"--{name}: the corpus has {documents} different documents, none of a rank above "
+                f"{name}: the corpus has {documents} different documents, none of a rank above "
                 f"{rank}; give lower ranks or a larger corpus"
             )
 
 
 def open_index(
-    args: argparse.Namespace, queries: Queries, corpus: Corpus, work: Path, digests: Digests
+    args: MiningSettings, queries: Queries, corpus: Corpus, work: Path, digests: Digests
 ) -> Index:
     """What searches; notes the digest of its model."""
-    if args.bm25:
+    if args.embedder is None:
         return LexicalIndex(queries, corpus)
     model = open_embedder(args, args.embedder)
     digests["embedder"] = model.digest
@@ -138,28 +128,28 @@ def open_index(
     return FaissIndex(asked, documents, corpus.searchable, state.device, file)
 
 
-def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
+def open_embedder(args: WorkSettings, name: str) -> EmbedderWithCache:
     """An embedder, with its vectors and the prompts of the flags."""
     if detect_kind(name) != "embedder":
-        raise ValueError(f"--embedder: {name} is a reranker; give an embedder")
+        raise ValueError(f"embedder: {name} is a reranker; give an embedder")
     embedder = Embedder.from_pretrained(name, trust_remote_code=args.trust_remote_code)
     embedder = embedder.to(PartialState().device)
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
     return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
 
 
-def open_judge(args: argparse.Namespace, digests: Digests) -> Judge | None:
+def open_judge(args: MiningSettings, digests: Digests) -> Judge | None:
     """The reranker, if there is one; notes its digest."""
     if args.reranker is None:
         return None
     teacher, digests["reranker"] = open_reranker(args, args.reranker)
-    return Judge(teacher, reranker_limits(args))
+    return Judge(teacher, args.reranker_limits())
 
 
-def open_reranker(args: argparse.Namespace, name: str) -> tuple[Teacher, str]:
+def open_reranker(args: WorkSettings, name: str) -> tuple[Teacher, str]:
     """A reranker with its cache, and its digest."""
     if detect_kind(name) != "reranker":
-        raise ValueError(f"--reranker: {name} is no reranker (it has no scoring head)")
+        raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
     reranker = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
     reranker = reranker.to(PartialState().device)
     digest = model_digest(reranker)
@@ -175,18 +165,18 @@ def tell_recall(index: Index, queries: int, depth: int) -> float | None:
     return recall
 
 
-def identity(args: argparse.Namespace, sources: Sequence[Source]) -> list[Any]:
+def identity(args: WorkSettings, sources: Sequence[Source]) -> list[Any]:
     """All that decides about a run; files are told by name, size and time."""
     return [settings_of(args), [source.identity() for source in sources]]
 
 
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+def settings_of(args: WorkSettings) -> dict[str, Any]:
     """The flags that decide what is written."""
     return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
 
 
 def write_settings(
-    args: argparse.Namespace, sources: Sequence[Source], digests: Digests, **others: Any
+    args: WorkSettings, sources: Sequence[Source], digests: Digests, **others: Any
 ) -> Path:
     """Write what a file was made of and by, beside it."""
     files = [source.path for source in sources if isinstance(source, FileSource)]
@@ -197,7 +187,7 @@ def write_settings(
         "versions": {name: version(name) for name in PACKAGES},
         **others,
     }
-    path: Path = args.output.with_name(f"{args.output.name}.settings.json")
+    path = args.output.with_name(f"{args.output.name}.settings.json")
     write_lines(path, [json.dumps(settings, ensure_ascii=False, indent=2, default=str)])
     return path
 

@@ -13,9 +13,9 @@ from encoders import Embedder, Reranker
 from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
 from evaluation.data.sets import RetrievalData
 from evaluation.data.sources import open_data
-from evaluation.settings import EvaluationSettings, find_first_stage
 from evaluation.measure import FirstStage, How, measure_ranking
 from evaluation.search.retrieval import retrieve
+from evaluation.settings import EvaluationSettings, find_first_stage
 from loaders import ReadOptions
 from tiny import save_backbone, save_classifier
 
