@@ -1,7 +1,5 @@
 """Batches for in-batch-negative contrastive learning."""
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from collators.sampling import draw, generator
 from collators.texts import EmbedderCollator
+from common.hashing import text_hashes
 
 
 @dataclass
@@ -84,14 +83,6 @@ class ContrastiveCollator(EmbedderCollator):
     def documents_of(self, row: dict[str, Any]) -> list[str]:
         """The positive and the hard negatives."""
         return [row["pos_doc"], *self.hard_negatives(row)]
-
-
-def text_hashes(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Each text's 64-bit number, the same in every process and never 0."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-    found = np.frombuffer(b"".join(digests), dtype=">i8").astype(np.int64)
-    found[found == 0] = 1
-    return found
 
 
 def known_hashes(row: dict[str, Any]) -> NDArray[np.int64]:

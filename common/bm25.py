@@ -1,4 +1,4 @@
-"""BM25: search by word counts, the yardstick for embedders and a miner of hard negatives."""
+"""BM25 (lexical search): a baseline for embedders and a miner of hard negatives."""
 
 import re
 import unicodedata
@@ -11,17 +11,17 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 # Letters: D documents, Q queries of one block, V words of the vocabulary.
 
-# Han characters and kana are written without spaces, so they are counted as characters and pairs
-# of neighbours; everything else that is a letter, a digit or "_" is counted as words.
+# Han and kana are written without spaces: they are indexed as unigrams and bigrams of characters,
+# everything else that is a letter, a digit or "_" as words.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W{_CJK}]+")
 _BLOCK_BYTES = 64 * 2**20  # of the dense scores [Q, D] held at a time
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-cased words, and each Chinese character and pair of neighbouring characters.
+    """Lower-cased words, and unigrams and bigrams of Chinese characters.
 
-    Full-width letters and digits are folded to plain ones (NFKC).
+    Full-width letters and digits are folded to their plain forms (NFKC).
 
     >>> tokenize("BM25 检索模型")
     ['bm25', '检', '索', '模', '型', '检索', '索模', '模型']
@@ -38,17 +38,20 @@ def tokenize(text: str) -> list[str]:
 
 
 class BM25:
-    """An index of documents, scored as Lucene does (Robertson's BM25 with a positive idf).
+    """An index of documents, scored as by Lucene (Robertson's BM25 with an idf above 0).
 
-    For each word w of the query, as often as it stands there::
+    A document's score is the sum over the words w of the query, repeated ones counted again, of::
 
         idf(w) * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean_length))
         idf(w) = ln(1 + (D - df + 0.5) / (df + 0.5))
 
     Args:
-        documents: The texts; a hit names one by its place in this list.
-        k1: How soon a word that is repeated in a document stops adding to the score.
-        b: How much long documents are marked down: 0 not at all, 1 in proportion to length.
+        documents: The texts; a hit names a document by its place in this list.
+        k1: Saturation of the term frequency; lower saturates sooner.
+        b: Length normalisation, from 0 (none) to 1 (in proportion to length).
+
+    Raises:
+        ValueError: No document has a word.
     """
 
     def __init__(self, documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> None:
@@ -71,27 +74,33 @@ class BM25:
         )
 
     def search(self, queries: Sequence[str], top_k: int) -> Iterator[list[tuple[int, float]]]:
-        """Yield for each query, in order, its best (document, score), best first.
+        """Yield the best (document, score) of each query, best first, ties by place.
 
-        Documents that share no word with the query are no hits, so a list may be shorter than
-        ``top_k``. Equal scores are ordered by the document's place. Memory stays bounded: the
-        queries are scored in blocks.
+        A document that shares no word with the query is no hit, so a list may be shorter than
+        ``top_k``. Queries are scored in blocks, so that memory is bounded.
+
+        Raises:
+            ValueError: ``top_k`` is below 1.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         block = max(1, _BLOCK_BYTES // (4 * self.num_documents))
         for start in range(0, len(queries), block):
-            counts = self._vectorizer.transform(queries[start : start + block])  # [Q, V]
-            scores = (counts.astype(np.float32) @ self._weights).toarray()  # [Q, D]
-            for row in scores:
-                yield _best(row, top_k)
+            for row in self.scores(queries[start : start + block]):
+                yield best_hits(row, top_k)
+
+    def scores(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """The scores of all documents for each query [Q, D]; 0 where they share no word."""
+        counts = self._vectorizer.transform(queries).astype(np.float32)  # [Q, V]
+        scores: NDArray[np.float32] = (counts @ self._weights).toarray()
+        return scores
 
 
-def _best(scores: NDArray[np.float32], top_k: int) -> list[tuple[int, float]]:
-    """The ``top_k`` places with the highest positive scores, ties by place."""
+def best_hits(scores: NDArray[np.float32], top_k: int) -> list[tuple[int, float]]:
+    """The ``top_k`` (place, score) with the highest scores [D] above 0, ties by place."""
     top_k = min(top_k, len(scores))
-    # The k-th score first, then all that reach it: argpartition alone breaks ties as it likes.
-    threshold = np.partition(scores, -top_k)[-top_k]
+    # First the k-th score, then all that reach it: argpartition alone breaks ties arbitrarily.
+    threshold = np.partition(scores, -top_k)[-top_k] if top_k else np.inf
     places = np.flatnonzero((scores >= threshold) & (scores > 0))
     places = places[np.argsort(-scores[places], kind="stable")][:top_k]
-    return [(int(place), float(scores[place])) for place in places]
+    return list(zip(places.tolist(), scores[places].tolist(), strict=True))

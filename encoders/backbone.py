@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,11 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import multiplies_in_bf16
+from common.prompts import with_prompt
 from encoders.export.onnx_backbone import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import position_limit
-from encoders.opening.transformer import TokenWithoutRow, tokens_without_a_row
+from encoders.opening.transformer import Task, TokenWithoutRow, tokens_without_a_row
 from encoders.sharding import layer_classes, shared_out
 from encoders.unpadding import forward as unpadding
 from encoders.unpadding.dropout import speed_up_dropout
@@ -23,6 +24,31 @@ from encoders.unpadding.packing import cut_by_tokens
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
+
+
+class ScoreSettings(TypedDict, total=False):
+    """How ``Encoder.score_pairs`` scores. Kinds take no notice of the lengths of other kinds.
+
+    Args:
+        prompts: For "query" and "document"; None: the model's own. {}: none, as for texts that
+            have them already.
+        query_prompts: One per query, which wins over ``prompts``; None: it has none of its own.
+        query_max_length: Tokens of a query, where it is read alone; None: the model's limit.
+        document_max_length: The same for a document.
+        max_length: Tokens of a pair, where both are read together; None: the model's limit.
+        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        bf16: Compute in bf16, on devices that have it.
+        show_progress: Show a progress bar.
+    """
+
+    prompts: Mapping[str, str] | None
+    query_prompts: Sequence[str | None]
+    query_max_length: int | None
+    document_max_length: int | None
+    max_length: int | None
+    tokens_per_batch: int | None
+    bf16: bool
+    show_progress: bool
 
 
 class Encoder(nn.Module):
@@ -37,6 +63,8 @@ class Encoder(nn.Module):
         trust_remote_code: Whether the model's code was trusted: so are folders saved from it.
     """
 
+    kind: ClassVar[str]  # its row in ``encoders.kinds``
+    task: ClassVar[Task]  # what the backbone is opened for
     backbone: PreTrainedModel
 
     def __init__(
@@ -100,10 +128,51 @@ class Encoder(nn.Module):
         known = ", ".join(sorted({"query", "document", *self.prompts}))
         raise ValueError(f"prompt_name: {name!r} is not one of the model's prompts: {known}")
 
+    @property
+    def default_prompt(self) -> str:
+        """The prompt of a text for which none is chosen; none, where the kind has no such thing."""
+        return ""
+
+    def joined(
+        self, queries: Sequence[str], documents: Sequence[str], settings: ScoreSettings
+    ) -> tuple[list[str], list[str]]:
+        """Queries and documents behind their prompts."""
+        prompts = settings.get("prompts")
+        prompts = self.prompts if prompts is None else prompts
+        query, document = (prompts.get(side, "") for side in ("query", "document"))
+        own = settings.get("query_prompts") or [None] * len(queries)
+        return (
+            [with_prompt(text, query, mine) for text, mine in zip(queries, own, strict=True)],
+            [with_prompt(text, document) for text in documents],
+        )
+
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *, trust_remote_code: bool = False) -> Self:
-        """Open a folder or a name on the Hub."""
-        raise AssertionError("each kind of model says how it is opened")
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
+        """Open a folder or a name on the Hub; each kind has its own settings."""
+        raise NotImplementedError
+
+    def save_pretrained(
+        self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write a folder that ``from_pretrained`` opens."""
+        raise NotImplementedError
+
+    def score_pairs(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        **settings: Unpack[ScoreSettings],
+    ) -> Tensor:
+        """Score each query with the document beside it: float32 [N] on the CPU, unbounded.
+
+        These scores order pairs; ``encoders.kinds.shown`` brings them to the scale that is shown.
+        Texts go behind the model's own prompts for their sides unless ``settings`` say otherwise.
+        """
+        raise NotImplementedError
+
+    def architecture(self) -> dict[str, Any]:
+        """What decides the output besides weights, configuration and tokenizer, as JSON."""
+        return {}
 
     def add_lora(self, base: str, **settings: Any) -> None:
         """Freeze the backbone and train adapters; arguments as in ``encoders.lora.add_lora``."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from sentence_transformers.base.modules import Module, Normalize
@@ -11,14 +11,23 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.backbone import Encoder
+from common.prompts import with_prompt
+from encoders.backbone import Encoder, ScoreSettings
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
 from encoders.chain.prompts import prompt_lengths
-from encoders.chain.settings import POOLINGS, change_modules, is_unit_length, read_prompts, width_of
-from encoders.kinds import detect_kind
-from encoders.opening.source import resolve_model
+from encoders.chain.settings import (
+    POOLINGS,
+    change_modules,
+    is_unit_length,
+    output_width,
+    read_prompts,
+    warn_if_not_used,
+    width_of,
+)
+from encoders.opening.source import is_classifier, resolve_model
 from encoders.opening.template import end_with_eos
 from encoders.opening.transformer import check_weights, open_backbone
+from encoders.similarity import Similarity, pairwise
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +51,9 @@ class Embedder(Encoder):
         do_lower_case: Whether the folder lower-cases texts on top of its tokenizer.
     """
 
+    kind = "embedder"
+    task = "feature-extraction"
+
     def __init__(
         self,
         *args: Any,
@@ -57,7 +69,8 @@ class Embedder(Encoder):
         if truncate_dim is not None:
             self.settings.pop("truncate_dim", None)
         self.do_lower_case = do_lower_case
-        self.full_dimension = self._measure()
+        width = output_width(self.head, width_of(self.backbone))
+        self.full_dimension = min(width, self.settings.get("truncate_dim") or width)
         self.truncate_dim = truncate_dim
         if truncate_dim is not None and not 1 <= truncate_dim <= self.full_dimension:
             raise ValueError(
@@ -66,8 +79,7 @@ class Embedder(Encoder):
             )
         # What else a text's prompt may have been; see ``_prompt_lengths``.
         self._given_prompts: set[str] = set()
-        # BERT's pooler takes no part in an embedding. It stays in the folder as it was; trained,
-        # it would have no gradient, which DDP does not forgive.
+        # BERT's pooler takes no part in an embedding, and DDP stops at weights without a gradient.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)
 
@@ -108,21 +120,18 @@ class Embedder(Encoder):
             ValueError: No such model, no weights, or a part that cannot be run here.
         """
         folder = resolve_model(str(name_or_path), revision)
-        if detect_kind(folder) == "reranker":
+        if is_classifier(folder):
             logger.warning("%s is a reranker: its scoring head is left out", name_or_path)
         stated = read_folder(folder, trust_remote_code)
-        opened = open_backbone(stated.backbone, "feature-extraction", trust_remote_code)
+        opened = open_backbone(stated.backbone, cls.task, trust_remote_code)
         missing = {name for name in opened.missing if not name.startswith("pooler.")}
         check_weights(folder, opened.backbone, missing)
-        modules = stated.modules
-        if modules is None:
-            modules = [Pooling(width_of(opened.backbone), "mean"), Normalize()]
+        modules = stated.modules or [Pooling(width_of(opened.backbone), "mean"), Normalize()]
         modules = change_modules(modules, folder, pooling, projection_dim, normalize)
-        _tell_similarity(name_or_path, stated.settings, modules)
-        tokenizer = opened.tokenizer
+        warn_if_not_used(name_or_path, stated.settings, modules)
         return cls(
             opened.backbone,
-            end_with_eos(tokenizer) if append_eos_token else tokenizer,
+            end_with_eos(opened.tokenizer) if append_eos_token else opened.tokenizer,
             max_length=max_length or opened.max_length,
             unpad_inputs=unpad_inputs,
             trust_remote_code=trust_remote_code,
@@ -148,7 +157,16 @@ class Embedder(Encoder):
     @property
     def normalize(self) -> bool:
         """Whether embeddings have unit length."""
-        return self._ends_with_unit_length and self._cut_at_the_end is None
+        return self._ends_with_unit_length and self.settings.get("truncate_dim") is None
+
+    @property
+    def similarity(self) -> Similarity:
+        """What embeddings are compared by: "dot" where the folder says so, else "cosine".
+
+        Of unit vectors the two are one and the same, which is then called the cosine.
+        """
+        dot = self.settings.get("similarity_fn_name") == "dot" and not self.normalize
+        return "dot" if dot else "cosine"
 
     @property
     def dimension(self) -> int:
@@ -158,12 +176,6 @@ class Embedder(Encoder):
     @property
     def _ends_with_unit_length(self) -> bool:
         return is_unit_length(self.head[-1])
-
-    @property
-    def _cut_at_the_end(self) -> int | None:
-        """What the folder itself says is kept."""
-        cut: int | None = self.settings.get("truncate_dim")
-        return cut
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Tokens [N, L] to embeddings [N, H]."""
@@ -187,7 +199,7 @@ class Embedder(Encoder):
         embeddings = embeddings[:, : self.truncate_dim]
         if self._ends_with_unit_length:
             embeddings = F.normalize(embeddings.float(), dim=-1)
-        return embeddings[:, : self._cut_at_the_end]
+        return embeddings[:, : self.settings.get("truncate_dim")]
 
     def encode(
         self,
@@ -204,9 +216,9 @@ class Embedder(Encoder):
 
         Args:
             texts: Any number of texts, none included.
-            prompt: Put before each text; "": none.
-            prompt_name: Or one of the model's own prompts: "query" or "document". Without either,
-                the folder's ``default_prompt_name``, if it names one.
+            prompt: Put before each text; "": none. None: the model's own, that is the one of
+                ``prompt_name``, or else of the folder's ``default_prompt_name``, if it has one.
+            prompt_name: One of the model's prompts, such as "query" or "document".
             max_length: Tokens after which a text is cut; None: the model's own limit.
             tokens_per_batch: About so many tokens in one forward; None: what suits the device.
             bf16: Compute in bf16, on devices that have it.
@@ -219,12 +231,39 @@ class Embedder(Encoder):
             prompt = self.find_prompt(prompt_name) if prompt_name else self.default_prompt
         self._given_prompts.add(prompt)
         return self.run_all(
-            [prompt + text for text in texts],
+            [with_prompt(text, prompt) for text in texts],
             max_length=max_length,
             tokens_per_batch=tokens_per_batch,
             bf16=bf16,
             show_progress=show_progress,
         ).view(len(texts), self.dimension)
+
+    def score_pairs(
+        self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
+    ) -> Tensor:
+        """The ``similarity`` of each pair; see ``Encoder.score_pairs``."""
+        self._given_prompts |= {*(settings.get("prompts") or {}).values()}
+
+        def encode(texts: list[str], max_length: int | None) -> Tensor:
+            return self.encode(
+                texts,
+                prompt="",  # ``joined`` has put it there
+                max_length=max_length,
+                tokens_per_batch=settings.get("tokens_per_batch"),
+                bf16=settings.get("bf16", False),
+                show_progress=settings.get("show_progress", False),
+            )
+
+        queries, documents = self.joined(queries, documents, settings)
+        asked = encode(queries, settings.get("query_max_length"))  # [N, H]
+        found = encode(documents, settings.get("document_max_length"))  # [N, H]
+        return pairwise(asked, found, self.similarity)
+
+    def architecture(self) -> dict[str, Any]:
+        """See ``Encoder.architecture``: the modules, and how many dimensions are kept."""
+        modules = [(type(module).__name__, module.get_config_dict()) for module in self.head]
+        kept = {} if self.truncate_dim is None else {"dimensions": self.truncate_dim}
+        return {"modules": modules, **kept}
 
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
@@ -253,36 +292,9 @@ class Embedder(Encoder):
         limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
         write_modules(folder, list(self.head), parts["head"], settings, limits)
 
-    def _measure(self) -> int:
-        """Dimensions that the modules give; tried, so that they are known to fit together."""
-        width = width_of(self.backbone)
-        self.head.eval()  # no random numbers are drawn
-        try:
-            with torch.no_grad():
-                found = run_modules(list(self.head), torch.zeros(3, width), torch.tensor([1, 2]))
-        except (RuntimeError, KeyError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"modules.json: the modules {', '.join(type(m).__name__ for m in self.head)} do "
-                f"not fit behind a backbone of width {width}: {reason}"
-            ) from error
-        self.head.train()
-        return int(found[:, : self._cut_at_the_end].shape[1])
-
     def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
         """Tokens of each text's prompt [N], where pooling leaves them out; else None."""
         if all(module.include_prompt for module in self.head if isinstance(module, Pooling)):
             return None
         prompts = {prompt for prompt in (*self.prompts.values(), *self._given_prompts) if prompt}
         return prompt_lengths(self.tokenizer, prompts, input_ids, attention_mask)
-
-
-def _tell_similarity(name: str | Path, settings: dict[str, Any], modules: list[Module]) -> None:
-    similarity = settings.get("similarity_fn_name") or "cosine"
-    if similarity != "cosine" and not is_unit_length(modules[-1]):
-        logger.warning(
-            "%s is made for the similarity %r, which is kept; training, evaluation, mining and "
-            "search here compare by the cosine",
-            name,
-            similarity,
-        )

@@ -1,16 +1,135 @@
-"""Tell an embedder's folder from a reranker's."""
+"""The kinds of model, one row each. No other file asks which kind a model is.
 
-import json
+To add one: write its class (an ``Encoder``) and add its row here. What can be trained with it
+stands in ``trainers/objectives.py``; the code in its card, in ``trainers/model_card/code.py``.
+"""
+
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, TypeGuard
 
-from encoders.opening.source import resolve_model
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from encoders.backbone import Encoder
+from encoders.embedder import Embedder
+from encoders.opening.source import is_classifier, resolve_model
+from encoders.reranker import Reranker
 
 Kind = Literal["embedder", "reranker"]
 
 
+class ModelKind(NamedTuple):
+    """What the project knows of a kind of model.
+
+    Args:
+        model: Its class.
+        is_saved_in: Whether a folder holds such a model; the first row that says so has it.
+        retrieves: Whether it searches a corpus, with one vector per text (``Embedder.encode``);
+            else it puts in order what a first stage has found.
+        reads_pairs: Whether one forward reads query and document together; else each alone.
+        logits: Whether ``score_pairs`` gives logits, which are shown through the sigmoid; else
+            similarities, which are shown as they are.
+        port: Of a server that has this kind alone.
+        info: What ``/info`` says beside what it says of every model, in the words of
+            text-embeddings-inference where it has some.
+        summary: The first sentence of the model card.
+        pipeline_tag: Of the Hub.
+        tags: Of the Hub, beside those of the run.
+        library: Of the Hub; ``library_name`` in the card.
+        hub_tasks: Task -> type and name of the result in the card's model-index.
+        labels: What reports call it, by language.
+    """
+
+    model: type[Encoder]
+    is_saved_in: Callable[[Path], bool]
+    retrieves: bool
+    reads_pairs: bool
+    logits: bool
+    port: int
+    info: Callable[[Any], dict[str, Any]]
+    summary: str
+    pipeline_tag: str
+    tags: tuple[str, ...]
+    library: str
+    hub_tasks: dict[str, tuple[str, str]]
+    labels: dict[str, str]
+
+    @property
+    def task(self) -> str:
+        """What it is measured by, unless the data are judged pairs."""
+        return "retrieval" if self.retrieves else "reranking"
+
+    @property
+    def role(self) -> Literal["embedder", "reranker"]:
+        """Its place in a server: the first stage, or the second."""
+        return "embedder" if self.retrieves else "reranker"
+
+
+def _embedder_info(model: Embedder) -> dict[str, Any]:
+    return {
+        "model_type": {"embedding": {"pooling": model.pooling}},
+        "dim": model.dimension,
+        "normalized": model.normalize,
+        "similarity": model.similarity,
+        "score_range": [-1, 1] if model.similarity == "cosine" else None,
+    }
+
+
+def _reranker_info(model: Reranker) -> dict[str, Any]:
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    return {
+        "model_type": {"reranker": labels},
+        "similarity": "sigmoid of the logit",
+        "score_range": [0, 1],
+    }
+
+
+KINDS: dict[Kind, ModelKind] = {
+    "reranker": ModelKind(
+        model=Reranker,
+        is_saved_in=is_classifier,
+        retrieves=False,
+        reads_pairs=True,
+        logits=True,
+        port=8002,
+        info=_reranker_info,
+        summary="A reranker: it gives a query and a document a score from 0 to 1",
+        pipeline_tag="text-ranking",
+        tags=("cross-encoder", "reranker"),
+        library="sentence-transformers",
+        hub_tasks={
+            "reranking": ("cross-encoder-reranking", "Reranking"),
+            "pairs": ("cross-encoder-correlation", "Scores of judged pairs"),
+        },
+        labels={"en": "reranker", "zh": "重排模型"},
+    ),
+    # Last: whatever no other row claims, a plain backbone included, can be trained as an embedder.
+    "embedder": ModelKind(
+        model=Embedder,
+        is_saved_in=lambda folder: True,
+        retrieves=True,
+        reads_pairs=False,
+        logits=False,
+        port=8001,
+        info=_embedder_info,
+        summary="An embedder: it turns texts into vectors whose cosine says how well they match",
+        pipeline_tag="sentence-similarity",
+        tags=("feature-extraction", "embedder"),
+        library="sentence-transformers",
+        hub_tasks={
+            "retrieval": ("information-retrieval", "Information retrieval"),
+            "pairs": ("semantic-similarity", "Semantic similarity"),
+        },
+        labels={"en": "embedder", "zh": "向量模型"},
+    ),
+}
+
+
 def detect_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
-    """What a model was saved as: a sequence classifier is a reranker, all else an embedder.
+    """The kind of a saved model.
 
     Args:
         name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
@@ -19,9 +138,47 @@ def detect_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
     Raises:
         ValueError: There is no such model.
     """
-    config = resolve_model(str(name_or_path), revision) / "config.json"
-    if not config.is_file():  # its backbone stands in a folder of its own, as an embedder's may
-        return "embedder"
-    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
-    classifier = any(str(name).endswith("ForSequenceClassification") for name in architectures)
-    return "reranker" if classifier else "embedder"
+    return kind_of_folder(resolve_model(str(name_or_path), revision))
+
+
+def kind_of_folder(folder: Path) -> Kind:
+    """The kind of a model in a local folder, whose weights need not be there."""
+    return next(kind for kind, row in KINDS.items() if row.is_saved_in(folder))
+
+
+def open_model(name_or_path: str | Path, kind: Kind | None = None, **settings: Any) -> Encoder:
+    """Open a model of any kind.
+
+    Args:
+        name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
+        kind: Open it as this kind; None: as the kind it was saved as.
+        settings: Of the classes' ``from_pretrained``. Those that this kind does not have are left
+            out, so that a script can pass all its flags.
+
+    Raises:
+        ValueError: There is no such model, or it cannot be opened so.
+    """
+    kind = kind or detect_kind(name_or_path, settings.get("revision"))
+    opens = KINDS[kind].model.from_pretrained
+    known = signature(opens).parameters
+    taken = {name: value for name, value in settings.items() if name in known}
+    return opens(name_or_path, **taken)
+
+
+def kind_of(model: Encoder) -> ModelKind:
+    """The row of an open model."""
+    return next(row for kind, row in KINDS.items() if kind == model.kind)
+
+
+def retrieves(model: Encoder) -> TypeGuard[Embedder]:
+    """Whether a model searches a corpus, and so has all that an ``Embedder`` has."""
+    return kind_of(model).retrieves
+
+
+def shown(model: Encoder, scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """The scores [N] of ``model.score_pairs`` on the scale that users see.
+
+    Near its ends the sigmoid makes ties of scores that differ: put pairs in order before.
+    """
+    bounded: NDArray[np.floating[Any]] = expit(scores) if kind_of(model).logits else scores
+    return bounded

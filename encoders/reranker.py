@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
-from encoders.backbone import Encoder
+from encoders.backbone import Encoder, ScoreSettings
 from encoders.opening.source import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 
@@ -39,6 +39,9 @@ class Reranker(Encoder):
         settings: The content of a release-6 folder's ``config_sentence_transformers.json``, which
             is saved again; None for any other folder.
     """
+
+    kind = "reranker"
+    task = "sequence-classification"
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Reranker(Encoder):
             ValueError: No such model, no weights, or a classifier of several labels.
         """
         folder = resolve_model(str(name_or_path), revision)
-        opened = open_backbone(_backbone(folder), "sequence-classification", trust_remote_code)
+        opened = open_backbone(_backbone(folder), cls.task, trust_remote_code)
         backbone: Any = opened.backbone
         body = {
             name for name in opened.missing if name.startswith(f"{backbone.base_model_prefix}.")
@@ -126,18 +129,29 @@ class Reranker(Encoder):
             bf16: Compute in bf16, on devices that have it.
             show_progress: Show a progress bar.
         """
-        prompts = self.prompts if prompts is None else prompts
-        before = prompts.get("query", ""), prompts.get("document", "")
-        scores = self.run_all(
-            [before[0] + query for query, _ in pairs],
-            [before[1] + document for _, document in pairs],
-            truncation="longest_first",
+        scores = self.score_pairs(
+            [query for query, _ in pairs],
+            [document for _, document in pairs],
+            prompts=prompts,
             max_length=max_length,
             tokens_per_batch=tokens_per_batch,
             bf16=bf16,
             show_progress=show_progress,
         )
         return scores if raw else self.activation(scores)
+
+    def score_pairs(
+        self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
+    ) -> Tensor:
+        """The logit of each pair; see ``Encoder.score_pairs``."""
+        return self.run_all(
+            *self.joined(queries, documents, settings),
+            truncation="longest_first",
+            max_length=settings.get("max_length"),
+            tokens_per_batch=settings.get("tokens_per_batch"),
+            bf16=settings.get("bf16", False),
+            show_progress=settings.get("show_progress", False),
+        )
 
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None

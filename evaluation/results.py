@@ -1,158 +1,178 @@
-"""From measured rankings to what is told about them: one object for JSON, tables and the report."""
+"""The results of an evaluation: what ``evaluation.json`` holds and every table and figure shows."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
+from encoders.kinds import Kind
+from evaluation.metrics.comparison import Comparison
 
-from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import PairScores, Ranked
-from evaluation.metrics.comparison import Comparison, compare
-from evaluation.metrics.pair_comparison import StatisticComparison, compare_statistic
-from evaluation.metrics.pairs import Figure, UndefinedMetric, pair_statistics
-from evaluation.metrics.ranking import Run
+Task = Literal["retrieval", "reranking", "pairs"]
+# For each of "relevant" and "irrelevant", a sample of the scores, in rising order.
+ScoreSamples = dict[str, list[float]]
 
-Results = dict[str, Any]
-# "base" (if there is one) and "fine-tuned" are numbers or None; where both are there, "difference",
-# "low", "high", "p_value" (of rankings also "wins", "losses", "ties"); "undefined" says what has no
-# value, and why.
-Metric = dict[str, Any]
-
+# The two models of a comparison, as they are called in the file and in all tables.
 TUNED, BASE = "fine-tuned", "base"
-SHOWN = 10  # queries that gained most, and lost most
-SCORES_KEPT = 2_000  # of a kind; enough to draw a distribution
-TEXT_KEPT = 1_000  # characters of a document that is shown
+COUNTS = ("queries", "documents", "pairs")
 
 
-def ranking_results(
-    ranked: Mapping[str, Ranked], data: RetrievalData, about: Mapping[str, Any]
-) -> Results:
-    """Return what was measured of "fine-tuned", and how it differs from "base" if that is there.
+@dataclass(frozen=True)
+class MetricResult:
+    """One metric.
 
     Args:
-        ranked: By "fine-tuned" and "base".
-        data: What was measured on.
-        about: Further fields: kind, task, data, split, models.
+        values: By "base" (if it was measured) and "fine-tuned"; None where undefined.
+        comparison: Fine-tuned against base, if both have a value and their difference an interval.
+        undefined: What has no value, and why.
     """
-    tuned, base = ranked[TUNED], ranked.get(BASE)
-    main = next(iter(tuned.values))
-    means = {which: found.means() for which, found in ranked.items()}
-    metrics: dict[str, Metric] = {}
-    for name, values in tuned.values.items():
-        found = metrics[name] = metric({which: mean[name] for which, mean in means.items()})
-        if base is not None and "undefined" not in found:
-            if len(values) < 2:
-                found["undefined"] = "the interval of a difference needs at least 2 queries"
-            else:
-                found |= _difference(compare(base.values[name], values))
-    results: Results = {
-        **about,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "queries": len(data.qrels),
-        "documents": len(data.documents),
-        "main_metric": main,
-        "metrics": metrics,
-        "scores": {name: _score_samples(found.run, data) for name, found in ranked.items()},
-    }
-    return results if base is None else results | _moved(base, tuned, main, data)
+
+    values: dict[str, float | None]
+    comparison: Comparison | None = None
+    undefined: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The values, the comparison and the reason in one flat object, without what is absent."""
+        others = {} if self.comparison is None else self.comparison._asdict()
+        others = {k: v for k, v in others.items() if k not in ("base", "tuned") and v is not None}
+        reason = {} if self.undefined is None else {"undefined": self.undefined}
+        return {**self.values, **others, **reason}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "MetricResult":
+        """The inverse of ``to_json``."""
+        others = dict(content)
+        values = {which: others.pop(which) for which in (BASE, TUNED) if which in content}
+        undefined = others.pop("undefined", None)
+        if not others:
+            return cls(values, None, undefined)
+        return cls(values, Comparison(content[BASE], content[TUNED], **others), undefined)
 
 
-def pair_results(
-    scores: Mapping[str, PairScores], data: PairData, about: Mapping[str, Any]
-) -> Results:
-    """The same for judged pairs; ``scores`` are those of "fine-tuned" and "base"."""
-    judged = data.judged()
-    statistics = pair_statistics(judged)
-    figures = {which: found.figures(judged) for which, found in scores.items()}
-    metrics: dict[str, Metric] = {}
-    for name, statistic in statistics.items():
-        found = metrics[name] = metric({which: own[name] for which, own in figures.items()})
-        if BASE in scores and "undefined" not in found:
-            base, tuned = (scores[which].of(name) for which in (BASE, TUNED))
-            try:
-                found |= _difference(compare_statistic(statistic, base, tuned, judged))
-            except UndefinedMetric as reason:
-                found["undefined"] = str(reason)
-    middle = (judged.max() + judged.min()) / 2
-    return {
-        **about,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pairs": len(judged),
-        "main_metric": next(iter(statistics)),
-        "metrics": metrics,
-        "scores": {
-            name: {
-                "relevant": _some(found.shown[judged > middle]),
-                "irrelevant": _some(found.shown[judged <= middle]),
-            }
-            for name, found in scores.items()
-        },
-    }
+@dataclass(frozen=True)
+class ChangedQuery:
+    """A query on which fine-tuning changed the main metric.
+
+    Args:
+        query_id: Its id.
+        query: Its text.
+        base: The metric before.
+        tuned: The metric after.
+        relevant: The beginning of the document judged most relevant; "" if its text is unknown.
+    """
+
+    query_id: str
+    query: str
+    base: float
+    tuned: float
+    relevant: str
+
+    def to_json(self) -> dict[str, Any]:
+        """An object with "base" and "fine-tuned"."""
+        return {
+            "query_id": self.query_id,
+            "query": self.query,
+            BASE: self.base,
+            TUNED: self.tuned,
+            "relevant": self.relevant,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ChangedQuery":
+        """The inverse of ``to_json``."""
+        others = dict(content)
+        return cls(base=others.pop(BASE), tuned=others.pop(TUNED), **others)
 
 
-def metric(figures: Mapping[str, Figure]) -> Metric:
-    """What is told of a metric: its value by model, null where it has none, and why."""
-    reasons = {which: found for which, found in figures.items() if isinstance(found, str)}
-    values: Metric = {
-        which: None if which in reasons else figures[which]
-        for which in (BASE, TUNED)
-        if which in figures
-    }
-    if len(set(reasons.values())) == 1 and len(reasons) == len(figures):
-        reasons = {"": next(iter(reasons.values()))}
-    if reasons:
-        told = (f"{which}: {reason}" if which else reason for which, reason in reasons.items())
-        values["undefined"] = "; ".join(told)
-    return values
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated, known before anything is measured.
+
+    Args:
+        kind: Of the models.
+        data: The data as the user named them.
+        split: Which split of them.
+        models: The model by "fine-tuned", and what it is compared with by "base".
+        task: What the models have to do.
+    """
+
+    kind: Kind
+    data: str
+    split: str
+    models: dict[str, str]
+    task: Task
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is a base."""
+        return BASE in self.models
 
 
-def _difference(found: Comparison | StatisticComparison) -> Metric:
-    """All of a comparison but the values of the two models."""
-    return {name: value for name, value in found._asdict().items() if name not in ("base", "tuned")}
+@dataclass(frozen=True, kw_only=True)
+class Results(Subject):
+    """What was measured.
 
+    Args:
+        created: Time of the measurement, ISO 8601 with time zone.
+        counts: "queries" and "documents", or "pairs".
+        main_metric: The metric that decides whether a model is better.
+        metrics: All metrics by name.
+        scores: By "fine-tuned" and "base".
+        changed_queries: Rankings with a base: by "gained" and "lost", the largest change first.
+        first_stage: Rerankers: the same ranking against the order of the first stage.
+    """
 
-def _moved(base: Ranked, tuned: Ranked, metric: str, data: RetrievalData) -> Results:
-    """The queries that gained most and lost most, with their texts."""
-    before, after = base.values[metric], tuned.values[metric]
-    order = np.argsort(after - before, kind="stable")
-    queries = list(data.qrels)
+    created: str
+    counts: dict[str, int]
+    main_metric: str
+    metrics: dict[str, MetricResult]
+    scores: dict[str, ScoreSamples] = field(default_factory=dict)
+    changed_queries: dict[str, list[ChangedQuery]] = field(default_factory=dict)
+    first_stage: "Results | None" = None
 
-    def told(places: Iterable[int], sign: int) -> list[dict[str, Any]]:
-        return [
-            {
-                "query_id": queries[at],
-                "query": data.queries[queries[at]],
-                BASE: float(before[at]),
-                TUNED: float(after[at]),
-                "relevant": _best_judged(queries[at], data),
-            }
-            for at in places
-            if (after[at] - before[at]) * sign > 0
-        ]
+    def defined(self) -> dict[str, MetricResult]:
+        """The metrics of which everything has a value."""
+        return {name: found for name, found in self.metrics.items() if found.undefined is None}
 
-    return {"gained": told(order[::-1][:SHOWN], 1), "lost": told(order[:SHOWN], -1)}
+    def undefined_by_reason(self) -> dict[str, str]:
+        """The names of the undefined metrics, joined, by the reason why they are undefined."""
+        names: dict[str, list[str]] = {}
+        for name, found in self.metrics.items():
+            if found.undefined is not None:
+                names.setdefault(found.undefined, []).append(name)
+        return {reason: ", ".join(own) for reason, own in names.items()}
 
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``evaluation.json``; of plain objects, lists, strings and numbers."""
+        content = {
+            **{name: getattr(self, name) for name in ("kind", "data", "split", "models", "task")},
+            "created": self.created,
+            **self.counts,
+            "main_metric": self.main_metric,
+            "metrics": {name: found.to_json() for name, found in self.metrics.items()},
+            "scores": self.scores,
+        }
+        for side, queries in self.changed_queries.items():
+            content[side] = [query.to_json() for query in queries]
+        if self.first_stage is not None:
+            content["first_stage"] = self.first_stage.to_json()
+        return content
 
-def _best_judged(query: str, data: RetrievalData) -> str:
-    judged = data.qrels[query]
-    best = max(judged, key=lambda document: judged[document], default=None)
-    return data.documents[best][:TEXT_KEPT] if best in data.documents else ""
-
-
-def _score_samples(run: Run, data: RetrievalData) -> dict[str, list[float]]:
-    """Scores of relevant documents, and of others that were found."""
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for query, scores in run.items():
-        judged = data.qrels.get(query, {})
-        for document, score in scores.items():
-            found[data.is_relevant(judged.get(document, 0))].append(score)
-    return {"relevant": _some(found[True]), "irrelevant": _some(found[False])}
-
-
-def _some(values: Iterable[float]) -> list[float]:
-    """At most ``SCORES_KEPT`` of them, evenly taken from the lowest to the highest."""
-    ordered = np.sort(np.fromiter(values, dtype=np.float64))
-    if len(ordered) > SCORES_KEPT:
-        ordered = ordered[np.linspace(0, len(ordered) - 1, SCORES_KEPT).round().astype(int)]
-    return [round(float(value), 6) for value in ordered]
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Results":
+        """The inverse of ``to_json``."""
+        others = dict(content)
+        counts = {name: others.pop(name) for name in COUNTS if name in content}
+        metrics = {n: MetricResult.from_json(found) for n, found in others.pop("metrics").items()}
+        changed = {
+            side: [ChangedQuery.from_json(query) for query in others.pop(side)]
+            for side in ("gained", "lost")
+            if side in content
+        }
+        first = others.pop("first_stage", None)
+        return cls(
+            counts=counts,
+            metrics=metrics,
+            changed_queries=changed,
+            first_stage=None if first is None else cls.from_json(first),
+            **others,
+        )

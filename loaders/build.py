@@ -1,10 +1,10 @@
-"""One reading of all sources: records in, an Arrow file and notes out."""
+"""Read all sources once: records in, an Arrow file of rows and a file of notes out."""
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from datasets import Dataset
 
@@ -16,16 +16,29 @@ from loaders.parsing.row_stream import good_rows
 from loaders.shapes.arrow import GROUP, SCORED_PAIR, ArrowFile
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.grouping import Grouping
-from loaders.shapes.rows import Row, ScoredPair
+from loaders.shapes.rows import CandidateGroup, Row, ScoredPair
 
 ROWS, REJECTED, NOTES = "rows.arrow", "rejected_rows.jsonl", "notes.json"
+
+
+class Note(NamedTuple):
+    """Something the user should know about a reading.
+
+    Attributes:
+        level: Of logging.
+        text: One line.
+        of_groups: It concerns those only who compare the documents of a group with each other.
+    """
+
+    level: int
+    text: str
+    of_groups: bool = False
 
 
 class Build:
     """Reads sources once, into ``folder``: the rows, the rejected rows, and the notes.
 
-    Attributes:
-        notes: (logging level, text) of what the user is to know about the reading.
+    Positive pairs are stored as candidate groups, some of which may have no positive.
     """
 
     def __init__(
@@ -37,14 +50,14 @@ class Build:
         self.folder = folder
         self.parser = RowParser(options)
         self.good = 0
-        self.notes: list[tuple[int, str]] = []
+        self.notes: list[Note] = []
 
     def run(self) -> None:
         """Read and write.
 
         Raises:
-            ValueError: For bad rows (unless they are to be skipped), for a file that cannot be
-                read or has no good row at all, and when no row is left in the end.
+            ValueError: For bad rows (unless they are to be skipped), and for a file that cannot
+                be read or has no good row at all.
         """
         with RejectedRows(self.folder / REJECTED, self.options) as rejected:
             if self.shape == "scored_pair":
@@ -54,7 +67,7 @@ class Build:
             if rejected.count and self.options.on_bad_rows == "error":
                 raise rejected.error(self.good)
             if rejected.count:
-                self.notes.append((logging.WARNING, rejected.note(self.good)))
+                self._note(rejected.note(self.good))
         self._note_labels_and_fields()
         (self.folder / NOTES).write_text(json.dumps(self.notes), encoding="utf-8")
 
@@ -64,91 +77,73 @@ class Build:
             yield located.row
 
     def _write_scored_pairs(self, rejected: RejectedRows) -> None:
-        relevances: set[float] = set()
         with ArrowFile(self.folder / ROWS, SCORED_PAIR) as file:
-            for row in self._rows(rejected):
-                for pair in to_scored_pairs(row):
-                    file.write(pair)
-                    if len(relevances) < 2:
-                        relevances.add(pair["rel"])
-        self._note_one_relevance(file.rows, relevances)
+            for pairs in self._scored_pairs(rejected):
+                for pair in pairs:
+                    file.write(pair._asdict())
+
+    def _scored_pairs(self, rejected: RejectedRows) -> Iterator[list[ScoredPair]]:
+        """Yield the scored pairs of each row; note if all have the same relevance."""
+        relevances: set[float] = set()
+        count = 0
+        for row in self._rows(rejected):
+            pairs = to_scored_pairs(row)
+            count += len(pairs)
+            if len(relevances) < 2:
+                relevances |= {pair.rel for pair in pairs}
+            yield pairs
+        if count > 1 and len(relevances) == 1:
+            self._note(f"all {count} rows have the relevance {relevances.pop():g}")
 
     def _write_groups(self, rejected: RejectedRows) -> None:
         """Write each row as a group, then unite the scored pairs of each query."""
         grouping = Grouping()
-        repeats = 0
+        weights = graded = repeats = 0
         staged = self.folder / "staged.arrow"
-        weights = graded = 0
         with ArrowFile(staged, GROUP) as file:
             for row in self._rows(rejected):
                 group = to_group(row, self.options.positive_threshold)
-                graded += group["graded"]
-                repeats += _repeats(group)
+                graded += group.graded
+                repeats += group.repeats_a_document()
                 if isinstance(row, ScoredPair):
                     grouping.add_pair(group)
                     weights += row.weight != 1
                 else:
                     grouping.add_group()
-                file.write(group)
+                file.write(group._asdict())
         if weights:
             self._note(f"groups have no weights: those of {weights} scored pairs are not used")
-        if not graded:
+        if not graded:  # nothing to unite
             self._note_repeats(repeats)
             staged.rename(self.folder / ROWS)
             return
-        groups = grouping.groups(Dataset.from_file(str(staged)))
-        kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
         with ArrowFile(self.folder / ROWS, GROUP) as file:
-            for group in self._counted(kept):
-                file.write(group)
+            for group in self._counted(grouping.groups(Dataset.from_file(str(staged)))):
+                file.write(group._asdict())
         staged.unlink()
-        self._check_some_left(file.rows, rejected)
 
-    def _check_some_left(self, rows: int, rejected: RejectedRows) -> None:
-        stops_anyway = rejected.count and self.options.on_bad_rows == "error"
-        if not rows and not stops_anyway:
-            reasons = "; ".join(text for _, text in self.notes)
-            raise ValueError(f"no row is left to train on: {reasons}")
-
-    def _with_positives(self, groups: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Leave out groups without a positive, of which no positive pair can be made."""
-        left_out = 0
-        for group in groups:
-            if group["pos"]:
-                yield group
-            else:
-                left_out += 1
-        if left_out:
-            self._note(
-                f"{left_out} queries are left out: none of their documents has a relevance of at "
-                f"least {self.options.positive_threshold:g} (positive_threshold)"
-            )
-
-    def _counted(self, groups: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Tell how many groups have documents of one relevance only, and how many repeat one."""
+    def _counted(self, groups: Iterable[CandidateGroup]) -> Iterator[CandidateGroup]:
+        """Yield the groups; note how many teach a comparison nothing or repeat a document."""
         flat = total = repeats = 0
         for group in groups:
-            repeats += _repeats(group)
-            scores = (group["pos_scores"] or []) + (group["neg_scores"] or [])
-            flat += group["graded"] and len(set(scores)) < 2
+            repeats += group.repeats_a_document()
+            flat += group.graded and len(set(group.relevances())) < 2
             total += 1
             yield group
         self._note_repeats(repeats)
-        if flat and self.shape == "candidate_group":
+        if flat:
             self._note(
                 f"{flat} of {total} queries have documents of one relevance only; losses that "
-                "compare documents learn nothing from them"
+                "compare documents learn nothing from them",
+                of_groups=True,
             )
 
-    def _note_one_relevance(self, rows: int, relevances: set[float]) -> None:
-        if rows > 1 and len(relevances) == 1:
-            self._note(f"all {rows} rows have the relevance {relevances.pop():g}")
-
     def _note_repeats(self, groups: int) -> None:
-        if groups and self.shape == "candidate_group":
+        if groups:
             self._note(
                 f"{groups} queries have a document more than once; it is one candidate, with the "
-                "highest of its relevances"
+                "highest of its relevances",
+                of_groups=True,
             )
 
     def _note_labels_and_fields(self) -> None:
@@ -171,10 +166,5 @@ class Build:
             names = ", ".join(f"{name} ({count} times)" for name, count in others)
             self._note(f"fields that are not used: {names}", logging.INFO)
 
-    def _note(self, text: str, level: int = logging.WARNING) -> None:
-        self.notes.append((level, text))
-
-
-def _repeats(group: dict[str, Any]) -> bool:
-    documents = group["pos"] + group["neg"]
-    return len(set(documents)) < len(documents)
+    def _note(self, text: str, level: int = logging.WARNING, of_groups: bool = False) -> None:
+        self.notes.append(Note(level, text, of_groups))

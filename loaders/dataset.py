@@ -1,4 +1,4 @@
-"""What a script calls: data files to a data set of rows."""
+"""Data files to rows: found, opened and read once each, whatever shapes are asked for."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, overload
 
@@ -14,7 +15,7 @@ from datasets import Dataset
 from filelock import FileLock
 
 from common.hashing import source_code
-from loaders.build import NOTES, REJECTED, ROWS, Build
+from loaders.build import NOTES, REJECTED, ROWS, Build, Note
 from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
 from loaders.options import ReadOptions, Shape
@@ -25,6 +26,124 @@ from loaders.shapes.positive_pairs import PositivePairs
 from loaders.shapes.rows import PositivePair, Row, ScoredPair
 
 logger = logging.getLogger(__name__)
+
+
+class DataFiles:
+    """The files of a ``train_file`` or ``eval_file``, whose rows may be asked for in any shape.
+
+    The rows lie in the cache of ``datasets``; they are read anew when a file, an option or this
+    package changes.
+
+    Args:
+        files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
+        options: See ``ReadOptions``.
+
+    Raises:
+        ValueError: Here or by a method, for whatever the user has to repair, with file, line and
+            reason.
+    """
+
+    def __init__(self, files: str | Sequence[str], options: ReadOptions) -> None:
+        self.options = options
+        self.sources: list[Source] = find_sources(files, options.split, options.evaluates)
+        self._told: set[Note] = set()
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The shape of the first good row of the first file."""
+        row = _first_row(self.sources[0], self.options)
+        if isinstance(row, ScoredPair):
+            return "scored_pair"
+        return "positive_pair" if isinstance(row, PositivePair) else "candidate_group"
+
+    def choose(self, wanted: Sequence[Shape]) -> Shape:
+        """The files' own shape if it is among the wanted ones, else the first of these."""
+        return self.shape if len(wanted) > 1 and self.shape in wanted else wanted[0]
+
+    @overload
+    def rows(self, shape: Literal["scored_pair", "candidate_group"]) -> Dataset: ...
+    @overload
+    def rows(self, shape: Literal["positive_pair"]) -> PositivePairs: ...
+    @overload
+    def rows(self, shape: Shape) -> Dataset | PositivePairs: ...
+    def rows(self, shape: Shape) -> Dataset | PositivePairs:
+        """All rows in one shape: ``PositivePairs`` for ``positive_pair``, otherwise a ``Dataset``.
+
+        Both have a length and are indexed by row.
+        """
+        # Positive pairs are a view of groups, and share their copy in the cache.
+        stored: Shape = "scored_pair" if shape == "scored_pair" else "candidate_group"
+        folder = self._read(Build, stored)
+        rows = Dataset.from_file(str(folder / ROWS))
+        rows = PositivePairs.of(rows) if shape == "positive_pair" else rows
+        self._report(folder, rows)
+        return rows
+
+    def rows_in_place(self, shape: Shape) -> RowsInPlace | PositivePairs:
+        """The rows of ``rows``, in its order, without a copy of them; see ``RowsInPlace``.
+
+        The cache holds an index of 32 bytes per row, and 8 per positive for ``positive_pair``.
+        The files must be JSON Lines, and scored pairs in them can be had as ``scored_pair`` only:
+        nothing is united.
+        """
+        folder = self._read(IndexBuild, shape)
+        rows = RowsInPlace(self.sources, shape, self.options, folder / ROWS)
+        view = PositivePairs.of(rows) if shape == "positive_pair" else rows
+        self._report(folder, view)
+        return view
+
+    def _read(self, build: type[Build], shape: Shape) -> Path:
+        """Read and check the files unless that is done; return the folder with the outcome."""
+        folder = self._cache_folder(build, shape)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # All processes of a run get here at once: one reads, the others wait and share.
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                self._fill(folder, build, shape)
+        return folder
+
+    def _cache_folder(self, build: type[Build], shape: Shape) -> Path:
+        """A folder named by a hash of everything that the rows depend on."""
+        chosen = asdict(self.options)
+        del chosen["rejected_file"]
+        digest = hashlib.blake2b(digest_size=16)
+        parts = [build.__name__, shape, chosen, [source.identity() for source in self.sources]]
+        digest.update(json.dumps(parts).encode())
+        for code in source_code(Path(__file__).parent):
+            digest.update(code)
+        return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / digest.hexdigest()
+
+    def _fill(self, folder: Path, build: type[Build], shape: Shape) -> None:
+        """Build into a folder beside ``folder``, which takes that name when it is complete."""
+        beside = folder.with_name(f"{folder.name}.building")
+        shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+        beside.mkdir()
+        try:
+            build(self.sources, shape, self.options, beside).run()
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _report(self, folder: Path, rows: Dataset | RowsInPlace | PositivePairs) -> None:
+        """Log the notes that concern these rows, each once, and put the bad rows in their file."""
+        notes = [Note(*note) for note in json.loads((folder / NOTES).read_text(encoding="utf-8"))]
+        if isinstance(rows, PositivePairs):
+            notes = [note for note in notes if not note.of_groups]
+            if rows.without_positives:
+                left_out = (
+                    f"{rows.without_positives} queries are left out: none of their documents has "
+                    f"a relevance of at least {self.options.positive_threshold:g} "
+                    "(positive_threshold)"
+                )
+                if not len(rows):
+                    raise ValueError(f"no row is left to train on: {left_out}")
+                notes.append(Note(logging.WARNING, left_out))
+        for note in notes:
+            if note not in self._told:
+                logger.log(note.level, note.text)
+        self._told.update(notes)
+        if copy_rejected(folder / REJECTED, self.options):
+            logger.warning("skipped rows and the reasons: %s", self.options.rejected_file)
 
 
 @overload
@@ -44,55 +163,23 @@ def load_rows(
 def load_rows(
     files: str | Sequence[str], shape: Shape, options: ReadOptions
 ) -> Dataset | PositivePairs:
-    """Read files into rows of one shape, whatever shapes they have.
-
-    Args:
-        files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
-        shape: ``scored_pair`` and ``candidate_group`` give a ``Dataset``, ``positive_pair`` gives
-            ``PositivePairs``. All have a length and are indexed by row.
-        options: See ``ReadOptions``.
-
-    The rows lie in the cache of ``datasets`` and are read anew when a file, an option or this
-    package changes.
-
-    Raises:
-        ValueError: For whatever the user has to repair, with file, line and reason.
-    """
-    path = _read(Build, find_sources(files, options.split, options.evaluates), shape, options)
-    rows = Dataset.from_file(str(path))
-    return PositivePairs.of(rows) if shape == "positive_pair" else rows
+    """Read files into rows of one shape, whatever shapes they have; see ``DataFiles``."""
+    return DataFiles(files, options).rows(shape)
 
 
 def load_rows_in_place(
     files: str | Sequence[str], shape: Shape, options: ReadOptions
 ) -> RowsInPlace | PositivePairs:
-    """The rows of ``load_rows``, in its order, without a copy of them; see ``RowsInPlace``.
-
-    In the cache of ``datasets`` lies an index of 32 bytes per row.
-
-    Args:
-        files: As for ``load_rows``, but of JSON Lines only.
-        shape: Scored pairs in the files go with ``scored_pair`` only: nothing is united.
-        options: See ``ReadOptions``.
-
-    Raises:
-        ValueError: For whatever the user has to repair, with file, line and reason.
-    """
-    sources = find_sources(files, options.split, options.evaluates)
-    rows = RowsInPlace(sources, shape, options, _read(IndexBuild, sources, shape, options))
-    return PositivePairs.of(rows) if shape == "positive_pair" else rows
+    """The rows of ``load_rows``, left in their files; see ``DataFiles.rows_in_place``."""
+    return DataFiles(files, options).rows_in_place(shape)
 
 
 def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
     """The shape of the first good row of the first file."""
-    row = _first_row(files, options)
-    if isinstance(row, ScoredPair):
-        return "scored_pair"
-    return "positive_pair" if isinstance(row, PositivePair) else "candidate_group"
+    return DataFiles(files, options).shape
 
 
-def _first_row(files: str | Sequence[str], options: ReadOptions) -> Row:
-    source = find_sources(files, options.split, options.evaluates)[0]
+def _first_row(source: Source, options: ReadOptions) -> Row:
     parser = RowParser(options)
     reason = ""
     for record in source.records(options.columns or ()):
@@ -102,46 +189,3 @@ def _first_row(files: str | Sequence[str], options: ReadOptions) -> Row:
             reason = reason or f"no row is good; the first is in line {record.line}: {error}"
     parser.columns.check()
     raise ValueError(f"{source.name}: {reason or 'there is no row in it'}")
-
-
-def _read(build: type[Build], sources: list[Source], shape: Shape, options: ReadOptions) -> Path:
-    """Read and check the files unless that is done; return the file that was made of them."""
-    folder = _cache_folder(build, sources, shape, options)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # The processes of a run all come here at once; one reads, the others wait and share.
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _fill(folder, build, sources, shape, options)
-    for level, text in json.loads((folder / NOTES).read_text(encoding="utf-8")):
-        logger.log(level, text)
-    if copy_rejected(folder / REJECTED, options):
-        logger.warning("the skipped rows and the reasons are in %s", options.rejected_file)
-    return folder / ROWS
-
-
-def _cache_folder(
-    build: type[Build], sources: list[Source], shape: Shape, options: ReadOptions
-) -> Path:
-    """A folder whose name is a hash of everything that decides about the rows."""
-    chosen = asdict(options)
-    del chosen["rejected_file"]
-    digest = hashlib.blake2b(digest_size=16)
-    parts = [build.__name__, shape, chosen, [source.identity() for source in sources]]
-    digest.update(json.dumps(parts).encode())
-    for code in source_code(Path(__file__).parent):
-        digest.update(code)
-    return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / digest.hexdigest()
-
-
-def _fill(
-    folder: Path, build: type[Build], sources: list[Source], shape: Shape, options: ReadOptions
-) -> None:
-    """Fill ``folder``, which appears only when it is complete."""
-    beside = folder.with_name(f"{folder.name}.building")
-    shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
-    beside.mkdir()
-    try:
-        build(sources, shape, options, beside).run()
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

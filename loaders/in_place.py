@@ -1,4 +1,4 @@
-"""Rows that stay in their JSON Lines files; an index tells where each one is."""
+"""Rows that stay in their JSON Lines files; an index says where each one is."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,44 +8,42 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from common.hashing import text_hash, text_hashes
 from loaders.build import ROWS, Build
 from loaders.formats.encodings import open_text
 from loaders.formats.json_object import DECODER
+from loaders.formats.local import FileSource, SavedSource
 from loaders.formats.records import Record
-from loaders.formats.saved import SavedSource
-from loaders.formats.sources import FileSource, Source
+from loaders.formats.sources import Source
 from loaders.options import ReadOptions, Shape
 from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
 from loaders.parsing.row_stream import good_rows
 from loaders.shapes.conversions import to_group, to_scored_pairs
-from loaders.shapes.grouping import text_hash
-from loaders.shapes.known_positives import document_hashes
-from loaders.shapes.rows import Row, ScoredPair
+from loaders.shapes.rows import CandidateGroup, Row, ScoredPair
 
-# Where a row is: the number of its file, first byte and length of its line, the hash of its query,
-# and a count: a group's positives, or which of the line's scored pairs it is.
+# Where a row is: the number of its file, first byte and length of its line, the hash of its query.
+# "count" is a group's number of positives, or which of the line's scored pairs the row is.
 _PLACE = np.dtype(
     [("file", "<u4"), ("count", "<u4"), ("begin", "<u8"), ("bytes", "<u8"), ("query", "<u8")]
 )
 _BATCH = 1 << 14
 _POSITIVES = "positives.bin"
-# A line of so many bytes has many rows, perhaps: the last few of them are remembered.
+# Scored pairs of a long line are asked for one after the other: the last such lines stay parsed.
 _LONG, _RECENT = 1 << 14, 4
 
 
 class RowsInPlace:
     """Scored pairs or candidate groups, each read from its file when it is asked for.
 
-    Nothing is copied, to memory or to the disk, but 32 bytes per row (and 8 per positive, where
-    rows are positive pairs). Any row can be asked for
-    at any time, so that the order of training is as free as with rows in the cache.
+    Nothing is copied, to memory or to disk, but 32 bytes per row (and 8 per positive for the shape
+    ``positive_pair``). Access is random, so that training may shuffle as with rows in the cache.
 
     Args:
         sources: JSON Lines files.
-        shape: With ``positive_pair`` the rows are the candidate groups to make the pairs of.
-        options: As they were when the index was built.
+        shape: ``positive_pair`` gives the candidate groups that ``PositivePairs`` is a view of.
+        options: Those that the index was built with.
         index: The file that ``IndexBuild`` wrote.
     """
 
@@ -58,13 +56,13 @@ class RowsInPlace:
         self.parser = RowParser(options)
         self.index = index
         self.recent: dict[tuple[int, int], list[dict[str, Any]]] = {}
-        self.places: np.ndarray = np.memmap(index, _PLACE, mode="r")
+        self.places: NDArray[np.void] = np.memmap(index, _PLACE, mode="r")
 
     def __len__(self) -> int:
         return len(self.places)
 
     def positive_hashes(self) -> NDArray[np.int64]:
-        """Of all positives, row after row; of the shape ``positive_pair``."""
+        """Hashes of all positives [P], group after group; for the shape ``positive_pair`` only."""
         hashes: NDArray[np.int64] = np.fromfile(self.index.with_name(_POSITIVES), dtype=np.int64)
         return hashes
 
@@ -72,7 +70,7 @@ class RowsInPlace:
         """The row at ``index``, which may count from the end.
 
         Raises:
-            ValueError: If the file is not what it was when the run began.
+            ValueError: If the file has changed since the run began.
         """
         file, count, begin, size, query = self.places[index].tolist()
         try:
@@ -85,7 +83,7 @@ class RowsInPlace:
         return found
 
     def _rows_at(self, file: int, begin: int, size: int) -> list[dict[str, Any]]:
-        # Opened each time: processes that share an open file share its position.
+        # Opened anew each time: forked processes that share a descriptor share its position.
         with self.paths[file].open("rb") as stream:
             stream.seek(begin)
             line = stream.read(size)
@@ -98,8 +96,8 @@ class RowsInPlace:
 
     def _rows_of(self, row: Row) -> list[dict[str, Any]]:
         if self.shape == "scored_pair":
-            return to_scored_pairs(row)
-        return [to_group(row, self.options.positive_threshold)]
+            return [pair._asdict() for pair in to_scored_pairs(row)]
+        return [to_group(row, self.options.positive_threshold)._asdict()]
 
     def _changed(self, file: int, reason: Exception | str) -> ValueError:
         return ValueError(
@@ -112,7 +110,7 @@ class IndexBuild(Build):
     """Reads and checks all rows as ``Build`` does, and writes only where they are.
 
     Raises:
-        ValueError: A source whose rows cannot be left where they are.
+        ValueError: A source whose rows cannot be read in place.
     """
 
     def __init__(
@@ -121,38 +119,25 @@ class IndexBuild(Build):
         super().__init__(sources, shape, options, folder)
         for source in sources:
             _check_lines(source)
-        self.place = (0, 0, 0)  # of the row that is read now: file, first byte, length
+        self.place = (0, 0, 0)  # of the row just read: number of its file, first byte, length
 
     def _write_scored_pairs(self, rejected: RejectedRows) -> None:
         with _index_file(self.folder / ROWS) as file:
-            for pairs in self._pairs(rejected):
+            for pairs in self._scored_pairs(rejected):
                 for count, pair in enumerate(pairs):
-                    file.write(self.place, count, pair["query"])
-
-    def _pairs(self, rejected: RejectedRows) -> Iterator[list[dict[str, Any]]]:
-        relevances: set[float] = set()
-        rows = 0
-        for row in self._rows(rejected):
-            pairs = to_scored_pairs(row)
-            rows += len(pairs)
-            if len(relevances) < 2:
-                relevances |= {pair["rel"] for pair in pairs}
-            yield pairs
-        self._note_one_relevance(rows, relevances)
+                    file.write(self.place, count, pair.query)
 
     def _write_groups(self, rejected: RejectedRows) -> None:
-        groups = self._groups(rejected)
-        kept = self._with_positives(groups) if self.shape == "positive_pair" else groups
-        pairs = self.shape == "positive_pair"
         with _index_file(self.folder / ROWS) as file, ExitStack() as stack:
-            known = stack.enter_context((self.folder / _POSITIVES).open("wb")) if pairs else None
-            for group in self._counted(kept):
-                file.write(self.place, len(group["pos"]), group["query"])
-                if known is not None:
-                    document_hashes(group["pos"]).tofile(known)
-        self._check_some_left(file.rows, rejected)
+            positives = None
+            if self.shape == "positive_pair":
+                positives = stack.enter_context((self.folder / _POSITIVES).open("wb"))
+            for group in self._counted(self._groups(rejected)):
+                file.write(self.place, len(group.pos), group.query)
+                if positives is not None:
+                    text_hashes(group.pos).tofile(positives)
 
-    def _groups(self, rejected: RejectedRows) -> Iterator[dict[str, Any]]:
+    def _groups(self, rejected: RejectedRows) -> Iterator[CandidateGroup]:
         for row in self._rows(rejected):
             if isinstance(row, ScoredPair):
                 raise ValueError(
@@ -174,14 +159,14 @@ class IndexBuild(Build):
 
 
 class _Lines:
-    """The places of a file's lines, asked for in their order."""
+    """Where the lines of a file begin and end; asked for in ascending order."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.number = self.begin = self.bytes = 0
 
     def place(self, number: int) -> tuple[int, int]:
-        """First byte and length of line ``number``, from 1."""
+        """First byte and length of line ``number``, counted from 1."""
         while self.number < number:
             self.begin += self.bytes
             self.bytes = len(self.stream.readline())
@@ -189,16 +174,8 @@ class _Lines:
         return self.begin, self.bytes
 
 
-@contextmanager
-def _index_file(path: Path) -> Iterator["_Index"]:
-    with path.open("wb") as stream:
-        index = _Index(stream)
-        yield index
-        index.flush()
-
-
 class _Index:
-    """Writes places of rows."""
+    """Writes places of rows, many at a time."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -213,9 +190,17 @@ class _Index:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the rows still in memory."""
         np.array(self.waiting, _PLACE).tofile(self.stream)
         self.waiting = []
+
+
+@contextmanager
+def _index_file(path: Path) -> Iterator[_Index]:
+    with path.open("wb") as stream:
+        index = _Index(stream)
+        yield index
+        index.flush()
 
 
 def _check_lines(source: Source) -> None:

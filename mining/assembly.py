@@ -18,8 +18,10 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from encoders.kinds import detect_kind
 from loaders import ReadOptions
-from loaders.formats.row_file import TABLES, check_format, write_lines
-from loaders.formats.sources import FileSource, Source
+from loaders.formats.local import FileSource
+from loaders.formats.records import check_format
+from loaders.formats.row_file import TABLES, write_lines
+from loaders.formats.sources import Source
 from mining.cache.model_digest import model_digest
 from mining.data.corpus import Corpus
 from mining.data.documents import corpus_documents, training_documents
@@ -29,7 +31,7 @@ from mining.policy.policy import Policy
 from mining.scoring.models import EmbedderWithCache, open_teacher
 from mining.scoring.teacher import Teacher
 from mining.search.encode import Encoding
-from mining.search.faiss_index import FaissIndex, build_index
+from mining.search.faiss_index import FaissIndex, write_index
 from mining.search.index import Index, VectorIndex
 from mining.search.lexical import LexicalIndex
 from mining.settings import MiningSettings, WorkSettings
@@ -123,7 +125,7 @@ def open_index(
         return VectorIndex(asked, documents, corpus.searchable, state.device)
     file = work / f"{model.digest}.faiss"
     if state.is_main_process and not file.exists():
-        build_index(documents, corpus.searchable, file, shows_progress())
+        write_index(documents, corpus.searchable, file, shows_progress())
     state.wait_for_everyone()
     return FaissIndex(asked, documents, corpus.searchable, state.device, file)
 

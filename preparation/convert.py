@@ -8,7 +8,8 @@ from typing import Any
 from datasets import Dataset
 
 from loaders.build import ROWS, Build
-from loaders.formats.row_file import TABLES, RowFile, check_format
+from loaders.formats.records import check_format
+from loaders.formats.row_file import TABLES, RowFile
 from loaders.options import ReadOptions, Shape
 from loaders.parsing.row_stream import RowStream
 from preparation.survey import Survey, Target
@@ -78,6 +79,8 @@ class Conversion:
                 for record in _records(row, survey):
                     file.write(record)
                     yield
+            if not file.rows:
+                raise ValueError("no row is left to write: no query has a positive")
 
 
 def _columns(survey: Survey) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from loaders.shapes.grouping import text_hash
+from common.hashing import text_hash
 from loaders.shapes.rows import CandidateGroup, PositivePair, Row, ScoredPair
 
 Target = Literal["scored", "pairs", "groups", "hits", "tsv", "beir"]

@@ -20,7 +20,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from rich.table import Table
 
 from common.flags import exit_code, option, parse
 from common.hardware import prepare_cpu
-from encoders.kinds import Kind, detect_kind
+from encoders.kinds import KINDS, Kind, detect_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_train_config, write_best
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
@@ -40,7 +40,7 @@ from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
-from evaluation.results import BASE, TUNED, Results, pair_results, ranking_results
+from evaluation.results import BASE, TUNED, Results, Subject, Task
 from evaluation.settings import (
     Data,
     EvaluationSettings,
@@ -49,6 +49,7 @@ from evaluation.settings import (
     open_model,
     read_data,
 )
+from evaluation.summary import pair_results, ranking_results
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.card import add_evaluation
 
@@ -121,19 +122,19 @@ def evaluate_model(args: EvaluateSettings) -> None:
     models = choose_models(args)
     kind = detect_kind(args.measured)
     data = read_data(args, kind)
-    about = {
-        "kind": kind,
-        "data": " ".join(args.data),
-        "split": args.split or "test",
-        "models": models,
-        "task": task_of(kind, data),
-    }
+    subject = Subject(
+        kind=kind,
+        data=" ".join(args.data),
+        split=args.split or "test",
+        models=models,
+        task=task_of(kind, data),
+    )
     if isinstance(data, PairData):
         scores = {
             which: score_pairs(open_model(model, kind, args), data, how(args))
             for which, model in models.items()
         }
-        finish(args, pair_results(scores, data, about))
+        finish(args, pair_results(scores, data, subject))
         return
     if unfit := ids_with_blanks(data):
         logger.warning("%s will not be written: %s", RUN, unfit)
@@ -142,11 +143,11 @@ def evaluate_model(args: EvaluateSettings) -> None:
         which: measure_ranking(open_model(model, kind, args), data, args.metrics, how(args), first)
         for which, model in models.items()
     }
-    results = ranking_results(ranked, data, about)
+    results = ranking_results(ranked, data, subject)
     if first is not None:
         both = {TUNED: ranked[TUNED], BASE: judge(first.run, data, args.metrics)}
-        names = {TUNED: args.measured, BASE: args.first_stage}
-        results["first_stage"] = ranking_results(both, data, about | {"models": names})
+        against = replace(subject, models={TUNED: args.measured, BASE: args.first_stage})
+        results = replace(results, first_stage=ranking_results(both, data, against))
     finish(args, results, None if unfit else ranked[TUNED])
 
 
@@ -163,11 +164,11 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
     return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
 
 
-def task_of(kind: Kind, data: Data) -> str:
+def task_of(kind: Kind, data: Data) -> Task:
     """What a model is measured at."""
     if isinstance(data, PairData):
         return "pairs"
-    return "retrieval" if kind == "embedder" else "reranking"
+    return "retrieval" if KINDS[kind].retrieves else "reranking"
 
 
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
@@ -222,15 +223,15 @@ def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = Non
     # Lines that wrap are hard to read in a file.
     console = Console()
     console = console if console.is_terminal else Console(width=120)
-    if "first_stage" in results:
-        show_comparison(results["first_stage"], console)
+    if results.first_stage is not None:
+        show_comparison(results.first_stage, console)
     show_comparison(results, console, queries=args.show_queries)
     model = Path(args.measured)
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, ensure_ascii=False, indent=2)
+    text = json.dumps(results.to_json(), ensure_ascii=False, indent=2)
     (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     (folder / RUN).unlink(missing_ok=True)
     if ranked is not None:

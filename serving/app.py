@@ -1,4 +1,4 @@
-"""The application: routes for the models that are served, and the layers around them."""
+"""The application: the routes that suit the loaded models, the pages, and the middleware."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from serving.engine.engine import Engine
 from serving.http.auth import KeyCheck
 from serving.http.body_reader import BodyReader
-from serving.http.error_responses import as_serving_error, error_response
-from serving.http.errors import ServingError
 from serving.http.head import HeadAsGet
 from serving.http.http_json import IGNORED
 from serving.http.request_log import RequestLog
+from serving.http.routing import RouteSettings
 from serving.routes.health import about_routes, health_routes, our_version
 from serving.routes.openai import models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
@@ -32,6 +31,8 @@ EXPOSED = [
     *("X-Queue-Time", "X-Inference-Time", "X-Compute-Tokens", "X-Truncated", IGNORED),
 ]
 PAGE = Path(__file__).parent / "page"
+# The pages hold nothing secret; what they ask for needs the key.
+PAGE_SETTINGS = {"/docs": RouteSettings(open=True), "/static/": RouteSettings(open=True)}
 # Nothing from elsewhere, and in no other site's frame.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -63,21 +64,39 @@ def build_app(
     app = FastAPI(
         title="Tandem", version=our_version(), description=ABOUT, docs_url=None, redoc_url=None
     )
+    embeds, reranks = "embedder" in roles, "reranker" in roles
     service = Service(engine, workers)
-    _add_routes(app, service, roles, workers)
+    routers = [
+        (embeds, embedder_routes(service)),
+        (embeds, openai_routes(service)),
+        (True, score_routes(service, reranks)),
+        (embeds, similarity_routes(service)),
+        (embeds, search_routes(service, reranks)),
+        (reranks, score_batch_routes(service)),
+        (reranks, rerank_routes(service)),
+        (True, root_routes(service, embeds, reranks)),
+        (True, compare_routes(service)),
+        (True, tokenize_routes(service, roles[0])),
+        (True, health_routes(engine)),
+        (True, about_routes(engine, workers, open_metrics)),
+        (True, models_routes(service)),
+    ]
+    settings = dict(PAGE_SETTINGS)
+    for served, router in routers:
+        if served:
+            app.include_router(router)
+        # Also of routes that are absent here: their 404 is in the dialect of their clients.
+        settings |= router.settings
     _add_pages(app)
-
-    async def answer_error(request: Request, error: Exception) -> Response:
-        return error_response(request.scope, as_serving_error(error))
-
-    for kind in (ServingError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, answer_error)
+    # FastAPI would answer these itself; the middleware answers all errors.
+    for kind in (RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _pass_on)
     # The last one added is the outermost.
     app.add_middleware(BodyReader, limits=engine.limits)
     app.add_middleware(HeadAsGet)
     if keys:
-        app.add_middleware(KeyCheck, keys=keys, open_metrics=open_metrics)
-    app.add_middleware(RequestLog, metrics=engine.metrics)
+        app.add_middleware(KeyCheck, keys=keys)
+    app.add_middleware(RequestLog, metrics=engine.metrics, settings=settings)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -90,34 +109,12 @@ def build_app(
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, roles: Sequence[str], workers: int) -> None:
-    reranks = "reranker" in roles
-    embeds = "embedder" in roles
-    routers = [score_routes(service, reranks)]
-    if embeds:
-        routers = [
-            embedder_routes(service),
-            openai_routes(service),
-            *routers,
-            similarity_routes(service),
-            search_routes(service, reranks),
-        ]
-    if reranks:
-        routers += [score_batch_routes(service), rerank_routes(service)]
-    routers += [
-        root_routes(service, embeds, reranks),
-        compare_routes(service),
-        tokenize_routes(service, roles[0]),
-        health_routes(service),
-        about_routes(service, workers),
-        models_routes(service),
-    ]
-    for router in routers:
-        app.include_router(router)
+async def _pass_on(request: Request, error: Exception) -> Response:
+    raise error
 
 
 def _add_pages(app: FastAPI) -> None:
-    """The playground and the page of the API; they load nothing from elsewhere."""
+    """The playground and the API page; they load nothing from other hosts."""
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
 
     @app.get("/", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""What every route goes through: check texts, tokenize them, let the engine compute them."""
+"""What every route calls: check texts, tokenize them, have the engine compute them."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from serving.engine.corpus import Corpus
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
 from serving.engine.model import ServedModel
@@ -26,15 +27,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the model found for the texts of a request.
+    """What a model computed for the texts of a request.
 
     Args:
+        model: Its name, as clients are told.
         values: Embeddings [N, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
         truncated: The numbers of texts that were cut.
         times: Milliseconds by what they were spent on.
     """
 
+    model: str
     values: np.ndarray
     sizes: list[int]
     truncated: list[int]
@@ -47,7 +50,7 @@ class ModelOutput:
 
 
 class Service:
-    """The engine for the event loop.
+    """The engine, for handlers in the event loop.
 
     Args:
         engine: Started or not.
@@ -55,18 +58,32 @@ class Service:
     """
 
     def __init__(self, engine: Engine, workers: int = 1) -> None:
-        self.engine = engine
+        self._engine = engine
         self.limits: Limits = engine.limits
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
 
     def model(self, role: str) -> ServedModel:
-        """The model by role, once it is loaded.
+        """The model by role; see ``models``."""
+        return self.models()[role]
+
+    def models(self) -> dict[str, ServedModel]:
+        """All models by role, once they are loaded.
 
         Raises:
-            ServingError: Not yet, or no more.
+            ServingError: They are not, or are no longer served.
         """
-        self.engine.check_open()
-        return self.engine.models[role]
+        self._engine.check_open()
+        return self._engine.models
+
+    @property
+    def loaded(self) -> dict[str, ServedModel]:
+        """The same without the check: what has been computed is answered, also while draining."""
+        return self._engine.models
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """The documents that the server searches, if it has any."""
+        return self._engine.corpus
 
     async def embed(
         self,
@@ -156,11 +173,11 @@ class Service:
         return await self._run(model, tokenize, size, truncate, params[1], params[1])
 
     async def in_worker(self, work: Callable[[], Result]) -> Result:
-        """Run what would hold up the event loop."""
+        """Run in a thread what would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """End the threads."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _run(
@@ -177,7 +194,7 @@ class Service:
             async with asyncio.timeout(self.limits.request_timeout):
                 items = tokenize() if characters <= AT_ONCE else await self.in_worker(tokenize)
                 tokenized = time.perf_counter() - begun
-                self.engine.metrics.tokenizing.observe(tokenized)
+                self._engine.metrics.tokenizing.observe(tokenized)
                 truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
                 if truncated and not (self.limits.truncate if truncate is None else truncate):
                     raise ServingError(
@@ -187,20 +204,21 @@ class Service:
                         "truncation",
                         f"{listed}.{truncated[0]}" if listed else param,
                     )
-                job = self.engine.submit(model, items)
+                job = self._engine.submit(model, items)
                 try:
                     values = await asyncio.wrap_future(job.future)
                 finally:
-                    self.engine.withdraw(job)
+                    self._engine.withdraw(job)
         except TimeoutError:
             raise ServingError(
                 "timeout",
                 f"there was no answer within {self.limits.request_timeout:g} s",
                 retry_after=1,
             ) from None
-        self.engine.metrics.truncated.inc(len(truncated))
+        self._engine.metrics.truncated.inc(len(truncated))
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
         return ModelOutput(
+            model.name,
             values,
             [len(tokens) for tokens in items],
             truncated,

@@ -1,14 +1,16 @@
 """A folder's modules and prompts, as the settings of a run want them."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers.base.modules import Dense, Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from encoders.chain.modules import pooling_modes
+from encoders.chain.modules import pooling_modes, run_modules
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,48 @@ def width_of(backbone: Any) -> int:
     return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
 
 
+def output_width(modules: nn.ModuleList, width: int) -> int:
+    """Dimensions that modules make of token states; tried, so that they are known to fit together.
+
+    Args:
+        modules: Behind a backbone, in order.
+        width: Of the backbone's token states.
+
+    Raises:
+        ValueError: They do not fit together.
+    """
+    modules.eval()  # no random numbers are drawn
+    chain: list[Any] = list(modules)
+    try:
+        with torch.no_grad():
+            found = run_modules(chain, torch.zeros(3, width), torch.tensor([1, 2]))
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"modules.json: the modules {', '.join(type(m).__name__ for m in chain)} do not fit "
+            f"behind a backbone of width {width}: {reason}"
+        ) from error
+    modules.train()
+    return int(found.shape[1])
+
+
 def is_unit_length(module: nn.Module) -> bool:
     """Whether a module brings embeddings to unit length."""
     return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
+
+
+def warn_if_not_used(
+    name: str | Path, settings: dict[str, Any], modules: Sequence[nn.Module]
+) -> None:
+    """Say so where a model was trained for a similarity that search does not know."""
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity not in ("cosine", "dot") and not is_unit_length(modules[-1]):
+        logger.warning(
+            "%s is made for the similarity %r, which its saved folder keeps; training, evaluation, "
+            "mining and search here compare by the cosine",
+            name,
+            similarity,
+        )
 
 
 def read_prompts(settings: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Find a model: a folder, a name on the Hub, or ``package://`` weights of an installed package."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -41,6 +42,23 @@ def resolve_model(name_or_path: str, revision: str | None = None) -> Path:
             "save_pretrained(folder), or name a revision that has safetensors as model_revision"
         )
     return folder
+
+
+def architectures(folder: Path) -> list[str]:
+    """The names of the transformers classes that a folder was saved from, by its config.json.
+
+    None where the backbone has a folder of its own (release 2 of sentence-transformers).
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        return []
+    names = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    return [str(name) for name in names]
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether a folder was saved from a sequence classifier."""
+    return any(name.endswith("ForSequenceClassification") for name in architectures(folder))
 
 
 def _in_package(name: str) -> Path:

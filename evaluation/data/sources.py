@@ -10,7 +10,7 @@ from evaluation.data.beir import read_beir, read_corpus
 from evaluation.data.from_rows import candidates_from_groups, pairs_from_rows, retrieval_from_groups
 from evaluation.data.mteb_task import read_mteb
 from evaluation.data.sets import PairData, RetrievalData
-from loaders import ReadOptions, detect_shape, load_rows
+from loaders import DataFiles, ReadOptions
 from loaders.beir.files import is_beir
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ MTEB = "mteb:"
 
 
 def open_data(
-    names: Sequence[str],
+    names: Sequence[str] | DataFiles,
     kind: Kind,
     options: ReadOptions,
     *,
@@ -34,7 +34,8 @@ def open_data(
     Args:
         names: One folder in the BEIR layout, one ``mteb:TASK``, or files in any training format.
             Scored pairs are pairs to correlate; of groups and positive pairs an embedder searches
-            all documents, and a reranker orders those of each query.
+            all documents, and a reranker orders those of each query. ``DataFiles`` that are open
+            already are not read again.
         kind: The model's.
         options: How training files are read.
         split: BEIR and MTEB: which judgements; training files have that of ``options``.
@@ -66,7 +67,7 @@ def _left_out(data: RetrievalData) -> str:
 
 
 def _read(
-    names: Sequence[str],
+    names: Sequence[str] | DataFiles,
     kind: Kind,
     options: ReadOptions,
     split: str,
@@ -74,17 +75,24 @@ def _read(
     allow_unknown: bool,
     as_groups: bool,
 ) -> RetrievalData | PairData:
+    if isinstance(names, DataFiles):
+        return _from_files(names, kind, corpus, as_groups)
     first = names[0]
     folder = Path(first)
     if first.startswith(MTEB):
         return read_mteb(first.removeprefix(MTEB), split)
     if len(names) == 1 and is_beir(folder):
         return read_beir(folder, split, allow_unknown=allow_unknown)
-    files = list(names)
-    if not as_groups and detect_shape(files, options) == "scored_pair":
-        return pairs_from_rows(load_rows(files, "scored_pair", options))
-    groups = load_rows(files, "candidate_group", options)
+    return _from_files(DataFiles(list(names), options), kind, corpus, as_groups)
+
+
+def _from_files(
+    files: DataFiles, kind: Kind, corpus: str | None, as_groups: bool
+) -> RetrievalData | PairData:
+    if not as_groups and files.shape == "scored_pair":
+        return pairs_from_rows(files.rows("scored_pair"))
+    groups = files.rows("candidate_group")
+    threshold = files.options.positive_threshold
     if kind == "reranker":
-        return candidates_from_groups(groups, options.positive_threshold)
-    more = read_corpus(corpus) if corpus else None
-    return retrieval_from_groups(groups, more, options.positive_threshold)
+        return candidates_from_groups(groups, threshold)
+    return retrieval_from_groups(groups, read_corpus(corpus) if corpus else None, threshold)

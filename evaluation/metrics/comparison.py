@@ -16,7 +16,10 @@ CELLS_AT_ONCE = 2**20  # of resamples x queries: 8 MiB of float64
 
 
 class Comparison(NamedTuple):
-    """The means of two models, their difference with its 95 % interval, and its p-value."""
+    """A metric of two models, the difference with its 95 % interval, and the two-sided p-value.
+
+    The counts are there where a metric has a value for each query.
+    """
 
     base: float
     tuned: float
@@ -24,9 +27,14 @@ class Comparison(NamedTuple):
     low: float
     high: float
     p_value: float
-    wins: int  # queries on which tuned is better
-    losses: int
-    ties: int
+    wins: int | None = None  # queries on which tuned is better
+    losses: int | None = None
+    ties: int | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes 0 and tuned is better or worse; else 0."""
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
 def compare(base: Values, tuned: Values, resamples: int = 10_000, seed: int = 0) -> Comparison:

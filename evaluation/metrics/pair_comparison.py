@@ -1,28 +1,13 @@
 """Is one model better than another on the same judged pairs? A statistic over all of them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evaluation.metrics.pairs import UndefinedMetric
-
-Scores = NDArray[np.float64]  # one per pair: [N]
-Statistic = Callable[[Scores, Scores], float]  # scores [N] and judgements [N] to a number
+from evaluation.metrics.comparison import Comparison
+from evaluation.metrics.pairs import Scores, Statistic, UndefinedMetric
 
 TRIES = 100  # draws for each that is wanted
-
-
-class StatisticComparison(NamedTuple):
-    """Two values of a statistic, their difference with its 95 % interval, and its p-value."""
-
-    base: float
-    tuned: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
 
 
 def compare_statistic(
@@ -32,7 +17,7 @@ def compare_statistic(
     judged: Scores,
     resamples: int = 1_000,
     seed: int = 0,
-) -> StatisticComparison:
+) -> Comparison:
     """Compare two models' scores [N] of the same pairs by how they agree with ``judged`` [N].
 
     The interval is the percentile interval of a paired bootstrap over the pairs. The p-value
@@ -63,7 +48,7 @@ def compare_statistic(
     swaps = np.abs(_draw(swapped, resamples))
     extreme = int((swaps >= abs(after - before) - 1e-12).sum())
     p_value = (extreme + 1) / (resamples + 1)
-    return StatisticComparison(before, after, after - before, float(low), float(high), p_value)
+    return Comparison(before, after, after - before, float(low), float(high), p_value)
 
 
 def _draw(draw: Callable[[], float], wanted: int) -> Scores:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from evaluation.metrics.undefined import defined
 from evaluation.report.curves import Log, draw_run
 from evaluation.report.drawing import (
     BLUE,
@@ -24,42 +23,39 @@ from evaluation.report.drawing import (
 )
 from evaluation.report.fonts import can_draw
 from evaluation.report.wording import WORDS, Language, Words
+from evaluation.results import BASE, TUNED, MetricResult, Results, ScoreSamples
 
 BINS = 40
 NAME_KEPT = 44  # characters of a model's name in a legend
 
 
-def draw_figures(
-    results: Mapping[str, Any] | None, log: Log | None, language: Language
-) -> list[Drawing]:
+def draw_figures(results: Results | None, log: Log | None, language: Language) -> list[Drawing]:
     """Draw all figures for which there is something to show, the comparison first."""
     found: list[Drawing | None] = []
     if results is not None:
-        bars = draw_bars(results, language) if defined(results["metrics"]) else None
+        bars = draw_bars(results, language) if results.defined() else None
         found = [bars, draw_scores(results, language)]
     return [*(drawing for drawing in found if drawing), *draw_run(log or [], language)]
 
 
-def draw_bars(results: Mapping[str, Any], language: Language) -> Drawing:
+def draw_bars(results: Results, language: Language) -> Drawing:
     """Draw each defined metric of base and fine-tuned, with the interval of the difference."""
-    metrics = defined(results["metrics"])
+    metrics, compared = results.defined(), results.compared
     words, page = figure_words(language), WORDS[language]
-    compared = "base" in next(iter(metrics.values()))
-
-    labels = {model: model_label(results, model, words) for model in ("base", "fine-tuned")}
+    labels = {which: model_label(results, which, words) for which in results.models}
 
     def plot(figure: Figure) -> None:
         axes = figure.subplots()
-        plot_bars(axes, metrics, labels, compared)
+        plot_bars(axes, metrics, labels)
         axes.set_title(words["bars" if compared else "bars_alone"])
         figure.legend(loc="outside lower left")
 
-    models = ("base", "fine-tuned") if compared else ("fine-tuned",)
     said = [
         page["bar"].format(
-            metric=name, values=", ".join(f"{page[model]} {value[model]:.3f}" for model in models)
+            metric=name,
+            values=", ".join(f"{page[which]} {value:.3f}" for which, value in found.values.items()),
         )
-        for name, value in metrics.items()
+        for name, found in metrics.items()
     ]
     return draw(
         "comparison",
@@ -70,35 +66,30 @@ def draw_bars(results: Mapping[str, Any], language: Language) -> Drawing:
     )
 
 
-def model_label(results: Mapping[str, Any], model: str, words: Words) -> str:
+def model_label(results: Results, which: str, words: Words) -> str:
     """Base or fine-tuned, with the end of its name, if the fonts have its characters."""
-    name = "/".join(str(results["models"].get(model, "")).rstrip("/").split("/")[-2:])
+    name = "/".join(results.models[which].rstrip("/").split("/")[-2:])
     name = name if len(name) <= NAME_KEPT else f"…{name[-NAME_KEPT:]}"
     if not name or not can_draw(name):
-        return words[model]
-    return f"{words[model]}: {name}".replace("$", r"\$")  # between two of them stands a formula
+        return words[which]
+    return f"{words[which]}: {name}".replace("$", r"\$")  # between two of them stands a formula
 
 
-def plot_bars(
-    axes: Axes,
-    metrics: Mapping[str, Mapping[str, float]],
-    labels: Mapping[str, str],
-    compared: bool,
-) -> None:
+def plot_bars(axes: Axes, metrics: Mapping[str, MetricResult], labels: Mapping[str, str]) -> None:
     """Lay one bar, or base above fine-tuned, for each metric, the first metric on top."""
     places = np.arange(len(metrics), dtype=np.float64)
+    comparisons = [found.comparison for found in metrics.values() if found.comparison]
+    compared = bool(comparisons)
     thick = 0.36 if compared else 0.55
     shift = thick / 2 + 0.02 if compared else 0.0
-    tuned = np.array([value["fine-tuned"] for value in metrics.values()])
+    tuned = np.array([found.values[TUNED] for found in metrics.values()], dtype=np.float64)
     ends = tuned
     if compared:
-        base, low, high = (
-            np.array([value[key] for value in metrics.values()]) for key in ("base", "low", "high")
-        )
-        axes.barh(places - shift, base, thick, color=GREY, label=labels["base"])
+        base, low, high = np.array([(c.base, c.low, c.high) for c in comparisons]).T
+        axes.barh(places - shift, base, thick, color=GREY, label=labels[BASE])
         label_ends(axes, base, places - shift, base)
         ends = np.maximum(tuned, base + high)
-    axes.barh(places + shift, tuned, thick, color=BLUE, label=labels["fine-tuned"])
+    axes.barh(places + shift, tuned, thick, color=BLUE, label=labels[TUNED])
     label_ends(axes, ends, places + shift, tuned)
     if compared:
         arms = np.clip([tuned - (base + low), (base + high) - tuned], 0, None)
@@ -122,45 +113,46 @@ def label_ends(
         )
 
 
-def draw_scores(results: Mapping[str, Any], language: Language) -> Drawing | None:
+def draw_scores(results: Results, language: Language) -> Drawing | None:
     """Draw how the scores of relevant and irrelevant pairs are spread, a panel per model."""
-    scores = results.get("scores") or {}
-    # What has no score on one side cannot be compared.
-    models = [model for model in ("base", "fine-tuned") if any((scores.get(model) or {}).values())]
-    if not models:
+    # A model may have no score on either side: a first stage that found nothing.
+    scores = {
+        w: results.scores[w] for w in (BASE, TUNED) if any(results.scores.get(w, {}).values())
+    }
+    if not scores:
         return None
     words, page = figure_words(language), WORDS[language]
-    items = "items_pairs" if results["task"] == "pairs" else "items_documents"
+    items = "items_pairs" if results.task == "pairs" else "items_documents"
 
     def plot(figure: Figure) -> None:
         # Cosines have one scale; a reranker's scores are each model's own.
-        panels = figure.subplots(
-            len(models), 1, squeeze=False, sharex=results["kind"] == "embedder"
-        )[:, 0]
+        panels = figure.subplots(len(scores), 1, squeeze=False, sharex=results.kind == "embedder")[
+            :, 0
+        ]
         figure.suptitle(
             words["scores"].format(items=words[items]), x=0.02, ha="left", fontsize=11.5
         )
-        for axes, model in zip(panels, models, strict=True):
-            plot_scores(axes, scores[model], words)
-            axes.set_title(words[model], fontsize=9.5, pad=4)
+        for axes, (which, samples) in zip(panels, scores.items(), strict=True):
+            plot_scores(axes, samples, words)
+            axes.set_title(words[which], fontsize=9.5, pad=4)
         panels[-1].set_xlabel(words["score"])
         panels[0].legend()
 
     said = [
-        page["median"].format(model=page[model], **{k: median(v) for k, v in scores[model].items()})
-        for model in models
+        page["median"].format(model=page[which], **{k: median(v) for k, v in samples.items()})
+        for which, samples in scores.items()
     ]
     title = page["scores"].format(items=page[items])
     return draw(
         "scores",
         describe(title, said, page),
         plot,
-        height=1.2 + 1.6 * len(models),
+        height=1.2 + 1.6 * len(scores),
         caption=page["scores_caption"],
     )
 
 
-def plot_scores(axes: Axes, scores: Mapping[str, Sequence[float]], words: Words) -> None:
+def plot_scores(axes: Axes, scores: ScoreSamples, words: Words) -> None:
     """Two histograms, each of shares of its own kind."""
     every = [value for values in scores.values() for value in values]
     edges = np.histogram_bin_edges(every, bins=BINS)

@@ -13,8 +13,9 @@ from evaluation.checkpoints import RUN_FILE
 from evaluation.report.curves import Log
 from evaluation.report.drawing import Drawing
 from evaluation.report.figures import draw_figures
-from evaluation.report.report_context import Results, about, moved, tables, training, verdict
+from evaluation.report.report_context import about, changed_queries, tables, training, verdict
 from evaluation.report.wording import WORDS, Language
+from evaluation.results import TUNED, Results
 
 TEMPLATE = "report.html.j2"
 
@@ -29,7 +30,7 @@ def write_report(
 
     Args:
         folder: Where to.
-        results: What was measured, as in ``evaluation.json``; None: the model was not measured.
+        results: What was measured; None: the model was not measured.
         log_history: What its run logged (``trainer_state.json``), if that is known.
         language: Of the page and, if there is a font for it, of the figures.
 
@@ -45,13 +46,13 @@ def write_report(
     page = template().render(
         words=words,
         title=words["title_run" if results is None else "title_results"],
-        name=folder.resolve().name if results is None else results["models"]["fine-tuned"],
+        name=folder.resolve().name if results is None else results.models[TUNED],
         verdict=results and verdict(results, words),
         about=results and about(results, words),
         training=training(find_recipe(folder, results), words),
         tables=[] if results is None else tables(results, words),
         drawings=[inlined(drawing) for drawing in drawings],
-        moved=[] if results is None else moved(results, words),
+        changed_queries=[] if results is None else changed_queries(results, words),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -87,7 +88,7 @@ def inlined(drawing: Drawing) -> dict[str, str]:
 
 def find_recipe(folder: Path, results: Results | None) -> dict[str, Any] | None:
     """The recipe of the run that made the model, if it is one's."""
-    model = folder if results is None else Path(results["models"]["fine-tuned"])
+    model = folder if results is None else Path(results.models[TUNED])
     for place in (model, model.resolve().parent):  # a checkpoint lies in the folder of its run
         if (place / RUN_FILE).is_file():
             recipe: dict[str, Any] = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))

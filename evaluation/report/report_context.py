@@ -1,17 +1,18 @@
-"""What the parts of a report say, from results to words and numbers."""
+"""What the parts of the report say: results turned into words and formatted numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from evaluation.metrics.undefined import by_reason
+from evaluation.metrics.comparison import Comparison
 from evaluation.report.wording import Words
-
-Results = Mapping[str, Any]  # what scripts/evaluate.py writes to evaluation.json
+from evaluation.results import BASE, TUNED, MetricResult, Results
 
 OPENING = 300  # characters of a longer document that are seen at first
 MINUS = str.maketrans("-", "−")
+TONES = {1: "good", -1: "bad", 0: ""}
+HEADLINES = {1: "better", -1: "worse", 0: "unclear"}
 
 
 class Table(NamedTuple):
@@ -27,9 +28,9 @@ class Table(NamedTuple):
 # Numbers
 
 
-def plain(value: float | None, words: Words | None = None) -> str:
+def plain(value: float | None, words: Words) -> str:
     """0.788, with a real minus sign; the word for it where there is no value."""
-    return words["undefined"] if value is None and words else f"{value:.3f}".translate(MINUS)
+    return words["undefined"] if value is None else f"{value:.3f}".translate(MINUS)
 
 
 def signed(value: float) -> str:
@@ -37,19 +38,9 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".translate(MINUS)
 
 
-def interval(found: Mapping[str, float]) -> str:
-    """+0.026 … +0.053."""
-    return f"{signed(found['low'])} … {signed(found['high'])}"
-
-
 def p_text(value: float) -> str:
     """A p-value to three places."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def tone(found: Mapping[str, float]) -> str:
-    """ "good" or "bad" where the interval of a difference does not hold 0, or ""."""
-    return "good" if found["low"] > 0 else "bad" if found["high"] < 0 else ""
 
 
 # Parts of the page
@@ -57,40 +48,45 @@ def tone(found: Mapping[str, float]) -> str:
 
 def verdict(results: Results, words: Words) -> dict[str, Any]:
     """The answer, first in a few words and then in numbers, by the main metric."""
-    metric = results["main_metric"]
-    found = results["metrics"][metric]
-    if "undefined" in found:
-        sentence = words["verdict_undefined"].format(metric=metric, reason=found["undefined"])
+    metric = results.main_metric
+    found = results.metrics[metric]
+    compared = found.comparison
+    if found.undefined is not None:
+        sentence = words["verdict_undefined"].format(metric=metric, reason=found.undefined)
         return {"headline": words["measured"], "tone": "", "sentences": [sentence]}
-    values = {"metric": metric, "tuned": plain(found["fine-tuned"])}
-    if "base" not in found:
-        sentence = words["verdict_alone"].format(**values)
+    tuned = plain(found.values[TUNED], words)
+    if compared is None:
+        sentence = words["verdict_alone"].format(metric=metric, tuned=tuned)
         return {"headline": words["measured"], "tone": "", "sentences": [sentence]}
-    values |= {
-        "base": plain(found["base"]),
-        **{name: signed(found[name]) for name in ("difference", "low", "high")},
-    }
-    sentences = [words["verdict"].format(**values)]
-    if "wins" in found:
-        counts = {name: f"{found[name]:,}" for name in ("wins", "losses", "ties")}
-        sentences.append(words["counts"].format(**counts))
-    better = {"good": "better", "bad": "worse", "": "unclear"}[tone(found)]
-    return {"headline": words[better], "tone": tone(found), "sentences": sentences}
+    sentences = [
+        words["verdict"].format(
+            metric=metric,
+            tuned=tuned,
+            base=plain(found.values[BASE], words),
+            difference=signed(compared.difference),
+            low=signed(compared.low),
+            high=signed(compared.high),
+        )
+    ]
+    if compared.wins is not None:
+        wins, losses, ties = win_counts(compared)
+        sentences.append(words["counts"].format(wins=wins, losses=losses, ties=ties))
+    sign = compared.sign
+    return {"headline": words[HEADLINES[sign]], "tone": TONES[sign], "sentences": sentences}
 
 
 def about(results: Results, words: Words) -> list[tuple[str, str]]:
     """What was measured on what."""
-    models = results["models"]
-    rows = [
-        (words["kind"], words[results["kind"]]),
-        *((words[name], models[name]) for name in ("fine-tuned", "base") if name in models),
-        (words["task"], words["task_" + results["task"]]),
-        (words["data"], results["data"]),
+    models = results.models
+    measured = datetime.fromisoformat(results.created).astimezone(UTC)
+    return [
+        (words["kind"], words[results.kind]),
+        *((words[which], models[which]) for which in (TUNED, BASE) if which in models),
+        (words["task"], words["task_" + results.task]),
+        (words["data"], results.data),
+        *((words[name], f"{count:,}") for name, count in results.counts.items()),
+        (words["measured_on"], f"{measured:%Y-%m-%d %H:%M} UTC"),
     ]
-    counts = ("queries", "documents", "pairs")
-    rows += [(words[name], f"{results[name]:,}") for name in counts if name in results]
-    measured = datetime.fromisoformat(results["created"]).astimezone(UTC)
-    return [*rows, (words["measured_on"], f"{measured:%Y-%m-%d %H:%M} UTC")]
 
 
 def training(recipe: Mapping[str, Any] | None, words: Words) -> list[tuple[str, str]]:
@@ -130,53 +126,49 @@ def listed(files: str | Sequence[str]) -> str:
 
 def tables(results: Results, words: Words) -> list[Table]:
     """The comparison, after that with the first stage where there is one."""
-    first = results.get("first_stage")
+    first = results.first_stage
     found = [table(results, words["comparison"], words)]
     if first is not None:
-        note = words["first_stage_note"].format(name=first["models"]["base"])
+        note = words["first_stage_note"].format(name=first.models[BASE])
         found.append(table(first, words["first_stage"], words)._replace(before=note))
     return found
 
 
 def table(results: Results, heading: str, words: Words) -> Table:
     """A row for each metric."""
-    metrics = results["metrics"]
     reasons = [
         words["undefined_because"].format(names=names, reason=reason)
-        for reason, names in by_reason(metrics).items()
+        for reason, names in results.undefined_by_reason().items()
     ]
-    first = next(iter(metrics.values()))
-    if "base" not in first:
-        rows = [
-            {"metric": metric, "cells": [cell(plain(found["fine-tuned"], words))]}
-            for metric, found in metrics.items()
-        ]
-        columns = [words["metric"], words["fine-tuned"]]
-        return Table(words["values"], columns, rows, after=" ".join(reasons))
-    counted = ("wins", "losses", "ties") if results["task"] != "pairs" else ()
-    names = ["metric", "base", "fine-tuned", "difference_interval", "p_value", *counted]
+    counted = ("wins", "losses", "ties") if results.task != "pairs" else ()
+    names = ["metric", BASE, TUNED, "difference_interval", "p_value", *counted]
+    if not results.compared:
+        names, heading = ["metric", TUNED], words["values"]
+    else:
+        reasons.append(words["how_to_read" if counted else "how_to_read_pairs"])
     rows = [
-        {"metric": metric, "cells": compared(found, counted, words)}
-        for metric, found in metrics.items()
+        {"metric": metric, "cells": metric_cells(found, len(names) - 1, words)}
+        for metric, found in results.metrics.items()
     ]
-    after = words["how_to_read" if counted else "how_to_read_pairs"]
-    columns = [words[name] for name in names]
-    return Table(heading, columns, rows, after=" ".join([*reasons, after]))
+    return Table(heading, [words[name] for name in names], rows, after=" ".join(reasons))
 
 
-def compared(
-    found: Mapping[str, Any], counted: Sequence[str], words: Words
-) -> list[dict[str, str]]:
-    """The cells of a comparison."""
-    values = [cell(plain(found[name], words)) for name in ("base", "fine-tuned")]
-    if "difference" not in found:
-        return values + [cell(words["undefined"])] * (2 + len(counted))
-    return [
-        *values,
-        cell(signed(found["difference"]), tone(found), interval(found)),
-        cell(p_text(found["p_value"])),
-        *(cell(f"{found[name]:,}") for name in counted),
-    ]
+def metric_cells(found: MetricResult, width: int, words: Words) -> list[dict[str, str]]:
+    """A metric's cells, as many as ``width``."""
+    cells = [cell(plain(value, words)) for value in found.values.values()]
+    compared = found.comparison
+    if compared is not None:
+        interval = f"{signed(compared.low)} … {signed(compared.high)}"
+        cells.append(cell(signed(compared.difference), TONES[compared.sign], interval))
+        cells.append(cell(p_text(compared.p_value)))
+        if compared.wins is not None:
+            cells += map(cell, win_counts(compared))
+    return cells + [cell(words["undefined"])] * (width - len(cells))
+
+
+def win_counts(compared: Comparison) -> list[str]:
+    """Wins, losses and ties."""
+    return [f"{count:,}" for count in (compared.wins, compared.losses, compared.ties)]
 
 
 def cell(text: str, tone: str = "", below: str = "") -> dict[str, str]:
@@ -184,28 +176,25 @@ def cell(text: str, tone: str = "", below: str = "") -> dict[str, str]:
     return {"text": text, "below": below, "classes": f"sure {tone}" if tone else ""}
 
 
-def moved(results: Results, words: Words) -> list[dict[str, Any]]:
+def changed_queries(results: Results, words: Words) -> list[dict[str, Any]]:
     """The queries that gained and lost most; nothing where no base was measured."""
     return [
         {
-            "heading": words[name],
-            "none": words["none_" + name],
-            "note": words["moved_note"].format(metric=results["main_metric"]),
-            "tone": {"gained": "good", "lost": "bad"}[name],
+            "heading": words[side],
+            "none": words["none_" + side],
+            "note": words["changed_note"].format(metric=results.main_metric),
+            "tone": {"gained": "good", "lost": "bad"}[side],
             "queries": [
                 {
-                    "id": query["query_id"],
-                    "text": query["query"],
-                    "before": plain(query["base"]),
-                    "after": plain(query["fine-tuned"]),
-                    "relevant": query["relevant"] or words["no_text"],
-                    "opening": query["relevant"][:OPENING]
-                    if len(query["relevant"]) > OPENING
-                    else "",
+                    "id": query.query_id,
+                    "text": query.query,
+                    "before": plain(query.base, words),
+                    "after": plain(query.tuned, words),
+                    "relevant": query.relevant or words["no_text"],
+                    "opening": query.relevant[:OPENING] if len(query.relevant) > OPENING else "",
                 }
-                for query in results[name]
+                for query in queries
             ],
         }
-        for name in ("gained", "lost")
-        if name in results
+        for side, queries in results.changed_queries.items()
     ]

@@ -69,7 +69,7 @@ EN: Words = {
     "lost": "Queries that lost most",
     "none_gained": "No query gained.",
     "none_lost": "No query lost.",
-    "moved_note": "{metric} of the query with the base and with the fine-tuned model, and the "
+    "changed_note": "{metric} of the query with the base and with the fine-tuned model, and the "
     "document that is judged most relevant to it.",
     "no_text": "(its text is not among the documents)",
     "made_by": "Made by Tandem.",
@@ -164,7 +164,7 @@ ZH: Words = {
     "lost": "退步最大的查询",
     "none_gained": "没有变好的查询。",
     "none_lost": "没有变差的查询。",
-    "moved_note": "该查询在基础模型和微调后模型下的 {metric}，以及标注中与它最相关的文档。",
+    "changed_note": "该查询在基础模型和微调后模型下的 {metric}，以及标注中与它最相关的文档。",
     "no_text": "（文档集中没有它的文本）",
     "made_by": "由 Tandem 生成。",
     "loss": "损失",

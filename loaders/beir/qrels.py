@@ -2,7 +2,6 @@
 
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple
 
 from loaders.beir.problems import Problems, listed
 from loaders.beir.texts import as_id
-from loaders.formats.encodings import not_utf8, open_text
-from loaders.formats.records import read_file
+from loaders.formats.encodings import open_text
+from loaders.formats.records import read_errors, read_file
 from loaders.parsing.fields import RowError, show
 
 Qrels = dict[str, dict[str, float]]  # query id -> document id -> relevance
@@ -154,22 +153,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         ValueError: The file cannot be read (on).
     """
-    try:
-        yield from _decoded(path)
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-
-
-def _decoded(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with open_text(path, newline="\n") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None  # which may find that what is packed breaks off
+    with read_errors(path), open_text(path, newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line
 
 
 class Unknown:

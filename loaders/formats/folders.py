@@ -1,4 +1,4 @@
-"""Folders: data files, a data set that datasets has saved, or a clone of one on the Hub."""
+"""Find the sources in a folder: of data files, of ``save_to_disk``, or a clone from the Hub."""
 
 import logging
 from collections.abc import Iterator
@@ -11,31 +11,30 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from loaders.formats.records import FORMATS, data_suffix
-from loaders.formats.saved import SavedSource, is_saved, saved_splits
+from loaders.formats.local import FileSource, SavedSource, is_saved, saved_splits
+from loaders.formats.records import check_format, data_suffix, known_endings
 from loaders.formats.splits import split_of
 
 logger = logging.getLogger(__name__)
 
-KNOWN_ENDINGS = ", ".join(FORMATS) + " (or .gz of the text ones)"
-# Files that say something about a data set: of datasets, and of our own scripts.
+# Files that describe a data set, of datasets and of our own scripts: they hold no rows.
 _ABOUT = (*FILES_TO_IGNORE, "state.json")
 _ABOUT_ENDING = ".settings.json"
-# Rows may be in these, and are not read from them.
+# These may hold rows, but are not read.
 _UNREAD = (".arrow", ".zst", ".bz2", ".xz", ".zip", ".gz", ".tar", ".tgz", ".xlsx", ".xls", ".pkl")
 
 _SHOWN = 300  # characters of an error
 _DEEPEST = 50  # YAML of a card
 
-Found = list[tuple[str, Path | SavedSource]]
+Found = list[tuple[str, FileSource | SavedSource]]  # the split of each source, or ""
 
 
 def find_in(folder: Path, config: str | None) -> Found:
-    """The data files of a folder, in the order of their names, each with its split or "".
+    """The sources in a folder, in the order of their names, each with its split or "".
 
     Args:
-        folder: One that exists.
-        config: Of a clone whose README.md lists several configurations.
+        folder: An existing folder.
+        config: Of a clone whose README.md lists several configurations: the one to read.
 
     Raises:
         ValueError: If there is nothing to read, or a configuration has to be named.
@@ -51,11 +50,11 @@ def find_in(folder: Path, config: str | None) -> Found:
         return _of_config(folder, configs, config)
     found = list(_walk(folder))
     if not found:
-        raise ValueError(f"{folder}: no file in this folder ends in one of {KNOWN_ENDINGS}")
+        raise ValueError(f"{folder}: no file in this folder ends in one of {known_endings()}")
     return found
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, Path | SavedSource]]:
+def _walk(folder: Path) -> Iterator[tuple[str, FileSource | SavedSource]]:
     others: list[Path] = []
     saved: list[Path] = []
     for path in sorted(folder.rglob("*")):
@@ -69,7 +68,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path | SavedSource]]:
                 yield split_of(relative) or own, source
         elif path.is_file() and path.name not in _ABOUT and not path.name.endswith(_ABOUT_ENDING):
             if data_suffix(path):
-                yield split_of(relative), path
+                yield split_of(relative), FileSource(path)
             else:
                 others.append(path)
     if others:
@@ -82,7 +81,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path | SavedSource]]:
 
 
 def _configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """The configurations that the README.md of a clone lists, if it says which files they have."""
+    """The configurations that a clone's README.md lists, if it names their files."""
     card = folder / "README.md"
     if not card.is_file():
         return {}
@@ -96,7 +95,7 @@ def _configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _metadata(card: str) -> dict[str, Any]:
-    """The YAML at the head of a card, without aliases: they can stand for any number of values."""
+    """The YAML at the head of a card. Aliases are refused: they can expand without limit."""
     match = REGEX_YAML_BLOCK.search(card)
     if match is None:
         return {}
@@ -126,7 +125,7 @@ def _of_config(folder: Path, configs: dict[str, dict[str, Any]], config: str | N
         return list(_walk(base))
     patterns = sanitize_patterns(configs[name]["data_files"])
     return [
-        (str(split), path)
+        (str(split), FileSource(path))
         for split, its in patterns.items()
         for pattern in its
         for path in _matching(base, folder, str(pattern))
@@ -134,7 +133,7 @@ def _of_config(folder: Path, configs: dict[str, dict[str, Any]], config: str | N
 
 
 def _matching(base: Path, folder: Path, pattern: str) -> list[Path]:
-    """The files of a pattern of README.md, which are in the folder and of a known format."""
+    """The files that a pattern of README.md matches, all in the folder and of a known format."""
     place = folder / "README.md"
     if "://" in pattern or "::" in pattern:
         raise ValueError(f"{place}: {pattern} is not a file of this folder; fetch it, and name it")
@@ -145,6 +144,5 @@ def _matching(base: Path, folder: Path, pattern: str) -> list[Path]:
     for path in paths:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{place}: {pattern} is outside of the folder")
-        if not data_suffix(path):
-            raise ValueError(f"{path}: the name must end in one of {KNOWN_ENDINGS}")
+        check_format(path)
     return sorted(paths)

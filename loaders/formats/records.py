@@ -1,10 +1,11 @@
-"""Files to records: one reader per format, each streaming."""
+"""Read files as streams of records: one reader per format."""
 
 import csv
 import json
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,15 +21,15 @@ from loaders.parsing.fields import ALIASES
 
 
 class Record(NamedTuple):
-    """What stands at one place of a file, before any check.
+    """One entry of a file, before any check.
 
     Attributes:
         line: Where it begins, from 1; in Parquet and on the Hub the number of the row.
-        fields: The object of name -> value, or whatever stands in its place.
+        fields: An object of name -> value, or whatever the file has in its place.
         labels: How numbers are read. "typed": they are numbers (JSON, Parquet). "text": from
             text (CSV, TSV). "default_map": from text, labels by ``DEFAULT_LABEL_MAP`` unless the
             options say otherwise.
-        problem: Why it could not be read, if it could not.
+        problem: Why it could not be parsed, if so.
     """
 
     line: int
@@ -38,32 +39,51 @@ class Record(NamedTuple):
 
 
 def read_file(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
-    """Yield the records of a file, whose name says its format.
+    """Yield the records of a file; its name tells the format.
 
     Args:
         path: The file.
-        columns: Names that tell a header, beside those of the query.
+        columns: Names that mark the first line of a table as its header, beside those of a query.
 
     Raises:
         ValueError: If the file cannot be read (on): ``file:line: reason``.
     """
-    try:
+    with read_errors(path):
         check_fetched(path)
-        yield from _read_text(path, columns)
+        yield from FORMATS[data_suffix(path)](path, columns)
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn whatever ends the reading of a file into a ``ValueError`` that names it."""
+    try:
+        try:
+            yield
+        except BrokenFile as error:
+            raise ValueError(f"{path}:{error.line}: {error}") from None
+        except UnicodeDecodeError:
+            raise not_utf8(path) from None  # which reads a packed file again, and may fail at that
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def _read_text(path: Path, columns: Collection[str]) -> Iterator[Record]:
-    """Yield the records, or tell the line that has none; what is packed may still break off."""
-    try:
-        yield from FORMATS[data_suffix(path)](path, columns)
-    except BrokenFile as error:
-        raise ValueError(f"{path}:{error.line}: {error}") from None
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
+def check_format(path: Path) -> str:
+    """The suffix that tells a file's format, without ``.gz``.
+
+    Raises:
+        ValueError: If it is not one of ``FORMATS``.
+    """
+    suffix = data_suffix(path)
+    if not suffix:
+        raise ValueError(f"{path}: the name must end in one of {known_endings()}")
+    return suffix
+
+
+def known_endings() -> str:
+    """The endings of ``FORMATS``, for a message."""
+    return ", ".join(FORMATS) + " (or .gz of the text ones)"
 
 
 def data_suffix(path: Path) -> str:
@@ -75,7 +95,7 @@ def data_suffix(path: Path) -> str:
 
 
 def read_json(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
-    """A JSON array, or one JSON object per line; the first character tells which."""
+    """A JSON array, or JSON Lines; the first character tells which."""
     with open_text(path, newline="\n") as stream:
         lines = ((at, line.strip()) for at, line in enumerate(stream, 1) if not line.isspace())
         at, first = next(lines, (1, ""))
@@ -113,11 +133,11 @@ def _json_record(number: int, value: Any) -> Record:
 
 def read_csv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """Comma-separated cells, quoted where needed."""
-    csv.field_size_limit(sys.maxsize)  # the default refuses documents above 128 KiB
+    csv.field_size_limit(sys.maxsize)  # the default rejects documents above 128 KiB
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         with open_text(path, newline="") as stream:
-            # Strict: a quotation mark too many must not swallow the rows that follow.
+            # Strict: a stray quotation mark must not swallow the rows that follow.
             reader = csv.reader(stream, strict=True)
             begin = 1
             try:
@@ -164,7 +184,7 @@ def _read_table(
             yield Record(line, cells, problem=problem)
         else:
             fields = dict(zip(names, cells, strict=True))
-            # An empty cell is an absent value, but an empty text where there must be one.
+            # An empty cell is a missing value; where a text is required it stays, to be refused.
             kept = {name: cell for name, cell in fields.items() if cell or name in _TEXTS}
             yield Record(line, kept, labels)
 
@@ -191,7 +211,7 @@ def _headless_names(line: int, cells: list[str]) -> list[str]:
             "query, pos_doc",
         )
     names = ["query", "doc", "label"] if len(cells) == 3 else ["query", "pos_doc"]
-    # A header in other words or in capitals must not become the first row.
+    # A header in other words or in capitals must not be taken for the first row.
     for cell, known in zip(cells, _HEADER_WORDS, strict=False):
         if cell.strip().lower() in known:
             raise BrokenFile(

@@ -1,4 +1,4 @@
-"""Records to a file, in any of the formats that rows are read from."""
+"""Write records to a file in any of the formats that rows are read from."""
 
 import csv
 import gzip
@@ -7,15 +7,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loaders.formats.records import FORMATS, data_suffix
+from loaders.formats.records import check_format
 
-# The formats whose cells are texts and numbers: they cannot hold a list.
+# Formats whose cells are texts and numbers: they cannot hold a list.
 TABLES = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv"}
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
@@ -34,7 +33,7 @@ _SPACES = str.maketrans("\t\r\n", "   ")  # a TSV cell cannot hold these
 
 
 class RowFile:
-    """A file of records, JSON Lines or what else its name says; it appears when it is whole.
+    """Writes a file of records in the format that its name tells; it appears when complete.
 
     In JSON a field that is None is left out, in a table its cell is empty. The same records give
     the same bytes.
@@ -63,21 +62,16 @@ class RowFile:
             return self
         packed = self.path.name.lower().endswith(".gz")
         self.stream = self.exits.enter_context(open_output(beside, packed))
-        # Quotes around every text: what is in it, a line break or a quotation mark, is safe.
+        # Every text is quoted, so that line breaks and quotation marks in it are safe.
         self.csv = csv.writer(self.stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         if self.header and self.suffix in TABLES:
             self._write_cells(self.columns)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         if kind is None and self.suffix == ".json":
             self.stream.write("\n]\n" if self.rows else "[]\n")
-        self.exits.__exit__(kind, error, traceback)
+        self.exits.__exit__(kind, *rest)
 
     def write(self, record: dict[str, Any]) -> None:
         """Add a record."""
@@ -111,12 +105,7 @@ class _ParquetFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._flush()
         self.writer.close()
@@ -132,18 +121,9 @@ class _ParquetFile:
         self.waiting, self.characters = [], 0
 
 
-def check_format(path: Path) -> str:
-    """The suffix of ``path``, without ``.gz``."""
-    suffix = data_suffix(path)
-    if not suffix:
-        known = ", ".join(FORMATS)
-        raise ValueError(f"{path}: the name must end in one of {known} (or .gz of the text ones)")
-    return suffix
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to; it becomes ``path`` if all goes well, and is removed otherwise."""
+    """Yield a temporary name to write to; it is renamed to ``path`` on success, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.part")
     try:
@@ -154,13 +134,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, which appears when it is whole."""
+    """Write a text file, which appears when complete."""
     with whole_file(path) as beside, open_output(beside) as stream:
         stream.writelines(f"{line}\n" for line in lines)
 
 
 def open_output(path: Path, packed: bool = False) -> AbstractContextManager[IO[str]]:
-    """Open a UTF-8 text file for writing; ``packed`` by gzip, without the time in it."""
+    """Open a UTF-8 text file for writing; ``packed``: by gzip, reproducibly (no time stamp)."""
     if packed:
         return _packed(path)
     return path.open("w", encoding="utf-8", newline="\n")

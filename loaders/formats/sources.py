@@ -1,4 +1,4 @@
-"""Where records come from: files, folders of files, data sets on the Hub."""
+"""Find the sources of records: files, folders of files, data sets on the Hub."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -8,35 +8,14 @@ from typing import Any
 
 import datasets
 
-from loaders.formats.folders import KNOWN_ENDINGS, find_in
-from loaders.formats.records import Record, data_suffix, read_file
-from loaders.formats.saved import SavedSource
+from loaders.formats.folders import Found, find_in
+from loaders.formats.local import FileSource, SavedSource
+from loaders.formats.records import Record, check_format, data_suffix
 from loaders.formats.splits import TRAIN, choose
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.+-]+))?")
-# What may stand behind the name of a folder.
+# FOLDER[:CONFIG][@SPLIT]
 _WITHIN = re.compile(r"(?P<folder>.+?)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.+-]+))?")
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """A local file."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return str(self.path)
-
-    def identity(self) -> list[Any]:
-        """Changes when the content does."""
-        stat = self.path.stat()
-        return [self.name, str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
-
-    def records(self, columns: Collection[str] = ()) -> Iterator[Record]:
-        """Yield the records; see ``read_file``."""
-        return read_file(self.path, columns)
 
 
 @dataclass(frozen=True)
@@ -80,14 +59,14 @@ def find_sources(
     Args:
         files: A path, or several. A folder stands for all data files in it and below, in the
             order of their names, or is a data set of datasets (``save_to_disk``, or a clone). What
-            is no path may be a data set of the Hub, ``organisation/name``. Behind the name of a
-            folder or data set may stand ``:config`` and ``@split``.
-        split: That of all those which name none of their own.
+            is no path may be a data set of the Hub, ``organisation/name``. The name of a folder or
+            data set may be followed by ``:config`` and ``@split``.
+        split: The split to read of all those that name none of their own.
         evaluates: The rows are not trained on; see ``ReadOptions``.
 
     Raises:
-        ValueError: If one does not exist, is of no known format, or has several splits of which
-            none is chosen.
+        ValueError: If one does not exist, has no known format, or has several splits of which none
+            is chosen.
     """
     specs = [files] if isinstance(files, str | Source) else list(files)
     if not specs:
@@ -100,23 +79,22 @@ def find_sources(
 
 
 def all_files(names: Sequence[str]) -> list[Source]:
-    """The files that are named, and all that are in the folders, whatever their splits are."""
+    """The named files and all files in the named folders, of whatever split."""
     sources: list[Source] = []
     for name in names:
         found = _folder(name)
-        sources += [_as_source(item) for _, item in found[1]] if found else _of_spec(name, None)
+        sources += [source for _, source in found[1]] if found else _of_spec(name, None)
     return sources
 
 
 def _of_spec(spec: str, split: str | None, evaluates: bool = False) -> list[Source]:
     found = _folder(spec)
     if found is not None:
-        own, items = found
-        return [_as_source(item) for item in choose(spec, items, own or split, evaluates)]
+        own, sources = found
+        return [*choose(spec, sources, own or split, evaluates)]
     path = Path(spec).expanduser()
     if path.exists():
-        if not data_suffix(path):
-            raise ValueError(f"{spec}: the name must end in one of {KNOWN_ENDINGS}")
+        check_format(path)
         if split is not None:
             raise ValueError(f"split: {spec} is a file, which has no splits; leave split out")
         return [FileSource(path)]
@@ -126,8 +104,8 @@ def _of_spec(spec: str, split: str | None, evaluates: bool = False) -> list[Sour
     return [_hub_source(spec, match, split, evaluates)]
 
 
-def _folder(spec: str) -> tuple[str | None, list[tuple[str, Path | SavedSource]]] | None:
-    """The split that the name of a folder chooses, and all that is in it; None if it is none."""
+def _folder(spec: str) -> tuple[str | None, Found] | None:
+    """The split that a folder's spec names, and all sources in it; None if it is no folder."""
     path, config, split = Path(spec).expanduser(), None, None
     match = _WITHIN.fullmatch(spec)
     if not path.exists() and match is not None:
@@ -143,10 +121,6 @@ def _folder(spec: str) -> tuple[str | None, list[tuple[str, Path | SavedSource]]
     return split, find_in(path, config)
 
 
-def _as_source(item: Path | SavedSource) -> Source:
-    return FileSource(item) if isinstance(item, Path) else item
-
-
 def _hub_source(spec: str, match: re.Match[str], split: str | None, evaluates: bool) -> HubSource:
     try:
         builder = datasets.load_dataset_builder(match["name"], match["config"])
@@ -158,7 +132,7 @@ def _hub_source(spec: str, match: re.Match[str], split: str | None, evaluates: b
     wanted = match["split"] or split
     there = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     if wanted is None and there:
-        # Training takes the split for training; what else there is has to be named.
+        # Training takes the split train by itself; any other has to be named.
         wanted = TRAIN if TRAIN in there and not evaluates else None
         (wanted,) = choose(spec, [(name, name) for name in there], wanted, evaluates)
     return HubSource(spec, builder, wanted or TRAIN)

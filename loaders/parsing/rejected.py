@@ -1,11 +1,10 @@
-"""Bad rows: kept with their reasons, and told."""
+"""Collect bad rows with their reasons, for a file and for the error message."""
 
 import json
 import math
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from loaders.formats.records import Record
@@ -15,11 +14,11 @@ _SHOWN = 20
 
 
 class RejectedRows:
-    """Collects the bad rows of a reading in a JSON Lines file; few of them stay in memory.
+    """Writes the bad rows of a reading to a JSON Lines file; only the first stay in memory.
 
     Args:
         path: The file; each line has ``file``, ``line``, ``reason``, ``record``.
-        options: Say what to do about them.
+        options: Whether bad rows are an error, and where to publish them.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
@@ -33,16 +32,11 @@ class RejectedRows:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stream.close()
 
     def add(self, file: str, record: Record, reason: str) -> None:
-        """Note one bad row."""
+        """Add one bad row."""
         self.count += 1
         self.last = f"{file}:{record.line}: {reason}"
         if len(self.first) < _SHOWN:
@@ -51,7 +45,7 @@ class RejectedRows:
         self.stream.write(_as_json(row) + "\n")
 
     def publish(self) -> str:
-        """Copy all to the options' ``rejected_file``; return where they are, for a message."""
+        """Copy all to the options' ``rejected_file``; return a phrase that says where they are."""
         self.stream.flush()
         copy_rejected(self.path, self.options)
         if self.options.rejected_file is None:
@@ -68,18 +62,18 @@ class RejectedRows:
         )
 
     def note(self, good: int) -> str:
-        """The one line about rows that were skipped."""
+        """One line about skipped rows."""
         total = self.count + good
         return f"{self.count} of {total} rows are bad and skipped; the first: {self.first[0]}"
 
 
 def copy_rejected(path: Path, options: ReadOptions) -> bool:
-    """Put the rejected rows where the options want them, in one step; return if there are any."""
+    """Copy the rejected rows to ``rejected_file`` atomically; return whether there are any."""
     target = options.rejected_file
     if target is None or path.stat().st_size == 0:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes of a run may do this at once.
+    # All processes of a run may do this at once.
     beside = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.copyfile(path, beside)
     beside.replace(target)
@@ -98,7 +92,7 @@ def _as_json(row: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold; dates and the like as text, and NaN too, which JSON does not know."""
+    """``value`` as JSON types: dates and the like become text, and so does NaN."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,6 @@
-"""Rows to an Arrow file, batch by batch."""
+"""Write rows to an Arrow file, batch by batch."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -42,12 +41,7 @@ class ArrowFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._flush()
         self.writer.close()

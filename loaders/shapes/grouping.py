@@ -1,23 +1,17 @@
-"""Scored pairs of one query, wherever they stand, to one candidate group."""
+"""Unite the scored pairs of a query, wherever they stand in the files, into one candidate group."""
 
-import hashlib
 from array import array
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
+
+from common.hashing import text_hash
+from loaders.shapes.rows import CandidateGroup
 
 _SLICE = 256
-
-
-def text_hash(*texts: str | None) -> int:
-    """64 bits of the texts, the same in every process."""
-    digest = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        digest.update(b"\0" if text is None else text.encode() + b"\1")
-    return int.from_bytes(digest.digest(), "little")
 
 
 class Grouping:
@@ -26,15 +20,15 @@ class Grouping:
     def __init__(self) -> None:
         self.keys = array("Q")
 
-    def add_pair(self, group: dict[str, Any]) -> None:
+    def add_pair(self, group: CandidateGroup) -> None:
         """The next row is a scored pair, to be united with those of the same query."""
-        self.keys.append(text_hash(group["query"], group["prompt"]))
+        self.keys.append(text_hash(group.query, group.prompt))
 
     def add_group(self) -> None:
         """The next row is a group already."""
         self.keys.append(0)
 
-    def groups(self, rows: Dataset) -> Iterator[dict[str, Any]]:
+    def groups(self, rows: Dataset) -> Iterator[CandidateGroup]:
         """Yield the groups in the order in which their queries first appear.
 
         Args:
@@ -46,21 +40,27 @@ class Grouping:
         place = np.where(keys == 0, place, first[inverse])
         order = np.argsort(place, kind="stable")
         for _, run in groupby(_in_order(rows, order, place), key=lambda item: item[0]):
-            united: dict[tuple[str, str | None], dict[str, Any]] = {}
+            united: dict[tuple[str, str | None], CandidateGroup] = {}
             for _, row in run:
-                # Different queries of the same hash are next to impossible, and kept apart here.
-                group = united.setdefault((row["query"], row["prompt"]), row)
+                # The key also tells apart different queries whose hashes are equal.
+                group = united.setdefault((row.query, row.prompt), row)
                 if group is not row:
-                    for name in ("pos", "neg", "pos_scores", "neg_scores"):
-                        group[name] += row[name]
+                    _extend(group, row)
             yield from united.values()
 
 
+def _extend(group: CandidateGroup, more: CandidateGroup) -> None:
+    """Append the documents and scores of a graded group to those of another, in place."""
+    for field in ("pos", "neg", "pos_scores", "neg_scores"):
+        getattr(group, field).extend(getattr(more, field))
+
+
 def _in_order(
-    rows: Dataset, order: np.ndarray, place: np.ndarray
-) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows: Dataset, order: NDArray[np.int64], place: NDArray[np.int64]
+) -> Iterator[tuple[int, CandidateGroup]]:
     for start in range(0, len(order), _SLICE):
         indices = order[start : start + _SLICE]
         columns = rows[indices.tolist()]
         for at, index in enumerate(indices):
-            yield int(place[index]), {name: column[at] for name, column in columns.items()}
+            fields = {name: column[at] for name, column in columns.items()}
+            yield int(place[index]), CandidateGroup(**fields)

@@ -1,50 +1,43 @@
-"""What is known to answer a query, in numbers: a query may have any number of positives."""
+"""The positives of each query as hashes: a query may have any number of them."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def document_hashes(texts: Iterable[str]) -> NDArray[np.int64]:
-    """64 bits of each text, never 0; those that ``ContrastiveCollator`` knows documents by."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-    found = np.frombuffer(b"".join(digests), dtype=">i8").astype(np.int64)
-    found[found == 0] = 1
-    return found
+# Letters: P positives of all queries.
 
 
 class KnownPositives:
-    """The different positives of each query, 8 bytes each.
+    """The distinct positives of each query, 8 bytes each.
 
     Args:
-        hashes: Of all positives [P].
-        query_of: The number of the query that each belongs to [P], from 0.
+        hashes: ``text_hashes`` of all positives [P].
+        query_of: The number of each positive's query [P], from 0.
     """
 
     def __init__(self, hashes: NDArray[np.int64], query_of: NDArray[np.int64]) -> None:
         order = np.lexsort((hashes, query_of))
         hashes, query_of = hashes[order], query_of[order]
-        different = np.ones(len(hashes), dtype=bool)
-        different[1:] = (hashes[1:] != hashes[:-1]) | (query_of[1:] != query_of[:-1])
-        self.hashes = hashes[different]
-        self.ends = np.cumsum(np.bincount(query_of[different]))
+        distinct = np.ones(len(hashes), dtype=bool)
+        distinct[1:] = (hashes[1:] != hashes[:-1]) | (query_of[1:] != query_of[:-1])
+        self.hashes = hashes[distinct]
+        self.ends = np.cumsum(np.bincount(query_of[distinct]))
 
     def of(self, query: int) -> NDArray[np.int64]:
-        """The hashes of a query's positives, sorted; they share one memory."""
+        """The sorted hashes of a query's positives, a view of one shared array."""
         start = self.ends[query - 1] if query else 0
         return self.hashes[start : self.ends[query]]
 
 
 class OtherPositives(Sequence[str]):
-    """The texts that answer the query of a row as well; they are read when they are asked for.
+    """The other positives of a row's query; their texts are read only when asked for.
 
     Args:
-        pos_doc: The row's own positive, which is not one of them.
-        hashes: Sorted, of all positives of the query, ``pos_doc`` too.
-        read: Gives the texts, and may give some twice.
+        pos_doc: The row's own positive, which is left out.
+        hashes: Sorted hashes of all positives of the query, including ``pos_doc``.
+        read: Yields their texts, perhaps some of them twice.
     """
 
     def __init__(

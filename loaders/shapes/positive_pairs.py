@@ -1,4 +1,4 @@
-"""Candidate groups seen as pairs of a query and one positive."""
+"""View candidate groups as pairs of a query and one positive."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,38 +6,43 @@ from typing import Any, Self
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
+from common.hashing import text_hash, text_hashes
 from loaders.in_place import RowsInPlace
-from loaders.shapes.grouping import text_hash
-from loaders.shapes.known_positives import KnownPositives, OtherPositives, document_hashes
+from loaders.shapes.known_positives import KnownPositives, OtherPositives
+
+# Letters: G groups, P positives of all groups, which are the rows of the view.
 
 _SLICE = 1000
 
 
 class PositivePairs:
-    """One row per positive of each group; nothing is copied, in memory are only numbers.
+    """One row per positive of each group. Texts are not copied; memory holds only numbers.
 
     A row has ``query``, ``pos_doc``, ``negatives`` (the group's), ``other_positives`` (all other
     positives of the same query text, in this group and elsewhere; see ``OtherPositives``) and
-    ``prompt``. However many positives a query has, a row takes the time of one.
+    ``prompt``. Reading a row takes the same time however many positives its query has. A group
+    without positives gives no row.
 
     Args:
         groups: Rows of the shape ``candidate_group``.
-        counts: How many positives each group has.
-        queries: A hash of each group's query.
-        hashes: Of all positives, group after group.
+        counts: Number of positives of each group [G].
+        queries: A hash of each group's query [G].
+        hashes: ``text_hashes`` of all positives [P], group after group.
     """
 
     def __init__(
         self,
         groups: Dataset | RowsInPlace,
-        counts: np.ndarray,
-        queries: np.ndarray,
-        hashes: np.ndarray,
+        counts: NDArray[np.int64],
+        queries: NDArray[np.uint64],
+        hashes: NDArray[np.int64],
     ) -> None:
-        # What lies in Arrow is read cell by cell.
-        self.groups = groups.with_format("arrow") if isinstance(groups, Dataset) else groups
-        # Pair i is positive `position[i]` of group `group_of[i]`.
+        self.groups = groups
+        # Arrow's cells are converted one by one: a row needs one positive of perhaps thousands.
+        self._cells = groups.with_format("arrow") if isinstance(groups, Dataset) else None
+        # Row i is positive `position[i]` of group `group_of[i]`.
         self.group_of = np.repeat(np.arange(len(counts)), counts)
         begins = np.cumsum(counts) - counts
         self.position = np.arange(len(self.group_of)) - begins[self.group_of]
@@ -46,6 +51,7 @@ class PositivePairs:
         self.by_query = np.argsort(self.query_of, kind="stable")
         self.query_begins = np.concatenate([[0], np.cumsum(numbers)])
         self.known = KnownPositives(hashes, self.query_of[self.group_of])
+        self.without_positives = int((counts == 0).sum())
 
     @classmethod
     def of(cls, groups: Dataset | RowsInPlace) -> Self:
@@ -59,9 +65,12 @@ class PositivePairs:
         for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
             lengths += [len(pos) for pos in batch["pos"]]
             queries += [text_hash(query) for query in batch["query"]]
-            hashes.append(document_hashes(text for pos in batch["pos"] for text in pos))
+            hashes.append(text_hashes(text for pos in batch["pos"] for text in pos))
         return cls(
-            groups, np.array(lengths), np.array(queries, dtype=np.uint64), np.concatenate(hashes)
+            groups,
+            np.array(lengths, dtype=np.int64),
+            np.array(queries, dtype=np.uint64),
+            np.concatenate(hashes),
         )
 
     def __len__(self) -> int:
@@ -70,12 +79,13 @@ class PositivePairs:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row at ``index``, which may count from the end."""
         at, position = int(self.group_of[index]), int(self.position[index])
-        group = self.groups[at]
-        if isinstance(group, dict):
+        if self._cells is None:
+            group = self.groups[at]
             query, pos_doc = group["query"], group["pos"][position]
             negatives, prompt = group["neg"], group["prompt"]
         else:
-            cells = {name: group.column(name)[0] for name in ("query", "pos", "neg", "prompt")}
+            table = self._cells[at]
+            cells = {name: table.column(name)[0] for name in ("query", "pos", "neg", "prompt")}
             pos_doc = cells["pos"].values[position].as_py()
             query, negatives, prompt = (cells[name].as_py() for name in ("query", "neg", "prompt"))
         hashes = self.known.of(self.query_of[at])
@@ -88,9 +98,11 @@ class PositivePairs:
         }
 
     def _positives(self, at: int) -> Iterator[str]:
-        """All positives of the query of a group, its own first."""
+        """All positives of the query of a group, the group's own first."""
         query = self.query_of[at]
         same = self.by_query[self.query_begins[query] : self.query_begins[query + 1]].tolist()
         for place in [at, *(other for other in same if other != at)]:
-            group = self.groups[place]
-            yield from group["pos"] if isinstance(group, dict) else group.column("pos")[0].as_py()
+            if self._cells is None:
+                yield from self.groups[place]["pos"]
+            else:
+                yield from self._cells[place].column("pos")[0].as_py()

@@ -1,11 +1,10 @@
-"""The three shapes that records are read into."""
+"""The three shapes that a record is parsed into."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredPair:
-    """A query, a document, its relevance in [0, 1] and the weight (> 0) of this judgement."""
+class ScoredPair(NamedTuple):
+    """A query and a document, their relevance in [0, 1] and the weight (> 0) of this label."""
 
     query: str
     doc: str
@@ -15,9 +14,8 @@ class ScoredPair:
     prompt: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PositivePair:
-    """A query, a document that answers it, and maybe some that do not."""
+class PositivePair(NamedTuple):
+    """A query, a document that answers it, and any number of documents that do not."""
 
     query: str
     pos_doc: str
@@ -25,12 +23,11 @@ class PositivePair:
     prompt: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateGroup:
+class CandidateGroup(NamedTuple):
     """A query with its positives and negatives.
 
-    ``graded``: the scores, which are then never None, are relevances in [0, 1]. Otherwise they
-    are a teacher's on any scale, or None, and the relevances are 1 for ``pos``, 0 for ``neg``.
+    ``graded``: the scores are relevances in [0, 1] and never None. Otherwise they are a
+    teacher's, on any scale, or None, and the relevances are 1 for ``pos`` and 0 for ``neg``.
     """
 
     query: str
@@ -40,6 +37,16 @@ class CandidateGroup:
     neg_scores: list[float] | None
     prompt: str | None
     graded: bool
+
+    def relevances(self) -> list[float]:
+        """The relevance of each positive, then of each negative."""
+        if self.graded:
+            return (self.pos_scores or []) + (self.neg_scores or [])
+        return [1.0] * len(self.pos) + [0.0] * len(self.neg)
+
+    def repeats_a_document(self) -> bool:
+        """Whether a document is listed more than once."""
+        return len({*self.pos, *self.neg}) < len(self.pos) + len(self.neg)
 
 
 Row = ScoredPair | PositivePair | CandidateGroup

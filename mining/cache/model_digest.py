@@ -1,4 +1,4 @@
-"""What a model is known by in a cache: a digest of its content, whatever its name."""
+"""Cache key of a model: a digest of its content, independent of its name."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from encoders import Embedder, Reranker
 
 
 def model_digest(model: Embedder | Reranker) -> str:
-    """A digest of all in a model that decides what it makes of a text: 32 characters.
+    """A digest (32 hex characters) of everything in a model that determines its output for a text.
 
-    That is its weights, byte by byte, its tokenizer, and how it pools. Its name and folder are no
-    part of it: two fine-tunes of one base differ, a copy does not. Prompts and maximum length are
-    settings of the call.
+    That is its weights, byte by byte, its tokenizer and its pooling. Its name and folder do not
+    count: two fine-tunes of one base differ, a copy does not. Nor do prompts and maximum length,
+    which are settings of a call.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in sorted(model.state_dict().items()):
@@ -35,9 +35,9 @@ def _architecture(model: Embedder | Reranker) -> dict[str, Any]:
 
 
 def _tokenizer(model: Embedder | Reranker) -> Any:
-    """What the tokenizer makes of a text; where it cuts and pads is a setting of the call."""
+    """How a text is tokenized; truncation and padding are settings of a call."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    if backend is None:  # one that is written in Python
+    if backend is None:  # a tokenizer implemented in Python
         return [type(model.tokenizer).__name__, model.tokenizer.get_vocab()]
     rules = json.loads(backend.to_str())
     return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}

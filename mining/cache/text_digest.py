@@ -1,4 +1,4 @@
-"""What texts are known by in a cache: digests of their content."""
+"""Cache keys of texts: 128-bit digests of their content."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def text_keys(texts: Iterable[str]) -> Keys:
 
 
 def pair_keys(pairs: Iterable[tuple[str, str]]) -> Keys:
-    """The keys of pairs of texts [N, 2]; where the first text ends is part of the key."""
+    """The keys of pairs of texts [N, 2]; ("ab", "c") and ("a", "bc") differ."""
     return _keys(f"{len(one)} {one}{other}".encode() for one, other in pairs)
 
 
@@ -29,10 +29,10 @@ def _keys(contents: Iterable[bytes]) -> Keys:
 
 
 class KeyTable:
-    """Finds keys among many, with 24 bytes of memory for each.
+    """Looks keys up by binary search, with 24 bytes of memory per key.
 
     Args:
-        keys: [N, 2]; of equal ones the first is found.
+        keys: [N, 2]; of equal keys the first is found.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -41,12 +41,12 @@ class KeyTable:
         self.second = keys[self.order, 1]
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
-        """The place of each key [M, 2] among the N, -1 where it is not there: [M]."""
+        """The place [M] of each key [M, 2] among the N, -1 for missing ones."""
         places = np.full(len(keys), -1, dtype=np.int64)
         at = np.searchsorted(self.first, keys[:, 0])
         pending = np.arange(len(keys))
         while len(pending):
-            # Other keys may begin with the same 64 bits: then the next one is looked at.
+            # Keys with equal first halves are neighbours: go on to the next of them.
             pending = pending[at[pending] < len(self.first)]
             pending = pending[self.first[at[pending]] == keys[pending, 0]]
             found = self.second[at[pending]] == keys[pending, 1]
@@ -57,5 +57,5 @@ class KeyTable:
 
 
 def combined(parts: Sequence[str]) -> str:
-    """One digest of several."""
+    """One digest of several strings."""
     return hashlib.blake2b(json.dumps(list(parts)).encode(), digest_size=16).hexdigest()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from common.hashing import text_hash
 from loaders.shapes.arrow import ArrowFile
-from loaders.shapes.grouping import text_hash
 from mining.cache.text_digest import KeyTable, text_keys
 
 # Letters: N texts as they were added, D different texts.

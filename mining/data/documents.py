@@ -13,7 +13,7 @@ from loaders.formats.sources import Source, find_sources
 from loaders.parsing.columns import Columns
 from loaders.parsing.fields import RowError, passage_text
 from loaders.parsing.row_stream import LocatedRow, RowStream
-from loaders.shapes.row_texts import judged_documents
+from loaders.shapes.conversions import judged_documents
 
 
 class Document(NamedTuple):

@@ -1,4 +1,4 @@
-"""Texts to unit vectors, each encoded once in its life, the work shared among processes."""
+"""Encode texts to unit vectors, with a cache on disk, sharing the work among processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from mining.cache.vectors import VectorCache
 
 # Letters: N texts, H dimensions.
 
-# A block is encoded by one process, and is what a process that is killed loses. Blocks are cut by
-# the order of the texts alone, so that every number of processes makes the same batches, and with
-# them the same bits.
+# A block is encoded by one process and written at once: a killed process loses at most one. Blocks
+# depend on the order of the texts alone, so that any number of processes makes the same batches and
+# therefore bit-identical vectors.
 BLOCK = 1024
 
-Read = Callable[[int, int], list[str]]  # texts from one number to before another
+Read = Callable[[int, int], list[str]]  # texts [start, stop)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How texts of one side are encoded.
+    """How the texts of one side are encoded.
 
     Args:
-        max_length: Tokens after which a text is cut; None: the model's limit.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
-        bf16: Compute in bf16, on devices that have it.
+        max_length: Texts are truncated to so many tokens; None: the model's limit.
+        tokens_per_batch: Approximate number of tokens per forward; None: what suits the device.
+        bf16: Compute in bf16 where the hardware supports it.
         show_progress: Show a progress bar.
     """
 
@@ -43,7 +43,7 @@ class Encoding:
 
 
 class Vectors:
-    """The vectors of N texts, read from a cache when they are asked for."""
+    """The vectors of N texts, read from the cache on access."""
 
     def __init__(self, cache: VectorCache, places: NDArray[np.int64]) -> None:
         self.cache = cache
@@ -53,28 +53,29 @@ class Vectors:
         return len(self.places)
 
     def slice(self, start: int, stop: int) -> Tensor:
-        """Those from ``start`` to before ``stop``: [.., H]."""
+        """The vectors [start, stop): [stop - start, H]."""
         return torch.from_numpy(self.cache.take(self.places[start:stop]))
 
     def at(self, numbers: list[int]) -> Tensor:
-        """Those of some texts: [.., H]."""
+        """The vectors of the given texts: [len(numbers), H]."""
         return torch.from_numpy(self.cache.take(self.places[numbers]))
 
 
 def encode_all(
     embedder: Embedder, count: int, read: Read, cache: VectorCache, how: Encoding, what: str
 ) -> Vectors:
-    """The vectors of ``count`` different texts; what the cache has is not encoded again.
+    """The vectors of ``count`` distinct texts; those in the cache are not encoded again.
 
-    All processes of a run call this together. Each encodes every W-th block and reads all.
+    Collective: all W processes of a run call it together. Each encodes every W-th block and then
+    reads the vectors of all blocks.
 
     Args:
-        embedder: The model; texts are given to it as they are.
+        embedder: The model; no prompt is added.
         count: N.
-        read: Gives the texts, each behind its prompt.
+        read: Returns texts with their prompts.
         cache: For this model and these settings.
         how: The settings.
-        what: The name of the texts, for the progress bar and errors.
+        what: What the texts are, for the progress bar and errors.
 
     Raises:
         ValueError: A vector is not finite.
@@ -106,7 +107,7 @@ def _encode_block(
         return
     vectors = embedder.encode(
         [texts[at] for at in missing],
-        prompt="",  # it stands before them by now
+        prompt="",  # the texts have it already
         max_length=how.max_length,
         tokens_per_batch=how.tokens_per_batch,
         bf16=how.bf16,

@@ -1,31 +1,30 @@
 """Approximate search with FAISS, for corpora that are too large to compare with every query."""
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
+from torch import Tensor
 
+from evaluation.search.faiss_index import build_index, import_faiss
 from mining.search.encode import Vectors
-from mining.search.index import DOCUMENTS_AT_ONCE, Ranking, VectorIndex, products
+from mining.search.index import Ranking, VectorIndex, products
 
-# Letters: D documents, C clusters of them.
+# Shapes: D documents.
 
-_EXAMPLES = 64  # documents of each cluster that it is trained on
-_FEWEST = 39  # documents of a cluster, below which FAISS warns
 _SEARCHED = 1 / 16  # of all clusters; the share of the documents that a query is compared with
 
 
 class FaissIndex(VectorIndex):
     """Finds candidates in the nearest of 4·√D clusters, and scores them exactly.
 
-    A document takes one byte for each dimension (``IVF,SQ8``) in memory.
+    The index (``ivf_sq8``) chooses the candidates; their scores come from the exact vectors.
+    A document takes one byte for each dimension in memory.
 
     Args:
         queries, documents, searchable, device: See ``VectorIndex``.
-        file: The index; built if it is not there.
+        file: The index, from ``write_index``.
     """
 
     def __init__(
@@ -37,9 +36,9 @@ class FaissIndex(VectorIndex):
         file: Path,
     ) -> None:
         super().__init__(queries, documents, searchable, device)
-        self.faiss = require_faiss()
-        self.index = self.faiss.read_index(str(file))
+        self.index = import_faiss().read_index(str(file))
         clusters = self.index.nlist
+        # At least 8: of a small corpus, a sixteenth of the clusters would be a poor search.
         self.index.nprobe = min(clusters, max(8, round(clusters * _SEARCHED)))
 
     @torch.inference_mode()
@@ -65,34 +64,23 @@ class FaissIndex(VectorIndex):
         return sum(shares) / len(shares)
 
 
-def build_index(documents: Vectors, searchable: int, file: Path, show_progress: bool) -> None:
+def write_index(documents: Vectors, searchable: int, file: Path, show_progress: bool) -> None:
     """Write the index of the first ``searchable`` documents; the same vectors give the same one."""
-    faiss = require_faiss()
-    width = documents.slice(0, 1).shape[1]
-    clusters = max(1, min(round(4 * searchable**0.5), searchable // _FEWEST))
-    factory = f"IVF{clusters},SQ8"
-    index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-    count = min(searchable, _EXAMPLES * clusters)
-    examples = np.linspace(0, searchable - 1, count).round().astype(np.int64)
-    index.train(documents.at(examples.tolist()).numpy())
-    with tqdm(total=searchable, desc="building the index", disable=not show_progress) as bar:
-        for start in range(0, searchable, DOCUMENTS_AT_ONCE):
-            block = documents.slice(start, min(start + DOCUMENTS_AT_ONCE, searchable))
-            index.add(block.numpy())
-            bar.update(len(block))
+    faiss = import_faiss()
+    index = build_index(_Rows(documents, searchable), "ivf_sq8", show_progress)
     beside = file.with_suffix(".part")
     faiss.write_index(index, str(beside))
     beside.replace(file)
 
 
-def require_faiss() -> Any:
-    """The module.
+class _Rows:
+    """The first vectors, read as an array is."""
 
-    Raises:
-        ValueError: It is not installed.
-    """
-    if find_spec("faiss") is None:
-        raise ValueError("--faiss needs FAISS; pip install -c constraints.txt -e '.[faiss]'")
-    import faiss
+    def __init__(self, vectors: Vectors, count: int) -> None:
+        self.vectors = vectors
+        self.shape = (count, vectors.slice(0, 1).shape[1])
 
-    return faiss
+    def __getitem__(self, chosen: slice | NDArray[np.int64]) -> Tensor:
+        if isinstance(chosen, slice):
+            return self.vectors.slice(chosen.start, chosen.stop)
+        return self.vectors.at(chosen.tolist())

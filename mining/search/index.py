@@ -1,4 +1,4 @@
-"""What finds documents for queries."""
+"""The interface of a search index, and exact search by cosine similarity."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,28 +11,28 @@ from mining.search.encode import Vectors
 
 # Shapes: Q queries of one call, D documents that are searched, B of a block, H dimensions.
 
-# Larger blocks are hardly faster, and leave larger holes in memory.
+# Larger blocks are hardly faster, and fragment memory more.
 DOCUMENTS_AT_ONCE = 2**13
 
 Ranking = list[tuple[int, float]]  # (place, score) of documents, best first
 
 
 class Index(Protocol):
-    """Finds documents for queries, which are named by their numbers."""
+    """Finds documents for queries; both are given by number. Equal scores are ordered by place."""
 
     def search(self, start: int, stop: int, depth: int) -> list[Ranking]:
         """The best documents for each query from ``start`` to before ``stop``, best first."""
 
     def scores(self, query: int, places: Sequence[int]) -> list[float]:
-        """The scores of some documents, searched ones or not."""
+        """The scores of given documents, searchable or not."""
 
 
 class VectorIndex:
-    """Exact search by cosine. Equal scores are ordered by place.
+    """Exact search by cosine similarity. Implements ``Index``.
 
     Args:
         queries: Vectors of all queries.
-        documents: Vectors of all documents; the first D are searched.
+        documents: Vectors of all documents, of which the first ``searchable`` are searched.
         searchable: D.
         device: Where to compute.
     """
@@ -64,6 +64,6 @@ class VectorIndex:
 
 
 def products(one: Tensor, others: Tensor) -> list[float]:
-    """Dot products of one vector [1, H] with others [.., H], rounded as those of a search are."""
+    """Dot products of one vector [1, H] with others [N, H], rounded as ``search`` rounds them."""
     found: list[float] = (one.double() * others).sum(dim=1).float().tolist()
     return found

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.hashing import text_hash
 from loaders.parsing.fields import show
 from loaders.parsing.row_stream import LocatedRow
-from loaders.shapes.grouping import text_hash
-from loaders.shapes.row_texts import judged_documents
+from loaders.shapes.conversions import judged_documents
 from preparation.beir.folder import BeirFolder
 
 _MOST_GRADES = 100

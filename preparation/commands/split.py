@@ -28,11 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.flags import option
+from common.hashing import text_hash
 from loaders.formats.row_file import RowFile
 from loaders.parsing.row_stream import RowStream
 from loaders.settings import RowSettings
-from loaders.shapes.grouping import text_hash
-from loaders.shapes.row_texts import judged_documents
+from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import Row
 from preparation.commands.convert import tell_default_labels
 from preparation.commands.settings import (

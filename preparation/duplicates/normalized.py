@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from loaders.shapes.grouping import text_hash
+from common.hashing import text_hash
 
 # A point, comma, colon or apostrophe inside a word or number stays: 3.14, don't.
 _NOT_A_WORD = re.compile(r"(?<=[a-z0-9])[.,:'](?=[a-z0-9])|(?P<mark>[^\w\s])")

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from loaders.shapes.grouping import text_hash
+from common.hashing import text_hash
 from preparation.beir.folder import BeirFolder
 from preparation.mldr.rows import Document, MldrRow, Shortening
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from loaders.shapes.row_texts import judged_documents
+from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import Row
 from preparation.duplicates.near_duplicates import similar_pairs
 from preparation.duplicates.normalized import normalized_hash

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.hashing import text_hash
 from loaders.parsing.row_stream import LocatedRow
-from loaders.shapes.grouping import text_hash
-from loaders.shapes.row_texts import judged_documents
+from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import CandidateGroup, PositivePair, ScoredPair
 from preparation.duplicates.normalized import normalized_hash
 from preparation.validation.text_lengths import Count, TextLengths

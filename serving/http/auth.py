@@ -11,10 +11,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.http.errors import ServingError
 
 VARIABLE = "TANDEM_API_KEY"
-# Health is for machines without a key. The pages hold nothing; what they ask for needs the key.
-# Open to GET: text-embeddings-inference's clients send their work to "/".
-OPEN = {"/live", "/health", "/ping", "/ready", "/", "/docs"}
-OPEN_FOLDER = "/static/"
 
 
 def read_keys(file: str | Path | None) -> list[str]:
@@ -40,23 +36,20 @@ class KeyCheck:
     Args:
         app: What answers.
         keys: Any of them will do.
-        open_metrics: Whether ``/metrics`` needs none.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], open_metrics: bool) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
         self.keys = [key.encode() for key in keys]
-        self.open = OPEN | ({"/metrics"} if open_metrics else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse with 401."""
-        if scope["type"] == "http" and not self._is_open(scope["method"], scope["path"]):
-            self._check(Headers(scope=scope))
+        if scope["type"] == "http":
+            # Only to GET: text-embeddings-inference's clients POST to "/", which is a page too.
+            reads = scope["method"] in ("GET", "HEAD")
+            if not (reads and scope["state"]["settings"].open):
+                self._check(Headers(scope=scope))
         await self.app(scope, receive, send)
-
-    def _is_open(self, method: str, path: str) -> bool:
-        reads = method in ("GET", "HEAD")
-        return reads and (path in self.open or path.startswith(OPEN_FOLDER))
 
     def _check(self, headers: Headers) -> None:
         kind, _, bearer = headers.get("authorization", "").partition(" ")

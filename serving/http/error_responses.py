@@ -1,7 +1,6 @@
-"""Errors of all kinds as one, and as responses."""
+"""Any exception as a ``ServingError``, and that as a response."""
 
 import logging
-from typing import Any
 
 import orjson
 from fastapi import Response
@@ -9,14 +8,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from serving.http.errors import Code, Family, ServingError
+from serving.http.errors import Code, ServingError
+from serving.http.routing import RouteSettings
 
 logger = logging.getLogger(__name__)
 
-# Where any body may be Cohere's, Jina's or vLLM's.
-RERANK_ROUTES = ("/rerank", "/v1/rerank", "/v2/rerank")
-TEI_ROUTES = ("/", "/invocations", "/similarity", "/tokenize")
-# With which names of a body's forms begin; pydantic puts them into the place of an error.
+# Prefix of the tags of a body's forms, which pydantic puts into the place of an error.
 FORM = "form:"
 MOST_ERRORS, LONGEST_NAME = 10, 60
 BY_STATUS: dict[int, Code] = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
@@ -62,18 +59,11 @@ def _place(loc: tuple[int | str, ...]) -> str:
     return ".".join(part for part in parts if not part.startswith(FORM))
 
 
-def family_of(scope: Scope) -> Family:
-    """Whose language the client speaks, by route and body."""
-    path = scope["path"]
-    if scope["state"].get("family") == "tei" or path in TEI_ROUTES:
-        return "tei"
-    return "rerank" if path in RERANK_ROUTES else "native"
-
-
 def error_response(scope: Scope, error: ServingError) -> Response:
-    """The error as the client expects it."""
-    family = family_of(scope)
-    scope["state"]["code"] = error.code
-    content: dict[str, Any] = error.body(family, scope["state"].get("request_id", ""))
-    status = error.status(family, scope["path"])
+    """The error in the dialect of the route, or of the body if that tells."""
+    state = scope["state"]
+    settings: RouteSettings = state["settings"]
+    state["code"] = error.code
+    content = error.body(settings.dialect, state["request_id"])
+    status = error.status(settings.dialect, settings.unprocessable)
     return Response(orjson.dumps(content), status, error.headers, "application/json")

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, and how each family of clients is told."""
+"""Errors of requests: a code each, its HTTP status, and its body in each dialect of clients."""
 
 import math
 from typing import Any, Literal
@@ -13,7 +13,7 @@ Code = Literal[
 ]  # fmt: skip
 # native: ours and OpenAI's. rerank: what Cohere's and Jina's clients read too. tei: text-
 # embeddings-inference's.
-Family = Literal["native", "rerank", "tei"]
+Dialect = Literal["native", "rerank", "tei"]
 
 STATUS: dict[Code, int] = {
     "invalid_json": 400,
@@ -95,18 +95,16 @@ class ServingError(Exception):
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
-    def status(self, family: Family, path: str) -> int:
-        """The status for a client of ``family``; OpenAI's and Cohere's routes say 400 for 422."""
+    def status(self, dialect: Dialect, unprocessable: int = 422) -> int:
+        """The HTTP status in a dialect; ``unprocessable`` is the route's status for 422."""
         status = STATUS[self.code]
-        if family == "tei" and status not in TEI_KEEPS:
+        if dialect == "tei" and status not in TEI_KEEPS:
             return TEI_STATUS[TEI_TYPE.get(self.code, "Validation")]
-        if status == 422 and path.startswith(("/v1/", "/v2/", "/embeddings")):
-            return 400
-        return status
+        return unprocessable if status == 422 else status
 
-    def body(self, family: Family, request_id: str) -> dict[str, Any]:
-        """The answer's body for a client of ``family``."""
-        if family == "tei":
+    def body(self, dialect: Dialect, request_id: str) -> dict[str, Any]:
+        """The response's body in a dialect."""
+        if dialect == "tei":
             return {
                 "error": self.message,
                 "error_type": TEI_TYPE.get(self.code, "Validation"),
@@ -122,6 +120,6 @@ class ServingError(Exception):
             "code": self.code,
         }
         body: dict[str, Any] = {"error": error, "request_id": request_id}
-        if family == "rerank":
+        if dialect == "rerank":
             body |= {"id": request_id, "message": self.message}
         return body

@@ -1,15 +1,13 @@
-"""What all routes share: how bodies are read, checked, and answered."""
+"""Request bodies and JSON responses: the base class of bodies, shared fields, cost headers."""
 
-import json
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, LiteralString, Self, cast
 
 import numpy as np
 import orjson
 import torch
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,10 +20,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from serving.http.errors import ServingError
+from serving.http.routing import without_nulls
 from serving.service import ModelOutput, Service
 
-# A key that only text-embeddings-inference's bodies have, by route.
-TEI_KEYS = {"/embed": "inputs", "/rerank": "texts", "/similarity": "inputs", "/tokenize": "inputs"}
 # Keys that hold texts on one route or another.
 TEXT_KEYS = {
     *("text", "texts", "input", "inputs", "query", "queries", "doc", "docs", "document"),
@@ -70,13 +67,6 @@ class Body(BaseModel):
         return [*(self.model_extra or {}), *nested]
 
 
-def without_nulls(value: Any) -> Any:
-    """An object without the keys whose value is null; anything else as it is."""
-    if not isinstance(value, dict):
-        return value
-    return {name: item for name, item in value.items() if item is not None}
-
-
 def or_one_message(message: LiteralString) -> WrapValidator:
     """One sentence instead of one for each thing that a value might have been."""
 
@@ -102,42 +92,6 @@ def text_list(given: str | list[str] | list[int] | list[list[int]]) -> list[str 
     if given and isinstance(given[0], int):
         return [given]
     return list(cast("list[str | list[int]]", given))
-
-
-class JsonRoute(APIRoute):
-    """A route whose body is read strictly: no NaN, no half characters, no endless nesting."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given our request."""
-        handler = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            return await handler(JsonRequest(request.scope, request.receive))
-
-        return handle
-
-
-class JsonRequest(Request):
-    """A request that knows whether it speaks text-embeddings-inference's language."""
-
-    async def json(self) -> Any:
-        """The body.
-
-        Raises:
-            json.JSONDecodeError: It is no JSON.
-        """
-        body = await self.body()
-        encoding = json.detect_encoding(body)
-        if encoding != "utf-8":
-            try:
-                body = body.decode(encoding).encode()
-            except UnicodeError:
-                raise json.JSONDecodeError(f"not {encoding}", "", 0) from None
-        content = without_nulls(orjson.loads(body))
-        key = TEI_KEYS.get(self.url.path)
-        if key is not None and isinstance(content, dict) and key in content:
-            self.state.family = "tei"
-        return content
 
 
 def reply(

@@ -1,9 +1,10 @@
-"""The outermost layer: each request gets an id, one line in the log, and an answer in any case."""
+"""The outermost middleware: request ids, the access log, and responses to all errors."""
 
 import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,25 +12,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.error_responses import as_serving_error, error_response
 from serving.http.metrics import Metrics
+from serving.http.routing import RouteSettings, find_settings
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
-# Asked every few seconds by machines.
-QUIET = {"/live", "/health", "/ping", "/ready", "/metrics"}
 
 
 class RequestLog:
-    """Logs sizes and times, never texts or keys.
+    """Gives a request its id and settings, turns any exception into a response, logs one line.
+
+    The line has sizes and times, never texts or keys.
 
     Args:
-        app: What answers.
+        app: The next layer.
         metrics: Where requests are counted, by route and status.
+        settings: Of the routes, by path.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, settings: Mapping[str, RouteSettings]
+    ) -> None:
         self.app = app
         self.metrics = metrics
+        self.settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -41,6 +47,7 @@ class RequestLog:
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["settings"] = find_settings(self.settings, scope["path"])
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -56,7 +63,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            if status:
+            if status:  # the response has begun: too late for another one
                 raise
             response = error_response(scope, as_serving_error(error))
             await response(scope, receive, send_with_headers)
@@ -64,6 +71,7 @@ class RequestLog:
             self._note(scope, status, time.perf_counter() - begun)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        # "other" are unknown paths and requests refused before routing, so that there are few.
         route = getattr(scope.get("route"), "path", "other")
         state = scope["state"]
         self.metrics.requests.labels(route, str(status)).inc()
@@ -78,5 +86,5 @@ class RequestLog:
         if "code" in state:
             fields["code"] = state["code"]
         fields |= state.get("work", {})
-        quiet = route in QUIET and status < 500
+        quiet = state["settings"].quiet and "route" in scope and status < 500
         logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

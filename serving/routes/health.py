@@ -4,19 +4,21 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from encoders import Embedder
+from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.http.http_json import reply
-from serving.service import Service
+from serving.http.routing import Router, RouteSettings
+
+PROBE = RouteSettings(open=True, quiet=True)
 
 
-def health_routes(service: Service) -> APIRouter:
-    """``/live``, ``/health``, ``/ping``, ``/ready``: open without a key."""
-    router = APIRouter(tags=["about"])
-    engine = service.engine
+def health_routes(engine: Engine) -> Router:
+    """``/live``, ``/health``, ``/ping`` and ``/ready``."""
+    router = Router("about")
 
     def answer(state: str, reason: str) -> Response:
         if state == "ready":
@@ -24,16 +26,16 @@ def health_routes(service: Service) -> APIRouter:
         content = {"status": state, "reason": reason}
         return json_response(content, 503, {"Retry-After": "5"})
 
-    @router.get("/live", summary="The process is there")
+    @router.at("/live", PROBE, "GET", summary="The process is there")
     async def live() -> Response:
         return json_response({"status": "ok"}, 200)
 
-    @router.get("/health", summary="The models are there and answer")
-    @router.get("/ping", include_in_schema=False)
+    @router.at("/health", PROBE, "GET", summary="The models are there and answer")
+    @router.at("/ping", PROBE, "GET", include_in_schema=False)
     async def health() -> Response:
         return answer(*engine.health())
 
-    @router.get("/ready", summary="... and have time for work")
+    @router.at("/ready", PROBE, "GET", summary="... and have time for work")
     async def ready() -> Response:
         state, reason = engine.health()
         wait = engine.wait_seconds()
@@ -44,18 +46,19 @@ def health_routes(service: Service) -> APIRouter:
     return router
 
 
-def about_routes(service: Service, workers: int) -> APIRouter:
+def about_routes(engine: Engine, workers: int, open_metrics: bool) -> Router:
     """``/info`` and ``/metrics``."""
-    router = APIRouter(tags=["about"])
-    engine = service.engine
+    router = Router("about")
 
-    @router.get("/info", summary="The models and the limits")
+    @router.at("/info", method="GET", summary="The models and the limits")
     async def info(request: Request) -> Response:
         engine.check_open()
-        models = [describe(role, model, service, workers) for role, model in engine.models.items()]
+        models = [describe(role, model, engine, workers) for role, model in engine.models.items()]
         return reply(request, {**models[0], "models": models})
 
-    @router.get("/metrics", summary="For Prometheus")
+    @router.at(
+        "/metrics", RouteSettings(open=open_metrics, quiet=True), "GET", summary="For Prometheus"
+    )
     async def metrics() -> Response:
         engine.metrics.wait.set(engine.wait_seconds())
         return Response(engine.metrics.render(), media_type=CONTENT_TYPE_LATEST)
@@ -63,13 +66,13 @@ def about_routes(service: Service, workers: int) -> APIRouter:
     return router
 
 
-def describe(role: str, model: ServedModel, service: Service, workers: int) -> dict[str, Any]:
+def describe(role: str, model: ServedModel, engine: Engine, workers: int) -> dict[str, Any]:
     """A model in text-embeddings-inference's words, and in more."""
-    encoder, limits = model.encoder, service.limits
+    encoder, limits = model.encoder, engine.limits
     about: dict[str, Any] = {
         "model_id": model.name,
         "model_sha": None,
-        "model_dtype": "bfloat16" if service.engine.bf16 else "float32",
+        "model_dtype": "bfloat16" if engine.bf16 else "float32",
         "served_model_name": model.name,
         "max_concurrent_requests": None,
         "max_input_length": encoder.max_length,

@@ -2,12 +2,13 @@
 
 import time
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
-from serving.http.http_json import JsonRoute, TextInput, example, reply, text_list, usage
+from serving.http.http_json import TextInput, example, reply, text_list, usage
+from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, Truncation
 from serving.routes.vectors import Encoding, as_asked, check_vectors, finish
 from serving.service import Service
@@ -22,9 +23,12 @@ class EmbeddingsBody(Prompting, Truncation):
     dimensions: int | None = Field(None, ge=1)
 
 
-def openai_routes(service: Service) -> APIRouter:
+OPENAI = RouteSettings(unprocessable=400)
+
+
+def openai_routes(service: Service) -> Router:
     """``/v1/embeddings``."""
-    router = APIRouter(route_class=JsonRoute, tags=["embed"])
+    router = Router("embed")
     found = {
         "object": "list",
         "data": [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2]}],
@@ -32,8 +36,10 @@ def openai_routes(service: Service) -> APIRouter:
         "usage": {"prompt_tokens": 8, "total_tokens": 8},
     }
 
-    @router.post("/v1/embeddings", responses=example(found), summary="Embed texts (OpenAI's body)")
-    @router.post("/embeddings", include_in_schema=False)
+    @router.at(
+        "/v1/embeddings", OPENAI, responses=example(found), summary="Embed texts (OpenAI's body)"
+    )
+    @router.at("/embeddings", OPENAI, include_in_schema=False)
     async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
         model = service.model("embedder")
         check_vectors(model, None, body.dimensions)
@@ -56,26 +62,24 @@ def openai_routes(service: Service) -> APIRouter:
     return router
 
 
-def models_routes(service: Service) -> APIRouter:
+def models_routes(service: Service) -> Router:
     """``/v1/models``, and each of them by its name."""
-    router = APIRouter(tags=["about"])
+    router = Router("about")
     started = int(time.time())
 
     def about(model: ServedModel) -> dict[str, object]:
         return {"id": model.name, "object": "model", "created": started, "owned_by": "tandem"}
 
-    @router.get("/v1/models", summary="The models (OpenAI's list)")
-    @router.get("/models", include_in_schema=False)
+    @router.at("/v1/models", method="GET", summary="The models (OpenAI's list)")
+    @router.at("/models", method="GET", include_in_schema=False)
     async def models(request: Request) -> Response:
-        service.engine.check_open()
-        data = [about(model) for model in service.engine.models.values()]
+        data = [about(model) for model in service.models().values()]
         return reply(request, {"object": "list", "data": data})
 
-    @router.get("/v1/models/{model:path}", summary="A model by its name")
-    @router.get("/models/{model:path}", include_in_schema=False)
+    @router.at("/v1/models/{model:path}", method="GET", summary="A model by its name")
+    @router.at("/models/{model:path}", method="GET", include_in_schema=False)
     async def one_model(request: Request, model: str) -> Response:
-        service.engine.check_open()
-        for known in service.engine.models.values():
+        for known in service.models().values():
             if known.name == model:
                 return reply(request, about(known))
         raise ServingError(

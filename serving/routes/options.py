@@ -69,7 +69,7 @@ class Truncation(Body):
 
     def ignored(self, service: Service) -> list[str]:
         """END is named where it is what the server does anyway."""
-        sides = {model.tokenizer.side for model in service.engine.models.values()}
+        sides = {model.tokenizer.side for model in service.loaded.values()}
         usual = self.truncate == "END" and service.limits.truncate and sides == {"right"}
         return [*super().ignored(service), *(["truncate"] if usual else [])]
 
@@ -123,7 +123,7 @@ class Prompting(Body):
 
     def ignored(self, service: Service) -> list[str]:
         """A key that chooses no prompt, or one that the model does not have."""
-        prompts = service.engine.models["embedder"].prompts
+        prompts = service.loaded["embedder"].prompts
         two_sided = any(prompts.get(side) for side in SIDES)
         idle = [
             key

@@ -1,15 +1,17 @@
 """Our own routes: one text or many, embedded or scored."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
 from fastapi import Body as FromBody
+from fastapi import Request, Response
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
 from serving.http.errors import ServingError
-from serving.http.http_json import JsonRoute, best_first, example, reply, sigmoid, usage
+from serving.http.http_json import best_first, example, reply, sigmoid, usage
+from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
 from serving.routes.options import Prompting, Truncation
 from serving.routes.vectors import Encoding, as_asked, check_vectors, cosines, finish
@@ -92,9 +94,9 @@ EitherScore = Annotated[
 ]
 
 
-def embedder_routes(service: Service) -> APIRouter:
+def embedder_routes(service: Service) -> Router:
     """``/embed`` and ``/embed_batch``."""
-    router = APIRouter(route_class=JsonRoute, tags=["embed"])
+    router = Router("embed")
 
     async def embed(texts: list[str], options: EmbedOptions, param: str) -> tuple[ModelOutput, Any]:
         model = service.model("embedder")
@@ -113,7 +115,12 @@ def embedder_routes(service: Service) -> APIRouter:
 
     one = {"embedding": [0.1, -0.2], "dim": 384, "model": "embedder", "truncated": False}
 
-    @router.post("/embed", responses=example(one), summary="Embed one text (ours or TEI's body)")
+    @router.at(
+        "/embed",
+        RouteSettings(tei_field="inputs"),
+        responses=example(one),
+        summary="Embed one text (ours or TEI's body)",
+    )
     async def embed_one(request: Request, body: Annotated[EitherEmbed, FromBody()]) -> Response:
         if isinstance(body, tei.EmbedBody):
             return await tei.embed(service, request, body)
@@ -123,7 +130,7 @@ def embedder_routes(service: Service) -> APIRouter:
 
     many = {"embeddings": [[0.1, -0.2]], "dim": 384, "model": "embedder", "truncated": []}
 
-    @router.post("/embed_batch", responses=example(many), summary="Embed texts")
+    @router.at("/embed_batch", responses=example(many), summary="Embed texts")
     async def embed_batch(request: Request, body: EmbedBatchBody) -> Response:
         answer, (vectors, about) = await embed(body.texts, body, "texts")
         found = {"embeddings": vectors, "truncated": answer.truncated, **about}
@@ -132,14 +139,14 @@ def embedder_routes(service: Service) -> APIRouter:
     return router
 
 
-def score_routes(service: Service, reranks: bool) -> APIRouter:
+def score_routes(service: Service, reranks: bool) -> Router:
     """``/score``: the reranker's judgement, or without one the cosine of the embedder."""
-    router = APIRouter(route_class=JsonRoute, tags=["score"])
+    router = Router("score")
     about = {"score": 0.93, "model": "reranker", "truncated": False}
     title = "Score pairs by the reranker" if reranks else "Cosine of query and document"
 
-    @router.post("/score", responses=example(about), summary=f"{title} (ours or vLLM's body)")
-    @router.post("/v1/score", include_in_schema=False)
+    @router.at("/score", responses=example(about), summary=f"{title} (ours or vLLM's body)")
+    @router.at("/v1/score", RouteSettings(unprocessable=400), include_in_schema=False)
     async def score(request: Request, body: Annotated[EitherScore, FromBody()]) -> Response:
         if isinstance(body, vllm.ScoreBody):
             pairs = pair_up(*body.sides(), vllm.NAMES)
@@ -150,15 +157,13 @@ def score_routes(service: Service, reranks: bool) -> APIRouter:
         if reranks:
             answer = await service.score(pairs, params=names, truncate=body.cut, side=body.side)
             scores = answer.values if raw else sigmoid(answer.values)
-            name = service.engine.models["reranker"].name
         else:
             answer, scores = await embedded_scores(service, pairs, names, body)
-            name = service.engine.models["embedder"].name
         ignored = body.ignored(service)
         if isinstance(body, vllm.ScoreBody):
-            found = vllm.score_content(request, scores, name, answer)
+            found = vllm.score_content(request, scores, answer)
             return reply(request, found, answer, ignored=ignored)
-        found = {"model": name, "usage": usage(answer)}
+        found = {"model": answer.model, "usage": usage(answer)}
         if isinstance(body.query, str) and isinstance(body.doc, str):
             found |= {"score": scores[0], "truncated": bool(answer.truncated)}
         else:
@@ -168,12 +173,12 @@ def score_routes(service: Service, reranks: bool) -> APIRouter:
     return router
 
 
-def score_batch_routes(service: Service) -> APIRouter:
+def score_batch_routes(service: Service) -> Router:
     """``/score_batch``: one query, its documents, their scores and their order."""
-    router = APIRouter(route_class=JsonRoute, tags=["score"])
+    router = Router("score")
     about = {"scores": [0.93, 0.01], "ranking": [{"index": 0, "score": 0.93}], "truncated": []}
 
-    @router.post("/score_batch", responses=example(about), summary="Score and rank documents")
+    @router.at("/score_batch", responses=example(about), summary="Score and rank documents")
     async def score_batch(request: Request, body: ScoreBatchBody) -> Response:
         pairs = [(body.query, doc) for doc in body.docs]
         answer = await service.score(
@@ -191,7 +196,7 @@ def score_batch_routes(service: Service) -> APIRouter:
             "scores": scores,
             "ranking": ranking,
             "truncated": answer.truncated,
-            "model": service.engine.models["reranker"].name,
+            "model": answer.model,
             "usage": usage(answer),
         }
         return reply(request, found, answer, ignored=body.ignored(service))
@@ -243,4 +248,4 @@ async def embedded_scores(
     scores = cosines(answer.values[rows[0]], answer.values[rows[1]])
     cut = set(answer.truncated)
     truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
-    return ModelOutput(answer.values, answer.sizes, truncated, answer.times), scores
+    return replace(answer, truncated=truncated), scores

@@ -2,12 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Body as FromBody
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serving.http.http_json import (
-    JsonRoute,
     best_first,
     example,
     or_one_message,
@@ -16,6 +15,7 @@ from serving.http.http_json import (
     sigmoid,
     usage,
 )
+from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
 from serving.routes.options import Truncation
 from serving.service import Service
@@ -82,21 +82,29 @@ EXAMPLE = example(
 )
 
 
-def rerank_routes(service: Service) -> APIRouter:
-    """``/rerank``, ``/v1/rerank`` and ``/v2/rerank``."""
-    router = APIRouter(route_class=JsonRoute, tags=["rerank"])
+VERSIONED = RouteSettings("rerank", unprocessable=400)
 
-    @router.post("/rerank", responses=EXAMPLE, summary="Rerank (also TEI's body)")
+
+def rerank_routes(service: Service) -> Router:
+    """``/rerank``, ``/v1/rerank`` and ``/v2/rerank``."""
+    router = Router("rerank")
+
+    @router.at(
+        "/rerank",
+        RouteSettings("rerank", tei_field="texts"),
+        responses=EXAMPLE,
+        summary="Rerank (also TEI's body)",
+    )
     async def rerank(request: Request, body: Annotated[EitherRerank, FromBody()]) -> Response:
         if isinstance(body, tei.RerankBody):
             return await tei.rerank(service, request, body)
         return await answer_rerank(service, request, body, "2")
 
-    @router.post("/v1/rerank", responses=EXAMPLE, summary="Rerank (Cohere v1, Jina, vLLM)")
+    @router.at("/v1/rerank", VERSIONED, responses=EXAMPLE, summary="Rerank (Cohere v1, Jina, vLLM)")
     async def version_1(request: Request, body: RerankBody) -> Response:
         return await answer_rerank(service, request, body, "1")
 
-    @router.post("/v2/rerank", responses=EXAMPLE, summary="Rerank (Cohere v2)")
+    @router.at("/v2/rerank", VERSIONED, responses=EXAMPLE, summary="Rerank (Cohere v2)")
     async def version_2(request: Request, body: RerankBody) -> Response:
         return await answer_rerank(service, request, body, "2")
 
@@ -140,7 +148,7 @@ async def answer_rerank(
     found = {
         "id": request.state.request_id,
         "object": "rerank",
-        "model": service.engine.models["reranker"].name,
+        "model": answer.model,
         "results": results,
         "usage": usage(answer),
         "meta": meta,

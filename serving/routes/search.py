@@ -1,16 +1,18 @@
 """Both models together: embed, retrieve, rerank; and every loaded model side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 
 from serving.engine.corpus import Corpus
+from serving.engine.model import ServedModel
 from serving.engine.tokenization import Side
 from serving.http.errors import ServingError
-from serving.http.http_json import Body, JsonRoute, best_first, example, reply, sigmoid
+from serving.http.http_json import Body, best_first, example, reply, sigmoid
+from serving.http.routing import Router
 from serving.routes.options import Truncation
 from serving.routes.vectors import cosines
 from serving.service import ModelOutput, Service
@@ -49,12 +51,12 @@ class Found:
     truncated: set[int]
 
 
-def search_routes(service: Service, reranks: bool) -> APIRouter:
+def search_routes(service: Service, reranks: bool) -> Router:
     """``/search``."""
-    router = APIRouter(route_class=JsonRoute, tags=["search"])
+    router = Router("search")
     hit = {"index": 0, "text": "pandas.read_csv reads it.", "score": 0.93, "cosine": 0.71}
 
-    @router.post("/search", responses=example({"results": [hit]}), summary="Retrieve and rerank")
+    @router.at("/search", responses=example({"results": [hit]}), summary="Retrieve and rerank")
     async def search(request: Request, body: SearchBody) -> Response:
         found, embedded = await retrieve(service, body)
         answers = [embedded]
@@ -81,9 +83,7 @@ def search_routes(service: Service, reranks: bool) -> APIRouter:
             if found.ids is not None:
                 result["id"] = found.ids[at]
             results.append(result)
-        names = {
-            role: model.name for role, model in service.engine.models.items() if "_" not in role
-        }
+        names = {role: model.name for role, model in service.loaded.items() if "_" not in role}
         found_by = {"results": results, "models": names}
         return reply(request, found_by, *answers, ignored=body.ignored(service))
 
@@ -93,7 +93,7 @@ def search_routes(service: Service, reranks: bool) -> APIRouter:
 async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutput]:
     """The documents nearest to the query, of those given or of the corpus."""
     service.check_text(body.query, "query")
-    corpus, given = service.engine.corpus, body.documents
+    corpus, given = service.corpus, body.documents
     if given is not None:
         answer = await embed_together(
             service, "embedder", body.query, given, truncate=body.cut, side=body.side
@@ -157,21 +157,20 @@ async def embed_together(
     )
 
 
-def compare_routes(service: Service) -> APIRouter:
+def compare_routes(service: Service) -> Router:
     """``/compare``, which the page at ``/`` uses."""
-    router = APIRouter(route_class=JsonRoute, tags=["search"])
+    router = Router("search")
     column = {"role": "reranker", "model": "reranker", "ranking": [{"index": 0, "score": 0.93}]}
 
-    @router.post(
+    @router.at(
         "/compare",
         responses=example({"columns": [column]}),
         summary="Rank documents by every loaded model",
     )
     async def compare(request: Request, body: CompareBody) -> Response:
         columns, answers = [], []
-        service.engine.check_open()
-        for role, model in service.engine.models.items():
-            answer, scores = await judged(service, role, body)
+        for role, model in service.models().items():
+            answer, scores = await judged(service, role, model, body)
             truncated = set(answer.truncated)
             ranking = [
                 {"index": at, "score": scores[at], "truncated": at in truncated}
@@ -184,9 +183,10 @@ def compare_routes(service: Service) -> APIRouter:
     return router
 
 
-async def judged(service: Service, role: str, body: CompareBody) -> tuple[ModelOutput, Any]:
+async def judged(
+    service: Service, role: str, model: ServedModel, body: CompareBody
+) -> tuple[ModelOutput, Any]:
     """The scores [D] of one model, and which documents it cut."""
-    model = service.engine.models[role]
     if model.kind == "reranker":
         pairs = [(body.query, text) for text in body.documents]
         answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
@@ -194,4 +194,4 @@ async def judged(service: Service, role: str, body: CompareBody) -> tuple[ModelO
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
     scores = cosines(answer.values[1:], answer.values[:1])
     cut = [at - 1 for at in answer.truncated if at]
-    return ModelOutput(scores, answer.sizes, cut, answer.times), scores
+    return replace(answer, truncated=cut), scores

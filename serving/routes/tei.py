@@ -1,16 +1,16 @@
 """The language of text-embeddings-inference: bare lists, and its names."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Body as FromBody
+from fastapi import Request, Response
 from pydantic import Discriminator, Field, Tag
 
 from serving.engine.tokenization import Side
 from serving.http.http_json import (
     Body,
-    JsonRoute,
     TextInput,
     best_first,
     example,
@@ -18,9 +18,12 @@ from serving.http.http_json import (
     sigmoid,
     text_list,
 )
+from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, Truncation, check_name
 from serving.routes.vectors import check_vectors, cosines, finish
 from serving.service import Service
+
+TEI = RouteSettings("tei")
 
 
 class FromTheRight(Truncation):
@@ -135,23 +138,23 @@ async def compare(service: Service, request: Request, body: SimilarityBody) -> R
     return reply(request, found, answer, ignored=body.ignored(service))
 
 
-def similarity_routes(service: Service) -> APIRouter:
+def similarity_routes(service: Service) -> Router:
     """``/similarity``."""
-    router = APIRouter(route_class=JsonRoute, tags=["score"])
+    router = Router("score")
 
-    @router.post("/similarity", responses=example([0.83, 0.1]), summary="Cosines (TEI's body)")
+    @router.at("/similarity", TEI, responses=example([0.83, 0.1]), summary="Cosines (TEI's body)")
     async def similarity(request: Request, body: SimilarityBody) -> Response:
         return await compare(service, request, body)
 
     return router
 
 
-def tokenize_routes(service: Service, role: str) -> APIRouter:
+def tokenize_routes(service: Service, role: str) -> Router:
     """``/tokenize``."""
-    router = APIRouter(route_class=JsonRoute, tags=["about"])
+    router = Router("about")
     about = [[{"id": 7592, "text": "hello", "special": False, "start": 0, "stop": 5}]]
 
-    @router.post("/tokenize", responses=example(about), summary="Tokens, with places in bytes")
+    @router.at("/tokenize", TEI, responses=example(about), summary="Tokens, with places in bytes")
     async def tokenize(request: Request, body: TokenizeBody) -> Response:
         model = service.model(role)
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
@@ -187,12 +190,12 @@ ForEmbedder = Annotated[Embeds, Discriminator(_embed_kind)]
 ForEither = Annotated[Embeds | Annotated[RerankBody, Tag("form:rerank")], Discriminator(_any_kind)]
 
 
-def root_routes(service: Service, embeds: bool, reranks: bool) -> APIRouter:
+def root_routes(service: Service, embeds: bool, reranks: bool) -> Router:
     """``POST /``, where huggingface_hub asks, and ``/invocations``, where SageMaker does.
 
     The body tells what is wanted; one that tells nothing is for the embedder, if there is one.
     """
-    router = APIRouter(route_class=JsonRoute)
+    router = Router()
 
     async def for_reranker(request: Request, body: RerankBody) -> Response:
         return await rerank(service, request, body)
@@ -209,6 +212,7 @@ def root_routes(service: Service, embeds: bool, reranks: bool) -> APIRouter:
 
     answer = (for_either if reranks else for_embedder) if embeds else for_reranker
     summary = "Embed, compare or rerank, as the body is (TEI's)"
-    router.add_api_route("/", answer, methods=["POST"], summary=summary)
-    router.add_api_route("/invocations", answer, methods=["POST"], include_in_schema=False)
+    # GET of "/" is the playground, which needs no key.
+    router.at("/", replace(TEI, open=True), summary=summary)(answer)
+    router.at("/invocations", TEI, include_in_schema=False)(answer)
     return router

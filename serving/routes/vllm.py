@@ -52,15 +52,13 @@ class ScoreBody(Truncation):
         return getattr(self, pair[0]), getattr(self, pair[1])
 
 
-def score_content(
-    request: Request, scores: np.ndarray, model: str, answer: ModelOutput
-) -> dict[str, Any]:
+def score_content(request: Request, scores: np.ndarray, answer: ModelOutput) -> dict[str, Any]:
     """vLLM's answer."""
     return {
         "id": f"score-{request.state.request_id}",
         "object": "list",
         "created": int(time.time()),
-        "model": model,
+        "model": answer.model,
         "data": [{"index": at, "object": "score", "score": s} for at, s in enumerate(scores)],
         "usage": usage(answer),
     }

@@ -1,4 +1,4 @@
-"""What scripts/evaluate.py finds and a run logs, made up: for tests of what is told about it."""
+"""A made-up evaluation.json and a made-up log of a run, for tests of tables, reports and cards."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def results(**changes: Any) -> dict[str, Any]:
-    """What scripts/evaluate.py writes, with a hostile query and Chinese texts."""
+    """The content of an evaluation.json, with a hostile query and Chinese texts."""
     counts = {"wins": 312, "losses": 120, "ties": 1768}
     values = ("base", "fine-tuned", "difference", "low", "high", "p_value")
     metrics = {
@@ -15,7 +15,7 @@ def results(**changes: Any) -> dict[str, Any]:
     }
     scores = np.random.default_rng(0).normal([[0.6], [0.3]], 0.1, (2, 300)).round(6).tolist()
     kinds = dict(zip(("relevant", "irrelevant"), scores, strict=True))
-    return {
+    content = {
         "kind": "embedder",
         "task": "retrieval",
         "data": "data/商品/heldout",
@@ -29,14 +29,20 @@ def results(**changes: Any) -> dict[str, Any]:
             name: dict(zip(values, numbers, strict=True)) | counts
             for name, numbers in metrics.items()
         },
-        "gained": [moved("q1", "<script>alert('x')</script>", 0.0, 1.0, "<b>bold</b> & more")],
-        "lost": [moved("q2", "感冒发烧吃什么药？", 1.0, 0.25, "多喝水。" * 200)],
+        "gained": [changed("q1", "<script>alert('x')</script>", 0.0, 1.0, "<b>bold</b> & more")],
+        "lost": [changed("q2", "感冒发烧吃什么药？", 1.0, 0.25, "多喝水。" * 200)],
         "scores": {"base": kinds, "fine-tuned": kinds},
         **changes,
     }
+    if "base" not in content["models"]:
+        del content["gained"], content["lost"]
+        content["metrics"] = {
+            name: {"fine-tuned": found["fine-tuned"]} for name, found in content["metrics"].items()
+        }
+    return content
 
 
-def moved(name: str, query: str, base: float, tuned: float, relevant: str) -> dict[str, Any]:
+def changed(name: str, query: str, base: float, tuned: float, relevant: str) -> dict[str, Any]:
     return {
         "query_id": name,
         "query": query,
@@ -48,14 +54,7 @@ def moved(name: str, query: str, base: float, tuned: float, relevant: str) -> di
 
 def alone() -> dict[str, Any]:
     """The same without a base."""
-    found = results(scores={})
-    for name in ("gained", "lost"):
-        del found[name]
-    del found["models"]["base"]
-    found["metrics"] = {
-        name: {"fine-tuned": value["fine-tuned"]} for name, value in found["metrics"].items()
-    }
-    return found
+    return results(scores={}, models={"fine-tuned": "outputs/商品检索"})
 
 
 def pairs() -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import datasets
 import pytest
 
-from loaders import ReadOptions, load_rows
+from evaluation.data.sources import open_data
+from loaders import DataFiles, ReadOptions, load_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +49,34 @@ def test_reused_and_renewed(tmp_path: Path, cache: Path) -> None:
     load_rows(str(path), "scored_pair", ReadOptions(label_range=(0, 2)))
     load_rows(str(path), "candidate_group", ReadOptions())
     assert len(folders(cache)) == 4
+
+
+def test_one_reading_serves_the_loss_and_the_metrics(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Positive pairs and groups are one copy, queries without a positive are in the groups only."""
+    path = tmp_path / "a.jsonl"
+    pairs = [("q", "a", 1), ("r", "b", 0.2), ("q", "c", 0), ("s", "d", 0.9), ("q", "e", 1)]
+    records = [{"query": query, "doc": doc, "rel": rel} for query, doc, rel in pairs]
+    path.write_text("\n".join(map(json.dumps, records)))
+    options = ReadOptions(evaluates=True)
+    files = DataFiles(str(path), options)
+    assert files.choose(["positive_pair"]) == "positive_pair"
+    assert files.choose(["candidate_group", "scored_pair"]) == "scored_pair"
+    rows = files.rows("positive_pair")
+    assert [(row["query"], row["pos_doc"]) for row in (rows[at] for at in range(3))] == [
+        ("q", "a"),
+        ("q", "e"),
+        ("s", "d"),
+    ]
+    data = open_data(files, "embedder", options, as_groups=True)
+    assert len(folders(cache)) == 1
+    assert data == open_data([str(path)], "embedder", options, as_groups=True)
+    assert len(data.queries) == 3
+    told = [message for message in caplog.messages if "only; losses" in message]
+    assert len(told) == 2  # by each of the two readers of groups
+    files.rows("candidate_group")
+    assert [message for message in caplog.messages if "only; losses" in message] == told
 
 
 def test_a_failed_reading_leaves_nothing(tmp_path: Path, cache: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mining.search.faiss_index import FaissIndex, build_index
+from mining.search.faiss_index import FaissIndex, write_index
 from vectors import CPU, vector_index
 
 pytestmark = pytest.mark.skipif(
@@ -22,8 +22,8 @@ def test_documents_are_found_and_scored_exactly(tmp_path: Path) -> None:
     documents = centres[rng.integers(20, size=3000)] + 0.3 * rng.normal(size=(3000, 16))
     queries = centres[rng.integers(20, size=40)] + 0.3 * rng.normal(size=(40, 16))
     exact = vector_index(tmp_path, queries, documents, 2900)
-    build_index(exact.documents, 2900, tmp_path / "one.faiss", show_progress=False)
-    build_index(exact.documents, 2900, tmp_path / "two.faiss", show_progress=False)
+    write_index(exact.documents, 2900, tmp_path / "one.faiss", show_progress=False)
+    write_index(exact.documents, 2900, tmp_path / "two.faiss", show_progress=False)
     assert (tmp_path / "one.faiss").read_bytes() == (tmp_path / "two.faiss").read_bytes()
     index = FaissIndex(exact.queries, exact.documents, 2900, CPU, tmp_path / "one.faiss")
     for query, ranking in enumerate(index.search(0, 40, 20)):

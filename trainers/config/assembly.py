@@ -16,7 +16,7 @@ from evaluation.data.sources import open_data
 from evaluation.measure import How, Measure
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
-from loaders import ReadOptions, detect_shape, load_rows, load_rows_in_place
+from loaders import DataFiles, ReadOptions
 from trainers import TandemArguments
 from trainers.multi_source import MultiSourceTrainer
 
@@ -33,9 +33,9 @@ def read_rows(
     """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
     objective, options = args.objective_spec, read_options(args, rejected, evaluates)
     with args.main_process_first(desc="reading rows"):
-        found = detect_shape(files, options)
-        shape = found if found in objective.rows else objective.rows[0]
-        rows = (load_rows_in_place if in_place else load_rows)(files, shape, options)
+        opened = DataFiles(files, options)
+        shape = opened.choose(objective.rows)
+        rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     return rows
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
 
+from evaluation.results import Results
 from trainers.checkpoints.files import MODEL_PART
 from trainers.model_card.code import code_blocks, server_commands
 from trainers.model_card.evaluation import add_evaluation, as_code
@@ -251,7 +252,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _current_evaluation(folder: Path) -> dict[str, Any] | None:
+def _current_evaluation(folder: Path) -> Results | None:
     """What was measured of these very weights."""
     file = folder / EVALUATION
     if not file.is_file():
@@ -260,5 +261,4 @@ def _current_evaluation(folder: Path) -> dict[str, Any] | None:
     if file.stat().st_mtime_ns < max(weights, default=0):
         logger.info("%s is older than the weights: the model card leaves it out", file)
         return None
-    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return results
+    return Results.from_json(json.loads(file.read_text(encoding="utf-8")))

@@ -1,14 +1,13 @@
 """The evaluation of a model, in its card: a section with the table, and the model-index."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
-UNDEFINED = "undefined"
-Results = Mapping[str, Any]  # what scripts/evaluate.py writes to evaluation.json
+from evaluation.report.tables import UNDEFINED, counts, metric_cells
+from evaluation.results import BASE, TUNED, Results
 
 # Everything between these is replaced by the next evaluation; all else is left as it is.
 START, END = "<!-- evaluation: written by Tandem -->", "<!-- end of evaluation -->"
@@ -31,7 +30,7 @@ def add_evaluation(folder: Path, results: Results) -> None:
 
     Args:
         folder: The model's folder, with a README.md.
-        results: What was measured, as in ``evaluation.json``.
+        results: What was measured.
 
     Raises:
         ValueError: The folder has no README.md, or its metadata cannot be read.
@@ -42,10 +41,10 @@ def add_evaluation(folder: Path, results: Results) -> None:
     new = eval_results(results)
     # As ``EvalResult.unique_identifier`` has it; of undefined metrics there is no result.
     same = (
-        TASKS[results["task"], results["kind"]][0],
-        results["data"],
+        TASKS[results.task, results.kind][0],
+        results.data,
         None,
-        results.get("split"),
+        results.split,
         None,
     )
     kept = [old for old in card.data.eval_results or [] if old.unique_identifier != same]
@@ -69,26 +68,22 @@ def with_section(text: str, section: str) -> str:
 
 def section(results: Results) -> list[str]:
     """The lines of the section."""
-    metrics = results["metrics"]
-    kinds = ("queries", "documents", "pairs")
-    counts = ", ".join(f"{results[kind]:,} {kind}" for kind in kinds if kind in results)
     lines = [
         "## Evaluation",
         "",
-        f"{results['task'].capitalize()} on {as_code(results['data'])} ({counts}), "
-        f"measured on {results['created'][:10]}.",
+        f"{results.task.capitalize()} on {as_code(results.data)} ({counts(results)}), "
+        f"measured on {results.created[:10]}.",
+        "",
+        *table(results),
     ]
-    lines += ["", *table(results)]
-    if "first_stage" in results:
+    if results.first_stage is not None:
         lines += ["", "Against the order of the first stage that it was given:", ""]
-        lines += table(results["first_stage"])
-    undefined = {m: found["undefined"] for m, found in metrics.items() if "undefined" in found}
+        lines += table(results.first_stage)
+    reasons = {metric: found.undefined for metric, found in results.metrics.items()}
+    undefined = [f"{metric} ({reason})" for metric, reason in reasons.items() if reason]
     if undefined:
-        lines += [
-            "",
-            "Undefined: " + "; ".join(f"{m} ({why})" for m, why in undefined.items()) + ".",
-        ]
-    if "base" in results["models"] or "first_stage" in results:
+        lines += ["", f"Undefined: {'; '.join(undefined)}."]
+    if results.compared or results.first_stage is not None:
         lines += ["", "In brackets: the 95 % interval of the difference (paired bootstrap). p: "
                   "two-sided paired randomisation test."]  # fmt: skip
     return lines
@@ -96,51 +91,39 @@ def section(results: Results) -> list[str]:
 
 def table(results: Results) -> list[str]:
     """A row for each metric."""
-    metrics = results["metrics"]
-    if "base" not in results["models"]:
-        rows = [
-            f"| {metric} | {number(found['fine-tuned'])} |" for metric, found in metrics.items()
-        ]
-        return ["| metric | this model |", "|---|---:|", *rows]
-    counted = results["task"] != "pairs"
-    names = ["metric", as_code(results["models"]["base"]), "this model", "difference", "p"]
+    counted = results.compared and results.task != "pairs"
+    names = ["metric", "this model"]
+    if results.compared:
+        names = ["metric", as_code(results.models[BASE]), "this model", "difference", "p"]
     names += ["wins / losses / ties"] * counted
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
-    for metric, found in metrics.items():
-        cells = [metric, number(found["base"]), number(found["fine-tuned"])]
-        if "difference" in found:
-            interval = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
-            cells.append(f"{found['difference']:+.3f} {interval}")
-            cells.append("<0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}")
-            if counted:
-                cells.append(f"{found['wins']} / {found['losses']} / {found['ties']}")
-        cells += [UNDEFINED] * (len(names) - len(cells))
+    for metric, found in results.metrics.items():
+        cells = [metric, *metric_cells(found)]
+        if counted:
+            compared = found.comparison
+            wins = compared and f"{compared.wins} / {compared.losses} / {compared.ties}"
+            cells.append(wins or UNDEFINED)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def number(value: float | None) -> str:
-    """To three places."""
-    return UNDEFINED if value is None else f"{value:.3f}"
-
-
 def eval_results(results: Results) -> list[EvalResult]:
     """The model's own values, for the model-index."""
-    task_type, task_name = TASKS[results["task"], results["kind"]]
+    task_type, task_name = TASKS[results.task, results.kind]
     return [
         EvalResult(
             task_type=task_type,
             task_name=task_name,
             # Data sets are told apart by this and the split, not by their names.
-            dataset_type=results["data"],
-            dataset_name=results["data"],
-            dataset_split=results.get("split"),
+            dataset_type=results.data,
+            dataset_name=results.data,
+            dataset_split=results.split,
             metric_type=metric,
             metric_name=metric,
-            metric_value=round(float(found["fine-tuned"]), 6),
+            metric_value=round(value, 6),
         )
-        for metric, found in results["metrics"].items()
-        if found["fine-tuned"] is not None
+        for metric, found in results.metrics.items()
+        if (value := found.values[TUNED]) is not None
     ]
 
 

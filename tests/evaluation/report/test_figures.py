@@ -4,6 +4,7 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from evaluation.report.curves import draw_run, series
 from evaluation.report.drawing import DARK, Drawing, draw, figure_words
 from evaluation.report.figures import draw_bars, draw_figures, draw_scores
 from evaluation.report.wording import ZH, Language
-from measured import LOG, RUN_FIGURES, results
+from evaluation.results import Results
+from measured import LOG, RUN_FIGURES
+from measured import results as content
+
+
+def results(**changes: Any) -> Results:
+    return Results.from_json(content(**changes))
+
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 LANGUAGES: list[Language] = ["en", "zh"]
@@ -64,9 +72,8 @@ def test_only_what_was_logged_or_measured_is_drawn() -> None:
 
 def test_bars_stand_where_the_values_are() -> None:
     """The ends of the bars, read from the picture, are in proportion to the values."""
-    found = results()
-    found["metrics"] = {"ndcg@10": found["metrics"]["ndcg@10"] | {"base": 0.25, "fine-tuned": 0.75,
-                        "difference": 0.5, "low": 0.4, "high": 0.6}}  # fmt: skip
+    values = {"base": 0.25, "fine-tuned": 0.75, "difference": 0.5, "low": 0.4, "high": 0.6}
+    found = results(metrics={"ndcg@10": content()["metrics"]["ndcg@10"] | values})
     picture = np.asarray(Image.open(io.BytesIO(draw_bars(found, "en").png)).convert("RGB"))
     half = picture[: picture.shape[0] // 2]  # without the legend
 

@@ -14,6 +14,7 @@ import pytest
 from evaluation.report.report import write_report
 from evaluation.report.report_context import verdict
 from evaluation.report.wording import EN, WORDS, ZH, Language
+from evaluation.results import Results
 from measured import LOG, RUN_FIGURES, alone, pairs, results
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -65,7 +66,7 @@ SHORT = [{"step": 1, "loss": 1.0}]  # one figure only
 def report(
     folder: Path, found: dict[str, Any] | None, language: Language = "en", log: Any = SHORT
 ) -> Page:
-    path = write_report(folder, found, log, language)
+    path = write_report(folder, None if found is None else Results.from_json(found), log, language)
     assert path == folder / "report.html"
     return Page(path)
 
@@ -123,7 +124,7 @@ def test_the_headline_goes_by_the_interval(low: float, high: float, headline: st
     found = results()
     found["metrics"]["ndcg@10"] |= {"low": low, "high": high}
     for words in WORDS.values():
-        said = verdict(found, words)
+        said = verdict(Results.from_json(found), words)
         assert said["headline"] == words[headline]
         assert "0.748" in said["sentences"][0] and "0.788" in said["sentences"][0]
 

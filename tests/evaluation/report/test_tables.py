@@ -7,12 +7,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from evaluation.report.tables import show_comparison
-from measured import alone, moved, pairs, results
+from evaluation.results import Results
+from measured import alone, changed, pairs, results
 
 
 def printed(found: dict[str, Any], width: int = 80, queries: bool = False) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    show_comparison(found, console, queries)
+    show_comparison(Results.from_json(found), console, queries)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return [line.rstrip() for line in text.splitlines()]
 
@@ -37,9 +38,9 @@ def test_nothing_wraps_in_a_narrow_place() -> None:
     assert printed(results(), width=20, queries=True) == printed(results(), 200, queries=True)
 
 
-def test_moved_queries_are_listed_when_asked_for() -> None:
+def test_changed_queries_are_listed_when_asked_for() -> None:
     found = results()
-    found["gained"] = [moved("q1", "[bold]两行\n的查询[/bold]" + "长" * 80, 0.0, 1.0, "")]
+    found["gained"] = [changed("q1", "[bold]两行\n的查询[/bold]" + "长" * 80, 0.0, 1.0, "")]
     found["lost"] = []
     lines = printed(found, queries=True)[-3:]
     assert lines[0] == "gained most (ndcg@10, base to fine-tuned):"

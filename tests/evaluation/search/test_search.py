@@ -192,7 +192,9 @@ def clusters() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     return unit(queries), unit(documents), [f"文{number}" for number in range(5000)]
 
 
-@pytest.mark.parametrize(("kind", "least"), [("flat", 1.0), ("ivf", 0.95), ("hnsw", 0.95)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("flat", 1.0), ("ivf", 0.95), ("hnsw", 0.95), ("ivf_sq8", 0.95)]
+)
 def test_faiss_finds_nearly_what_exact_search_finds(
     kind: IndexKind,
     least: float,
@@ -211,7 +213,8 @@ def test_faiss_finds_nearly_what_exact_search_finds(
     for query in query_ids:
         assert list(found[query]) == order(found[query])
         for document in exact[query].keys() & found[query].keys():
-            assert found[query][document] == pytest.approx(exact[query][document], abs=1e-6)
+            error = 1e-2 if kind == "ivf_sq8" else 1e-6  # one byte for each dimension
+            assert found[query][document] == pytest.approx(exact[query][document], abs=error)
 
 
 def test_faiss_orders_ties_by_id_and_skips_what_it_lacks() -> None:
@@ -225,5 +228,5 @@ def test_faiss_orders_ties_by_id_and_skips_what_it_lacks() -> None:
 
 def test_an_unknown_kind_of_index_is_refused() -> None:
     pytest.importorskip("faiss")
-    with pytest.raises(ValueError, match="'tree' is not one of flat, ivf, hnsw"):
+    with pytest.raises(ValueError, match="'tree' is not one of flat, ivf, ivf_sq8, hnsw"):
         build_index(torch.ones(4, 2), "tree")  # type: ignore[arg-type]

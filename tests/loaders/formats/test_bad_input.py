@@ -167,7 +167,7 @@ def test_skip_goes_on_and_writes_the_rest(tmp_path: Path, caplog: pytest.LogCapt
             "all 2 rows have the relevance 1",
             f'1 of 3 rows are bad and skipped; the first: {path}:2: "query" contains \\ud800, one '
             "half of a surrogate pair",
-            f"the skipped rows and the reasons are in {rejected}",
+            f"skipped rows and the reasons: {rejected}",
         ]
         (written,) = map(json.loads, rejected.read_text(encoding="utf-8").splitlines())
         assert written["line"] == 2 and written["record"] == {"query": "\ud800"}

@@ -13,10 +13,12 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from encoders import Embedder, Reranker
+from evaluation.results import Results
 from measured import pairs, results
 from tiny import save_backbone
 from trainers import TandemArguments
-from trainers.model_card.card import add_evaluation, write_model_card
+from trainers.model_card import card as model_card
+from trainers.model_card.card import write_model_card
 from trainers.model_card.code import DOCUMENTS, QUERIES
 from trainers.objectives import OBJECTIVES
 
@@ -42,6 +44,11 @@ def embedder(tmp_path: Path, tiny_bert: Path) -> Path:
 
 def text(folder: Path) -> str:
     return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def add_evaluation(folder: Path, content: dict[str, Any]) -> None:
+    """Tell the card of the content of an evaluation.json."""
+    model_card.add_evaluation(folder, Results.from_json(content))
 
 
 def metadata(folder: Path) -> dict[str, Any]:

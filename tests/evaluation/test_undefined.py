@@ -1,6 +1,7 @@
 """Metrics without a value: in results, tables, report, figures, card and the choice of a model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from evaluation.metrics.pair_comparison import compare_statistic
 from evaluation.metrics.pairs import UndefinedMetric, auc, spearman
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
-from evaluation.results import pair_results, ranking_results
+from evaluation.results import Results, Subject
+from evaluation.summary import pair_results, ranking_results
 from measured import undefined
 from trainers.model_card.evaluation import add_evaluation
 
-ABOUT: dict[str, Any] = {
-    "kind": "embedder", "data": "d", "split": "test", "task": "pairs",
-    "models": {"fine-tuned": "a", "base": "b"},
-}  # fmt: skip
+SUBJECT = Subject(
+    kind="embedder", data="d", split="test", task="pairs", models={"fine-tuned": "a", "base": "b"}
+)
 
 
 def scores(*values: float) -> PairScores:
@@ -36,25 +37,25 @@ def judged(*labels: float) -> PairData:
     return PairData(["q"] * len(labels), ["d"] * len(labels), list(labels))
 
 
-def strict(results: Any) -> None:
-    """The results can be written as JSON."""
-    json.dumps(results, allow_nan=False)
+def strict(results: Results) -> Any:
+    """The content of evaluation.json, which has only what JSON has, and all of the results."""
+    content = json.loads(json.dumps(results.to_json(), allow_nan=False))
+    assert Results.from_json(content) == results
+    return content
 
 
 def test_pairs_of_one_class_or_one_score() -> None:
     varied, constant = scores(1, 2, 3, 4), scores(5, 5, 5, 5)
-    found = pair_results({"fine-tuned": varied}, judged(1, 1, 1, 1), ABOUT)
-    strict(found)
+    found = strict(pair_results({"fine-tuned": varied}, judged(1, 1, 1, 1), SUBJECT))
     assert found["metrics"]["auc"] == {
         "fine-tuned": None, "undefined": "all 4 judgements are 1"
     }  # fmt: skip
     data = judged(0, 0, 1, 1)
-    found = pair_results({"fine-tuned": varied, "base": constant}, data, ABOUT)
-    strict(found)
+    found = strict(pair_results({"fine-tuned": varied, "base": constant}, data, SUBJECT))
     assert found["metrics"]["auc"] == {
         "base": None, "fine-tuned": 1.0, "undefined": "base: all 4 scores are 5"
     }  # fmt: skip
-    both = pair_results({"fine-tuned": varied, "base": scores(1, 2, 4, 3)}, data, ABOUT)
+    both = strict(pair_results({"fine-tuned": varied, "base": scores(1, 2, 4, 3)}, data, SUBJECT))
     assert both["metrics"]["auc"]["low"] <= both["metrics"]["auc"]["high"]
 
 
@@ -72,13 +73,12 @@ def ranking(run: dict[str, dict[str, float]], **changes: Any) -> Any:
     qrels = {query: {"d1": 0.25, "d2": -1.0} for query in run}
     data = RetrievalData({"d1": "x", "d2": "y"}, dict.fromkeys(run, "q"), qrels, **changes)
     both = judge(run, data, ["mrr@10", "ndcg@10"])
-    about = ABOUT | {"task": "retrieval"}
-    return ranking_results({"fine-tuned": both, "base": both}, data, about)
+    subject = replace(SUBJECT, task="retrieval")
+    return strict(ranking_results({"fine-tuned": both, "base": both}, data, subject))
 
 
 def test_nothing_is_relevant() -> None:
     found = ranking({"q1": {"d1": 1.0}, "q2": {"d2": 1.0}}, relevant_from=0.5)
-    strict(found)
     assert found["metrics"]["mrr@10"] == {
         "base": None,
         "fine-tuned": None,
@@ -89,7 +89,6 @@ def test_nothing_is_relevant() -> None:
 
 def test_one_query_has_values_but_no_interval() -> None:
     found = ranking({"q1": {"d1": 1.0}})
-    strict(found)
     assert found["metrics"]["mrr@10"] == {
         "base": 1.0,
         "fine-tuned": 1.0,
@@ -101,7 +100,7 @@ def test_one_query_has_values_but_no_interval() -> None:
 
 
 def test_tables_say_so(capsys: pytest.CaptureFixture[str]) -> None:
-    show_comparison(undefined(), Console(width=120))
+    show_comparison(Results.from_json(undefined()), Console(width=120))
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if line.startswith("│ auc")]
     assert row.split() == ["│", "auc", "│", "undefined", "│", "0.750", "│", *["undefined", "│"] * 2]
@@ -113,19 +112,23 @@ def test_tables_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     ("language", "said"), [("en", "Undefined: auc (base"), ("zh", "无定义：auc（base")]
 )
 def test_the_report_says_so(tmp_path: Path, language: Any, said: str) -> None:
-    page = write_report(tmp_path, undefined(), None, language).read_text(encoding="utf-8")
+    page = write_report(tmp_path, Results.from_json(undefined()), None, language).read_text(
+        encoding="utf-8"
+    )
     assert f"{said}: all 4 scores are &lt;0&gt;" in page
     assert page.count("undefined" if language == "en" else "无定义<") >= 4
     nothing = undefined()
     nothing["metrics"] = {"auc": {"base": None, "fine-tuned": None, "undefined": "one class"}}
     nothing["main_metric"] = "auc"
-    page = write_report(tmp_path, nothing, None, language).read_text(encoding="utf-8")
+    page = write_report(tmp_path, Results.from_json(nothing), None, language).read_text(
+        encoding="utf-8"
+    )
     assert "one class" in page
 
 
 def test_the_card_says_so(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n", encoding="utf-8")
-    add_evaluation(tmp_path, undefined())
+    add_evaluation(tmp_path, Results.from_json(undefined()))
     card = ModelCard.load(tmp_path / "README.md")
     assert "| auc | undefined | 0.750 | undefined | undefined |" in card.text
     assert (
@@ -135,7 +138,7 @@ def test_the_card_says_so(tmp_path: Path) -> None:
     alone = undefined()
     alone["models"].pop("base")
     alone["metrics"] = {"auc": {"fine-tuned": None, "undefined": "one class"}}
-    add_evaluation(tmp_path, alone)
+    add_evaluation(tmp_path, Results.from_json(alone))
     card = ModelCard.load(tmp_path / "README.md")
     assert "| auc | undefined |" in card.text and not card.data.eval_results
 

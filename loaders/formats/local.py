@@ -1,8 +1,8 @@
-"""Folders that ``save_to_disk`` of datasets has written."""
+"""Sources on this machine: files, and data sets that ``save_to_disk`` of datasets has written."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 
 from loaders.formats.encodings import check_fetched
-from loaders.formats.records import Record
+from loaders.formats.records import Record, read_file
 from loaders.parsing.fields import show
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
@@ -20,9 +20,7 @@ _NAME = re.compile(r"\w[\w.+-]{0,200}")
 
 
 @dataclass(frozen=True)
-class SavedSource:
-    """A ``Dataset`` on disk."""
-
+class _LocalSource:
     path: Path
 
     @property
@@ -32,11 +30,23 @@ class SavedSource:
 
     def identity(self) -> list[Any]:
         """Changes when the content does."""
-        files = [path.stat() for path in sorted(self.path.iterdir())]
-        sizes = [[stat.st_size, stat.st_mtime_ns] for stat in files]
-        return [self.name, str(self.path.resolve()), sizes]
+        files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
+        versions = [[stat.st_size, stat.st_mtime_ns] for stat in map(Path.stat, files)]
+        return [self.name, str(self.path.resolve()), versions]
 
-    def records(self, columns: object = ()) -> Iterator[Record]:
+
+class FileSource(_LocalSource):
+    """A file."""
+
+    def records(self, columns: Collection[str] = ()) -> Iterator[Record]:
+        """Yield the records; see ``read_file``."""
+        return read_file(self.path, columns)
+
+
+class SavedSource(_LocalSource):
+    """A ``Dataset`` that ``save_to_disk`` wrote."""
+
+    def records(self, columns: Collection[str] = ()) -> Iterator[Record]:
         """Yield the records; features such as images stay as they are stored.
 
         Raises:
@@ -64,9 +74,9 @@ def is_saved(folder: Path) -> bool:
 
 
 def saved_splits(folder: Path) -> list[tuple[str, SavedSource]] | None:
-    """The splits of a folder of ``save_to_disk``; None if it is none.
+    """The splits of a folder of ``save_to_disk`` by name; None if the folder is something else.
 
-    Those of a ``DatasetDict`` by their names; that of a ``Dataset`` if it knows its own.
+    A ``Dataset`` that was part of a ``DatasetDict`` remembers its split; otherwise the name is "".
     """
     if (folder / _SPLITS).is_file():
         names = _read(folder / _SPLITS).get("splits")

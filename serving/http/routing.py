@@ -1,0 +1,106 @@
+"""Routes, and what is known of each beside its handler: dialect of errors, API key, log level."""
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from serving.http.errors import Dialect
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """Settings of a route, stated where the route is defined and read by the middleware.
+
+    Args:
+        dialect: In which its errors are worded.
+        tei_field: A field that only text-embeddings-inference's bodies have; a body with it makes
+            the request one in that dialect.
+        unprocessable: The status of errors that are 422 elsewhere; OpenAI and Cohere use 400.
+        open: Whether GET needs no API key.
+        quiet: Whether requests are logged at DEBUG: monitoring asks every few seconds.
+    """
+
+    dialect: Dialect = "native"
+    tei_field: str | None = None
+    unprocessable: int = 422
+    open: bool = False
+    quiet: bool = False
+
+
+NATIVE = RouteSettings()
+Handler = Callable[..., Coroutine[Any, Any, Response]]
+
+
+class Router(APIRouter):
+    """Routes of one API.
+
+    Args:
+        tag: Their heading in the OpenAPI schema; None: none.
+
+    Attributes:
+        settings: By path.
+    """
+
+    def __init__(self, tag: str | None = None) -> None:
+        super().__init__(route_class=JsonRoute, tags=[tag] if tag else None)
+        self.settings: dict[str, RouteSettings] = {}
+
+    def at(
+        self, path: str, settings: RouteSettings = NATIVE, method: str = "POST", **options: Any
+    ) -> Callable[[Handler], Handler]:
+        """Decorate a handler; ``options`` are those of FastAPI's ``api_route``."""
+        self.settings[path] = settings
+        return self.api_route(path, methods=[method], **options)
+
+
+def find_settings(settings: Mapping[str, RouteSettings], path: str) -> RouteSettings:
+    """The settings of a path; what is in a mounted folder has those of the folder, "/folder/"."""
+    return settings.get(path) or settings.get(path[: path.find("/", 1) + 1], NATIVE)
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is read strictly: no NaN, no half characters, no endless nesting."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, given our request."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(JsonRequest(request.scope, request.receive))
+
+        return handle
+
+
+class JsonRequest(Request):
+    """A request that recognises bodies of text-embeddings-inference."""
+
+    async def json(self) -> Any:
+        """The body.
+
+        Raises:
+            json.JSONDecodeError: It is no JSON.
+        """
+        body = await self.body()
+        encoding = json.detect_encoding(body)
+        if encoding != "utf-8":
+            try:
+                body = body.decode(encoding).encode()
+            except UnicodeError:
+                raise json.JSONDecodeError(f"not {encoding}", "", 0) from None
+        content = without_nulls(orjson.loads(body))
+        settings: RouteSettings = self.state.settings
+        if isinstance(content, dict) and settings.tei_field in content:
+            self.state.settings = replace(settings, dialect="tei")
+        return content
+
+
+def without_nulls(value: Any) -> Any:
+    """An object without the keys whose value is null; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return {name: item for name, item in value.items() if item is not None}
