@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import draw_group
+from common.prompts import with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest of them.
 
@@ -74,12 +75,11 @@ class PairCollator:
 
     def query_text(self, row: dict[str, Any]) -> str:
         """The row's query behind its own prompt, or else the run's."""
-        prompt = row.get("prompt")
-        return (self.query_prompt if prompt is None else prompt) + row["query"]
+        return with_prompt(row["query"], self.query_prompt, row.get("prompt"))
 
     def encode(self, queries: list[str], documents: list[str]) -> dict[str, Tensor]:
         """Join each query with its document by the tokenizer's own rule ([CLS] q [SEP] d [SEP])."""
-        documents = [self.document_prompt + document for document in documents]
+        documents = [with_prompt(document, self.document_prompt) for document in documents]
         batch = self.tokenizer(
             queries,
             documents,
@@ -94,6 +94,6 @@ class PairCollator:
         """For each length setting, how many of the pairs of ``rows`` it cuts, and of how many."""
         pairs = [(self.query_text(row), text) for row in rows for text, _ in self.candidates(row)]
         queries = [query for query, _ in pairs]
-        documents = [self.document_prompt + document for _, document in pairs]
+        documents = [with_prompt(document, self.document_prompt) for _, document in pairs]
         tokens = self.tokenizer(queries, documents, verbose=False)["input_ids"]
         return {"max_length": (sum(len(ids) > self.max_length for ids in tokens), len(tokens))}

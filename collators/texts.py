@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from common.prompts import with_prompt
+
 # Shapes: N different texts of a batch, L tokens of the longest of them.
 
 
@@ -48,8 +50,7 @@ class EmbedderCollator:
 
     def query_text(self, row: dict[str, Any]) -> str:
         """The row's query behind its own prompt, or else the run's."""
-        prompt = row.get("prompt")
-        return (self.query_prompt if prompt is None else prompt) + row["query"]
+        return with_prompt(row["query"], self.query_prompt, row.get("prompt"))
 
     def encode(
         self, queries: list[str], documents: list[str]
@@ -60,7 +61,7 @@ class EmbedderCollator:
             The model's inputs (``input_ids`` and ``attention_mask``, [N, L]), and for each query
             and each document its row among the N texts.
         """
-        documents = [self.document_prompt + document for document in documents]
+        documents = [with_prompt(document, self.document_prompt) for document in documents]
         keys = [(text, self.query_max_length) for text in queries]
         keys += [(text, self.document_max_length) for text in documents]
         rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
@@ -77,7 +78,11 @@ class EmbedderCollator:
     def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
         """For each length setting, how many of the texts of ``rows`` it cuts, and of how many."""
         queries = [self.query_text(row) for row in rows]
-        documents = [self.document_prompt + text for row in rows for text in self.documents_of(row)]
+        documents = [
+            with_prompt(text, self.document_prompt)
+            for row in rows
+            for text in self.documents_of(row)
+        ]
         counts = {}
         for name, texts in (("query_max_length", queries), ("document_max_length", documents)):
             tokens = self.tokenizer(texts, verbose=False)["input_ids"]

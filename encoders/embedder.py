@@ -260,10 +260,11 @@ class Embedder(Encoder):
         return pairwise(asked, found, self.similarity)
 
     def architecture(self) -> dict[str, Any]:
-        """See ``Encoder.architecture``: the modules, and how many dimensions are kept."""
+        """See ``Encoder.architecture``: the modules, dimensions kept, similarity."""
         modules = [(type(module).__name__, module.get_config_dict()) for module in self.head]
         kept = {} if self.truncate_dim is None else {"dimensions": self.truncate_dim}
-        return {"modules": modules, **kept}
+        dot = {} if self.similarity == "cosine" else {"similarity": self.similarity}
+        return {"modules": modules, **kept, **dot}
 
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None

@@ -7,7 +7,7 @@ stands in ``trainers/objectives.py``; the code in its card, in ``trainers/model_
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from encoders.opening.source import is_classifier, resolve_model
 from encoders.reranker import Reranker
 
 Kind = Literal["embedder", "reranker"]
+Float = TypeVar("Float", bound=np.floating[Any])
 
 
 class ModelKind(NamedTuple):
@@ -58,7 +59,7 @@ class ModelKind(NamedTuple):
     labels: dict[str, str]
 
     @property
-    def task(self) -> str:
+    def task(self) -> Literal["retrieval", "reranking"]:
         """What it is measured by, unless the data are judged pairs."""
         return "retrieval" if self.retrieves else "reranking"
 
@@ -175,10 +176,10 @@ def retrieves(model: Encoder) -> TypeGuard[Embedder]:
     return kind_of(model).retrieves
 
 
-def shown(model: Encoder, scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def shown(model: Encoder, scores: NDArray[Float]) -> NDArray[Float]:
     """The scores [N] of ``model.score_pairs`` on the scale that users see.
 
     Near its ends the sigmoid makes ties of scores that differ: put pairs in order before.
     """
-    bounded: NDArray[np.floating[Any]] = expit(scores) if kind_of(model).logits else scores
+    bounded: NDArray[Float] = expit(scores) if kind_of(model).logits else scores
     return bounded

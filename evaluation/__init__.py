@@ -1,4 +1,4 @@
-"""How well a model finds and orders documents: metrics, retrieval, reranking, comparison."""
+"""Evaluate embedders and rerankers: metrics, retrieval, reranking, significance tests."""
 
 from evaluation.data.beir import read_beir, read_corpus
 from evaluation.data.sets import PairData, RetrievalData

@@ -53,7 +53,7 @@ def read_train_config(folder: Path) -> dict[str, Any]:
 
 
 def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | None:
-    """Return the name with the best value; of equal ones the first, which trained the least.
+    """Return the name with the best value; of equal ones the first, which is the least trained.
 
     None if the metric is undefined for all of them.
     """
@@ -63,7 +63,7 @@ def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | No
 
 
 def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], data: str) -> None:
-    """Note which of a run's models is to be served, and why; null where a value is undefined."""
+    """Write which of a run's models is to be served, and why; null where a value is undefined."""
     content = {
         "checkpoint": name,
         "metric": metric,

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from encoders import Embedder
 from encoders.export.onnx_backbone import ONNX_FILE
-from encoders.kinds import Kind, detect_kind
+from encoders.kinds import Kind, detect_kind, retrieves, shown
 from encoders.opening.source import resolve_model
 from evaluation.data.sets import PairData
 from evaluation.measure import Measure, Model, measure_ranking
@@ -103,9 +102,9 @@ def example(data: Data) -> tuple[list[str], list[str]]:
 
 def answer(model: Model, queries: list[str], documents: list[str]) -> torch.Tensor:
     """Embeddings of documents [N, H], or scores of pairs [N]."""
-    if isinstance(model, Embedder):
+    if retrieves(model):
         return model.encode(documents, prompt_name="document")
-    return model.score(list(zip(queries, documents, strict=True)))
+    return torch.from_numpy(shown(model, model.score_pairs(queries, documents).numpy()))
 
 
 def least_agreement(one: torch.Tensor, other: torch.Tensor) -> float:

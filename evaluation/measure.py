@@ -1,4 +1,4 @@
-"""Measure a model of either kind on data of either kind."""
+"""Evaluate a model on retrieval data or on judged pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
-from torch.nn import functional as F
 
-from encoders import Embedder, Reranker
+from encoders.backbone import Encoder
+from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
@@ -17,15 +16,15 @@ from evaluation.search.faiss_index import IndexKind
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve
 
-Model = Embedder | Reranker
+Model = Encoder
 
-FEW = 8  # rows that are measured before a run, to see whether that can be done
-EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as trec_eval's runs have
+FEW = 8  # rows of the trial evaluation before a training run
+EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as in TREC runs
 
 
 @dataclass(frozen=True)
 class How:
-    """How a model is run.
+    """Settings of inference.
 
     Args:
         bf16: Compute in bf16, on devices that have it.
@@ -46,21 +45,28 @@ class How:
     show_progress: bool = False
 
     def common(self) -> dict[str, Any]:
-        """What both kinds of model take."""
+        """Arguments of both ``retrieve`` and ``rerank``."""
         names = ("bf16", "tokens_per_batch", "show_progress")
         return {name: getattr(self, name) for name in names}
 
+    def scoring(self) -> dict[str, Any]:
+        """What ``score_pairs`` takes."""
+        names = ("query_max_length", "document_max_length", "max_length")
+        return self.common() | {name: getattr(self, name) for name in names}
+
     def search(self) -> dict[str, Any]:
-        """What ``retrieve`` takes."""
+        """Arguments of ``retrieve``."""
         names = ("query_max_length", "document_max_length", "index")
         return self.common() | {name: getattr(self, name) for name in names}
 
 
 class Ranked(NamedTuple):
-    """A model's rankings, and each metric as one value per query [Q], in the order of qrels.
+    """A model's rankings, and its metrics per query.
 
-    Attributes:
-        undefined: Metrics that say nothing on these data, with the reason.
+    Args:
+        run: The rankings.
+        values: Each metric by name: [Q], in the order of the judgements.
+        undefined: Metrics that have no value on these data, with the reason.
     """
 
     run: Run
@@ -78,31 +84,31 @@ class Ranked(NamedTuple):
 class PairScores(NamedTuple):
     """Scores of pairs [N]: cosines, or a reranker's logits and their sigmoids.
 
-    Attributes:
-        ranking: What orders pairs: sigmoids of high logits are all 1.
-        shown: What users see.
+    Args:
+        ranking: For metrics of order. Logits: the sigmoids of high ones are all 1, and would tie.
+        shown: On the scale that users see.
     """
 
     ranking: Scores
     shown: Scores
 
     def of(self, metric: str) -> Scores:
-        """What a metric is computed from."""
+        """The scores from which a metric is computed."""
         return self.shown if metric == "pearson" else self.ranking
 
     def figures(self, judged: Scores) -> dict[str, Figure]:
-        """The metrics that suit the judgements [N]."""
+        """The metrics that suit the judgements [N], by name."""
         statistics = pair_statistics(judged)
         return {name: figure(each, self.of(name), judged) for name, each in statistics.items()}
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What a reranker is given to order.
+    """The first stage of a reranker.
 
     Args:
-        run: The documents that were found for each query.
-        top_k: How many of them are scored.
+        run: The documents found for each query.
+        top_k: How many of them the reranker scores.
     """
 
     run: Run = field(default_factory=dict)
@@ -110,7 +116,7 @@ class FirstStage:
 
 
 def depth(metrics: Sequence[str]) -> int:
-    """The number of documents that these metrics look at."""
+    """How many documents per query these metrics look at."""
     cuts = [int(name.partition("@")[2] or EVERYTHING) for name in metrics]
     return max(cuts, default=EVERYTHING)
 
@@ -122,11 +128,11 @@ def measure_ranking(
     how: How,
     first: FirstStage | None = None,
 ) -> Ranked:
-    """Let an embedder find, or a reranker order, and judge it.
+    """Retrieve with an embedder, or rerank with a reranker, and compute metrics.
 
     A reranker orders ``data.candidates``, or what ``first`` has found.
     """
-    if isinstance(model, Embedder):
+    if retrieves(model):
         run: Run = retrieve(model, data, depth(metrics), **how.search())
     else:
         found, top_k = (first.run, first.top_k) if first else (None, EVERYTHING)
@@ -135,7 +141,7 @@ def measure_ranking(
 
 
 def judge(run: Run, data: RetrievalData, metrics: Sequence[str]) -> Ranked:
-    """Measure rankings."""
+    """Compute metrics of rankings."""
     values = per_query(run, data.qrels, metrics, data.relevant_from)
     return Ranked(run, values, undefined(data.qrels, metrics, data.relevant_from))
 
@@ -146,21 +152,9 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
     Raises:
         ValueError: A score is not finite.
     """
-    queries = data.prompted(model.prompts.get("query", ""))
-    if isinstance(model, Embedder):
-        # Their prompts stand before them by now.
-        asked = model.encode(queries, prompt="", max_length=how.query_max_length, **how.common())
-        found = model.encode(
-            data.documents,
-            prompt_name="document",
-            max_length=how.document_max_length,
-            **how.common(),
-        )
-        scores = F.cosine_similarity(asked, found, dim=-1)
-    else:
-        before = model.prompts.get("document", "")
-        pairs = [(q, before + d) for q, d in zip(queries, data.documents, strict=True)]
-        scores = model.score(pairs, raw=True, prompts={}, max_length=how.max_length, **how.common())
+    scores = model.score_pairs(
+        data.queries, data.documents, query_prompts=data.prompts, **how.scoring()
+    )
     wrong = (~scores.isfinite()).nonzero()[:, 0]
     if len(wrong):
         text = data.documents[int(wrong[0])][:60]
@@ -169,17 +163,17 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
             "it has diverged"
         )
     ranking: Scores = scores.double().numpy()
-    return PairScores(ranking, ranking if isinstance(model, Embedder) else expit(ranking))
+    return PairScores(ranking, shown(model, ranking))
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a model is measured by at every evaluation of a training run.
+    """The evaluation of a model at intervals of a training run.
 
     Args:
-        data: What it is measured on.
-        metrics: Their names.
-        how: How it is run.
+        data: The evaluation set.
+        metrics: Names of metrics that suit the data.
+        how: Settings of inference.
     """
 
     data: RetrievalData | PairData
@@ -194,5 +188,5 @@ class Measure:
         return {name: figures[name] for name in self.metrics}
 
     def few(self) -> "Measure":
-        """The same on a few rows, the longest texts among them, to see whether it can be done."""
+        """A trial on a few rows with the longest texts, which shows whether memory will do."""
         return replace(self, data=self.data.few(FEW))

@@ -7,8 +7,8 @@ from accelerate import PartialState
 
 from common.bm25 import BM25
 from common.flags import Settings, option, required
-from encoders import Embedder, Reranker
-from encoders.kinds import Kind
+from encoders import Embedder, kinds
+from encoders.kinds import KINDS, Kind
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.data.sources import open_data
 from evaluation.measure import FirstStage, How, Model
@@ -104,13 +104,9 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
 
 def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Model:
     """Open a model, on the GPU if there is one, with the prompts and dimensions asked for."""
-    model: Model
-    if kind == "reranker":
-        model = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
-    else:
-        model = Embedder.from_pretrained(
-            name, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
-        )
+    model = kinds.open_model(
+        name, kind, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
+    )
     model.replace_prompts(args.query_prompt, args.document_prompt)
     return model.to(PartialState().device)
 
@@ -126,7 +122,7 @@ def find_first_stage(
     args: EvaluationSettings, kind: Kind, data: RetrievalData
 ) -> FirstStage | None:
     """Search what a reranker is to order; None where the data say it, or for an embedder."""
-    if kind == "embedder" or data.candidates is not None:
+    if KINDS[kind].retrieves or data.candidates is not None:
         return None
     if args.first_stage != "bm25":
         embedder = Embedder.from_pretrained(

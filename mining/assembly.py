@@ -15,8 +15,7 @@ import transformers
 from accelerate import PartialState
 
 from common.hardware import prepare_cpu
-from encoders import Embedder, Reranker
-from encoders.kinds import detect_kind
+from encoders.kinds import KINDS, detect_kind, open_model, retrieves
 from loaders import ReadOptions
 from loaders.formats.local import FileSource
 from loaders.formats.records import check_format
@@ -132,9 +131,10 @@ def open_index(
 
 def open_embedder(args: WorkSettings, name: str) -> EmbedderWithCache:
     """An embedder, with its vectors and the prompts of the flags."""
-    if detect_kind(name) != "embedder":
+    if not KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"embedder: {name} is a reranker; give an embedder")
-    embedder = Embedder.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    embedder = open_model(name, trust_remote_code=args.trust_remote_code)
+    assert retrieves(embedder)
     embedder = embedder.to(PartialState().device)
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
     return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
@@ -150,9 +150,9 @@ def open_judge(args: MiningSettings, digests: Digests) -> Judge | None:
 
 def open_reranker(args: WorkSettings, name: str) -> tuple[Teacher, str]:
     """A reranker with its cache, and its digest."""
-    if detect_kind(name) != "reranker":
+    if KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
-    reranker = Reranker.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+    reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = reranker.to(PartialState().device)
     digest = model_digest(reranker)
     return open_teacher(reranker, digest, args.cache_dir, encoding(args)), digest

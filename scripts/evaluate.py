@@ -32,7 +32,7 @@ from rich.table import Table
 
 from common.flags import exit_code, option, parse
 from common.hardware import prepare_cpu
-from encoders.kinds import KINDS, Kind, detect_kind
+from encoders.kinds import KINDS, detect_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_train_config, write_best
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
@@ -40,7 +40,7 @@ from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
-from evaluation.results import BASE, TUNED, Results, Subject, Task
+from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.settings import (
     Data,
     EvaluationSettings,
@@ -127,7 +127,7 @@ def evaluate_model(args: EvaluateSettings) -> None:
         data=" ".join(args.data),
         split=args.split or "test",
         models=models,
-        task=task_of(kind, data),
+        task="pairs" if isinstance(data, PairData) else KINDS[kind].task,
     )
     if isinstance(data, PairData):
         scores = {
@@ -162,13 +162,6 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
             "kind"
         )
     return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
-
-
-def task_of(kind: Kind, data: Data) -> Task:
-    """What a model is measured at."""
-    if isinstance(data, PairData):
-        return "pairs"
-    return "retrieval" if KINDS[kind].retrieves else "reranking"
 
 
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:

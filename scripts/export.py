@@ -30,7 +30,7 @@ from rich.table import Table
 
 from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
-from encoders import Embedder, Reranker
+from encoders import kinds
 from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import is_onnx
 from encoders.kinds import detect_kind
@@ -104,8 +104,7 @@ def check(args: ExportSettings) -> None:
 def write(args: ExportSettings, folder: Path) -> None:
     """Write the exported model; in half precision, it is computed in fp32 when it is opened."""
     shutil.rmtree(folder, ignore_errors=True)
-    kind = detect_kind(args.model)
-    encoder: Embedder | Reranker = (Embedder if kind == "embedder" else Reranker).from_pretrained(
+    encoder = kinds.open_model(
         args.model, unpad_inputs=False, trust_remote_code=args.trust_remote_code
     )
     if args.format in HALF:

@@ -22,7 +22,7 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from common.flags import exit_code, parse
-from encoders.kinds import Kind, detect_kind
+from encoders.kinds import KINDS, Kind, detect_kind
 from loaders import load_rows
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import find_sources
@@ -68,7 +68,7 @@ def score(args: ScoringSettings) -> None:
         logger.warning("lost: %s", phrase)
     digests: Digests = {}
     with work_folder(args.cache_dir, identity(args, find_sources(args.input, args.split))) as work:
-        prepare = by_reranker if kind == "reranker" else by_embedder
+        prepare = by_embedder if KINDS[kind].retrieves else by_reranker
         add = prepare(args, rows, work, digests)
         if not PartialState().is_main_process:
             return
@@ -86,13 +86,12 @@ def score(args: ScoringSettings) -> None:
 
 def check_settings(args: ScoringSettings, kind: Kind) -> None:
     """Refuse settings of the other kind of model."""
-    usual = (
-        {"max_length": None, "scores": "raw"} if kind == "embedder" else dict.fromkeys(OF_EMBEDDER)
-    )
-    article = "an" if kind == "embedder" else "a"
+    usual: dict[str, str | None] = dict.fromkeys(OF_EMBEDDER)
+    if KINDS[kind].retrieves:
+        usual = {"max_length": None, "scores": "raw"}
     for name, value in usual.items():
         if getattr(args, name) != value:
-            raise ValueError(f"{name}: is not a setting of {article} {kind}, which {args.model} is")
+            raise ValueError(f"{name}: is no setting of {args.model}, which is of kind {kind}")
 
 
 def by_reranker(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:

@@ -27,6 +27,7 @@ import transformers
 
 from common.flags import complain, parse
 from common.hardware import prepare_cpu, process_threads
+from encoders.kinds import KINDS
 from evaluation.data.beir import read_corpus
 from serving.app import build_app
 from serving.engine.engine import Engine
@@ -40,7 +41,6 @@ from serving.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
-PORTS = {"embedder": 8001, "reranker": 8002}
 PORT_OF_BOTH = 8000
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
@@ -128,11 +128,11 @@ def outcome(engine: Engine) -> int:
 
 
 def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
-    """The port given, or that of the task."""
+    """The port given, or that of the kind of model."""
     if args.port is not None:
         return args.port
     kinds = {served.kind for served in models.values()}
-    return PORT_OF_BOTH if len(kinds) > 1 else PORTS[kinds.pop()]
+    return PORT_OF_BOTH if len(kinds) > 1 else KINDS[kinds.pop()].port
 
 
 def open_models(args: ServeSettings, models: dict[str, Served]) -> dict[str, ServedModel]:
@@ -141,7 +141,9 @@ def open_models(args: ServeSettings, models: dict[str, Served]) -> dict[str, Ser
         role: open_model(
             *served,
             device=args.device,
-            max_length=args.text_max_length if served.kind == "embedder" else args.max_length,
+            max_length=(
+                args.max_length if KINDS[served.kind].reads_pairs else args.text_max_length
+            ),
             truncate_dim=args.truncate_dim,
             max_batch_tokens=args.max_batch_tokens,
             trust_remote_code=args.trust_remote_code,

@@ -1,1 +1,1 @@
-"""Serve an embedder and a reranker over HTTP: engine, wire formats, limits, playground page."""
+"""Serve an embedder and a reranker over HTTP: engine, routes, limits, playground page."""

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoders.embedder import Embedder
+from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import ONNX_FILE
 from encoders.opening.transformer import OUTPUTS
-from encoders.reranker import Reranker
 
 # Shapes: B texts, L tokens of the longest, H width of a state.
 
@@ -39,7 +38,7 @@ class Graph(nn.Module):
         return found
 
 
-def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) -> None:
+def export_onnx(encoder: Encoder, folder: Path, int8: bool = False) -> None:
     """Write a folder like ``save_pretrained``'s, with ``onnx/model.onnx`` in place of weights.
 
     The graph is the backbone; pooling, projection and normalisation stay outside.
@@ -67,7 +66,7 @@ def export_onnx(encoder: Embedder | Reranker, folder: Path, int8: bool = False) 
             _write_graph(encoder, file)
 
 
-def _write_int8(encoder: Embedder | Reranker, file: Path) -> None:
+def _write_int8(encoder: Encoder, file: Path) -> None:
     from encoders.export.int8 import quantize
 
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
@@ -87,12 +86,11 @@ def _errors_only() -> Iterator[None]:
         logging.disable(before)
 
 
-def _write_graph(encoder: Embedder | Reranker, file: Path) -> None:
+def _write_graph(encoder: Encoder, file: Path) -> None:
     backbone: Any = encoder.backbone.eval()
     # Other kinds of attention guard against texts of padding alone, score by score.
     backbone.set_attn_implementation("eager")
-    embedder = isinstance(encoder, Embedder)
-    output = OUTPUTS["feature-extraction" if embedder else "sequence-classification"]
+    output = OUTPUTS[encoder.task]
     tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
     with warnings.catch_warnings():

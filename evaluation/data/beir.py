@@ -1,4 +1,4 @@
-"""An evaluation set in the BEIR layout, and the documents of a corpus."""
+"""Read an evaluation set in the BEIR layout."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Make evaluation sets from rows of the training formats, as loaders give them."""
+"""Build evaluation sets from rows of the training formats, as the loaders return them."""
 
 import hashlib
 import logging
@@ -17,10 +17,10 @@ def retrieval_from_groups(
     corpus: Mapping[str, str] | None = None,
     positive_threshold: float = 0.5,
 ) -> RetrievalData:
-    """Make the documents of all groups one corpus, in which every query searches.
+    """Merge the documents of all groups into one corpus, which every query searches.
 
     Equal texts are one document, and equal queries (with equal prompts) are one query. Ids are
-    hashes of the texts, so that they stay the same whatever stands around them. A positive has the
+    hashes of the texts, so that they do not depend on the other rows. A positive has the
     relevance 1 and a negative 0, in graded groups each document its score; of several judgements
     of one document for one query, the highest counts. A document with the text of a query, and not
     judged for it, is the query itself: it is no result of it.
@@ -49,7 +49,7 @@ def candidates_from_groups(groups: Iterable[Row], positive_threshold: float = 0.
 
 
 def pairs_from_rows(rows: Iterable[Row]) -> PairData:
-    """Make judged pairs of scored pairs: ``query``, ``doc``, ``rel``, ``weight``, ``prompt``.
+    """Turn scored pairs into judged pairs: ``query``, ``doc``, ``rel``, ``weight``, ``prompt``.
 
     Weights are for training: here each pair counts once.
 
@@ -67,13 +67,13 @@ def pairs_from_rows(rows: Iterable[Row]) -> PairData:
     if not queries:
         raise ValueError("there are no scored pairs to evaluate on")
     if weighted:
-        logger.info("%d pairs have a weight, which evaluation does not look at", weighted)
+        logger.info("%d pairs have a weight, which evaluation ignores", weighted)
     some = any(prompt is not None for prompt in prompts)
     return PairData(queries, documents, relevances, prompts if some else ())
 
 
 class _Collection:
-    """Documents, queries and judgements, gathered group by group."""
+    """Documents, queries and judgements, collected group by group."""
 
     def __init__(self, corpus: Mapping[str, str]) -> None:
         self.documents: dict[str, str] = {}
@@ -104,7 +104,7 @@ class _Collection:
             judged[document] = max(relevance, judged.get(document, relevance))
 
     def data(self, positive_threshold: float, candidates: bool = False) -> RetrievalData:
-        """What has been gathered."""
+        """The collected set."""
         if not self.queries:
             raise ValueError("there are no groups of a query and its documents to evaluate on")
         found = RetrievalData(

@@ -1,4 +1,4 @@
-"""What a model is measured on: documents, queries and who answers whom, or judged pairs."""
+"""Evaluation sets: a corpus with queries and relevance judgements, or judged pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +8,8 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.prompts import with_prompt
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class RetrievalData:
         relevant_from: The relevance from which a document is relevant to metrics that know only
             relevant or not; None: above 0, as in ``trec_eval``.
         candidates: The documents to rank for each query; None: the whole corpus is searched.
-        prompts: What stands before a query (by its id) in place of the model's query prompt.
+        prompts: By query id, the prompt of a query that has its own; others get the model's.
         own_documents: Query id -> the document that is the query itself, which is no result of it,
             as in ArguAna and Quora.
     """
@@ -54,7 +56,7 @@ class RetrievalData:
         )
 
     def few(self, count: int) -> Self:
-        """A set with few queries, few documents of each, and the longest of the documents."""
+        """A small set: few queries, few documents of each, and the longest documents."""
         part = self.sample(count)
         qrels = {query: _first(judged, count) for query, judged in part.qrels.items()}
         candidates = part.candidates
@@ -76,7 +78,8 @@ class RetrievalData:
     def prompted(self, prompt: str) -> dict[str, str]:
         """The queries, each behind its own prompt, or else behind ``prompt``."""
         return {
-            query: self.prompts.get(query, prompt) + text for query, text in self.queries.items()
+            query: with_prompt(text, prompt, self.prompts.get(query))
+            for query, text in self.queries.items()
         }
 
 
@@ -88,8 +91,8 @@ class PairData:
         queries: One text per pair.
         documents: The same.
         relevances: The same.
-        prompts: For each pair what stands before its query in place of the model's query prompt,
-            or None; empty: no pair has one.
+        prompts: For each pair the prompt of its query, or None for the model's; empty: no pair
+            has its own.
     """
 
     queries: list[str]
@@ -112,14 +115,6 @@ class PairData:
     def judged(self) -> NDArray[np.float64]:
         """The relevances [N]."""
         return np.array(self.relevances, dtype=np.float64)
-
-    def prompted(self, prompt: str) -> list[str]:
-        """The queries, each behind its own prompt, or else behind ``prompt``."""
-        own = self.prompts or [None] * len(self.queries)
-        return [
-            (prompt if first is None else first) + query
-            for first, query in zip(own, self.queries, strict=True)
-        ]
 
 
 def _first(judged: dict[str, float], count: int) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Find what a model is to be measured on: a BEIR folder, training files, or a task of MTEB."""
+"""Open evaluation data by name: a BEIR folder, files in a training format, or a task of MTEB."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from encoders.kinds import Kind
+from encoders.kinds import KINDS, Kind
 from evaluation.data.beir import read_beir, read_corpus
 from evaluation.data.from_rows import candidates_from_groups, pairs_from_rows, retrieval_from_groups
 from evaluation.data.mteb_task import read_mteb
@@ -41,7 +41,7 @@ def open_data(
         split: BEIR and MTEB: which judgements; training files have that of ``options``.
         corpus: More documents to search (``corpus.jsonl`` or its folder).
         allow_unknown: Go on without judgements of unknown documents or queries.
-        as_groups: Unite the scored pairs of a query, and rank its documents.
+        as_groups: Group scored pairs by query, and rank the documents of each.
         keep_identical_ids: Documents that are the query itself count as any others.
     """
     data = _read(names, kind, options, split, corpus, allow_unknown, as_groups)
@@ -54,7 +54,7 @@ def open_data(
 
 
 def _left_out(data: RetrievalData) -> str:
-    """What is said of documents that are the query itself."""
+    """The warning about documents that are the query itself."""
     own = data.own_documents
     text = (
         f"{len(own)} queries are documents of the set too: each is left out of its own results, as "
@@ -93,6 +93,6 @@ def _from_files(
         return pairs_from_rows(files.rows("scored_pair"))
     groups = files.rows("candidate_group")
     threshold = files.options.positive_threshold
-    if kind == "reranker":
+    if not KINDS[kind].retrieves:
         return candidates_from_groups(groups, threshold)
     return retrieval_from_groups(groups, read_corpus(corpus) if corpus else None, threshold)

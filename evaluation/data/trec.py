@@ -1,4 +1,4 @@
-"""Rankings as a file that ``trec_eval`` and every other tool of the field reads."""
+"""Read and write TREC run files, which ``trec_eval`` and other tools of the field read."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_run(path: str | Path, run: Run, tag: str = "tandem") -> None:
 
 
 def ids_with_blanks(data: RetrievalData) -> str | None:
-    """Which ids of a set no TREC file can hold; None: it can hold all."""
+    """The reason why a set's ids cannot stand in a TREC file; None: they can."""
     wrong = [name for name in (*data.queries, *data.documents) if name.split() != [name]]
     if not wrong:
         return None

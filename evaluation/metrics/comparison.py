@@ -1,4 +1,4 @@
-"""Is one model better than another on the same queries, and how sure is that?"""
+"""Compare two models on the same queries: bootstrap interval and randomisation test."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,4 +1,10 @@
-"""Our metrics in the form of the ``evaluate`` library, for ``evaluate.combine`` and ``compute``."""
+"""Our metrics as metrics of the ``evaluate`` library, for pipelines that are built on it.
+
+For ``evaluate.combine``, ``add_batch`` and ``compute`` in other projects. Our own evaluation calls
+``ranking`` and ``pairs`` directly: it needs a value per query, and thousands of resamples, where
+``evaluate`` returns one number and passes all input through Arrow (ten times slower on 100,000
+pairs) and a writable cache folder.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,10 +26,13 @@ class RankingMetric(evaluate.Metric):
     any order; a reference is how its documents were judged, ``{"documents": [ids], "relevances":
     [floats]}``. Ids are strings. ``compute`` gives the mean over the queries:
 
-        both = evaluate.combine([RankingMetric("ndcg@10"), RankingMetric("mrr@10")])
-        both.add_batch(predictions=[{"documents": ["d1", "d2"], "scores": [0.9, 0.4]}],
-                       references=[{"documents": ["d2"], "relevances": [1.0]}])
-        both.compute()  # {"ndcg@10": 0.63, "mrr@10": 0.5}
+    >>> both = evaluate.combine([RankingMetric("ndcg@10"), RankingMetric("mrr@10")])
+    >>> both.add_batch(
+    ...     predictions=[{"documents": ["d1", "d2"], "scores": [0.9, 0.4]}],
+    ...     references=[{"documents": ["d2"], "relevances": [1.0]}],
+    ... )
+    >>> {name: round(value, 2) for name, value in both.compute().items()}
+    {'ndcg@10': 0.63, 'mrr@10': 0.5}
 
     Args:
         metric: Such as ``ndcg@10``.

@@ -1,4 +1,4 @@
-"""Is one model better than another on the same judged pairs? A statistic over all of them."""
+"""Compare two models on the same judged pairs, by a statistic over all pairs."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import numpy as np
 from evaluation.metrics.comparison import Comparison
 from evaluation.metrics.pairs import Scores, Statistic, UndefinedMetric
 
-TRIES = 100  # draws for each that is wanted
+TRIES = 100  # most draws per wanted one, where the statistic is undefined on many
 
 
 def compare_statistic(
@@ -52,7 +52,7 @@ def compare_statistic(
 
 
 def _draw(draw: Callable[[], float], wanted: int) -> Scores:
-    """Results of draws, those for which the statistic is defined."""
+    """Results of draws on which the statistic is defined."""
     found: list[float] = []
     for _ in range(TRIES * wanted):
         try:

@@ -1,11 +1,11 @@
-"""How well scores of pairs agree with what people judged: correlations, or a binary decision.
+"""Metrics of scored pairs: correlation with graded judgements, or binary classification.
 
 All take scores [N] and judgements [N] of the same pairs, and a larger score must mean a larger
 judgement. Where a figure is not defined, because all scores or all judgements are equal, they
 raise ``UndefinedMetric``; no figure is ever NaN.
 
-Scores are cosines, or a reranker's logits: in float32 the sigmoids of logits above 17 are all 1,
-and would be ties. Only ``pearson``, which is no matter of order, is given the sigmoids.
+Scores are similarities, or a reranker's logits: in float32 the sigmoids of logits above 17 are
+all 1, and would tie. Only ``pearson``, which depends on the scale, is given the sigmoids.
 """
 
 from collections.abc import Callable

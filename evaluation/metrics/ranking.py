@@ -1,13 +1,13 @@
-"""How good rankings are: NDCG, recall, MRR and others, with the numbers of ``trec_eval``.
+"""Ranking metrics (NDCG, recall, MRR, MAP, ...), with the numbers of ``trec_eval``.
 
-What holds for all of them, as in ``trec_eval -c``:
+For all of them, as in ``trec_eval -c``:
 
 - Documents are ordered by falling score, equal scores by falling id (see ``order``).
 - A document without a judgement is not relevant, and neither is one judged 0 or less. A negative
   relevance is no penalty: its gain is 0.
 - A query without a relevant document counts 0, and so does one without a ranking.
-- A ranking shorter than k is not filled up, but precision@k still divides by k.
-- What the run has for queries that nobody judged is not looked at.
+- A ranking shorter than k is not padded, but precision@k still divides by k.
+- Queries of the run without judgements are ignored.
 
 Notation: rel_i is the relevance of the document at place i, counted from 1; hit_i is 1 if that
 document is relevant, else 0; R is the number of relevant documents, found or not. Without a
@@ -34,7 +34,7 @@ LARGEST_EXPONENT = 1_000  # of an exponential gain; a float64 ends at 2^1024
 
 
 class Rankings(NamedTuple):
-    """Rankings of Q queries beside their judgements; short rows are filled up with 0."""
+    """Rankings of Q queries beside their judgements; short rows are padded with 0."""
 
     gains: NDArray[np.float64]  # [Q, K] relevance at each place, 0 where that is not above 0
     hits: NDArray[np.bool_]  # [Q, K] whether the document at each place is relevant

@@ -1,4 +1,4 @@
-"""Curves of what a run logged: losses, learning rate, metrics of each evaluation."""
+"""Training curves: losses, learning rate, and the metrics of each evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from evaluation.report.wording import WORDS, Language, Words
 Log = Sequence[Mapping[str, Any]]  # the ``log_history`` of a run's trainer_state.json
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps [N] and values [N]
 
-# What an evaluation logs that says nothing about the model.
+# Logged by an evaluation, and no metric of the model.
 TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 MANY = 60  # values of a curve, above which its running mean is drawn too
 

@@ -1,4 +1,4 @@
-"""The look of figures, and a drawn figure: PNG for a file, SVG for a page by day and by night."""
+"""The style of figures, and a drawn figure: a PNG file, and SVGs for light and dark pages."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from matplotlib.typing import RcKeyType
 from evaluation.report.fonts import can_draw, font_families, warn_of_missing_font
 from evaluation.report.wording import WORDS, Language, Words
 
-# Colours on white, and what each becomes on a dark page. Series tell apart for the colour-blind.
+# Colours on white, and on a dark page. The colour-blind can tell the series apart.
 INK, MUTED, GRID = "#1f2328", "#59636e", "#dde1e6"
 BLUE, ORANGE, GREY = "#0969da", "#d1570a", "#9aa4af"
 GREEN, PURPLE, PINK, OCHRE = "#1a7f37", "#8250df", "#bf3989", "#9a6700"
@@ -130,6 +130,6 @@ def describe(title: str, said: Sequence[str], words: Words) -> str:
 
 
 def horizontal_grid(axes: Axes) -> None:
-    """Leave only the lines across: what is read off is the height."""
+    """Keep only horizontal grid lines: heights are read off."""
     axes.grid(visible=False, axis="x")
     axes.tick_params(length=0)

@@ -1,4 +1,4 @@
-"""Figures of what was measured: base against fine-tuned, and how the scores are spread."""
+"""Figures of results: base against fine-tuned, and the distributions of scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from encoders.kinds import KINDS
 from evaluation.report.curves import Log, draw_run
 from evaluation.report.drawing import (
     BLUE,
@@ -125,10 +126,9 @@ def draw_scores(results: Results, language: Language) -> Drawing | None:
     items = "items_pairs" if results.task == "pairs" else "items_documents"
 
     def plot(figure: Figure) -> None:
-        # Cosines have one scale; a reranker's scores are each model's own.
-        panels = figure.subplots(len(scores), 1, squeeze=False, sharex=results.kind == "embedder")[
-            :, 0
-        ]
+        # Similarities have one scale; the range of logits is each model's own.
+        one_scale = not KINDS[results.kind].logits
+        panels = figure.subplots(len(scores), 1, squeeze=False, sharex=one_scale)[:, 0]
         figure.suptitle(
             words["scores"].format(items=words[items]), x=0.02, ha="left", fontsize=11.5
         )

@@ -1,4 +1,4 @@
-"""A font for figures that has Chinese characters, wherever there is one; never empty boxes."""
+"""Find a font with Chinese characters for figures; without one, figures are in English."""
 
 import logging
 from collections.abc import Iterator

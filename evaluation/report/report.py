@@ -48,7 +48,7 @@ def write_report(
         title=words["title_run" if results is None else "title_results"],
         name=folder.resolve().name if results is None else results.models[TUNED],
         verdict=results and verdict(results, words),
-        about=results and about(results, words),
+        about=results and about(results, language),
         training=training(find_recipe(folder, results), words),
         tables=[] if results is None else tables(results, words),
         drawings=[inlined(drawing) for drawing in drawings],

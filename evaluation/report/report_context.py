@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from encoders.kinds import KINDS
 from evaluation.metrics.comparison import Comparison
-from evaluation.report.wording import Words
+from evaluation.report.wording import WORDS, Language, Words
 from evaluation.results import BASE, TUNED, MetricResult, Results
 
 OPENING = 300  # characters of a longer document that are seen at first
@@ -75,12 +76,12 @@ def verdict(results: Results, words: Words) -> dict[str, Any]:
     return {"headline": words[HEADLINES[sign]], "tone": TONES[sign], "sentences": sentences}
 
 
-def about(results: Results, words: Words) -> list[tuple[str, str]]:
+def about(results: Results, language: Language) -> list[tuple[str, str]]:
     """What was measured on what."""
-    models = results.models
+    words, models = WORDS[language], results.models
     measured = datetime.fromisoformat(results.created).astimezone(UTC)
     return [
-        (words["kind"], words[results.kind]),
+        (words["kind"], KINDS[results.kind].labels[language]),
         *((words[which], models[which]) for which in (TUNED, BASE) if which in models),
         (words["task"], words["task_" + results.task]),
         (words["data"], results.data),

@@ -10,8 +10,6 @@ EN: Words = {
     # Page
     "title_results": "Evaluation report",
     "title_run": "Training report",
-    "embedder": "embedder",
-    "reranker": "reranker",
     "task_retrieval": "retrieval: every query searches all documents",
     "task_reranking": "reranking: the candidates of every query are put in order",
     "task_pairs": "judged pairs: scores are compared with the judgements",
@@ -107,8 +105,6 @@ ZH: Words = {
     "html_language": "zh-CN",
     "title_results": "评测报告",
     "title_run": "训练报告",
-    "embedder": "向量模型",
-    "reranker": "重排模型",
     "task_retrieval": "检索：每个查询搜索全部文档",
     "task_reranking": "重排：给每个查询的候选文档排序",
     "task_pairs": "标注对：把分数与标注比较",

@@ -1,4 +1,4 @@
-"""Exact search: every query against every document, block by block, in bounded memory."""
+"""Exact search by dot product, block by block, in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.search.best_scores import BestScores
+from evaluation.search.top_k import TopK
 
 # Shapes: Q queries, D documents, H width of a vector; B documents of a block.
 
@@ -30,8 +30,8 @@ def search(
 ) -> dict[str, dict[str, float]]:
     """Return for each query its k best documents with their scores, best first.
 
-    The score is the dot product, computed in float64 and rounded to float32. So the result does
-    not depend on how documents are cut into blocks, and equal vectors have equal scores. Equal
+    The score is the dot product (of unit vectors: the cosine), computed in float64 and rounded to
+    float32. So the result does not depend on the blocks, and equal vectors have equal scores. Equal
     scores are ordered by falling id, as ``trec_eval`` does, also where a tie reaches over the
     k-th place. Fewer than k documents: all of them.
 
@@ -54,7 +54,7 @@ def search(
     norms = check_finite(queries, query_ids, "query").to(device)
     queries = queries.to(device, torch.float32)
     found = [
-        BestScores(part, lengths, k)
+        TopK(part, lengths, k)
         for part, lengths in zip(
             queries.split(QUERIES_AT_ONCE), norms.split(QUERIES_AT_ONCE), strict=True
         )

@@ -1,20 +1,20 @@
-"""Let a reranker put documents in order: the best of a first stage, or each query's candidates."""
+"""Rerank documents: the best of a first stage, or each query's candidates."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from encoders import Reranker
+from encoders.backbone import Encoder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
-from evaluation.search.processes import run_shared
+from evaluation.search.distributed import run_distributed
 from loaders.beir.problems import listed
 
 # Shapes: P pairs of query and document.
 
 
 def rerank(
-    reranker: Reranker,
+    reranker: Encoder,
     data: RetrievalData,
     run: Run | None,
     top_k: int,
@@ -27,9 +27,9 @@ def rerank(
     """Return the documents of each query in the reranker's order, with scores, best first.
 
     Scores are logits: the sigmoid would make ties of the surest documents. Documents of ``run``
-    below ``top_k`` keep their order below all others; their scores are made up to say so, each 1
-    lower than the one before. Equal scores: by falling document id. Under ``torch.distributed``
-    the processes share the work, and all get the result.
+    beyond ``top_k`` keep their order below all others, with made-up scores, each 1 lower than the
+    one before. Equal scores: by falling document id. Under ``torch.distributed`` the processes
+    share the work, and each returns the whole result.
 
     Args:
         reranker: The model.
@@ -78,7 +78,7 @@ def _found(data: RetrievalData, run: Run) -> dict[str, list[str]]:
 
 
 def _score(
-    reranker: Reranker,
+    reranker: Encoder,
     data: RetrievalData,
     pairs: Sequence[tuple[str, str]],
     max_length: int | None,
@@ -88,22 +88,21 @@ def _score(
 ) -> Tensor:
     """The logits of pairs of ids: [P]."""
     _check_known(data, pairs)
-    queries = data.prompted(reranker.prompts.get("query", ""))
-    # The prompts stand before the queries by now: the model must not put its own there again.
-    prompts = {side: text for side, text in reranker.prompts.items() if side != "query"}
+    queries = data.prompted(reranker.find_prompt("query"))
+    # Queries have theirs already: a row's own, or the model's.
+    prompts = {"document": reranker.find_prompt("document")}
 
     def score(piece: list[int]) -> Tensor:
-        texts = [(queries[pairs[at][0]], data.documents[pairs[at][1]]) for at in piece]
-        return reranker.score(
-            texts,
-            raw=True,
+        return reranker.score_pairs(
+            [queries[pairs[at][0]] for at in piece],
+            [data.documents[pairs[at][1]] for at in piece],
             prompts=prompts,
             max_length=max_length,
             tokens_per_batch=tokens_per_batch,
             bf16=bf16,
         )
 
-    scores = run_shared(
+    scores = run_distributed(
         reranker,
         [len(queries[query]) + len(data.documents[document]) for query, document in pairs],
         score,
@@ -133,7 +132,7 @@ def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def _in_order(scored: Mapping[str, float], rest: Sequence[str]) -> dict[str, float]:
-    """The documents that were scored, best first, and behind them the others as they stood."""
+    """The scored documents, best first, then the others in their old order."""
     ranked = {document: scored[document] for document in order(scored)}
     lowest = min(ranked.values(), default=0.0)
     return ranked | {document: lowest - at for at, document in enumerate(rest, start=1)}

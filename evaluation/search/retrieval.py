@@ -1,4 +1,4 @@
-"""Let an embedder find the documents nearest to each query."""
+"""Retrieve documents with an embedder, by exact search or a FAISS index."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,14 +6,14 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from encoders import Embedder
+from encoders.similarity import for_dot_product
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
+from evaluation.search.distributed import run_distributed
 from evaluation.search.exact import check_finite, search
 from evaluation.search.faiss_index import IndexKind, build_index, search_index
-from evaluation.search.processes import run_shared
 from loaders.beir.problems import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
@@ -32,11 +32,11 @@ def retrieve(
     index: IndexKind | None = None,
     show_progress: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Return the k documents nearest to each query with their cosines, best first.
+    """Return the k documents most similar to each query, with scores, best first.
 
-    Queries stand behind their own prompt or the embedder's query prompt, documents behind its
-    document prompt. Where the data have candidates, each query ranks its own only. Under
-    ``torch.distributed`` the processes share the work, and all get the result.
+    Queries get their own prompt or the embedder's query prompt, documents its document prompt.
+    Where the data have candidates, each query ranks only its own. Under ``torch.distributed`` the
+    processes share the work, and each returns the whole result.
 
     Args:
         embedder: The model.
@@ -60,11 +60,11 @@ def retrieve(
     embed = partial(
         _embed, embedder, tokens_per_batch=tokens_per_batch, bf16=bf16, show_progress=show_progress
     )
-    texts = data.prompted(embedder.prompts.get("query", ""))
+    texts = data.prompted(embedder.find_prompt("query"))
     queries = embed(list(texts.values()), "", query_max_length)  # [Q, H]
     ids = list(data.documents) if data.candidates is None else _candidates(data)
     bodies = [data.documents[document] for document in ids]
-    documents = embed(bodies, embedder.prompts.get("document", ""), document_max_length)  # [D, H]
+    documents = embed(bodies, embedder.find_prompt("document"), document_max_length)  # [D, H]
     query_ids = list(data.queries)
     if data.candidates is not None:
         return _rank_candidates(queries, documents, ids, data, k)
@@ -89,7 +89,7 @@ def _embed(
     bf16: bool,
     show_progress: bool,
 ) -> Tensor:
-    """Unit vectors of texts [N, H]; equal texts are encoded once, and have equal vectors."""
+    """Vectors [N, H] to compare by dot product; equal texts are encoded once: equal vectors."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     different = list(numbers)
 
@@ -102,7 +102,7 @@ def _embed(
             bf16=bf16,
         )
 
-    vectors = run_shared(
+    vectors = run_distributed(
         embedder,
         [len(prompt) + len(text) for text in different],
         encode,
@@ -112,7 +112,7 @@ def _embed(
         show_progress=show_progress,
     )
     if not embedder.normalize:
-        vectors = F.normalize(vectors, dim=-1)
+        vectors = for_dot_product(vectors, embedder.similarity)
     if len(different) == len(texts):
         return vectors
     return vectors[[numbers[text] for text in texts]]

@@ -4,10 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-from encoders import Embedder, Reranker
+from encoders.backbone import Encoder
 
 
-def model_digest(model: Embedder | Reranker) -> str:
+def model_digest(model: Encoder) -> str:
     """A digest (32 hex characters) of everything in a model that determines its output for a text.
 
     That is its weights, byte by byte, its tokenizer and its pooling. Its name and folder do not
@@ -22,19 +22,15 @@ def model_digest(model: Embedder | Reranker) -> str:
     return digest.hexdigest()
 
 
-def _architecture(model: Embedder | Reranker) -> dict[str, Any]:
+def _architecture(model: Encoder) -> dict[str, Any]:
     config = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "sentence_transformers"):
         config.pop(name, None)
     about = {"kind": type(model).__name__, "config": config, "tokenizer": _tokenizer(model)}
-    if isinstance(model, Embedder):
-        about["modules"] = [(type(m).__name__, m.get_config_dict()) for m in model.head]
-        if model.truncate_dim is not None:
-            about["dimensions"] = model.truncate_dim
-    return about
+    return about | model.architecture()
 
 
-def _tokenizer(model: Embedder | Reranker) -> Any:
+def _tokenizer(model: Encoder) -> Any:
     """How a text is tokenized; truncation and padding are settings of a call."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if backend is None:  # a tokenizer implemented in Python

@@ -6,6 +6,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from common.prompts import with_prompt
 from mining.cache.text_digest import KeyTable, pair_keys
 from mining.data.corpus import Corpus
 from preparation.duplicates.normalized import normalized_hash
@@ -96,7 +97,7 @@ class Queries:
 
     def prompted(self, start: int, stop: int, prompt: str) -> list[str]:
         """The same, each behind its own prompt, or else behind ``prompt``."""
-        return [(prompt if own is None else own) + query for query, own in self.asked(start, stop)]
+        return [with_prompt(query, prompt, own) for query, own in self.asked(start, stop)]
 
     def asked(self, start: int, stop: int) -> list[tuple[str, str | None]]:
         """Texts and prompts of the same; None: a query has no prompt of its own."""

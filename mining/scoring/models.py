@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from encoders import Embedder, Reranker
-from encoders.backbone import bf16_is_fast
+from common.prompts import with_prompt
+from encoders import Embedder
+from encoders.backbone import Encoder, bf16_is_fast
 from mining.cache.model_digest import model_digest
 from mining.cache.text_digest import combined
 from mining.cache.vectors import VectorCache
@@ -31,16 +32,16 @@ class EmbedderWithCache:
 
     def documents(self, corpus: Corpus, max_length: int | None) -> Vectors:
         """The vectors of all documents; all processes of a run call this together."""
-        prompt = self.embedder.prompts.get("document", "")
+        prompt = self.embedder.find_prompt("document")
 
         def read(start: int, stop: int) -> list[str]:
-            return [prompt + text for text in corpus.slice(start, stop)]
+            return [with_prompt(text, prompt) for text in corpus.slice(start, stop)]
 
         return self._encode(len(corpus), read, max_length, "documents")
 
     def queries(self, queries: Queries, max_length: int | None) -> Vectors:
         """The vectors of all queries; all processes of a run call this together."""
-        prompt = self.embedder.prompts.get("query", "")
+        prompt = self.embedder.find_prompt("query")
 
         def read(start: int, stop: int) -> list[str]:
             return queries.prompted(start, stop, prompt)
@@ -54,13 +55,13 @@ class EmbedderWithCache:
             return encode_all(self.embedder, count, read, cache, how, what)
 
 
-def open_teacher(reranker: Reranker, digest: str, cache_dir: Path, how: Encoding) -> Teacher:
+def open_teacher(reranker: Encoder, digest: str, cache_dir: Path, how: Encoding) -> Teacher:
     """A reranker, and the scores that it has given; ``digest`` is the model's."""
     folder = cache_dir / "scores" / cache_key(reranker, digest, how)
     return Teacher(reranker, VectorCache(folder, 1), how)
 
 
-def cache_key(model: Embedder | Reranker, digest: str, how: Encoding) -> str:
+def cache_key(model: Encoder, digest: str, how: Encoding) -> str:
     """The name of a cache's folder: a digest of the model and of what else decides its results.
 
     Prompts are no part of it: texts come to a cache behind them.

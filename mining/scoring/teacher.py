@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders import Reranker
+from common.prompts import with_prompt
+from encoders.backbone import Encoder
 from mining.cache.text_digest import pair_keys
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Encoding
@@ -24,16 +25,17 @@ class Teacher:
         how: The settings.
     """
 
-    def __init__(self, reranker: Reranker, cache: VectorCache, how: Encoding) -> None:
+    def __init__(self, reranker: Encoder, cache: VectorCache, how: Encoding) -> None:
         self.reranker = reranker
         self.cache = cache
         self.how = how
 
     def pair(self, query: str, prompt: str | None, document: str) -> Pair:
         """What the reranker is given: the query's own prompt, or else the model's, goes first."""
-        prompts = self.reranker.prompts
-        before = prompts.get("query", "") if prompt is None else prompt
-        return before + query, prompts.get("document", "") + document
+        return (
+            with_prompt(query, self.reranker.find_prompt("query"), prompt),
+            with_prompt(document, self.reranker.find_prompt("document")),
+        )
 
     def score(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """The raw scores of different pairs [P]; what the cache does not have goes into it.
@@ -52,10 +54,10 @@ class Teacher:
         return scores
 
     def _compute(self, pairs: list[Pair]) -> NDArray[np.float32]:
-        found = self.reranker.score(
-            pairs,
-            raw=True,
-            prompts={},
+        found = self.reranker.score_pairs(
+            [query for query, _ in pairs],
+            [document for _, document in pairs],
+            prompts={},  # they are part of the cache's key, and there already
             max_length=self.how.max_length,
             tokens_per_batch=self.how.tokens_per_batch,
             bf16=self.how.bf16,

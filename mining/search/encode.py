@@ -1,4 +1,4 @@
-"""Encode texts to unit vectors, with a cache on disk, sharing the work among processes."""
+"""Encode texts for dot-product search, with a cache on disk, sharing the work among processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from encoders import Embedder
+from encoders.similarity import for_dot_product
 from mining.cache.text_digest import Keys, text_keys
 from mining.cache.vectors import VectorCache
 
@@ -119,4 +119,4 @@ def _encode_block(
             f"the model's vectors of {len(wrong)} {what} have NaN or infinity (the first: "
             f"{text!r}): it has diverged"
         )
-    cache.append(keys[missing], F.normalize(vectors, dim=-1).numpy())
+    cache.append(keys[missing], for_dot_product(vectors, embedder.similarity).numpy())

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evaluation.search.best_scores import BestScores
+from evaluation.search.top_k import TopK
 from mining.search.encode import Vectors
 
 # Shapes: Q queries of one call, D documents that are searched, B of a block, H dimensions.
@@ -49,7 +49,7 @@ class VectorIndex:
     def search(self, start: int, stop: int, depth: int) -> list[Ranking]:
         """See ``Index``."""
         asked = self.queries.slice(start, stop).to(self.device)  # [Q, H]
-        best = BestScores(asked, asked.norm(dim=1), depth)
+        best = TopK(asked, asked.norm(dim=1), depth)
         for first in range(0, self.searchable, DOCUMENTS_AT_ONCE):
             last = min(first + DOCUMENTS_AT_ONCE, self.searchable)
             block = self.documents.slice(first, last).to(self.device)  # [B, H]

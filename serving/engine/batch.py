@@ -1,4 +1,4 @@
-"""Compute a batch: one bad text fails alone, and a model that has broken is found out."""
+"""Compute a batch; isolate texts that fail, and detect a model that is broken."""
 
 import logging
 from collections.abc import Sequence
@@ -14,30 +14,30 @@ from serving.http.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# Budgets are not halved below this.
+# Tokens of a batch, below which lack of memory no longer halves the budget.
 SMALLEST_BUDGET = 64
 Result = np.ndarray | ServingError
 
 
 class ModelBroken(Exception):
-    """The model fails on a text that was fine at start-up."""
+    """The model fails on a text that passed at start-up."""
 
 
 def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics) -> list[Result]:
     """One result for each text: an embedding [H], a score [], or what went wrong.
 
-    Where the batch fails each text is tried alone. Where all of them fail so does, perhaps, the
-    model.
+    If the batch fails, each text is tried alone. If all of them fail, the cause may be the model:
+    a text that passed at start-up tells.
 
     Raises:
-        ModelBroken: It does.
+        ModelBroken: It is the model.
     """
     try:
         values = model.compute(batch)
         if np.isfinite(values).all():
             return list(values)
     except TokenWithoutRow:
-        pass  # which text it is, each alone will tell
+        pass  # trying each alone shows which text it is
     except Exception as error:
         _note(model, error, metrics)
     results = [_alone(model, tokens, metrics) for tokens in batch]
@@ -63,7 +63,11 @@ def _alone(model: ServedModel, tokens: Tokens, metrics: Metrics) -> Result:
 
 
 def _check(model: ServedModel) -> None:
-    """Is it the texts, or the model?"""
+    """Compute a text that passed at start-up.
+
+    Raises:
+        ModelBroken: It fails now.
+    """
     try:
         well = np.isfinite(model.compute([model.example(SHORT)])).all()
     except Exception as error:
@@ -73,7 +77,7 @@ def _check(model: ServedModel) -> None:
 
 
 def _note(model: ServedModel, error: Exception, metrics: Metrics) -> None:
-    """Count and log a failure; lack of memory makes batches smaller from now on."""
+    """Count and log a failure; after running out of memory, halve the batches from now on."""
     if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
         metrics.model_errors.labels("exception").inc()
         logger.error("%s failed on a batch", model.name, exc_info=error)

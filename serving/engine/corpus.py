@@ -1,11 +1,12 @@
-"""Documents that are embedded once, at start-up, and searched."""
+"""A corpus, embedded once at start-up and searched exactly."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from encoders import Embedder
-from serving.routes.vectors import unit_length
+from encoders.similarity import Similarity
+from serving.engine.similarity import for_dot_product
 
 # Shapes: D documents, H dimensions of an embedding.
 
@@ -16,12 +17,16 @@ class Corpus:
     Args:
         documents: Texts by id.
         vectors: [D, H].
+        similarity: The embedder's.
     """
 
-    def __init__(self, documents: Mapping[str, str], vectors: np.ndarray) -> None:
+    def __init__(
+        self, documents: Mapping[str, str], vectors: np.ndarray, similarity: Similarity
+    ) -> None:
         self.ids = list(documents)
         self.texts = list(documents.values())
-        self.vectors = unit_length(vectors)
+        self.vectors = for_dot_product(vectors, similarity)
+        self.similarity = similarity
 
     @classmethod
     def embed(cls, documents: Mapping[str, str], embedder: Embedder, bf16: bool) -> "Corpus":
@@ -29,11 +34,11 @@ class Corpus:
         vectors = embedder.encode(
             list(documents.values()), prompt_name="document", bf16=bf16, show_progress=True
         )
-        return cls(documents, vectors.numpy())
+        return cls(documents, vectors.numpy(), embedder.similarity)
 
     def nearest(self, query: np.ndarray, count: int) -> tuple[list[int], np.ndarray]:
-        """Numbers and cosines of the documents nearest to a query [H], the nearest first."""
-        scores = self.vectors @ unit_length(query[None])[0]  # [D]
+        """Numbers and similarities of the documents most similar to a query [H], best first."""
+        scores = self.vectors @ for_dot_product(query[None], self.similarity)[0]  # [D]
         count = min(count, len(scores))
         chosen = np.argpartition(-scores, count - 1)[:count]
         chosen = chosen[np.lexsort((chosen, -scores[chosen]))]

@@ -1,7 +1,8 @@
-"""The engine: one thread that owns the models and works off a queue.
+"""The engine: one thread that owns the models and computes what is queued, in batches.
 
-It takes a batch as soon as it is free: the oldest text, filled up by a budget of tokens. There is
-no padding to avoid (see ``encoders.unpadding.forward``), so texts of all lengths go together.
+When it is free it takes the oldest text, and those after it up to a budget of tokens: continuous
+batching without a waiting time. Batches are not padded (see ``encoders.unpadding.forward``), so
+texts of all lengths go together.
 """
 
 import logging
@@ -13,7 +14,6 @@ from typing import Literal
 
 import torch
 
-from encoders import Embedder
 from serving.engine.batch import compute_batch
 from serving.engine.corpus import Corpus
 from serving.engine.job import Item, Job, Queue
@@ -29,7 +29,7 @@ State = Literal["loading", "ready", "draining", "unhealthy"]
 
 
 class Engine:
-    """The model thread, its queue, and whether it is well.
+    """The model thread, its queue, and its health.
 
     Args:
         load: Called in the model thread; returns the models by role ("embedder", ...).
@@ -69,11 +69,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
-        """Load the models and begin, in the model thread."""
+        """Start the model thread, which loads the models first."""
         self._thread.start()
 
     def health(self) -> tuple[State, str]:
-        """How it is, and why."""
+        """The state, and its reason."""
         busy = self._busy_since
         if self._state == "ready" and busy is not None:
             seconds = time.monotonic() - busy
@@ -83,7 +83,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Whether no request waits or is being computed."""
+        """Whether no request is queued or being computed."""
         with self._changed:
             return not len(self._queue) and not self._batch
 
@@ -93,12 +93,12 @@ class Engine:
         return len(self._queue)
 
     def wait_seconds(self) -> float:
-        """What all that waits will take."""
+        """Estimated seconds until the queue is empty."""
         with self._changed:
             return self._queue.interactive.seconds() + self._queue.bulk.seconds()
 
     def check_open(self) -> None:
-        """Refuse work unless all is well.
+        """Refuse work unless the state is "ready".
 
         Raises:
             ServingError: 503 with Retry-After.
@@ -109,7 +109,7 @@ class Engine:
             raise ServingError(state, reason, retry_after=5, headers=headers)
 
     def submit(self, model: ServedModel, items: Sequence[Tokens]) -> Job:
-        """Take on all texts of a request, or none.
+        """Queue all texts of a request, or none.
 
         Raises:
             ServingError: It would have to wait too long (429), would take too long (413), or the
@@ -125,21 +125,21 @@ class Engine:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """Forget what is left of a job; its request has gone."""
+        """Drop what is left of a job whose client has gone."""
         with self._changed:
             if self._queue.remove(job):
                 self.metrics.dropped.inc()
                 self._measure_queue()
 
     def drain(self) -> None:
-        """Take on nothing more; what waits is worked off."""
+        """Refuse new work and finish what is queued."""
         with self._changed:
             if self._state in ("ready", "loading"):
                 self._set_state("draining", "the server is shutting down")
             self._changed.notify()
 
     def stop(self) -> None:
-        """Answer all that wait with 503, and end the thread after its batch."""
+        """Fail all queued requests with 503, and end the thread after its batch."""
         with self._changed:
             self._set_state("draining", "the server is shutting down")
             self._fail_waiting()
@@ -147,7 +147,7 @@ class Engine:
             self._changed.notify()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the thread's end."""
+        """Wait until the thread has ended."""
         self._thread.join(timeout)
 
     def _admit(self, job: Job) -> None:
@@ -198,7 +198,7 @@ class Engine:
                     if self._state == "loading":
                         self._set_state("ready", "")
                 self._work()
-        except BaseException as error:  # whatever ends this thread, nobody may wait for it
+        except BaseException as error:  # whatever ended the thread, no request may wait for it
             with self._changed:
                 if self._state == "loading" and isinstance(error, Exception):
                     self.start_error = error
@@ -222,8 +222,7 @@ class Engine:
         for model in self.models.values():
             model.warm_up()
         if self._documents:
-            embedder = self.models["embedder"].encoder
-            assert isinstance(embedder, Embedder)
+            embedder = self.models["embedder"].embedder
             logger.info("embedding %d documents of the corpus", len(self._documents))
             self.corpus = Corpus.embed(self._documents, embedder, self.bf16)
 

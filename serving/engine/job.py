@@ -1,4 +1,4 @@
-"""Work of one request, and the two lanes in which it waits."""
+"""Jobs (one per request and model), and the queues in which they wait."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from serving.engine.model import ServedModel
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 
-# Requests of so many texts or fewer have somebody waiting for them.
+# Most texts of an interactive request: somebody waits for it.
 INTERACTIVE = 4
-# Batches of those for each batch of bulk work, when both wait.
+# Interactive batches for each batch of bulk work, when both wait.
 TURNS = 3
 
 
@@ -22,7 +22,7 @@ class Job:
     """The texts of one request for one model.
 
     Args:
-        model: Which is to compute them.
+        model: The model that computes them.
         items: The texts.
 
     Attributes:
@@ -33,7 +33,7 @@ class Job:
         self.model = model
         self.items = items
         self.future: Future[np.ndarray] = Future()
-        self.next = 0  # the first item that is not yet given to the model
+        self.next = 0  # the first item that the model has not yet got
         self.waiting_tokens = sum(map(len, items))
         self.submitted = time.monotonic()
         self.started: float | None = None
@@ -48,11 +48,11 @@ class Job:
 
     @property
     def queued(self) -> float:
-        """Seconds from its arrival until the model took up its first text."""
+        """Seconds from its arrival until the model started on its first text."""
         return (self.started or time.monotonic()) - self.submitted
 
     def put(self, at: int, result: np.ndarray) -> None:
-        """Take the result of item ``at``; the last one answers the request."""
+        """Store the result of item ``at``; the last one completes the future."""
         self._results[at] = result
         self._missing -= 1
         if not self._missing:
@@ -78,7 +78,7 @@ class Item(NamedTuple):
 
 
 class PriorityQueue:
-    """Jobs in the order of their arrival."""
+    """Jobs of one priority, first in, first out."""
 
     def __init__(self) -> None:
         self.jobs: dict[Job, None] = {}  # a set that keeps its order
@@ -86,12 +86,12 @@ class PriorityQueue:
         self.tokens: dict[ServedModel, int] = {}
 
     def add(self, job: Job) -> None:
-        """Put a job at the end."""
+        """Append a job."""
         self.jobs[job] = None
         self._count(job, 1)
 
     def remove(self, job: Job) -> bool:
-        """Take out what is left of a job; False if nothing was."""
+        """Remove what is left of a job; False if nothing is."""
         if job not in self.jobs:
             return False
         del self.jobs[job]
@@ -99,7 +99,7 @@ class PriorityQueue:
         return True
 
     def take(self) -> list[Item]:
-        """The oldest item, and those after it for its model while the model's tokens last."""
+        """The next batch: the oldest item and later ones of its model, up to its token budget."""
         model = next(iter(self.jobs)).model
         batch = list(self._fitting(model, model.max_batch_tokens))
         for item in batch:
@@ -113,7 +113,7 @@ class PriorityQueue:
         return batch
 
     def seconds(self) -> float:
-        """How long the models will take for what waits here."""
+        """Estimated seconds to compute all that waits here."""
         return sum(
             model.latency.seconds(tokens, model.max_batch_tokens)
             for model, tokens in self.tokens.items()
@@ -137,37 +137,37 @@ class PriorityQueue:
 
 
 class Queue:
-    """Two lanes: single queries, and bulk work, which gets every fourth batch if both wait."""
+    """Two priorities: interactive and bulk, which gets every fourth batch when both wait."""
 
     def __init__(self) -> None:
         self.interactive = PriorityQueue()
         self.bulk = PriorityQueue()
-        self._turns = 0  # batches that went before waiting bulk work
+        self._turns = 0  # interactive batches since the last of bulk work
 
     def __len__(self) -> int:
         return self.interactive.items + self.bulk.items
 
     @property
     def tokens(self) -> int:
-        """Of all that wait."""
-        return sum(sum(lane.tokens.values()) for lane in (self.interactive, self.bulk))
+        """Tokens of all jobs."""
+        return sum(sum(queue.tokens.values()) for queue in (self.interactive, self.bulk))
 
     def add(self, job: Job) -> None:
-        """Put a job at the end of its lane."""
-        self._lane(job).add(job)
+        """Append a job to the queue of its priority."""
+        self._queue_of(job).add(job)
 
     def remove(self, job: Job) -> bool:
-        """Take out what is left of a job; False if nothing was."""
-        return self._lane(job).remove(job)
+        """Remove what is left of a job; False if nothing is."""
+        return self._queue_of(job).remove(job)
 
     def clear(self) -> list[Job]:
-        """Take out all jobs."""
+        """Remove and return all jobs."""
         jobs = [*self.interactive.jobs, *self.bulk.jobs]
         self.interactive, self.bulk = PriorityQueue(), PriorityQueue()
         return jobs
 
     def wait(self, job: Job) -> float:
-        """Seconds until the model is free for ``job``."""
+        """Estimated seconds until ``job`` would start."""
         if not job.interactive:
             return self.interactive.seconds() + self.bulk.seconds()
         share = (TURNS + 1) / TURNS if self.bulk.items else 1
@@ -178,11 +178,11 @@ class Queue:
         both = bool(self.interactive.items and self.bulk.items)
         if both and self._turns < TURNS:
             self._turns += 1
-            lane = self.interactive
+            queue = self.interactive
         else:
             self._turns = 0
-            lane = self.interactive if self.interactive.items and not both else self.bulk
-        return lane.take() if lane.items else []
+            queue = self.interactive if self.interactive.items and not both else self.bulk
+        return queue.take() if queue.items else []
 
-    def _lane(self, job: Job) -> PriorityQueue:
+    def _queue_of(self, job: Job) -> PriorityQueue:
         return self.interactive if job.interactive else self.bulk

@@ -1,14 +1,14 @@
-"""How long a model takes, so that a queue can be measured in seconds."""
+"""Estimate how long a model takes, to express the length of a queue in seconds."""
 
-# Weight of the newest batch against those before it, in what was seen against what was expected.
+# Weight of the newest batch in the running averages of seen and expected times.
 NEWEST = 0.1
 
 
 class LatencyEstimator:
-    """Seconds of a batch as ``overhead + tokens * per_token``, and what has become of it since.
+    """Seconds of a batch as ``overhead + tokens * per_token``, scaled by recent observations.
 
-    Fitted to two batches at start-up: a rate in tokens per second alone would take single short
-    queries, which are all overhead, for a slow machine.
+    The line is fitted to two batches at start-up. A rate in tokens per second alone would mistake
+    single short queries, which are all overhead, for a slow machine.
 
     Args:
         small: Tokens and seconds of a small batch.
@@ -22,13 +22,13 @@ class LatencyEstimator:
         self._expected = self._seen = self.overhead + large[0] * self.per_token
 
     def seconds(self, tokens: int, batch: int) -> float:
-        """What ``tokens`` in batches of ``batch`` will take."""
+        """Estimated seconds for ``tokens`` in batches of ``batch`` tokens."""
         batches = -(-tokens // batch)
         expected = batches * self.overhead + tokens * self.per_token
         return expected * self._seen / self._expected
 
     def note(self, tokens: int, seconds: float) -> None:
-        """Take a batch into account; a machine may have got busier."""
+        """Update with a batch; the machine may have become busier."""
         expected = self.overhead + tokens * self.per_token
         # Sums, so that a long batch weighs more than a short one.
         self._expected += NEWEST * (expected - self._expected)

@@ -1,4 +1,4 @@
-"""What a server takes on, and how long it lets it last."""
+"""Limits of a server on size, time and waiting."""
 
 from dataclasses import dataclass, fields
 
@@ -7,7 +7,7 @@ from common.flags import option
 
 @dataclass
 class Limits:
-    """All limits of a server; the help of each says what it is."""
+    """All limits of a server; the help of each field explains it."""
 
     max_items: int = option(2048, "Texts (or pairs) of one request.")
     max_characters: int = option(1_000_000, "Characters of one text.")

@@ -1,4 +1,4 @@
-"""A model as the engine sees it: tokens in, one vector or one score for each text out."""
+"""A loaded model: batches of tokens in, an embedding or a score for each text out."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from encoders import Embedder, Reranker
-from encoders.backbone import bf16_is_fast
-from encoders.kinds import Kind
+from encoders import Embedder, kinds
+from encoders.backbone import Encoder, bf16_is_fast
+from encoders.kinds import Kind, kind_of, retrieves
 from serving.engine.latency import LatencyEstimator
 from serving.engine.tokenization import TextTokenizer, Tokens
 
@@ -31,19 +31,23 @@ class ServedModel:
         max_batch_tokens: Of one forward; None: 1,024 on a CPU, 16,384 elsewhere.
     """
 
-    def __init__(
-        self, encoder: Embedder | Reranker, name: str, max_batch_tokens: int | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, name: str, max_batch_tokens: int | None = None) -> None:
         self.encoder = encoder.eval()
         self.name = name
-        self.kind: Kind = "embedder" if isinstance(encoder, Embedder) else "reranker"
+        self.kind = kind_of(encoder)
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
-        self.default_prompt = encoder.default_prompt if isinstance(encoder, Embedder) else ""
+        self.default_prompt = encoder.default_prompt
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
         self.latency = LatencyEstimator((1, 0.0), (2, 0.0))
+
+    @property
+    def embedder(self) -> Embedder:
+        """The encoder, of a model that makes embeddings."""
+        assert retrieves(self.encoder)
+        return self.encoder
 
     @property
     def vocabulary(self) -> int:
@@ -60,10 +64,10 @@ class ServedModel:
         return found.float().cpu().numpy()
 
     def warm_up(self) -> None:
-        """Run a small, a full and the longest batch, and learn the pace.
+        """Run a small, a full and the longest batch, and fit the estimate of latency.
 
         Raises:
-            ValueError: The model gives what is no number.
+            ValueError: The model computes NaN or infinity.
         """
         longest = self.encoder.max_length
         count = max(1, self.max_batch_tokens // min(MIDDLE, longest))
@@ -78,12 +82,12 @@ class ServedModel:
         self.latency = LatencyEstimator((sizes[0], times[0]), (sizes[1], times[1]))
 
     def example(self, size: int) -> Tokens:
-        """A text of about so many tokens that is always fine."""
+        """A harmless text or pair of about ``size`` tokens."""
         tokenizer = self.tokenizer
         text = "a " * (min(size, self.encoder.max_length) - 2)
-        return tokenizer.texts([text])[0] if self.kind == "embedder" else tokenizer.pairs(
-            [("a", text)]
-        )[0]  # fmt: skip
+        if self.kind.reads_pairs:
+            return tokenizer.pairs([("a", text)])[0]
+        return tokenizer.texts([text])[0]
 
     def _seconds(self, batch: Sequence[Tokens]) -> float:
         begun = time.perf_counter()
@@ -117,18 +121,13 @@ def open_model(
     Raises:
         ValueError: There is no such model or device.
     """
-    opened: Embedder | Reranker
-    if kind == "reranker":
-        opened = Reranker.from_pretrained(
-            folder, max_length=max_length, trust_remote_code=trust_remote_code
-        )
-    else:
-        opened = Embedder.from_pretrained(
-            folder,
-            max_length=max_length,
-            truncate_dim=truncate_dim,
-            trust_remote_code=trust_remote_code,
-        )
+    opened = kinds.open_model(
+        folder,
+        kind,
+        max_length=max_length,
+        truncate_dim=truncate_dim,
+        trust_remote_code=trust_remote_code,
+    )
     return ServedModel(opened.to(find_device(device)), name, max_batch_tokens)
 
 
@@ -161,6 +160,6 @@ def use_bf16(precision: Precision, device: torch.device) -> bool:
 
 @contextmanager
 def inference(device: torch.device, bf16: bool) -> Iterator[None]:
-    """All of a thread's work. Kept open, weights are turned into bf16 once, not in every batch."""
+    """The context of a thread's work. Autocast casts weights once, while the context is open."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         yield

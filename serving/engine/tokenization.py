@@ -1,8 +1,9 @@
-"""Texts and pairs to tokens as the model's own tokenizer makes them, safely from several threads.
+"""Thread-safe tokenization of texts and pairs, with the tokens of the model's own tokenizer.
 
-A transformers tokenizer changes itself when it is called with a length. Here the tokenizer below
-it is used, which is never changed: tokens are cut, and the special tokens put around them, by
-hand. A query that stands in many pairs is tokenized once.
+A transformers tokenizer mutates itself when it is called with a length, so threads cannot share
+it. Here the tokenizer of ``tokenizers`` below it is used, which is never changed: truncation and
+special tokens are added by hand. A query that occurs in many pairs is tokenized once, which a
+copy of the transformers tokenizer for each thread would not do.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-# Characters looked at for each token that a text may have; a text whose head of so many gives
-# fewer tokens is looked at as a whole. Millions of characters take seconds.
+# A long text is cut before it is tokenized, to so many characters for each token that it may have:
+# millions of characters take seconds. If the head gives too few tokens, the whole is tokenized.
 CHARACTERS_PER_TOKEN = 16
-# Tokens at the end of a head that may not be those of the whole text.
+# Tokens at the end of a head that may differ from those of the whole text.
 MARGIN = 16
 
 Side = Literal["left", "right"]
@@ -48,7 +49,7 @@ class Frame(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """How many special tokens there are."""
         return sum(map(len, self.ids))
 
 

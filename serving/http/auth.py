@@ -1,4 +1,4 @@
-"""API keys: who may use the server."""
+"""API keys."""
 
 import hmac
 import os
@@ -34,7 +34,7 @@ class KeyCheck:
     """Lets requests with a key through: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
 
     Args:
-        app: What answers.
+        app: The next layer.
         keys: Any of them will do.
     """
 
@@ -43,7 +43,7 @@ class KeyCheck:
         self.keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse with 401."""
+        """Pass the request on, or refuse it with 401."""
         if scope["type"] == "http":
             # Only to GET: text-embeddings-inference's clients POST to "/", which is a page too.
             reads = scope["method"] in ("GET", "HEAD")
@@ -54,7 +54,7 @@ class KeyCheck:
     def _check(self, headers: Headers) -> None:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
-        # All are compared, so that the time tells nothing.
+        # All keys are compared, so that the time does not reveal which one nearly matched.
         same = [hmac.compare_digest(given.encode(), key) for key in self.keys]
         if not any(same):
             raise ServingError(

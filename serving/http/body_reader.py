@@ -1,4 +1,4 @@
-"""Bodies: JSON, packed or not, not too large or slow; the end of the work if their sender goes."""
+"""Read bodies within limits of size and time, decompress them, cancel when the client has gone."""
 
 import asyncio
 
@@ -10,15 +10,15 @@ from serving.http.errors import ServingError
 from serving.http.unpacking import TooLarge, check_encoding, unpack
 
 CLOSE = {"Connection": "close"}
-# Bodies of the largest size that are held at once.
+# How many bodies of the largest size may be in memory at once.
 LARGEST_AT_ONCE = 16
 
 
 class BodyReader:
-    """Reads a body as a whole before the app sees it.
+    """Reads the whole body before the app sees the request.
 
     Args:
-        app: What answers.
+        app: The next layer.
         limits: Of the server.
     """
 

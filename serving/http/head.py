@@ -1,4 +1,4 @@
-"""HEAD on every route that has GET: load balancers and ``wget --spider`` ask so."""
+"""HEAD on every route that has GET, for load balancers and ``wget --spider``."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -7,7 +7,7 @@ class HeadAsGet:
     """Answers HEAD as GET, without the body.
 
     Args:
-        app: What answers.
+        app: The next layer.
     """
 
     def __init__(self, app: ASGIApp) -> None:

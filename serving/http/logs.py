@@ -1,4 +1,4 @@
-"""One line for each event, for people or as JSON for machines."""
+"""Logging: one line for each event, as text or JSON."""
 
 import json
 import logging

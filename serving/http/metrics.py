@@ -1,4 +1,4 @@
-"""What is counted and measured, for Prometheus."""
+"""Prometheus metrics."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,10 +18,10 @@ ERRORS = ("exception", "out_of_memory", "not_finite")
 
 
 class Metrics:
-    """All metrics of one server, in a registry of its own."""
+    """All metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # the time of birth of each
+        disable_created_metrics()  # no _created series
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # memory, processor time, open files
 

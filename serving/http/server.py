@@ -1,4 +1,4 @@
-"""The HTTP server: it ends in good order."""
+"""The uvicorn server, with graceful shutdown."""
 
 import logging
 import socket
@@ -12,20 +12,20 @@ from serving.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-# Seconds without a request after which a server that drains may end: who has sent one by then and
-# has not been read yet would find the connection reset.
+# Seconds without a request after which a draining server may end. A request that has been sent but
+# not yet read would otherwise find its connection reset.
 QUIET = 1.0
-# Seconds for answers on their way after the queue is empty.
+# Seconds to send responses after the queue is empty.
 LAST_ANSWERS = 5
-# Longer than load balancers keep a connection (60 s), so that it is they who close it.
+# Longer than load balancers keep idle connections (60 s), so that they close them, not we.
 KEEP_ALIVE = 75
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM it refuses work, finishes what waits (up to the grace), and ends; twice: at once.
+    """Drains on SIGTERM: refuses work, finishes the queue within the grace, ends. Twice: at once.
 
-    The port stays open meanwhile, so that ``/health`` can tell. If the models cannot be loaded, or
-    the model thread ends and ``exit_when_unhealthy`` is set, it ends too.
+    The port stays open meanwhile, so that ``/health`` can report it. It also ends if the models
+    cannot be loaded, or if the model thread ends and ``exit_when_unhealthy`` is set.
 
     Args:
         app: The application.
@@ -63,12 +63,12 @@ class Server(uvicorn.Server):
         state, reason = self.engine.health()
         if self._deadline is not None:
             if state in ("ready", "loading"):
-                logger.info("shutting down: %d texts wait", self.engine.waiting)
+                logger.info("shutting down: %d texts are queued", self.engine.waiting)
                 self.engine.drain()
             if self._is_quiet():
                 self.should_exit = True
             elif time.monotonic() > self._deadline:
-                logger.warning("the grace is over: what waits is refused")
+                logger.warning("the grace period is over: queued requests are refused")
                 self.engine.stop()
                 self.should_exit = True
         elif self.engine.start_error is not None:
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _is_quiet(self) -> bool:
-        """Whether nothing has waited, and no request been at work, for a while."""
+        """Whether no request has been queued or in progress for a while."""
         now = time.monotonic()
         if not self.engine.idle or self.server_state.tasks:
             self._quiet_since = None
@@ -89,13 +89,13 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port before a model is loaded.
+    """Bind the port before any model is loaded.
 
     Raises:
-        ValueError: It is taken, or not ours to take.
+        ValueError: It is in use, or not permitted.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns off Nagle's algorithm, which costs 40 ms an answer, only where TCP is named.
+    # With TCP named, asyncio turns off Nagle's algorithm, which costs 40 ms per response.
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,21 +1,21 @@
-"""Bodies that were sent packed (``Content-Encoding``)."""
+"""Decompress request bodies (``Content-Encoding``)."""
 
 import zlib
 
 from serving.http.errors import ServingError
 
 ENCODINGS = ("gzip", "deflate")
-# Members that a body of gzip may have; one is usual.
+# Most members of a gzip body; one is usual.
 MOST_MEMBERS = 64
 GZIP, ZLIB, RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class TooLarge(Exception):
-    """More comes out than may."""
+    """The decompressed body is over the limit."""
 
 
 def check_encoding(encoding: str) -> str | None:
-    """The encoding as one of ``ENCODINGS``; None: nothing is packed.
+    """The encoding as one of ``ENCODINGS``; None: the body is not compressed.
 
     Raises:
         ServingError: It is another one (415).
@@ -33,11 +33,11 @@ def check_encoding(encoding: str) -> str | None:
 
 
 def unpack(body: bytes, encoding: str, most: int) -> bytes:
-    """What was packed. Never more than ``most`` bytes are unpacked.
+    """Decompress a body; stop beyond ``most`` bytes.
 
     Raises:
         ServingError: The body is broken or incomplete (400).
-        TooLarge: There is more in it.
+        TooLarge: There are more.
     """
     try:
         if encoding == "gzip":
@@ -56,7 +56,7 @@ def _inflate(body: bytes, form: int, most: int) -> bytes:
     unpacked = bytearray()
     for _ in range(MOST_MEMBERS if form == GZIP else 1):
         inflater = zlib.decompressobj(form)
-        # One byte more than may be, to see whether there is one.
+        # One byte more than allowed shows that there are too many.
         unpacked += inflater.decompress(body, most + 1 - len(unpacked))
         if len(unpacked) > most:
             raise TooLarge

@@ -1,4 +1,4 @@
-"""What a server says of itself: health, models, metrics."""
+"""Health, model info and Prometheus metrics."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -7,7 +7,6 @@ import orjson
 from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from encoders import Embedder
 from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.http.http_json import reply
@@ -83,26 +82,13 @@ def describe(role: str, model: ServedModel, engine: Engine, workers: int) -> dic
         "tokenization_workers": workers,
         "version": our_version(),
         "role": role,
-        "task": model.kind,
+        "task": encoder.kind,
         "device": str(encoder.device),
         "prompts": model.prompts,
         "max_characters": limits.max_characters,
         "max_body_bytes": limits.max_body_bytes,
     }
-    if isinstance(encoder, Embedder):
-        return about | {
-            "model_type": {"embedding": {"pooling": encoder.pooling}},
-            "dim": encoder.dimension,
-            "normalized": encoder.normalize,
-            "similarity": "cosine",
-            "score_range": [-1, 1],
-        }
-    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    return about | {
-        "model_type": {"reranker": labels},
-        "similarity": "sigmoid of the logit",
-        "score_range": [0, 1],
-    }
+    return about | model.kind.info(encoder)
 
 
 def our_version() -> str:

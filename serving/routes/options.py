@@ -1,4 +1,4 @@
-"""Keys that several bodies share: how texts are cut, and which prompt is put before them."""
+"""Fields that several bodies share: truncation and prompts."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -29,7 +29,7 @@ OTHER_TASKS = {"classification", "clustering", "text-matching", "semantic_simila
 
 
 class Truncation(Body):
-    """What is done with texts that are too long: a boolean, or a word of Cohere's and NVIDIA's."""
+    """What happens to texts that are too long: a boolean, or a word of Cohere's and NVIDIA's."""
 
     truncate: Annotated[
         bool | Literal["NONE", "START", "END"] | None,
@@ -75,7 +75,7 @@ class Truncation(Body):
 
 
 class Prompting(Body):
-    """Which of the model's prompts is put before each text; by default none."""
+    """Which of the model's prompts goes in front of each text; by default its default prompt."""
 
     input_type: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Our own routes: one text or many, embedded or scored."""
+"""Our own routes: embed or score one text or many."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,12 +9,13 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
+from serving.engine.similarity import similarities
 from serving.http.errors import ServingError
 from serving.http.http_json import best_first, example, reply, sigmoid, usage
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
 from serving.routes.options import Prompting, Truncation
-from serving.routes.vectors import Encoding, as_asked, check_vectors, cosines, finish
+from serving.routes.vectors import Encoding, as_asked, check_vectors, finish
 from serving.service import ModelOutput, Service
 
 Prompt = Literal["query", "document"]
@@ -22,7 +23,7 @@ OneOrMany = str | list[str]
 
 
 class EmbedOptions(Prompting, Truncation):
-    """What ``/embed`` and ``/embed_batch`` can be told."""
+    """Options of ``/embed`` and ``/embed_batch``."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
     normalize: bool | None = Field(None, description="to unit length; default: as the model does")
@@ -140,7 +141,7 @@ def embedder_routes(service: Service) -> Router:
 
 
 def score_routes(service: Service, reranks: bool) -> Router:
-    """``/score``: the reranker's judgement, or without one the cosine of the embedder."""
+    """``/score``: by the reranker, or without one the similarity by the embedder."""
     router = Router("score")
     about = {"score": 0.93, "model": "reranker", "truncated": False}
     title = "Score pairs by the reranker" if reranks else "Cosine of query and document"
@@ -227,7 +228,7 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
 async def embedded_scores(
     service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
 ) -> tuple[ModelOutput, np.ndarray]:
-    """Cosines of query and document by the embedder, each text embedded once.
+    """Similarities of query and document by the embedder, each text embedded once.
 
     The answer's ``truncated`` are the numbers of pairs.
     """
@@ -245,7 +246,8 @@ async def embedded_scores(
         texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
     )
     rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
-    scores = cosines(answer.values[rows[0]], answer.values[rows[1]])
+    queries, documents = (answer.values[row] for row in rows)
+    scores = similarities(queries, documents, model.embedder.similarity)
     cut = set(answer.truncated)
     truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
     return replace(answer, truncated=truncated), scores

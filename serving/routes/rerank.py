@@ -1,4 +1,4 @@
-"""Rerank as Cohere (version 1 and 2), Jina, vLLM and others ask for it: one answer for all."""
+"""Rerank for clients of Cohere (v1 and v2), Jina, vLLM and others: one response for all."""
 
 from typing import Annotated, Any
 
@@ -114,7 +114,7 @@ def rerank_routes(service: Service) -> Router:
 async def answer_rerank(
     service: Service, request: Request, body: RerankBody, version: str
 ) -> Response:
-    """Score, order, and answer in a form that all these clients read.
+    """Score, sort, and respond in a form that all these clients read.
 
     ``document`` is left out unless asked for: some clients take no null there.
     """

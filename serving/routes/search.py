@@ -1,4 +1,4 @@
-"""Both models together: embed, retrieve, rerank; and every loaded model side by side."""
+"""Two-stage search (embed, retrieve, rerank), and all loaded models side by side."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,14 +7,15 @@ import numpy as np
 from fastapi import Request, Response
 from pydantic import Field
 
+from encoders.similarity import Similarity
 from serving.engine.corpus import Corpus
 from serving.engine.model import ServedModel
+from serving.engine.similarity import similarities
 from serving.engine.tokenization import Side
 from serving.http.errors import ServingError
 from serving.http.http_json import Body, best_first, example, reply, sigmoid
 from serving.http.routing import Router
 from serving.routes.options import Truncation
-from serving.routes.vectors import cosines
 from serving.service import ModelOutput, Service
 
 # Shapes: D documents.
@@ -42,12 +43,13 @@ class CompareBody(Body):
 
 @dataclass(frozen=True)
 class Found:
-    """Documents that the embedder found, the nearest first."""
+    """Documents that the embedder found, the most similar first."""
 
     ids: list[str] | None
     numbers: list[int]
     texts: list[str]
-    cosines: np.ndarray
+    similarity: Similarity
+    scores: np.ndarray
     truncated: set[int]
 
 
@@ -60,7 +62,7 @@ def search_routes(service: Service, reranks: bool) -> Router:
     async def search(request: Request, body: SearchBody) -> Response:
         found, embedded = await retrieve(service, body)
         answers = [embedded]
-        order, scores = list(range(len(found.texts))), found.cosines
+        order, scores = list(range(len(found.texts))), found.scores
         truncated = set(found.truncated)
         if reranks:
             pairs = [(body.query, text) for text in found.texts]
@@ -76,7 +78,7 @@ def search_routes(service: Service, reranks: bool) -> Router:
                 "index": found.numbers[at],
                 "text": found.texts[at],
                 "score": scores[at],
-                "cosine": found.cosines[at],
+                found.similarity: found.scores[at],
                 "embedder_rank": at + 1,
                 "truncated": at in truncated,
             }
@@ -91,14 +93,16 @@ def search_routes(service: Service, reranks: bool) -> Router:
 
 
 async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutput]:
-    """The documents nearest to the query, of those given or of the corpus."""
+    """The documents most similar to the query, of those given or of the corpus."""
     service.check_text(body.query, "query")
     corpus, given = service.corpus, body.documents
     if given is not None:
         answer = await embed_together(
             service, "embedder", body.query, given, truncate=body.cut, side=body.side
         )
-        corpus = Corpus({str(at): text for at, text in enumerate(given)}, answer.values[1:])
+        similarity = service.loaded["embedder"].embedder.similarity
+        documents = {str(at): text for at, text in enumerate(given)}
+        corpus = Corpus(documents, answer.values[1:], similarity)
     elif corpus is not None:
         prompt = service.model("embedder").prompts.get("query", "")
         answer = await service.embed(
@@ -125,7 +129,8 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutp
         ids=None if given is not None else [searched.ids[number] for number in numbers],
         numbers=numbers,
         texts=[searched.texts[number] for number in numbers],
-        cosines=scores,
+        similarity=searched.similarity,
+        scores=scores,
         truncated={at for at, number in enumerate(numbers) if number in cut},
     )
     return found, answer
@@ -174,7 +179,7 @@ def compare_routes(service: Service) -> Router:
             truncated = set(answer.truncated)
             ranking = [
                 {"index": at, "score": scores[at], "truncated": at in truncated}
-                for at in best_first(answer.values if model.kind == "reranker" else scores)
+                for at in best_first(answer.values)
             ]
             columns.append({"role": role, "model": model.name, "ranking": ranking})
             answers.append(answer)
@@ -187,11 +192,12 @@ async def judged(
     service: Service, role: str, model: ServedModel, body: CompareBody
 ) -> tuple[ModelOutput, Any]:
     """The scores [D] of one model, and which documents it cut."""
-    if model.kind == "reranker":
+    if model.kind.reads_pairs:
         pairs = [(body.query, text) for text in body.documents]
         answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
         return answer, sigmoid(answer.values)
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
-    scores = cosines(answer.values[1:], answer.values[:1])
+    queries, documents = answer.values[:1], answer.values[1:]
+    scores = similarities(documents, queries, model.embedder.similarity)
     cut = [at - 1 for at in answer.truncated if at]
-    return replace(answer, truncated=cut), scores
+    return replace(answer, values=scores, truncated=cut), scores

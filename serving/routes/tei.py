@@ -1,4 +1,4 @@
-"""The language of text-embeddings-inference: bare lists, and its names."""
+"""Routes of text-embeddings-inference: its field names, and bare lists as responses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +8,7 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import Discriminator, Field, Tag
 
+from serving.engine.similarity import similarities
 from serving.engine.tokenization import Side
 from serving.http.http_json import (
     Body,
@@ -20,7 +21,7 @@ from serving.http.http_json import (
 )
 from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, Truncation, check_name
-from serving.routes.vectors import check_vectors, cosines, finish
+from serving.routes.vectors import check_vectors, finish
 from serving.service import Service
 
 TEI = RouteSettings("tei")
@@ -126,15 +127,16 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
 
 
 async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
-    """A bare list of cosines."""
+    """A bare list of similarities."""
+    model = service.model("embedder")
     answer = await service.embed(
         [body.inputs.source_sentence, *body.inputs.sentences],
         param="inputs",
-        prompt=body.parameters.find_prompt(service.model("embedder")),
+        prompt=body.parameters.find_prompt(model),
         truncate=body.parameters.cut,
         side=body.parameters.side,
     )
-    found = cosines(answer.values[1:], answer.values[:1])
+    found = similarities(answer.values[1:], answer.values[:1], model.embedder.similarity)
     return reply(request, found, answer, ignored=body.ignored(service))
 
 
@@ -193,7 +195,7 @@ ForEither = Annotated[Embeds | Annotated[RerankBody, Tag("form:rerank")], Discri
 def root_routes(service: Service, embeds: bool, reranks: bool) -> Router:
     """``POST /``, where huggingface_hub asks, and ``/invocations``, where SageMaker does.
 
-    The body tells what is wanted; one that tells nothing is for the embedder, if there is one.
+    The form of the body decides; any other body is for the embedder, if there is one.
     """
     router = Router()
 

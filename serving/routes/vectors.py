@@ -1,12 +1,12 @@
-"""Embeddings as clients ask for them: of unit length, shorter, as text."""
+"""Embeddings as clients want them: normalised, shortened, base64."""
 
 import base64
 from typing import Any, Literal
 
 import numpy as np
 
-from encoders import Embedder
 from serving.engine.model import ServedModel
+from serving.engine.similarity import unit_length
 from serving.http.errors import ServingError
 
 # Shapes: N texts, H dimensions of an embedding.
@@ -15,25 +15,24 @@ Encoding = Literal["float", "base64"]
 
 
 def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
-    """Refuse what the model cannot give, before anything is computed.
+    """Refuse options that the model does not support, before anything is computed.
 
     Args:
         model: An embedder.
         normalize: Whether the client wants unit length; None: as the model does.
         dimensions: How many the client wants; None: all.
     """
-    assert isinstance(model.encoder, Embedder)
-    if normalize is False and model.encoder.normalize:
+    if normalize is False and model.embedder.normalize:
         raise ServingError(
             "validation_error",
             "normalize: this model brings its embeddings to unit length itself; leave normalize "
             "out, or give true",
             "normalize",
         )
-    if dimensions is not None and dimensions > model.encoder.dimension:
+    if dimensions is not None and dimensions > model.embedder.dimension:
         raise ServingError(
             "validation_error",
-            f"dimensions: {dimensions} are more than the {model.encoder.dimension} of the model",
+            f"dimensions: {dimensions} are more than the {model.embedder.dimension} of the model",
             "dimensions",
         )
 
@@ -45,25 +44,13 @@ def finish(
 
     A model that brings its embeddings to unit length gets them so after the cut too.
     """
-    assert isinstance(model.encoder, Embedder)
-    own = model.encoder.normalize
+    own = model.embedder.normalize
     cut = dimensions is not None and dimensions < values.shape[1]
     if cut:
         values = values[:, :dimensions]
     if (normalize if normalize is not None else own) and (cut or not own):
         values = unit_length(values)
     return np.ascontiguousarray(values)
-
-
-def unit_length(values: np.ndarray) -> np.ndarray:
-    """Rows [N, H] divided by their lengths; a row of zeros stays."""
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.maximum(lengths, np.finfo(np.float32).tiny)
-
-
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of rows [N, H] with rows [N, H] (or [1, H]): [N]."""
-    return (unit_length(one) * unit_length(other)).sum(axis=1).clip(-1, 1)
 
 
 def as_asked(row: np.ndarray, encoding: Encoding) -> Any:

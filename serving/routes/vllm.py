@@ -1,4 +1,4 @@
-"""vLLM's score: its many names for the two sides, and its answer."""
+"""vLLM's score route: its many names of the two sides, and its response."""
 
 import time
 from typing import Any, Self
@@ -53,7 +53,7 @@ class ScoreBody(Truncation):
 
 
 def score_content(request: Request, scores: np.ndarray, answer: ModelOutput) -> dict[str, Any]:
-    """vLLM's answer."""
+    """vLLM's response."""
     return {
         "id": f"score-{request.state.request_id}",
         "object": "list",

@@ -180,8 +180,10 @@ def test_a_models_digest_is_that_of_its_content(tiny_bert: Path, tmp_path: Path)
     with torch.no_grad():
         tuned: Any = others["fine-tune"].backbone
         tuned.encoder.layer[1].output.dense.bias[0] += 1e-7
+    others["dot product"] = Embedder.from_pretrained(tiny_bert, normalize=False)
+    others["dot product"].settings["similarity_fn_name"] = "dot"
     digests = [model_digest(model) for model in others.values()]
-    assert len({digest, *digests}) == 6
+    assert len({digest, *digests}) == 7
 
 
 def test_settings_that_change_vectors_have_caches_of_their_own(tiny_bert: Path) -> None:

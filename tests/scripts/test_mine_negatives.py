@@ -307,7 +307,7 @@ def error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (("--bm25", "--corpus", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("--embedder", "nowhere/at/all"), "is neither a folder here nor a name on the Hub"),
-        (("--bm25", "--rank", "2"), "rank: unknown key; did you mean rank_range?"),
+        (("--bm25", "--rank", "2"), "rank: unknown key; did you mean reranker?"),
     ],
 )
 def test_mistakes(

@@ -6,20 +6,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from encoders.kinds import KINDS
 from evaluation.report.tables import UNDEFINED, counts, metric_cells
 from evaluation.results import BASE, TUNED, Results
 
 # Everything between these is replaced by the next evaluation; all else is left as it is.
 START, END = "<!-- evaluation: written by Tandem -->", "<!-- end of evaluation -->"
 SECTION = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
-
-# Task types of the Hub's model-index, by task and kind of model.
-TASKS = {
-    ("retrieval", "embedder"): ("information-retrieval", "Information retrieval"),
-    ("reranking", "reranker"): ("cross-encoder-reranking", "Reranking"),
-    ("pairs", "embedder"): ("semantic-similarity", "Semantic similarity"),
-    ("pairs", "reranker"): ("cross-encoder-correlation", "Scores of judged pairs"),
-}
 
 
 def add_evaluation(folder: Path, results: Results) -> None:
@@ -41,7 +34,7 @@ def add_evaluation(folder: Path, results: Results) -> None:
     new = eval_results(results)
     # As ``EvalResult.unique_identifier`` has it; of undefined metrics there is no result.
     same = (
-        TASKS[results.task, results.kind][0],
+        KINDS[results.kind].hub_tasks[results.task][0],
         results.data,
         None,
         results.split,
@@ -109,7 +102,7 @@ def table(results: Results) -> list[str]:
 
 def eval_results(results: Results) -> list[EvalResult]:
     """The model's own values, for the model-index."""
-    task_type, task_name = TASKS[results.task, results.kind]
+    task_type, task_name = KINDS[results.kind].hub_tasks[results.task]
     return [
         EvalResult(
             task_type=task_type,

@@ -155,7 +155,7 @@ def test_padding_on_the_left_is_refused(tmp_path: Path, tiny_bert: Path) -> None
     model: Encoder = Embedder.from_pretrained(tiny_bert, unpad_inputs=False)
     model.tokenizer.padding_side = "left"
     with pytest.raises(ValueError, match="pads on the left"):
-        export_onnx(model, tmp_path / "graph")  # type: ignore[arg-type]
+        export_onnx(model, tmp_path / "graph")
     assert not (tmp_path / "graph").exists()
 
 

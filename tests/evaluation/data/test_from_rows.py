@@ -117,9 +117,8 @@ def test_pairs_keep_texts_grades_and_prompts(caplog: pytest.LogCaptureFixture) -
     data = pairs_from_rows(rows)
     assert (data.queries, data.documents) == (["一", "one"], ["二", "two"])
     assert data.judged().tolist() == [0.25, 1.0]
-    assert data.prompted("query: ") == ["query: 一", "p: one"]
+    assert data.prompts == [None, "p: one"]
     assert "1 pairs have a weight" in caplog.text
-    assert pairs_from_rows(rows[:1]).prompted("") == ["一"]
 
 
 def test_no_rows_are_refused() -> None:

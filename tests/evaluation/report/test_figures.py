@@ -3,19 +3,20 @@
 import io
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
-from evaluation.report import fonts
+from evaluation.report import curves, fonts
 from evaluation.report.curves import draw_run, series
 from evaluation.report.drawing import DARK, Drawing, draw, figure_words
 from evaluation.report.figures import draw_bars, draw_figures, draw_scores
-from evaluation.report.wording import ZH, Language
+from evaluation.report.wording import EN, ZH, Language
 from evaluation.results import Results
 from measured import LOG, RUN_FIGURES
 from measured import results as content
@@ -85,14 +86,43 @@ def test_bars_stand_where_the_values_are() -> None:
     assert width("#0969da") / width("#9aa4af") == pytest.approx(3, rel=0.05)
 
 
-def test_a_long_curve_gets_its_running_mean_and_a_diverged_one_is_drawn() -> None:
-    long = [{"step": step, "loss": float(step % 7)} for step in range(1, 201)]
-    (drawing,) = draw_run(long, "en")
-    assert drawing.png != draw_run(long[:50], "en")[0].png
+def losses(values: Iterable[float]) -> list[dict[str, float]]:
+    return [{"step": step, "loss": value} for step, value in enumerate(values, start=1)]
+
+
+def curves_of(log: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> list[Line2D]:
+    """The curves of the first figure of a run."""
+    figures: list[Figure] = []
+
+    def kept(name: str, alt: str, plot: Callable[[Figure], None]) -> Drawing:
+        figures.append(Figure())
+        plot(figures[-1])
+        return draw(name, alt, plot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curves, "draw", kept)
+        draw_run(log, "en")
+    return list(figures[0].axes[0].lines)
+
+
+def test_a_long_curve_fades_behind_its_running_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(size=200)
+    faint, mean = curves_of(losses(noise), monkeypatch)
+    assert np.array_equal(faint.get_ydata(), noise)
+    assert faint.get_alpha() == 0.35 and mean.get_alpha() is None
+    assert mean.get_label() == EN["running_mean"]
+    # Over a twentieth of the values, each mean in the middle of its window.
+    wanted = [noise[at : at + 10].mean() for at in range(191)]
+    assert np.asarray(mean.get_ydata(), dtype=float) == pytest.approx(wanted)
+    assert np.array_equal(mean.get_xdata(), np.arange(6, 197))
+    (only,) = curves_of(losses(noise[: curves.MANY]), monkeypatch)
+    assert only.get_alpha() is None and only.get_label() == EN["training_loss"]
+
+
+def test_a_diverged_run_is_drawn() -> None:
     for value in (float("nan"), float("inf")):
-        broken = [{"step": step, "loss": value if step > 5 else 1.0} for step in range(1, 101)]
-        assert [d.name for d in draw_run(broken, "en")] == ["loss"]
-    assert draw_run([{"step": 1, "loss": float("nan")}], "en")
+        assert [d.name for d in draw_run(losses([1.0] * 5 + [value] * 95), "en")] == ["loss"]
+    assert draw_run(losses([float("nan")]), "en")
 
 
 def test_the_same_figure_gives_the_same_file(drawn: dict[str, list[Drawing]]) -> None:

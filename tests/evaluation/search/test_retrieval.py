@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import zoo
 from encoders import Embedder, Reranker
 from evaluation import RetrievalData, per_query, read_beir, rerank, retrieve
 from evaluation.metrics.ranking import order
@@ -112,6 +113,24 @@ def test_an_index_finds_the_same_in_a_small_corpus(
         assert found[query] == pytest.approx(scores, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", [None, "flat"])
+def test_a_dot_model_is_searched_by_the_dot_product(
+    kind: Any, data: RetrievalData, tmp_path: Path
+) -> None:
+    if kind is not None:
+        pytest.importorskip("faiss")
+    base = zoo.backbone(tmp_path / "base")
+    model = Embedder.from_pretrained(
+        zoo.embedder(tmp_path / "model", base, similarity_fn_name="dot")
+    )
+    found = retrieve(model, data, 5, index=kind)
+    for query, text in QUERIES.items():
+        expected = cosines(model, text, DOCUMENTS)  # dot products: they are not of unit length
+        assert max(expected.values()) > 1.1
+        assert found[query] == pytest.approx(expected, rel=1e-4)
+        assert list(found[query]) == order(found[query])
+
+
 def test_nothing_to_search_is_refused(embedder: Embedder, data: RetrievalData) -> None:
     with pytest.raises(ValueError, match="there are no documents to search"):
         retrieve(embedder, replace(data, documents={}), 3)
@@ -190,6 +209,7 @@ WORKER = """
 import json, sys
 import torch
 from torch import distributed
+import zoo
 from encoders import Embedder, Reranker
 from evaluation import RetrievalData, rerank, retrieve
 torch.set_num_threads(1)

@@ -85,7 +85,7 @@ def test_both_ways_to_compute_scores_give_the_same(
     many: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Score by score, or by one product of matrices; near ones of one cloud, and copies."""
-    monkeypatch.setattr("evaluation.search.best_scores.MANY", many)
+    monkeypatch.setattr("evaluation.search.top_k.MANY", many)
     monkeypatch.setattr("evaluation.search.exact.DOCUMENTS_AT_ONCE", 100)
     generator = torch.Generator().manual_seed(0)
     middle = torch.randn(1, 64, generator=generator)

@@ -1,4 +1,4 @@
-"""The best documents of each query so far, while block after block of documents goes by."""
+"""Running top-k: the best documents of each query, updated block by block."""
 
 import torch
 from torch import Tensor
@@ -6,22 +6,22 @@ from torch import Tensor
 # Shapes: Q queries, B documents of a block, H width of a vector, K the best of each query; N pairs
 # of a query and a document whose score is computed.
 
-NONE = torch.iinfo(torch.int64).min  # where no document stands yet
+NONE = torch.iinfo(torch.int64).min  # an empty slot
 LOW = 2**32 - 1
 PRODUCTS_AT_ONCE = 2**21  # 16 MiB of float64
-MANY = 1 / 16  # of all pairs of a block; from there on one product of matrices is faster
+MANY = 1 / 16  # of all pairs of a block; above it one float64 matrix product is faster
 
-# What torch may be set to lose of every factor in a product of float32 matrices: it can round them
-# to bf16 or TF32 (``torch.set_float32_matmul_precision``).
+# The largest relative error of a factor in a float32 matrix product: torch may be set to round
+# factors to bf16 or TF32 (``torch.set_float32_matmul_precision``).
 ROUNDING = 2**-9
 
 
-class BestScores:
-    """Keeps the K best documents of each query; exact, whatever the precision of products.
+class TopK:
+    """The K best documents of each query; exact, whatever the precision of matrix products.
 
-    A product of matrices says which documents of a block may belong to the best, and only their
-    scores are computed in float64. Score and place are kept as one integer, so that sorting these
-    orders by score, and equal scores by place.
+    A float32 matrix product, with a bound on its error, filters the documents of a block that may
+    be among the best; only their scores are computed in float64. Score and place are packed into
+    one integer, so that one ``topk`` orders by score, and equal scores by place.
 
     Args:
         queries: [Q, H].
@@ -38,7 +38,7 @@ class BestScores:
         self.keys = torch.full((len(queries), k), NONE, device=queries.device)  # [Q, K], falling
 
     def add(self, block: Tensor, places: Tensor, longest: float) -> None:
-        """Look at a block of documents.
+        """Update with a block of documents.
 
         Args:
             block: [B, H].

@@ -1,4 +1,4 @@
-"""Texts shared out among the processes of a run; every process gets all results."""
+"""Run a model on texts shared among the processes of a run; every process gets all results."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, distributed
 from tqdm import tqdm
 
-from encoders import Embedder, Reranker
-from encoders.backbone import TOKENS_PER_BATCH
+from encoders.backbone import TOKENS_PER_BATCH, Encoder
 from encoders.unpadding.packing import cut_by_tokens
 
 # Shapes: N texts.
@@ -17,8 +16,8 @@ CHARACTERS_OF_TOKEN = 4
 ROWS_AT_ONCE = 2**16  # of results that are sent at once
 
 
-def run_shared(
-    model: Embedder | Reranker,
+def run_distributed(
+    model: Encoder,
     sizes: Sequence[int],
     run: Callable[[list[int]], Tensor],
     shape: tuple[int, ...] = (),
@@ -29,9 +28,9 @@ def run_shared(
 ) -> Tensor:
     """Run a model on N texts, each process on its share: float32 [N, *shape], on the CPU.
 
-    The texts are cut, by rising size, into pieces that are the same for any number of processes,
-    and the processes take turns with the pieces. So they end at about the same time, and a text
-    is computed beside the same others, with the same rounding, as by one process alone.
+    The texts are cut, by rising size, into batches that are the same for any number of processes,
+    and dealt round robin. So the processes finish at about the same time, and a text shares its
+    batch with the same others, and has the same rounding, as in one process.
 
     Args:
         model: Tells where results are sent from, and how long its texts may be.
@@ -56,12 +55,12 @@ def run_shared(
             bar.update(len(piece))
     if several:
         owners = [list(chain(*pieces[other::world])) for other in range(world)]
-        exchange(results, owners, model.device)
+        all_gather_rows(results, owners, model.device)
     return results
 
 
-def exchange(results: Tensor, owners: Sequence[list[int]], device: torch.device) -> None:
-    """Fill in what other processes have computed.
+def all_gather_rows(results: Tensor, owners: Sequence[list[int]], device: torch.device) -> None:
+    """Fill in the rows that other processes have computed.
 
     Args:
         results: [N, ...], on the CPU; this process has its own rows in it.
