@@ -1,4 +1,4 @@
-"""Compare an exported model with the model that it was made of: size, speed, metric, agreement."""
+"""Compare an exported model with its source: size, speed, metric, agreement of outputs."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ COMPARED = 256  # documents
 
 
 class Worth(NamedTuple):
-    """What is told of a model."""
+    """Size, speed and main metric of a model."""
 
     size: float  # MB of weights, or of the graph
     rate: float  # documents (or pairs with a query) a second

@@ -1,4 +1,4 @@
-"""What the flags name, put together: corpus, search, reranker."""
+"""Open what the settings name: corpus, search index, reranker; write the settings file."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S")
 Digests = dict[str, str]
 
-# Flags that decide nothing about what is written.
+# Settings that decide nothing about what is written.
 NOT_SETTINGS = ("output", "overwrite", "cache_dir", "examples", "tokens_per_batch", "rejected_file")
 PACKAGES = ("torch", "transformers")
 
@@ -50,7 +50,7 @@ _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search
 
 
 def on_all_processes(job: Callable[[S], None], args: S) -> None:
-    """Do a job in each process of ``accelerate launch``; one of them speaks."""
+    """Run a job in each process of ``accelerate launch``; only the main one logs."""
     # Processes wait for the slowest: after a kill, one of them may have all the work that is left.
     cpu = not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=timedelta(days=30))
@@ -65,7 +65,7 @@ def on_all_processes(job: Callable[[S], None], args: S) -> None:
 
 
 def check_output(args: WorkSettings) -> None:
-    """Refuse what groups cannot be written to."""
+    """Refuse an output that exists, or that cannot hold groups."""
     check_output_file(args.output, args.overwrite)
     if check_format(args.output) in TABLES:
         raise ValueError(f"{args.output}: groups hold lists; give .jsonl, .json or .parquet")
@@ -77,12 +77,12 @@ def shows_progress() -> bool:
 
 
 def encoding(args: WorkSettings) -> Encoding:
-    """How models are run; ``max_length`` is a reranker's."""
+    """Return how models are run; ``max_length`` is the reranker's."""
     return Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
 
 
 def read_corpus(args: MiningSettings, options: ReadOptions, work: Path) -> Corpus:
-    """The documents to search: those of ``--corpus``, or of the rows themselves."""
+    """Build the corpus to search from ``corpus``, or from the rows themselves."""
     if args.corpus:
         documents = corpus_documents(args.corpus, options)
     else:
@@ -91,7 +91,7 @@ def read_corpus(args: MiningSettings, options: ReadOptions, work: Path) -> Corpu
     corpus, notes = build_corpus(work / "corpus", documents, positives)
     for note in notes:
         logger.warning(note)
-    logger.info("%d different documents to search", corpus.searchable)
+    logger.info("searching %d distinct documents", corpus.searchable)
     return corpus
 
 
@@ -104,7 +104,7 @@ def check_ranks(policy: Policy, documents: int) -> None:
     ):
         if wanted and rank >= documents:
             raise ValueError(
-                f"{name}: the corpus has {documents} different documents, none of a rank above "
+                f"{name}: the corpus has {documents} distinct documents, none of a rank above "
                 f"{rank}; give lower ranks or a larger corpus"
             )
 
@@ -112,7 +112,7 @@ def check_ranks(policy: Policy, documents: int) -> None:
 def open_index(
     args: MiningSettings, queries: Queries, corpus: Corpus, work: Path, digests: Digests
 ) -> Index:
-    """What searches; notes the digest of its model."""
+    """Open the search index; record the digest of its model."""
     if args.embedder is None:
         return LexicalIndex(queries, corpus)
     model = open_embedder(args, args.embedder)
@@ -130,7 +130,7 @@ def open_index(
 
 
 def open_embedder(args: WorkSettings, name: str) -> EmbedderWithCache:
-    """An embedder, with its vectors and the prompts of the flags."""
+    """Open an embedder with its vector cache and the prompts of the settings."""
     if not KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"embedder: {name} is a reranker; give an embedder")
     embedder = open_model(name, trust_remote_code=args.trust_remote_code)
@@ -141,7 +141,7 @@ def open_embedder(args: WorkSettings, name: str) -> EmbedderWithCache:
 
 
 def open_judge(args: MiningSettings, digests: Digests) -> Judge | None:
-    """The reranker, if there is one; notes its digest."""
+    """Open the reranker, if one is set; record its digest."""
     if args.reranker is None:
         return None
     teacher, digests["reranker"] = open_reranker(args, args.reranker)
@@ -149,7 +149,7 @@ def open_judge(args: MiningSettings, digests: Digests) -> Judge | None:
 
 
 def open_reranker(args: WorkSettings, name: str) -> tuple[Teacher, str]:
-    """A reranker with its cache, and its digest."""
+    """Open a reranker with its score cache; return both with the digest."""
     if KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
@@ -159,28 +159,28 @@ def open_reranker(args: WorkSettings, name: str) -> tuple[Teacher, str]:
 
 
 def tell_recall(index: Index, queries: int, depth: int) -> float | None:
-    """How much of an exact search FAISS finds; None for other searches."""
+    """Measure the recall of FAISS against exact search; None for other indexes."""
     if not isinstance(index, FaissIndex) or not depth:
         return None
     recall = index.recall(range(0, queries, -(-queries // _COMPARED)), depth)
-    logger.info("FAISS finds %.1f %% of the exact search's best %d documents", 100 * recall, depth)
+    logger.info("FAISS recall: %.1f %% of the exact top %d", 100 * recall, depth)
     return recall
 
 
 def identity(args: WorkSettings, sources: Sequence[Source]) -> list[Any]:
-    """All that decides about a run; files are told by name, size and time."""
+    """Return all that identifies a run; files count by name, size and time."""
     return [settings_of(args), [source.identity() for source in sources]]
 
 
 def settings_of(args: WorkSettings) -> dict[str, Any]:
-    """The flags that decide what is written."""
+    """Return the settings that decide what is written."""
     return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
 
 
 def write_settings(
     args: WorkSettings, sources: Sequence[Source], digests: Digests, **others: Any
 ) -> Path:
-    """Write what a file was made of and by, beside it."""
+    """Write a file's settings, inputs and versions beside it."""
     files = [source.path for source in sources if isinstance(source, FileSource)]
     settings = {
         "settings": settings_of(args),

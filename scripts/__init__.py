@@ -1,4 +1,4 @@
-"""One file per thing a person does; each runs as ``python scripts/NAME.py``."""
+"""Commands, one file each: ``python scripts/NAME.py``."""
 
 # The settings of each command, for the reference pages and their tests (``pkgutil.resolve_name``).
 SETTINGS = {

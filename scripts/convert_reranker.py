@@ -1,4 +1,4 @@
-"""Make an ordinary reranker of a decoder that answers "yes" or "no", such as Qwen3-Reranker.
+"""Convert a decoder that answers "yes" or "no" (Qwen3-Reranker) to an ordinary reranker.
 
     python scripts/convert_reranker.py --model Qwen/Qwen3-Reranker-0.6B \\
         --output_dir models/qwen3_reranker

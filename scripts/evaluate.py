@@ -1,4 +1,4 @@
-"""Measure a model, and whether it is better than another, on documents and queries you judge by.
+"""Measure a model on judged documents and queries, and whether it is better than another.
 
     # an embedder against its base, on a folder in the BEIR layout
     python scripts/evaluate.py --data data/docstrings/heldout \\
@@ -200,7 +200,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
 
 
 def find_metric(args: EvaluateSettings, data: Data) -> str:
-    """What the best checkpoint is best at."""
+    """Return the metric by which the best checkpoint is chosen."""
     known = list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
     if args.metric is not None and args.metric not in ("loss", *known):
         raise ValueError(
@@ -210,7 +210,7 @@ def find_metric(args: EvaluateSettings, data: Data) -> str:
 
 
 def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = None) -> None:
-    """Print the tables; write figures, report and run; tell the model card."""
+    """Print the tables; write figures, report and run; update the model card."""
     if not PartialState().is_main_process:
         return
     # Lines that wrap are hard to read in a file.
@@ -236,7 +236,7 @@ def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = Non
 
 
 def read_log(folder: Path) -> list[dict[str, Any]] | None:
-    """What a run logged, if the model is one's."""
+    """Return the training log of a run's model; None for other models."""
     file = folder / "trainer_state.json"
     if not file.is_file():
         return None

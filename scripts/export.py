@@ -1,4 +1,4 @@
-"""Export a model in half precision or for ONNX Runtime, and check on your own data its worth.
+"""Export a model in half precision or to ONNX, and check what that costs on your own data.
 
     python scripts/export.py --model outputs/embedding_contrastive --format int8 \\
         --output_dir outputs/embedding_int8 --data data/docstrings/heldout

@@ -1,4 +1,4 @@
-"""Mine hard negatives: documents that a search finds for a query, and that do not answer it.
+"""Mine hard negatives: documents that a search ranks high for a query but do not answer it.
 
     # by an embedder, among the documents of the rows themselves
     python scripts/mine_negatives.py --input data/docstrings/train_pairs.jsonl \\
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def mine(args: MiningSettings) -> None:
-    """Tell the run: rows, corpus, search, negatives, file."""
+    """Read rows and corpus, search, choose negatives, and write the groups."""
     check_output(args)
     policy, options = args.policy(), args.read_options()
     rows = load_rows(args.input, "candidate_group", options)
@@ -119,7 +119,7 @@ def write(args: MiningSettings, records: Records, survey: Survey) -> None:
 
 
 def sources_of(args: MiningSettings) -> list[Source]:
-    """What is read."""
+    """Return the files that are read."""
     return find_sources(args.input, args.split) + corpus_sources(args.corpus)
 
 

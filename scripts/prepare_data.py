@@ -1,4 +1,4 @@
-"""Make, convert, split and check training data.
+"""Generate, convert, split and validate training data.
 
     python scripts/prepare_data.py docstrings --output_dir data/docstrings
     python scripts/prepare_data.py mldr --input mldr-v1.0-zh --output_dir data/mldr --passages 1000

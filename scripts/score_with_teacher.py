@@ -1,4 +1,4 @@
-"""Give rows a teacher's scores, which the objective distillation learns from.
+"""Add a teacher's scores to rows, for the objective distillation.
 
     python scripts/score_with_teacher.py --input data/docstrings/train_groups.jsonl \\
         --output data/docstrings/train_scores.jsonl --model outputs/reranker --max_length 128
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def score(args: ScoringSettings) -> None:
-    """Tell the run: rows, teacher, scores, file."""
+    """Read rows, score their pairs, and write them as groups."""
     check_output(args)
     kind = detect_kind(args.model)
     check_settings(args, kind)
@@ -95,7 +95,7 @@ def check_settings(args: ScoringSettings, kind: Kind) -> None:
 
 
 def by_reranker(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:
-    """Score all pairs; return what gives records their scores."""
+    """Score all pairs; return the function that adds the scores to records."""
     teacher, digests["reranker"] = open_reranker(args, args.model)
     score_all(teacher, rows, shows_progress())
 
@@ -106,7 +106,7 @@ def by_reranker(args: ScoringSettings, rows: Dataset, work: Path, digests: Diges
 
 
 def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:
-    """Encode all texts; return what gives records the cosines."""
+    """Encode all texts; return the function that adds the cosines to records."""
     options = args.read_options()
     corpus, _ = build_corpus(work / "corpus", training_documents(args.input, options), [])
     queries = Queries(rows, corpus, keep=True)
@@ -127,7 +127,7 @@ def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Diges
 
 
 def records(rows: Dataset, add: AddScores) -> Iterator[dict[str, Any]]:
-    """The records of all rows."""
+    """Yield the scored records of all rows."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         numbers = range(start, min(start + ROWS_AT_ONCE, len(rows)))
         some = [{**rows[at], "at": at} for at in numbers]

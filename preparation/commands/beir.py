@@ -1,4 +1,4 @@
-"""Turn judged documents into training groups; with --to_beir the other way.
+"""Convert a BEIR folder to training groups; with --to_beir the other way.
 
 From a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv) each split becomes
 OUTPUT_DIR/<split>.jsonl. Documents judged above 0, or min_grade or more, are positives; those
@@ -72,7 +72,7 @@ class BeirSettings(InputSettings, OutputSettings, RowSettings):
 
 
 def run(args: BeirSettings) -> None:
-    """Go the way that is asked for."""
+    """Convert in the direction asked for."""
     if args.to_beir:
         _to_beir(args)
     else:
@@ -150,4 +150,4 @@ def _to_beir(args: BeirSettings) -> None:
         f"{written.judgements} judgements with grades up to {grades}"
     )
     if repeated:
-        print(f"{repeated} judgements repeat others and stand there once")
+        print(f"{repeated} judgements were duplicates and are written once")

@@ -1,4 +1,4 @@
-"""Turn training files of any form into one file of another.
+"""Convert training files of any form to one file of another.
 
 scored: query, doc, rel (weight, key, prompt). pairs: query, pos_doc (negatives, prompt).
 groups: query, pos, neg (pos_scores, neg_scores, prompt). hits: query, hits (prompt).
@@ -39,7 +39,7 @@ class ConvertSettings(InputSettings, RowSettings):
 
 
 def run(args: ConvertSettings) -> None:
-    """Read all rows for what they hold, then convert them."""
+    """Survey all rows, then convert them."""
     stream = RowStream(args.input, args.read_options())
     conversion = Conversion(stream, args.to, args.output)
     check_output_file(args.output, args.overwrite)
@@ -60,7 +60,7 @@ def run(args: ConvertSettings) -> None:
 
 
 def tell_default_labels(stream: RowStream) -> None:
-    """Say it if labels were read as grades without being told to."""
+    """Report labels that were read as grades by default, and rows that were skipped."""
     if count := stream.parser.labels.by_default:
         print(
             f"{count} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, 0.5, 0.25; "
@@ -72,14 +72,14 @@ def tell_default_labels(stream: RowStream) -> None:
 
 
 def refuse_loss(lost: list[str], allowed: bool) -> None:
-    """Tell what will be lost, before it is.
+    """Report what will be lost, before it is.
 
     Raises:
         ValueError: If anything is, and it is not allowed.
     """
     if lost and not allowed:
         listed = "".join(f"\n  {phrase}" for phrase in lost)
-        raise ValueError(f"this would be lost (--allow_loss goes on all the same):{listed}")
+        raise ValueError(f"this would be lost (--allow_loss converts anyway):{listed}")
     if lost:
         print("lost, as allowed:")
         print("".join(f"  {phrase}\n" for phrase in lost), end="")

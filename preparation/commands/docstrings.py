@@ -1,4 +1,4 @@
-"""Read docstrings, split them by module and write pairs, groups and a held-out set.
+"""Generate pairs, groups and a held-out set from docstrings, split by module.
 
 Writes train_pairs.jsonl, train_groups.jsonl, train_scored.jsonl, dev_pairs.jsonl,
 dev_groups.jsonl, and in the BEIR layout heldout/corpus.jsonl, heldout/queries.jsonl and
@@ -69,7 +69,7 @@ def run(args: DocstringsSettings) -> None:
 
 
 def _sources(packages: Sequence[str] | None, folders: Sequence[str]) -> list[tuple[str, Path]]:
-    """(name, folder or file) of all that is to be read. Default packages may be absent."""
+    """Return (name, folder or file) of all sources. Default packages may be absent."""
     found: list[tuple[str, Path]] = []
     for folder in folders:
         if not Path(folder).is_dir():
@@ -99,7 +99,7 @@ def _read(sources: list[tuple[str, Path]], dropped: Counter[str]) -> list[Docstr
 def _write_training(
     output_dir: Path, part: Part, pairs: list[DocstringPair], negatives: int, seed: int
 ) -> None:
-    """Pairs and groups of one part; for training also the groups as scored rows, 1 and 0."""
+    """Write pairs and groups of one part; for training also the groups as scored rows, 1 and 0."""
     mined = hard_negatives(pairs, negatives, seed)
     groups: list[dict[str, Any]] = [
         {"query": pair.query, "pos": [pair.document], "neg": found}
@@ -119,7 +119,7 @@ def _write_training(
 
 
 def _write_heldout(folder: Path, pairs: list[DocstringPair]) -> None:
-    """The held-out pairs as a retrieval set in BEIR's layout.
+    """Write the held-out pairs as a retrieval set in the BEIR layout.
 
     A query's id differs from its document's because BEIR's own evaluation skips documents with
     the query's id.

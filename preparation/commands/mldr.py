@@ -1,4 +1,4 @@
-"""Turn MLDR files into training groups: query, pos, neg.
+"""Convert MLDR files to training groups: query, pos, neg.
 
 Each file of rows (query_id, query, positive_passages, negative_passages) becomes a .jsonl file of
 the same name in OUTPUT_DIR. Documents go there whole; with --max_characters N their first N
@@ -91,7 +91,7 @@ def run(args: MldrSettings) -> None:
 
 
 def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
-    """Files of rows by their names without suffix, and files of corpora."""
+    """Sort the inputs into files of rows, by name without suffix, and corpus files."""
     rows: dict[str, Source] = {}
     corpora: list[Source] = []
     for source in all_files(names):
@@ -127,7 +127,7 @@ def _group(row: MldrRow) -> dict[str, Any]:
 def _tell(
     shortening: Shortening, corpora: list[Source], folder: MldrFolder | None, in_corpora: int
 ) -> None:
-    """Say what was cut, and what was written beside the groups."""
+    """Report what was cut, and what was written beside the groups."""
     if shortening.cut:
         print(f"{shortening.cut} documents were cut at {shortening.max_characters} characters")
     if shortening.unmatched:

@@ -76,7 +76,7 @@ class SplitSettings(InputSettings, OutputSettings, RowSettings):
 
 
 def run(args: SplitSettings) -> None:
-    """Find which rows hang together, share them out, and write the parts."""
+    """Group linked rows, assign the groups to parts, and write the parts."""
     names = PARTS[len(args.shares)]
     output_dir = args.output_dir
     check_output_dir(output_dir, [f"{name}.jsonl" for name in names], args.overwrite)
@@ -101,13 +101,13 @@ def run(args: SplitSettings) -> None:
 
 
 class PartTexts:
-    """Hashes of the texts of a part."""
+    """Text hashes of a part, to count distinct queries and shared documents."""
 
     def __init__(self) -> None:
         self.queries, self.documents = array("Q"), array("Q")
 
     def add(self, row: Row) -> None:
-        """Note a row's texts."""
+        """Add a row's texts."""
         self.queries.append(text_hash(row.query))
         self.documents.extend(text_hash(text) for text, _ in judged_documents(row))
 
@@ -125,16 +125,16 @@ def _tell(
         queries = len(np.unique(part.queries))
         print(f"{name:<12}{size:>10}{size / total:>8.1%}{share:>8.1%}{queries:>10}")
     print(
-        f"{total} rows hang together in {made.components} components, the largest of "
+        f"{total} rows form {made.components} components, the largest of "
         f"{made.largest} rows; {components.near_duplicates} pairs of near-duplicate texts"
     )
     if off := [names[part] for part in made.off()]:
         print(
             f"the shares of {', '.join(off)} are not met: the largest component has "
-            f"{made.largest / total:.1%} of the rows and is not torn apart; --by positive or "
+            f"{made.largest / total:.1%} of the rows and is not split; --by positive or "
             "--by query link fewer rows"
         )
     documents = [np.unique(part.documents) for part in parts]
     in_several = len(np.concatenate(documents)) - len(np.unique(np.concatenate(documents)))
     if in_several:
-        print(f"--by {args.by}: {in_several} documents stand in another part too")
+        print(f"--by {args.by}: {in_several} documents are in several parts")

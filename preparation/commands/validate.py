@@ -1,4 +1,4 @@
-"""Report what is in training files, and what is wrong with them.
+"""Validate training files: what is in them, and what is wrong with them.
 
 Exits 1 and lists the places if rows are bad, if a row repeats another or holds a document twice, if
 a document is positive and negative for one query, if one pair has different relevances, or if two
@@ -90,13 +90,13 @@ def run(args: ValidateSettings) -> int:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """The inputs as tables call them: the last part of a path, or all where that is not enough."""
+    """Return short names for the inputs: the last part of each path, if those differ."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
 
 def _counting(model: str | None, trust_remote_code: bool) -> tuple[Count, tuple[int, int]]:
-    """How texts are counted; the special tokens around one text and around two."""
+    """Return the length function, and the special tokens around one text and around a pair."""
     if model is None:
         return count_characters, (0, 0)
     # Only here, because they take seconds to import.

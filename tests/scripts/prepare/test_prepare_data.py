@@ -168,7 +168,7 @@ def test_files_that_are_there_are_kept_unless_told(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["sample", "--language", "zh", "--rows", "10"], "rows must be between 50 and 200, got 10"),
+        (["sample", "--language", "zh", "--rows", "10"], "rows: must be from 50 to 200, got 10"),
         (["docstrings", "--packages", "no_such_package"], "no_such_package is not installed"),
         (["docstrings", "--packages", "os.path"], "not the name of a top-level package"),
         (["docstrings", "--source", "no/such/folder"], "no/such/folder is not a folder"),

@@ -62,7 +62,7 @@ def test_copies_stay_together_and_nothing_is_lost(
     pairs = list(similar_pairs(joined, 0.8))
     assert len(pairs) == 75 and all(places[one] == places[two] for one, two, _ in pairs)
     out = capsys.readouterr().out
-    assert "300 rows hang together in 225 components, the largest of 2 rows; 75 pairs" in out
+    assert "300 rows form 225 components, the largest of 2 rows; 75 pairs" in out
 
 
 def test_without_near_duplicates_copies_go_apart(source: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_shared_negatives_hang_everything_together(
     )
     flags = ["--near_duplicates", "0", "--by", "positive"]
     assert split(source, tmp_path / "out", *flags) == 0
-    assert "--by positive: 2 documents stand in another part too" in capsys.readouterr().out
+    assert "--by positive: 2 documents are in several parts" in capsys.readouterr().out
 
 
 def test_shares_that_cannot_be_met_are_told(
