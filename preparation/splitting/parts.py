@@ -88,7 +88,7 @@ def _empty_part(rows: int, sizes: NDArray[np.int64], share: float) -> str:
     if largest <= max(1, share * rows):
         return f"{found}; give it a larger share, or give more rows"
     return (
-        f"{found}: they hang together in {len(sizes)} components, the largest of {largest} rows "
-        f"({largest / rows:.0%}), and a component is not torn apart; link rows by less "
+        f"{found}: they form {len(sizes)} components, the largest of {largest} rows "
+        f"({largest / rows:.0%}), and a component is never split; link fewer rows "
         "(--by positive, --by query), or set --near_duplicates higher or to 0"
     )

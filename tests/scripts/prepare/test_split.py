@@ -98,9 +98,7 @@ def test_shared_negatives_hang_everything_together(
     source = tmp_path / "in.jsonl"
     source.write_text("\n".join(lines), "utf-8")
     assert split(source, tmp_path / "out", "--near_duplicates", "0") == 2
-    assert (
-        "hang together in 1 components, the largest of 100 rows (100%)" in capsys.readouterr().err
-    )
+    assert "they form 1 components, the largest of 100 rows (100%)" in capsys.readouterr().err
     flags = ["--near_duplicates", "0", "--by", "positive"]
     assert split(source, tmp_path / "out", *flags) == 0
     assert "--by positive: 2 documents are in several parts" in capsys.readouterr().out
