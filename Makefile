@@ -76,10 +76,10 @@ $(DATA): | $(READY)
 	$(BIN)/python scripts/prepare_data.py docstrings --output_dir data/docstrings --overwrite
 
 $(EMBEDDER): | $(DATA)
-	$(TRAIN) --config configs/embedding_contrastive.json --overwrite_output_dir true
+	$(TRAIN) --config configs/embedding_contrastive.json --overwrite true
 
 $(RERANKER): | $(DATA)
-	$(TRAIN) --config configs/reranker.json --overwrite_output_dir true
+	$(TRAIN) --config configs/reranker.json --overwrite true
 
 # Texts cut as in training. --checkpoint_dir compares a model with what its run began with.
 $(TABLE): $(EMBEDDER) $(RERANKER)

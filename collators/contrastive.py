@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from collators.sampling import draw, generator
+from collators.sampling import GROUP_SIZE, SEED, draw, generator
 from collators.texts import EmbedderCollator
 from common.hashing import text_hashes
 
@@ -18,19 +18,20 @@ class ContrastiveCollator(EmbedderCollator):
 
     The batch of Q rows with D different documents and N different texts of at most L tokens::
 
-        positives   int  [Q]      which of the D documents belongs to each query
-        queries     int  [Q]      row of each query among the N texts
-        documents   int  [D]      row of each document among the N texts
-        excluded    bool [Q, D]   documents that are no negatives for a query
-        hashes      int  [D]      of the documents' texts, to know them in other processes' batches
-        known       int  [Q, R]   hashes of the documents relevant to each query, sorted and then
-                                  filled up with 0
-        texts       dict          the model's inputs, [N, L] each
+        positives            int  [Q]     which of the D documents belongs to each query
+        queries              int  [Q]     index of each query among the N texts
+        documents            int  [D]     index of each document among the N texts
+        false_negative_mask  bool [Q, D]  documents that are no negatives of a query
+        hashes               int  [D]     of the documents' texts, to recognise them in the batches
+                                          of other processes
+        relevant_hashes      int  [Q, R]  hashes of the documents relevant to each query, sorted
+                                          and then padded with 0
+        texts                dict         the model's inputs, [N, L] each
 
-    A document that repeats in the batch stands in it once, so that it is never a negative for
-    its own query. Documents known to be relevant to a query, in its row (``other_positives``) or
-    as the positive of another row with the same query, are excluded from its negatives. They are
-    known by hashes of 64 bits, so that a query may have any number of them.
+    A document that repeats in the batch stands in it once, so that it is never a negative of its
+    own query. A document known to be relevant to a query, from its row (``other_positives``) or as
+    the positive of another row with the same query, is masked out of its negatives. Relevance is
+    kept as 64-bit hashes, so that a query may have any number of relevant documents.
 
     Args:
         train_group_size: One positive and up to ``train_group_size - 1`` hard negatives of a row,
@@ -38,8 +39,8 @@ class ContrastiveCollator(EmbedderCollator):
         seed: The run's seed; see ``collators.sampling``.
     """
 
-    train_group_size: int = 8
-    seed: int = 42
+    train_group_size: int = GROUP_SIZE
+    seed: int = SEED
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch; sizes follow the rows given."""
@@ -52,22 +53,22 @@ class ContrastiveCollator(EmbedderCollator):
         hashes = text_hashes(documents)
         relevant: dict[str, NDArray[np.int64]] = {}
         for row in rows:
-            known, query = known_hashes(row), row["query"]
-            if query in relevant and not np.array_equal(relevant[query], known):
-                known = np.union1d(relevant[query], known)
-            relevant[query] = known
-        among = {query: is_among(hashes, known) for query, known in relevant.items()}
-        excluded = torch.from_numpy(np.stack([among[row["query"]] for row in rows]))
-        excluded[range(len(rows)), positives] = False
+            found, query = relevant_hashes(row), row["query"]
+            if query in relevant and not np.array_equal(relevant[query], found):
+                found = np.union1d(relevant[query], found)
+            relevant[query] = found
+        masks = {query: is_among(hashes, found) for query, found in relevant.items()}
+        mask = torch.from_numpy(np.stack([masks[row["query"]] for row in rows]))
+        mask[range(len(rows)), positives] = False
 
-        texts, query_rows, document_rows = self.encode(queries, list(documents))
+        texts, query_index, document_index = self.encode(queries, list(documents))
         return {
             "positives": torch.tensor(positives),
-            "queries": query_rows,
-            "documents": document_rows,
-            "excluded": excluded,
+            "queries": query_index,
+            "documents": document_index,
+            "false_negative_mask": mask,
             "hashes": torch.from_numpy(hashes),
-            "known": torch.nn.utils.rnn.pad_sequence(
+            "relevant_hashes": torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(relevant[row["query"]]) for row in rows], batch_first=True
             ),
             "texts": texts,
@@ -76,8 +77,8 @@ class ContrastiveCollator(EmbedderCollator):
     def hard_negatives(self, row: dict[str, Any]) -> list[str]:
         """The negatives drawn for a row in its epoch: no text twice, no known positive."""
         different = list(dict.fromkeys(row["negatives"]))
-        known = is_among(text_hashes(different), known_hashes(row))
-        negatives = [text for text, out in zip(different, known, strict=True) if not out]
+        relevant = is_among(text_hashes(different), relevant_hashes(row))
+        negatives = [text for text, out in zip(different, relevant, strict=True) if not out]
         return draw(negatives, self.train_group_size - 1, generator(self.seed, row))
 
     def documents_of(self, row: dict[str, Any]) -> list[str]:
@@ -85,10 +86,10 @@ class ContrastiveCollator(EmbedderCollator):
         return [row["pos_doc"], *self.hard_negatives(row)]
 
 
-def known_hashes(row: dict[str, Any]) -> NDArray[np.int64]:
-    """Those of all texts that are known to answer a row's query, sorted, each once.
+def relevant_hashes(row: dict[str, Any]) -> NDArray[np.int64]:
+    """Hashes of all texts that are known to answer a row's query, sorted, each once.
 
-    Rows whose queries have many have them counted already: ``other_positives`` has ``hashes``.
+    For queries with many positives the loader has them already, as ``other_positives.hashes``.
     """
     others = row["other_positives"]
     found: NDArray[np.int64] | None = getattr(others, "hashes", None)
@@ -96,6 +97,6 @@ def known_hashes(row: dict[str, Any]) -> NDArray[np.int64]:
 
 
 def is_among(hashes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each number is among the known ones, which are sorted and at least one."""
+    """Whether each hash is one of ``known``, which are sorted and at least one."""
     places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
     return np.asarray(known[places] == hashes)

@@ -1,4 +1,4 @@
-"""Which rows come in which epoch, so that everything drawn for a row depends on nothing else."""
+"""Dataset and sampler determined by (seed, epoch, row), and by nothing else."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 class EpochRows(Dataset[dict[str, Any]]):
-    """Rows that know their number and the epoch they are asked for in.
+    """Rows that know their own number and the epoch.
 
     Index ``epoch * len(rows) + row`` gives row ``row`` with ``{"row": row, "epoch": epoch}``
-    added. The epoch travels in the index because a dataloader worker's copy of anything else
-    goes stale.
+    added. The epoch travels in the index because a dataloader worker has a copy of the dataset, on
+    which nothing that is set later arrives.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -70,9 +70,9 @@ class EpochSampler(Sampler[int]):
 
 
 class EpochCallback(TrainerCallback, ExportableState):
-    """Tell the sampler the epoch; ``set_epoch`` of a wrapped, skipping dataloader may miss it.
+    """Set the sampler's epoch; ``set_epoch`` may not reach it through a wrapped dataloader.
 
-    Checkpoints keep the numbers of rows: a run that goes on with others says so.
+    Checkpoints keep the numbers of rows, so that a run resumed on other data can warn.
     """
 
     def __init__(self, sampler: EpochSampler, counts: list[int]) -> None:
@@ -88,8 +88,8 @@ class EpochCallback(TrainerCallback, ExportableState):
     ) -> None:
         if self.saved_counts != self.counts and state.is_world_process_zero:
             logger.warning(
-                "resume_from_checkpoint: the run had %s training rows, and has %s now: what is "
-                "left of it takes them in another order, and the model is that of neither",
+                "resume_from_checkpoint: the run had %s training rows and now has %s: the "
+                "remaining steps take them in another order; the result matches neither run",
                 _listed(self.saved_counts), _listed(self.counts),
             )  # fmt: skip
 

@@ -1,10 +1,9 @@
-"""Batches for the rerankers that compare the candidates of one query."""
+"""Batches for the pairwise and listwise losses of a reranker."""
 
 from typing import Any
 
-import torch
-
 from collators.pairs import PairCollator
+from collators.sampling import pad_groups
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
 
@@ -25,11 +24,7 @@ class GroupCollator(PairCollator):
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch; sizes follow the rows given."""
         groups = [self.candidates(row) for row in rows]
-        shape = len(groups), max(len(group) for group in groups)
-        relevances, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-        for at, group in enumerate(groups):
-            relevances[at, : len(group)] = torch.tensor([relevance for _, relevance in group])
-            mask[at, : len(group)] = True
+        relevances, mask = pad_groups(groups)
         queries = [
             self.query_text(row) for row, group in zip(rows, groups, strict=True) for _ in group
         ]

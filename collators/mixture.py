@@ -1,9 +1,9 @@
-"""Rows of several sources in one run, and their order."""
+"""Dataset and sampler over several sources, each weighted as the recipe says."""
 
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,27 +12,40 @@ from collators.epochs import EpochRows, EpochSampler
 logger = logging.getLogger(__name__)
 
 
+class SourceRows(NamedTuple):
+    """One source of a mixture.
+
+    Args:
+        name: In the log.
+        rows: Its rows.
+        weight: How often an epoch takes each of them.
+        query_prompt: Put before the queries of rows that have no prompt of their own; None: the
+            collator's.
+    """
+
+    name: str
+    rows: Sequence[dict[str, Any]]
+    weight: float = 1.0
+    query_prompt: str | None = None
+
+
 class MixtureRows(EpochRows):
     """The rows of all sources, one source after the other.
 
     A row has ``source`` added, the number of its source. Its ``row`` is its number there, and its
-    ``epoch`` says how often it has come before: a row that comes twice in an epoch of the run has
-    other negatives drawn the second time. Where a source has a ``query_prompt``, it is put before
-    the queries of its rows that have no prompt of their own.
+    ``epoch`` counts how often it has come before: a row that comes twice in an epoch of the run has
+    other negatives drawn the second time.
 
     Args:
-        rows: Of each source.
-        sources: What the recipe says of each.
+        sources: Their rows, weights and prompts.
         one_source: Whether all rows of a step are of one source.
     """
 
-    def __init__(
-        self, rows: Sequence[Sequence[dict[str, Any]]], sources: Sequence[Any], one_source: bool
-    ) -> None:
-        self.parts = [EpochRows(part) for part in rows]
+    def __init__(self, sources: Sequence[SourceRows], one_source: bool) -> None:
         self.sources = sources
+        self.datasets = [EpochRows(source.rows) for source in sources]
         self.one_source = one_source
-        self.ends = np.cumsum([len(part) for part in self.parts])
+        self.ends = np.cumsum(self.counts())
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -40,17 +53,17 @@ class MixtureRows(EpochRows):
     def __getitem__(self, index: int) -> dict[str, Any]:
         turn, at = divmod(index, len(self))
         source = int(np.searchsorted(self.ends, at, side="right"))
-        part = self.parts[source]
-        local = at - int(self.ends[source]) + len(part)
-        row = {**part[turn * len(part) + local], "source": source}
-        prompt = self.sources[source].args.query_prompt
+        rows = self.datasets[source]
+        local = at - int(self.ends[source]) + len(rows)
+        row = {**rows[turn * len(rows) + local], "source": source}
+        prompt = self.sources[source].query_prompt
         if prompt is not None and row["prompt"] is None:
             row["prompt"] = prompt
         return row
 
     def counts(self) -> list[int]:
         """The number of rows of each source."""
-        return [len(part) for part in self.parts]
+        return [len(rows) for rows in self.datasets]
 
     def epoch_rows(self, step_rows: int) -> int:
         """How many rows an epoch takes of all sources."""
@@ -75,14 +88,14 @@ class MixtureRows(EpochRows):
 class MixtureSampler(EpochSampler):
     """Blocks of rows of one source each, in random order: a function of (seed, epoch).
 
-    The rows of a source go past again and again, in a fresh order each time, and every block takes
-    those that come next. An epoch begins where the last one ended, so that no row comes twice
+    A source is an endless stream of passes over its rows, each in a fresh order, and every block
+    takes those that come next. An epoch begins where the last one ended, so that no row comes twice
     before all others of its source have come once.
 
     Args:
         sizes: Rows of each source.
-        weights: How often an epoch takes each row of a source; what it takes is rounded to whole
-            blocks, and is one block at least.
+        weights: How often an epoch takes each row of a source, rounded to whole blocks, at least
+            one.
         seed: The run's ``data_seed`` or ``seed``.
         block: Rows of a block: those of an optimiser step, over all processes and accumulated
             batches; 1 mixes the sources row by row.
@@ -100,14 +113,14 @@ class MixtureSampler(EpochSampler):
         super().__init__(sum(self.taken), seed)
 
     def __iter__(self) -> Iterator[int]:
-        passing = [self._passing(source) for source in range(len(self.sizes))]
+        streams = [self._stream(source) for source in range(len(self.sizes))]
         blocks = [taken // self.block for taken in self.taken]
         random = np.random.default_rng((self.seed, self.epoch, len(self.sizes)))
         for source in random.permutation(np.repeat(np.arange(len(blocks)), blocks)).tolist():
-            yield from itertools.islice(passing[source], self.block)
+            yield from itertools.islice(streams[source], self.block)
 
-    def _passing(self, source: int) -> Iterator[int]:
-        """The rows of a source without end, from where the last epoch left them."""
+    def _stream(self, source: int) -> Iterator[int]:
+        """The stream of a source's rows, from where the last epoch left it."""
         size = self.sizes[source]
         first, begin = divmod(self.epoch * self.taken[source], size)
         for turn in itertools.count(first):

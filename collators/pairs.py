@@ -1,4 +1,4 @@
-"""Batches for the rerankers that judge each pair of query and document alone."""
+"""Batches for the pointwise losses of a reranker."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from collators.sampling import draw_group
+from collators.sampling import GROUP_SIZE, SEED, draw_group
 from common.prompts import with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest of them.
@@ -40,11 +40,11 @@ class PairCollator:
     max_length: int
     query_prompt: str = ""
     document_prompt: str = ""
-    train_group_size: int = 8
-    seed: int = 42
+    train_group_size: int = GROUP_SIZE
+    seed: int = SEED
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no room for texts, which tokenizers do not keep to."""
+        """Reject a length with no room for text: tokenizers would silently exceed it."""
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
         if self.max_length < special + 2:
             raise ValueError(

@@ -1,15 +1,20 @@
-"""Draw the candidates of a training group: a function of (seed, epoch, row) and nothing else.
+"""Sample the candidates of a training group as a pure function of (seed, epoch, row).
 
-No counter and no global generator takes part, so that a resumed run, another number of
-dataloader workers or a second look at the same row draws the same candidates.
+No counter and no global generator is involved, so that a resumed run, another number of dataloader
+workers or a second look at the same row draws the same candidates.
 """
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
+
+# Defaults of a recipe's train_group_size and seed.
+GROUP_SIZE, SEED = 8, 42
 
 
 def generator(seed: int, row: dict[str, Any]) -> np.random.Generator:
@@ -18,7 +23,7 @@ def generator(seed: int, row: dict[str, Any]) -> np.random.Generator:
 
 
 def draw(items: Sequence[Item], count: int, random: np.random.Generator) -> list[Item]:
-    """``count`` different ones of ``items``, all of them if there are no more, in random order."""
+    """Up to ``count`` of ``items`` without replacement, in random order."""
     chosen = random.permutation(len(items))[:count]
     return [items[index] for index in chosen]
 
@@ -26,10 +31,10 @@ def draw(items: Sequence[Item], count: int, random: np.random.Generator) -> list
 def draw_group(row: dict[str, Any], size: int, seed: int) -> list[tuple[str, float]]:
     """Up to ``size`` candidates of a ``CandidateGroup`` with their relevances, a positive first.
 
-    A group that is ``graded`` has its scores for relevances, and the candidates beside the first
-    come from all others. Otherwise relevances are 1 and 0, and they come from ``neg``. A text that
-    the group has more than once is one candidate, with the highest of its relevances: a positive
-    is never its own negative.
+    The relevances of a ``graded`` group are its scores, and the candidates after the first are
+    drawn from all others. Otherwise relevances are 1 and 0, and the candidates after the first are
+    drawn from ``neg``. A text that the group has more than once is one candidate, with the highest
+    of its relevances: a positive is never its own negative.
 
     Args:
         row: A group with ``row`` and ``epoch``.
@@ -51,3 +56,17 @@ def draw_group(row: dict[str, Any], size: int, seed: int) -> list[tuple[str, flo
     first, others = order[:1], order[1:]
     rest = [*others, *negatives] if row.get("graded") else negatives
     return first + draw(rest, size - len(first), random)
+
+
+def pad_groups(groups: Sequence[Sequence[tuple[str, float]]]) -> tuple[Tensor, Tensor]:
+    """Relevances of G groups as tensors, padded to the C candidates of the largest.
+
+    Returns:
+        Relevances float [G, C], 0 for padding, and mask bool [G, C], True for candidates.
+    """
+    shape = len(groups), max(len(group) for group in groups)
+    relevances, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    for at, group in enumerate(groups):
+        relevances[at, : len(group)] = torch.tensor([relevance for _, relevance in group])
+        mask[at, : len(group)] = True
+    return relevances, mask

@@ -1,4 +1,4 @@
-"""Batches for the objectives that compare the two texts of a row: weighted MSE and CoSENT."""
+"""Batches for the losses of an embedder on judged pairs: weighted MSE and CoSENT."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ class ScoredPairCollator(EmbedderCollator):
 
         relevances  float [B]   rel of each row
         weights     float [B]   weight of each row
-        queries     int   [B]   row of each query among the N texts
-        documents   int   [B]   row of each document among the N texts
+        queries     int   [B]   index of each query among the N texts
+        documents   int   [B]   index of each document among the N texts
         texts       dict        the model's inputs, [N, L] each
 
     Two rows (A, B), (A, C) give N = 3, queries [0, 0] and documents [1, 2].

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from collators.groups import GroupCollator
-from collators.sampling import draw_group
+from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
 from collators.texts import EmbedderCollator
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
@@ -15,7 +13,7 @@ from collators.texts import EmbedderCollator
 def draw_taught(row: dict[str, Any], size: int, seed: int) -> list[tuple[str, float]]:
     """Up to ``size`` candidates of a group with the teacher's scores, a positive first.
 
-    The others are drawn from all that the group has, positives too.
+    The others are drawn from all candidates of the group, positives too.
     """
     return draw_group({**row, "graded": True}, size, seed)
 
@@ -39,8 +37,8 @@ class EmbedderDistillationCollator(EmbedderCollator):
 
         relevances  float [G, C]   the teacher's scores, 0 where mask is False
         mask        bool  [G, C]   True for candidates; P of them
-        queries     int   [P]      row of each candidate's query among the N texts
-        documents   int   [P]      row of each candidate among the N texts
+        queries     int   [P]      index of each candidate's query among the N texts
+        documents   int   [P]      index of each candidate among the N texts
         texts       dict           the model's inputs, [N, L] each
 
     Args:
@@ -48,17 +46,13 @@ class EmbedderDistillationCollator(EmbedderCollator):
         seed: The run's seed; see ``collators.sampling``.
     """
 
-    train_group_size: int = 8
-    seed: int = 42
+    train_group_size: int = GROUP_SIZE
+    seed: int = SEED
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch; sizes follow the rows given."""
         groups = [draw_taught(row, self.train_group_size, self.seed) for row in rows]
-        shape = len(groups), max(len(group) for group in groups)
-        scores, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-        for at, group in enumerate(groups):
-            scores[at, : len(group)] = torch.tensor([score for _, score in group])
-            mask[at, : len(group)] = True
+        scores, mask = pad_groups(groups)
         texts, queries, documents = self.encode(
             [self.query_text(row) for row, group in zip(rows, groups, strict=True) for _ in group],
             [document for group in groups for document, _ in group],

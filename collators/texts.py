@@ -14,11 +14,11 @@ from common.prompts import with_prompt
 
 @dataclass
 class EmbedderCollator:
-    """What the collators of the embedder share: prompts, lengths and the one forward per step.
+    """Base of the embedder's collators: prompts, maximum lengths, one forward pass per step.
 
-    All texts of a batch, queries and documents, go through the model in one call, as DDP and
-    FSDP want. A text that repeats is encoded once and pointed at by index, which is exact but
-    for dropout: its copies then share one dropout mask.
+    All texts of a batch, queries and documents, go through the model in one call: DDP and FSDP
+    synchronise once per forward pass. A text that repeats is encoded once and referred to by
+    index, which is exact but for dropout: its copies share one dropout mask.
 
     Args:
         tokenizer: The embedder's.
@@ -35,7 +35,7 @@ class EmbedderCollator:
     document_prompt: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no room for a text, which tokenizers do not keep to."""
+        """Reject a length with no room for text: tokenizers would silently exceed it."""
         special = self.tokenizer.num_special_tokens_to_add()
         for name in ("query_max_length", "document_max_length"):
             if getattr(self, name) <= special:
@@ -59,20 +59,20 @@ class EmbedderCollator:
 
         Returns:
             The model's inputs (``input_ids`` and ``attention_mask``, [N, L]), and for each query
-            and each document its row among the N texts.
+            and each document its index among the N texts.
         """
         documents = [with_prompt(document, self.document_prompt) for document in documents]
         keys = [(text, self.query_max_length) for text in queries]
         keys += [(text, self.document_max_length) for text in documents]
-        rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-        encoded: list[dict[str, list[int]]] = [{}] * len(rows)
-        for max_length in {length for _, length in rows}:
-            texts = [text for text, length in rows if length == max_length]
+        places = {key: at for at, key in enumerate(dict.fromkeys(keys))}
+        encoded: list[dict[str, list[int]]] = [{}] * len(places)
+        for max_length in {length for _, length in places}:
+            texts = [text for text, length in places if length == max_length]
             tokens = self.tokenizer(texts, truncation=True, max_length=max_length)
             for at, text in enumerate(texts):
-                encoded[rows[text, max_length]] = {name: tokens[name][at] for name in tokens}
+                encoded[places[text, max_length]] = {name: tokens[name][at] for name in tokens}
         batch = self.tokenizer.pad(encoded, return_tensors="pt")
-        index = torch.tensor([rows[key] for key in keys])
+        index = torch.tensor([places[key] for key in keys])
         return dict(batch), index[: len(queries)], index[len(queries) :]
 
     def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Settings of a process that computes on a CPU: cores, memory, kernels."""
+"""Set up a process for a CPU: thread count by affinity and cgroups, malloc, kernel caches, bf16."""
 
 import ctypes
 import os
@@ -10,29 +10,29 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-# Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from instructions for bf16.
+# Values of ONEDNN_MAX_CPU_ISA below bf16.
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-# glibc's names for what mallopt sets.
+# Parameters of glibc's mallopt.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-# Kernels that oneDNN keeps for the process, and torch for each thread: there is one for every shape
-# of a product, of some 100 kB to 1 MB. Training meets thousands of shapes again in every step.
+# Capacity of the kernel caches of oneDNN (per process) and torch (per thread). Every shape of a
+# matrix product has a kernel of 100 kB to 1 MB; training reuses thousands of shapes in every step.
 KERNELS, KERNELS_OF_THREAD = 256, 32
 TRAINING_KERNELS = 20_000
 
 
 def prepare_cpu(training: bool = False) -> None:
-    """Use the cores that there are, keep memory, bound kernels. To be called before any work.
+    """Set threads, malloc and kernel caches for CPU work. Call it before any computation.
 
-    - A container's share of time is not seen by torch, and ``accelerate launch`` leaves each
+    - Threads: torch does not see a container's CPU quota, and ``accelerate launch`` leaves each
       process one thread.
-    - The C library gives large blocks back to the system as soon as they are free; a training step
-      asks for the same ones again, and to get them anew costs more than to fill them.
-    - oneDNN makes a kernel for every shape; batches without padding ask for ever new ones, whose
-      kernels would fill the memory.
+    - malloc: glibc returns large blocks to the system as soon as they are free. A training step
+      needs the same ones again, and page faults cost more than the computation that fills them.
+    - Kernels: oneDNN compiles one per shape. Batches without padding keep bringing new shapes,
+      whose kernels would fill the memory.
 
-    With a GPU, only threads that are too many are taken away.
+    With a GPU, only a thread count above the usable cores is lowered.
 
     Args:
         training: Keep more kernels.
@@ -40,8 +40,8 @@ def prepare_cpu(training: bool = False) -> None:
     threads, on_gpu = process_threads(), torch.accelerator.is_available()
     if not on_gpu or threads < torch.get_num_threads():
         torch.set_num_threads(threads)
-    threadpool_limits(threads, user_api="blas")  # numpy's, which is loaded by now
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are not
+    threadpool_limits(threads, user_api="blas")  # numpy's BLAS is loaded by now
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries loaded later
     if on_gpu:
         return
     kernels = TRAINING_KERNELS if training else KERNELS
@@ -56,9 +56,9 @@ def prepare_cpu(training: bool = False) -> None:
 
 
 def multiplies_in_bf16() -> bool:
-    """Whether the processor does (AVX512-BF16 or AMX) and ``ONEDNN_MAX_CPU_ISA`` lets it.
+    """Whether this CPU has bf16 instructions (AVX512-BF16 or AMX) and oneDNN may use them.
 
-    Intel's do from Cooper Lake and Sapphire Rapids on, AMD's from Zen 4 on.
+    Intel: Cooper Lake, and from Sapphire Rapids on. AMD: from Zen 4 on.
     """
     return (
         os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() not in WITHOUT_BF16
@@ -67,9 +67,9 @@ def multiplies_in_bf16() -> bool:
 
 
 def process_threads() -> int:
-    """Threads for this process: OMP_NUM_THREADS, or its part of the cores.
+    """Threads for this process: OMP_NUM_THREADS, or its share of the machine's usable cores.
 
-    A launcher sets OMP_NUM_THREADS to 1 for everybody who has not set it.
+    torchrun and accelerate set OMP_NUM_THREADS to 1 where it is unset: launched processes ignore 1.
     """
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_USE_CPU"} & os.environ.keys()
@@ -79,21 +79,21 @@ def process_threads() -> int:
 
 
 def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
-    """Cores by affinity (taskset, cpusets) and by the container's share of time, at least 1.
+    """Cores by affinity (taskset, cpusets) and CPU quota (cgroups v2 and v1), at least 1.
 
     Args:
-        cgroup: Where limits are told (version 2 or 1 of cgroups).
-        membership: Which groups this process is in.
+        cgroup: Where cgroups are mounted.
+        membership: The file that lists the cgroups of this process.
     """
-    # Linux says which cores this process may use; macOS and Windows, how many there are.
+    # Only Linux has an affinity; macOS and Windows tell how many cores there are.
     known = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     return max(1, int(min([cores, *_quotas(cgroup, membership)])))
 
 
 def _quotas(cgroup: Path, membership: Path) -> Iterator[float]:
-    """Cores' worth of time of the process's groups and of those around them, where limited."""
-    # In a container its own group is the root, whatever the process's is called outside.
+    """The quotas, in cores, of this process's cgroups and all their parents."""
+    # Inside a container its own cgroup is mounted as the root, under whatever name it has outside.
     lines = ["0::/", "0:cpu:/"]
     with suppress(OSError):
         lines += membership.read_text(encoding="utf-8").splitlines()
@@ -110,10 +110,10 @@ def _quotas(cgroup: Path, membership: Path) -> Iterator[float]:
 
 
 def _quota(group: Path, version: int) -> float:
-    """Cores' worth of time; infinity: all.
+    """A cgroup's CPU quota in cores; infinity: unlimited.
 
     Raises:
-        OSError: Such a group has no limits.
+        OSError: The cgroup has no such file.
     """
     if version == 2:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()

@@ -1,4 +1,4 @@
-"""The small JSON files of a model's folder."""
+"""Read and write the JSON files of a model folder, with errors that name file and key."""
 
 import json
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def read_json(file: Path) -> Any:
-    """A file's content; nothing where there is no file.
+    """A file's content; an empty object where there is no file.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: It is not valid JSON.
     """
     if not file.is_file():
         return {}
@@ -21,7 +21,7 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a file."""
+    """Write a file, indented, as UTF-8."""
     file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
@@ -29,7 +29,7 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
     """The entries of a ``modules.json``.
 
     Raises:
-        ValueError: It is no list of objects with ``type`` and ``path``.
+        ValueError: It is not a list of objects with ``type`` and ``path``.
     """
     entries = read_json(file)
     if not isinstance(entries, list) or not entries:
@@ -43,7 +43,7 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The content of a ``config_sentence_transformers.json``; nothing where there is no file.
+    """The content of a ``config_sentence_transformers.json``; empty where there is no file.
 
     Raises:
         ValueError: A key has a value of the wrong type.

@@ -1,4 +1,4 @@
-"""The two kinds of model of a search stack: the embedder that finds, the reranker that orders."""
+"""The models of a search stack: an embedder retrieves, a reranker orders what was retrieved."""
 
 from encoders.embedder import Embedder
 from encoders.reranker import Reranker

@@ -1,4 +1,4 @@
-"""Open a transformers model and its tokenizer, refusing what would train or answer wrongly."""
+"""Base class of all models: a transformers backbone, its tokenizer, batching, saving, scoring."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import multiplies_in_bf16
 from common.prompts import with_prompt
-from encoders.export.onnx_backbone import OnnxBackbone
+from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import position_limit
 from encoders.opening.transformer import Task, TokenWithoutRow, tokens_without_a_row
 from encoders.sharding import layer_classes, shared_out
-from encoders.unpadding import forward as unpadding
-from encoders.unpadding.dropout import speed_up_dropout
-from encoders.unpadding.forward import PackedSequence, or_first
-from encoders.unpadding.packing import cut_by_tokens
+from encoders.unpadding import (
+    PackedSequence,
+    cut_by_tokens,
+    or_first,
+    speed_up_dropout,
+)
+from encoders.unpadding import unpad_inputs as unpad
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
@@ -52,15 +55,16 @@ class ScoreSettings(TypedDict, total=False):
 
 
 class Encoder(nn.Module):
-    """What embedder and reranker share: a transformers model, its tokenizer and a text limit.
+    """A transformers model, its tokenizer and a length limit: what all kinds of model share.
 
     Args:
         backbone: The transformers model.
         tokenizer: Its tokenizer; its ``model_max_length`` is set to ``max_length``.
-        max_length: Tokens after which a text (or pair) is cut; None: as many as the model takes.
+        max_length: Tokens to which a text (or pair) is truncated; None: the model's maximum.
         unpad_inputs: Compute on real tokens only, where the backbone can (see ``unpadding``).
-        prompts: Text put before "query" and "document" texts.
-        trust_remote_code: Whether the model's code was trusted: so are folders saved from it.
+        prompts: Put in front of texts, by name; "query" and "document" are used by scoring.
+        trust_remote_code: Whether Python code of the model's folder was trusted; then checkpoints
+            saved from it are, too.
     """
 
     kind: ClassVar[str]  # its row in ``encoders.kinds``
@@ -89,17 +93,17 @@ class Encoder(nn.Module):
         self.max_length: int = max_length or limit or 512
         tokenizer.model_max_length = self.max_length
         computed_here = not isinstance(backbone, OnnxBackbone)
-        self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
+        self.unpadded = unpad_inputs and computed_here and unpad(backbone)
         self.lora: Lora | None = None
         self.prompts = dict(prompts or {})
         self.trust_remote_code = trust_remote_code
         self._unknown = tokens_without_a_row(tokenizer, backbone) if computed_here else []
 
     def check_tokens(self, input_ids: Tensor) -> None:
-        """Refuse a token for which the embedding matrix has no row, which would be read beyond it.
+        """Refuse token ids beyond the embedding matrix, where a GPU would read foreign memory.
 
         Raises:
-            TokenWithoutRow: Naming the token.
+            TokenWithoutRow: The message names the token.
         """
         if self._unknown and bool((found := input_ids[input_ids >= self._unknown[0]]).numel()):
             number = int(found[0])
@@ -111,7 +115,7 @@ class Encoder(nn.Module):
             )
 
     def replace_prompts(self, query: str | None, document: str | None) -> None:
-        """Take these prompts in place of the model's own; None keeps it, "" takes it away."""
+        """Replace the model's own prompts; None keeps one, "" removes it."""
         given = {"query": query, "document": document}
         self.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
 
@@ -180,7 +184,7 @@ class Encoder(nn.Module):
         speed_up_dropout(self.backbone)
 
     def save_backbone(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write backbone and tokenizer; with adapters merged, and beside it the adapter."""
+        """Write backbone (LoRA merged) and tokenizer, and the adapter in a folder of its own."""
         if self.lora is not None:
             self.lora.save(folder / FOLDER, weights)
             weights = self.lora.merged(weights)
@@ -188,10 +192,10 @@ class Encoder(nn.Module):
         save_tokenizer(self.tokenizer, folder)
 
     def load_weights(self, folder: str | Path) -> None:
-        """Take over the weights of a folder that ``save_pretrained`` wrote for this model.
+        """Load the weights of a folder that ``save_pretrained`` wrote for this model.
 
         Raises:
-            ValueError: It is no folder of such a model.
+            ValueError: The folder does not hold such a model.
         """
         opened = type(self).from_pretrained(folder, trust_remote_code=self.trust_remote_code)
         weights = opened.state_dict()
@@ -207,10 +211,10 @@ class Encoder(nn.Module):
             weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
         self.load_state_dict(shared_out(weights, own))
 
-    def rows(self, attention_mask: Tensor, **inputs: Tensor) -> list[PackedSequence]:
-        """The backbone's states of all real tokens, text after text."""
+    def token_states(self, attention_mask: Tensor, **inputs: Tensor) -> list[PackedSequence]:
+        """The backbone's states of all real tokens, without padding."""
         if self.unpadded:
-            return list(self.backbone(attention_mask=attention_mask, **inputs, lay_back=False))
+            return list(self.backbone(attention_mask=attention_mask, **inputs, pad_output=False))
         real = or_first(attention_mask)
         output = self.backbone(attention_mask=real, **inputs)
         layers = [
@@ -229,7 +233,7 @@ class Encoder(nn.Module):
         show_progress: bool,
         truncation: str | bool = True,
     ) -> Tensor:
-        """``forward`` on any number of texts (or first and second texts), in the order given.
+        """``forward`` in batches on any number of texts (or pairs of texts), in the order given.
 
         Returns:
             float32 on the CPU, [N, ...] as ``forward`` gives it; [0] of no texts.
@@ -266,12 +270,12 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the CPU, if ONNX Runtime has them."""
+        """Where the weights are; the CPU for ONNX Runtime, whose weights torch does not see."""
         return next(self.parameters(), torch.empty(0)).device
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """What accelerate shards one by one (FSDP), unless its configuration names classes."""
+        """Class names that accelerate wraps with FSDP, unless its configuration names others."""
         return layer_classes(self.backbone)
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
@@ -280,7 +284,7 @@ class Encoder(nn.Module):
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer that transformers 4 opens too, where it has no class of its own."""
+    """Write a tokenizer so that transformers 4 opens it too, if it has no class of its own."""
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     about = json.loads(file.read_text(encoding="utf-8"))
@@ -291,5 +295,5 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether ``device`` multiplies in bf16 itself; a CPU that only emulates it is far slower."""
+    """Whether ``device`` has bf16 instructions; a CPU that emulates them is many times slower."""
     return device.type != "cpu" or multiplies_in_bf16()

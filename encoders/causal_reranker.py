@@ -1,9 +1,9 @@
-"""A decoder that answers with one of two words, "yes" or "no", as an ordinary reranker.
+"""Convert a decoder that answers "yes" or "no" into an ordinary reranker.
 
-Such rerankers (Qwen3-Reranker and its kin) score a pair by the probability of "yes" against "no" as
-the next token after an instruction. That is sigmoid(logit of yes - logit of no), and a logit is the
-last token's state times the word's row of the output matrix, so that a sequence classifier whose
-one row is the difference of the two gives the same score; it trains, saves and serves as any other.
+Such rerankers (Qwen3-Reranker and others) score a pair by the probability of "yes" against "no" as
+the next token after an instruction: sigmoid(logit of yes - logit of no). A logit is the state of
+the last token times the word's row of the output matrix, so a sequence classifier whose only row is
+the difference of the two rows gives the same score, and trains, saves and serves like any other.
 """
 
 import json
@@ -81,7 +81,7 @@ def _answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
 
 
 def _output_rows(folder: Path, tokens: list[int], embeddings: Tensor) -> Tensor:
-    """Rows of the output matrix; of the input matrix, where the two are one."""
+    """Rows of the output matrix; of the input matrix, where the two are tied."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
             if OUTPUT in set(weights.keys()):

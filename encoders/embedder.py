@@ -1,4 +1,4 @@
-"""The embedder: a text to a vector."""
+"""The embedder (bi-encoder): one vector for each text."""
 
 import logging
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.prompts import with_prompt
+from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, ScoreSettings
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
 from encoders.chain.prompts import prompt_lengths
@@ -27,27 +28,26 @@ from encoders.chain.settings import (
 from encoders.opening.source import is_classifier, resolve_model
 from encoders.opening.template import end_with_eos
 from encoders.opening.transformer import check_weights, open_backbone
-from encoders.similarity import Similarity, pairwise
 
 logger = logging.getLogger(__name__)
 
 # Shapes: N texts, L tokens of the longest, H dimensions of an embedding.
 
-# Of config_sentence_transformers.json: written by those who save, or decided anew.
+# Keys of config_sentence_transformers.json that are not copied: they are written anew.
 NOT_KEPT = ("__version__", "prompts")
 
 
 class Embedder(Encoder):
-    """A backbone and, behind it, sentence-transformers' modules: pooling, projections, unit length.
+    """A backbone followed by sentence-transformers modules: pooling, projections, normalisation.
 
-    Open one with ``Embedder.from_pretrained``; arguments beside those of ``Encoder``:
+    Open one with ``Embedder.from_pretrained``. Arguments besides those of ``Encoder``:
 
     Args:
-        modules: Behind the backbone, in order; they give ``sentence_embedding`` [N, H].
-        truncate_dim: Keep so many of the first dimensions (of a model trained for it, by
-            Matryoshka), and bring the rest to unit length if the model ends so; None: all.
-        settings: What the folder's ``config_sentence_transformers.json`` says beside prompts. Its
-            own ``truncate_dim`` cuts after all modules, as sentence-transformers does.
+        modules: After the backbone, in order; they compute ``sentence_embedding`` [N, H].
+        truncate_dim: Keep only the first dimensions (for models trained with Matryoshka), and
+            normalise again if the model ends with that; None: all.
+        settings: The folder's ``config_sentence_transformers.json``. Its own ``truncate_dim`` cuts
+            after all modules, as sentence-transformers does.
         do_lower_case: Whether the folder lower-cases texts on top of its tokenizer.
     """
 
@@ -77,7 +77,7 @@ class Embedder(Encoder):
                 f"truncate_dim: must be from 1 to the model's {self.full_dimension} dimensions, "
                 f"got {truncate_dim}"
             )
-        # What else a text's prompt may have been; see ``_prompt_lengths``.
+        # Prompts that callers have passed; see ``_prompt_lengths``.
         self._given_prompts: set[str] = set()
         # BERT's pooler takes no part in an embedding, and DDP stops at weights without a gradient.
         if getattr(self.backbone, "pooler", None) is not None:
@@ -110,8 +110,7 @@ class Embedder(Encoder):
             max_length: Tokens after which a text is cut; None: the smallest limit that the folder
                 states.
             truncate_dim: Keep so many of the first dimensions of an embedding.
-            append_eos_token: End each text with the tokenizer's end token, if it does not yet; for
-                decoders with pooling "last".
+            append_eos_token: End each text with the end token; for decoders with pooling "last".
             unpad_inputs: Compute on real tokens only, where the backbone can.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether Python code of the folder may run.
@@ -144,14 +143,14 @@ class Embedder(Encoder):
 
     @property
     def pooling(self) -> str:
-        """How tokens become one vector; the names of several are joined by "+"."""
+        """How token states become one vector; several poolings are joined by "+"."""
         names = {theirs: ours for ours, theirs in POOLINGS.items()}
         poolings = [module for module in self.head if isinstance(module, Pooling)]
         return "+".join(names[mode] for module in poolings for mode in pooling_modes(module))
 
     @property
     def default_prompt(self) -> str:
-        """What stands before a text for which no prompt is chosen, as the folder says."""
+        """The prompt of texts for which none is chosen: the folder's ``default_prompt_name``."""
         return self.prompts.get(self.settings.get("default_prompt_name") or "", "")
 
     @property
@@ -184,14 +183,14 @@ class Embedder(Encoder):
         modules = list(self.head)[: -1 if self._ends_with_unit_length else None]
         if all(type(module) in OWN for module in modules):
             prompts = self._prompt_lengths(input_ids, attention_mask)
-            rows = self.rows(**given)
-            texts = torch.tensor([text for row in rows for text in row.texts], device=self.device)
+            packs = self.token_states(**given)
             pooled = []
-            for row in rows:
-                own = None if prompts is None else prompts[row.texts]
-                pooled.append(run_modules(modules, row.states, row.lengths, row.layers, own))
-            embeddings = torch.cat(pooled)[texts.argsort()]
-        else:  # those of others may look at neighbours: they are given texts with padding
+            for pack in packs:
+                own = None if prompts is None else prompts[pack.texts]
+                pooled.append(run_modules(modules, pack.states, pack.lengths, pack.layers, own))
+            order = torch.tensor([text for pack in packs for text in pack.texts])
+            embeddings = torch.cat(pooled)[order.argsort().to(self.device)]
+        else:  # modules of other libraries may look at neighbouring tokens: they need padding
             features = given | {"token_embeddings": self.backbone(**given).last_hidden_state}
             for module in modules:
                 features = module(features)
@@ -294,7 +293,7 @@ class Embedder(Encoder):
         write_modules(folder, list(self.head), parts["head"], settings, limits)
 
     def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
-        """Tokens of each text's prompt [N], where pooling leaves them out; else None."""
+        """Tokens of each text's prompt [N], if pooling excludes prompts; else None."""
         if all(module.include_prompt for module in self.head if isinstance(module, Pooling)):
             return None
         prompts = {prompt for prompt in (*self.prompts.values(), *self._given_prompts) if prompt}

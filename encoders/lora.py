@@ -1,7 +1,7 @@
-"""LoRA: train small matrices beside a frozen backbone, and merge them when the model is saved.
+"""LoRA: train low-rank adapters on a frozen backbone, and merge them when the model is saved.
 
-The arithmetic is peft's. A folder that is saved holds the merged model, which anything opens, and
-in ``adapter/`` the adapter alone, in peft's own layout: what a resumed run goes on from.
+The arithmetic is peft's. A saved folder holds the merged model, which every library opens, and in
+``adapter/`` the adapter in peft's layout, from which a resumed run continues.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
-NAME = "default"  # peft's name of an adapter that has none
-INSIDE = "base_model.model."  # what peft puts before the names of weights
+NAME = "default"  # peft's name for an unnamed adapter
+INSIDE = "base_model.model."  # peft's prefix of weight names
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Lora:
 
     Args:
         config: peft's ``LoraConfig``.
-        heads: Names of the parts that are trained whole: a scoring head, a reranker's pooler.
+        heads: Modules that are trained in full: the scoring head, a reranker's pooler.
     """
 
     config: Any
@@ -100,12 +100,12 @@ def add_lora(
 
     Args:
         backbone: The transformers model; changed in place.
-        base: Its name, which the adapter notes.
+        base: Its name, recorded in the adapter.
         r: Rank of the matrices A [r, in] and B [out, r].
-        alpha: What they add is multiplied by alpha / r.
-        dropout: Of their inputs.
+        alpha: The product B A is scaled by alpha / r.
+        dropout: On the adapters' inputs.
         target_modules: Names, or ends of names, of linear layers; None: all of the encoder's.
-        classifier: Whether it is a reranker, with a head that is trained whole.
+        classifier: Whether the backbone has a scoring head, which is trained in full.
 
     Raises:
         ValueError: peft is not installed, or no layer has such a name.
@@ -127,7 +127,7 @@ def add_lora(
         base_model_name_or_path=base,
     )
     inject_adapter_in_model(config, backbone, adapter_name=NAME)
-    # Only now: peft would have copied the heads, which are trained in place here.
+    # Set only now: peft would have copied the heads, which are trained in place here.
     config.modules_to_save = heads or None
     for name, weight in backbone.named_parameters():
         whole = any(f".{head}." in f".{name}" for head in heads)
@@ -160,7 +160,7 @@ def _linear_layers(
 
 
 def find_heads(backbone: Any) -> list[str]:
-    """Parts of a sequence classifier that are no encoder: its head, and a pooler before it."""
+    """Modules of a sequence classifier outside the encoder: its head, and a pooler before it."""
     heads = [
         name
         for name, module in backbone.named_children()

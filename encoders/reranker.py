@@ -1,4 +1,4 @@
-"""The reranker: a query and a document to a score."""
+"""The reranker (cross-encoder): one score for a query and a document read together."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Shapes: P pairs of query and document, L tokens of the longest pair.
 
-# Where sentence-transformers writes what a CrossEncoder is made of, from release 6 on.
+# Where sentence-transformers describes a CrossEncoder, from release 6 on.
 SETTINGS = "config_sentence_transformers.json"
 CROSS_ENCODER = "CrossEncoder"
 TRANSFORMER = {
@@ -29,15 +29,15 @@ TRANSFORMER = {
 
 
 class Reranker(Encoder):
-    """A sequence classifier with one label over query and document joined by the tokenizer.
+    """A sequence classifier with one label over query and document, joined by the tokenizer.
 
     Open one with ``Reranker.from_pretrained``. Its folder is a plain transformers folder, with
     the activation named in ``config.json`` where sentence-transformers' ``CrossEncoder`` looks.
 
     Args:
-        activation: What makes a score of a logit; None: sigmoid, as ``CrossEncoder`` has it.
-        settings: The content of a release-6 folder's ``config_sentence_transformers.json``, which
-            is saved again; None for any other folder.
+        activation: Turns logits into scores; None: sigmoid, the default of ``CrossEncoder``.
+        settings: The ``config_sentence_transformers.json`` of folders saved by release 6, which is
+            written again; None for other folders.
     """
 
     kind = "reranker"
@@ -124,7 +124,7 @@ class Reranker(Encoder):
             raw: Logits, without the model's activation: as a rule the sigmoid, which lies between 0
                 and 1, but a folder may name another.
             prompts: Text put before each "query" and "document"; None: the model's own prompts.
-            max_length: Tokens after which a pair is cut, the longer text first; None: the model's.
+            max_length: Tokens to which a pair is cut, the longer text first; None: the model's.
             tokens_per_batch: About so many tokens in one forward; None: what suits the device.
             bf16: Compute in bf16, on devices that have it.
             show_progress: Show a progress bar.
@@ -182,7 +182,7 @@ class Reranker(Encoder):
 
 
 def _backbone(folder: Path) -> Path:
-    """The classifier's own folder: that of the one module of a CrossEncoder of release 6."""
+    """The folder of the classifier itself; in release 6 that of the CrossEncoder's one module."""
     file = folder / "modules.json"
     if not file.is_file():
         return folder
@@ -201,7 +201,7 @@ def _backbone(folder: Path) -> Path:
 
 
 def _settings(folder: Path, config: Any) -> dict[str, Any]:
-    """Activation and prompts, wherever releases 3 to 6 and Tandem write them."""
+    """Activation and prompts, from all places where releases 3 to 6 and Tandem write them."""
     own = getattr(config, "sentence_transformers", None) or {}
     old = getattr(config, "sbert_ce_default_activation_function", None)
     found = {"activation_fn": own.get("activation_fn", old), "settings": None}
@@ -210,14 +210,14 @@ def _settings(folder: Path, config: Any) -> dict[str, Any]:
     if settings.get("model_type") == CROSS_ENCODER:
         found |= {"settings": settings}
         found["activation_fn"] = settings.get("activation_fn") or found["activation_fn"]
-        # It stands before the pair, and so before the query.
+        # CrossEncoder puts it in front of the pair, and so of the query.
         default = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "")
         prompts = prompts or ({"query": default} if default else {})
     return found | {"prompts": prompts}
 
 
 def _activation(folder: Path, name: str | None, trust_remote_code: bool) -> nn.Module | None:
-    """The module that a folder names."""
+    """The activation named in a folder."""
     if name is None:
         return None
     if not (trust_remote_code or str(name).startswith("torch.nn.")):

@@ -1,4 +1,4 @@
-"""A model whose weights are shared out among processes (FSDP2): how it is cut, and loaded."""
+"""FSDP2: which modules are sharded, and how full weights are loaded into shards."""
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -6,11 +6,11 @@ from transformers import PreTrainedModel
 
 
 def layer_classes(backbone: PreTrainedModel) -> list[str]:
-    """Names of the classes whose modules are sharded one by one: the backbone's layers.
+    """Names of the classes to wrap with FSDP: the backbone's layers.
 
-    They are its ``_no_split_modules``, or, where it names none, what its ``ModuleList`` is made of.
-    The class that holds the input embeddings is left out, although BERT's kin name it: unpadding
-    looks tokens up without its ``forward``, which is where FSDP would bring its weights together.
+    These are its ``_no_split_modules``, or else the classes in its ``ModuleList``. The class with
+    the input embeddings is left out, although BERT and similar models name it: unpadding looks up
+    tokens without calling its ``forward``, where FSDP would gather its weights.
     """
     embeddings = backbone.get_input_embeddings()
     named = {
@@ -31,7 +31,7 @@ def layer_classes(backbone: PreTrainedModel) -> list[str]:
 
 
 def shared_out(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole weights, cut as a model has its ``own``: each process takes its part of them.
+    """Shard full weights as a model's ``own`` are sharded; each process keeps its part.
 
     Args:
         weights: The same on every process.
@@ -44,6 +44,6 @@ def _like(weight: Tensor, own: Tensor | None) -> Tensor:
     if not isinstance(own, DTensor) or isinstance(weight, DTensor):
         return weight
     local = weight.to(own.device)
-    # Nothing is sent: every process has read the same file.
+    # No communication: every process has read the same file.
     shard: Tensor = distribute_tensor(local, own.device_mesh, own.placements, src_data_rank=None)
     return shard

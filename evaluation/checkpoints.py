@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.run_files import BEST_FILE, RUN_FILE
 from evaluation.metrics.pairs import Figure
 
-BEST_FILE = "best_checkpoint.json"
-RUN_FILE = "train_config.json"
 WEIGHTS = "model.safetensors"
 
 
@@ -37,16 +36,24 @@ def find_checkpoints(run: Path) -> dict[str, Path]:
     return found
 
 
-def read_train_config(folder: Path) -> dict[str, Any]:
-    """Return the recipe of the run to which a folder, or its parent, belongs.
-
-    Raises:
-        ValueError: Neither has one.
-    """
+def find_recipe(folder: Path) -> dict[str, Any] | None:
+    """Return the recipe of the run whose output folder, or checkpoint, a folder is; or None."""
     for place in (folder, folder.resolve().parent):
         if (place / RUN_FILE).is_file():
             recipe: dict[str, Any] = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))
             return recipe
+    return None
+
+
+def read_train_config(folder: Path) -> dict[str, Any]:
+    """Return the recipe of the run whose output folder, or checkpoint, a folder is.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    recipe = find_recipe(folder)
+    if recipe is not None:
+        return recipe
     raise ValueError(
         f"{folder} is no checkpoint of a run: neither it nor the folder above it has a {RUN_FILE}"
     )

@@ -31,7 +31,7 @@ class How:
         query_max_length: Embedder: tokens of a query; None: the model's limit.
         document_max_length: Embedder: tokens of a document.
         max_length: Reranker: tokens of a pair.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
         index: Embedder: a kind of FAISS index for large corpora; None: exact search.
         show_progress: Show progress bars.
     """

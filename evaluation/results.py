@@ -1,4 +1,4 @@
-"""The results of an evaluation: what ``evaluation.json`` holds and every table and figure shows."""
+"""The results of an evaluation: the content of ``evaluation.json``, tables and figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

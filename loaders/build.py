@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from common.types import Shape
 from loaders.formats.sources import Source
-from loaders.options import DEFAULT_LABEL_MAP, ReadOptions, Shape
+from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
 from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
 from loaders.parsing.row_stream import good_rows

@@ -15,10 +15,11 @@ from datasets import Dataset
 from filelock import FileLock
 
 from common.hashing import source_code
+from common.types import Shape
 from loaders.build import NOTES, REJECTED, ROWS, Build, Note
 from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
-from loaders.options import ReadOptions, Shape
+from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import copy_rejected
 from loaders.parsing.row_parser import RowParser

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.hashing import text_hash, text_hashes
+from common.types import Shape
 from loaders.build import ROWS, Build
 from loaders.formats.encodings import open_text
 from loaders.formats.json_object import DECODER
 from loaders.formats.local import FileSource, SavedSource
 from loaders.formats.records import Record
 from loaders.formats.sources import Source
-from loaders.options import ReadOptions, Shape
+from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser

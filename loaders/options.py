@@ -1,4 +1,4 @@
-"""What a run may choose about the reading of its files."""
+"""Options of reading data files."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from loaders.parsing.columns import check_columns
-
-Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
 
 # RAG-Retrieval's grades, for `query \t doc \t label` files without a header.
 DEFAULT_LABEL_MAP = {"3": 1.0, "2": 0.75, "1": 0.5, "0": 0.25}
@@ -18,31 +16,31 @@ class ReadOptions:
     """How records become rows.
 
     Args:
-        label_map: The relevance of each label, ``{"good": 1, "bad": 0}``; a label outside of it
-            is a bad row. Without it, labels are numbers, with one exception: a CSV or TSV file
+        label_map: The relevance of each label, ``{"good": 1, "bad": 0}``; a row with any other
+            label is bad. Without it, labels are numbers, with one exception: a CSV or TSV file
             that has no header, and whose first label is one of 0, 1, 2, 3, is read by
-            ``DEFAULT_LABEL_MAP`` (unless there is a ``label_range``), and the log says so.
-        label_range: Lowest and highest label where they are on another scale than [0, 1], such
-            as (0, 5); mapped linearly to [0, 1].
+            ``DEFAULT_LABEL_MAP`` (unless there is a ``label_range``), which is logged.
+        label_range: Lowest and highest label where the scale is not [0, 1], such as (0, 5);
+            mapped linearly to [0, 1].
         relevance_from_scores: A group's ``pos_scores`` and ``neg_scores`` (after ``label_range``)
-            are the relevances of its documents, which are then divided anew into positives and
-            negatives. Otherwise they are a teacher's scores on any scale, kept as they are, and
+            are the relevances of its documents, which are split anew into positives and
+            negatives. Otherwise they are a teacher's scores on any scale, kept unchanged, and
             the relevances are 1 for ``pos`` and 0 for ``neg``.
-        positive_threshold: The least relevance of a positive, where groups are made from
+        positive_threshold: The lowest relevance of a positive, where groups are made from
             relevances.
         columns: Which column is which field, ``{"question": "query", "answers.text": "pos"}``;
             see ``loaders.parsing.columns``.
-        split: Of folders and data sets that have several: the one to read.
-        evaluates: The rows are not trained on: a folder whose only split is for testing is read
-            without being asked for it.
-        needs_negatives: The objective cannot do without: a row without negatives is bad.
-        needs_scores: The objective learns a teacher's scores: a group without them is bad.
-        on_bad_rows: "error" stops with a list of the bad rows, "skip" goes on without them.
-        rejected_file: Where every bad row is written, as JSON lines of ``file``, ``line``,
+        split: The split to read, of folders and data sets with several.
+        evaluates: The rows are not trained on: a folder whose only split is a test split is read
+            without naming it.
+        needs_negatives: The objective needs negatives: a row without any is bad.
+        needs_scores: The objective needs a teacher's scores: a group without them is bad.
+        on_bad_rows: "error" stops with a list of the bad rows, "skip" leaves them out.
+        rejected_file: Where all bad rows are written, as JSON Lines of ``file``, ``line``,
             ``reason``, ``record``.
 
     Raises:
-        ValueError: If a value is impossible.
+        ValueError: If a value is invalid.
     """
 
     label_map: dict[str, float] | None = None

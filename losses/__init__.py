@@ -1,23 +1,31 @@
-"""Arithmetic: tensors in, one scalar out. One objective per file."""
+"""Losses: tensors in, one scalar out; nothing here knows a model or a process.
 
-from losses.bce import BCELoss
+A loss is a mean over the rows, weighted rows or groups of its batch, so that a trainer can weight
+batches. Two class attributes tell the trainers more, where they are true:
+
+- ``compares_all_pairs``: every row is compared with every other, so that the rows of all processes
+  have to be gathered first (``CoSENTLoss``);
+- ``needs_different_relevances``: a group of equally relevant candidates teaches nothing
+  (``PairwiseLoss``, ``ListwiseLoss``).
+"""
+
 from losses.contrastive import ContrastiveLoss
 from losses.cosent import CoSENTLoss
-from losses.distillation import CosineDistillationLoss, DistillationLoss
+from losses.distillation import DistillationLoss, EmbedderDistillationLoss
 from losses.listwise import ListwiseLoss
-from losses.margin_mse import CosineMarginMSELoss, MarginMSELoss
+from losses.margin_mse import EmbedderMarginMSELoss, MarginMSELoss
 from losses.matryoshka import MatryoshkaLoss
-from losses.mse import MSELoss
 from losses.pairwise import PairwiseLoss
+from losses.pointwise import BCELoss, MSELoss
 from losses.weighted_mse import WeightedMSELoss
 
 __all__ = [
     "BCELoss",
     "CoSENTLoss",
     "ContrastiveLoss",
-    "CosineDistillationLoss",
-    "CosineMarginMSELoss",
     "DistillationLoss",
+    "EmbedderDistillationLoss",
+    "EmbedderMarginMSELoss",
     "ListwiseLoss",
     "MSELoss",
     "MarginMSELoss",

@@ -1,31 +1,37 @@
-"""CoSENT: order pairs of texts by their cosine as people ordered them by relevance."""
+"""CoSENT: order pairs of texts by their similarity as people ordered them by relevance."""
 
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from common.similarity import Similarity, pairwise
 
 # Shapes: B pairs, H dimensions of an embedding.
 
 
 class CoSENTLoss(nn.Module):
-    """Log-sum-exp over all pairs of rows whose cosines stand in the wrong order.
+    """Log-sum-exp over all pairs of rows whose similarities are in the wrong order.
 
-    ``log(1 + sum over rel_i > rel_j of w_i * w_j * exp((cos_j - cos_i) / temperature))``,
+    ``log(1 + sum over rel_i > rel_j of w_i * w_j * exp((s_j - s_i) / temperature))``,
     after Su, "CoSENT: a more efficient sentence vector scheme than Sentence-BERT" (2022,
     kexue.fm/archives/8847). Only the order of the relevances matters, not their distance. A row
     of weight 2 counts as two rows.
 
     Args:
-        temperature: Divides the cosines; 0.05 is the paper's scale of 20.
+        temperature: Divides the similarities; 0.05 is the paper's scale of 20.
+        similarity: "cosine" or "dot".
     """
 
-    def __init__(self, temperature: float = 0.05) -> None:
+    # Several processes gather their rows before this loss: it is no mean over single rows.
+    compares_all_pairs = True
+
+    def __init__(self, temperature: float = 0.05, similarity: Similarity = "cosine") -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
+        self.similarity = similarity
 
     def forward(
         self, queries: Tensor, documents: Tensor, relevances: Tensor, weights: Tensor
@@ -34,8 +40,9 @@ class CoSENTLoss(nn.Module):
 
         A batch whose relevances are all equal carries no order and gives 0.
         """
-        cosines = F.cosine_similarity(queries.float(), documents.float(), dim=-1)  # [B]
-        wrong = (cosines[None, :] - cosines[:, None]) / self.temperature  # [B, B]: i above j
+        similarities = pairwise(queries.float(), documents.float(), self.similarity)  # [B]
+        # [B, B]: by how much row j is above row i; wrong where row i is more relevant.
+        wrong = (similarities[None, :] - similarities[:, None]) / self.temperature
         wrong = wrong + weights.log()[:, None] + weights.log()[None, :]
         ordered = relevances[:, None] > relevances[None, :]
         wrong = wrong.masked_fill(~ordered, float("-inf")).flatten()

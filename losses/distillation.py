@@ -1,9 +1,11 @@
-"""Distillation: rank a query's candidates as a teacher does."""
+"""Distillation: match a teacher's distribution over a query's candidates."""
 
 import math
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from common.similarity import Similarity, pairwise
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
 # dimensions of an embedding.
@@ -18,8 +20,8 @@ class DistillationLoss(nn.Module):
 
     Args:
         temperature: T; divides the student's scores.
-        teacher_temperature: Tt; divides the teacher's. Logits of a reranker are meant as they
-            are (1.0); scores from 0 to 1 differ by too little for that, and want 0.05 or so.
+        teacher_temperature: Tt; divides the teacher's. 1.0 suits the logits of a reranker; scores
+            from 0 to 1 differ too little for that: try 0.05.
     """
 
     def __init__(self, temperature: float = 1.0, teacher_temperature: float = 1.0) -> None:
@@ -41,25 +43,32 @@ class DistillationLoss(nn.Module):
         """
         lowest = float("-inf")
         scores = scores.float() / self.temperature
-        laid = scores.new_full(mask.shape, lowest).masked_scatter(mask, scores)  # [G, C]
-        student = F.log_softmax(laid, dim=1).masked_fill(~mask, 0.0)
+        padded = scores.new_full(mask.shape, lowest).masked_scatter(mask, scores)  # [G, C]
+        student = F.log_softmax(padded, dim=1).masked_fill(~mask, 0.0)
         teacher = (relevances.float() / self.teacher_temperature).masked_fill(~mask, lowest)
         teacher = F.log_softmax(teacher, dim=1).masked_fill(~mask, lowest)
         divergence = teacher.exp() * (teacher.masked_fill(~mask, 0.0) - student)  # [G, C]
         return divergence.sum(dim=1).mean()
 
 
-class CosineDistillationLoss(nn.Module):
-    """The same for an embedder: the student's scores are cosines.
+class EmbedderDistillationLoss(nn.Module):
+    """The same for an embedder: the student's scores are similarities of embeddings.
 
     Args:
-        temperature: T; divides the cosines.
+        temperature: T; divides the similarities.
         teacher_temperature: Tt; divides the teacher's scores; see ``DistillationLoss``.
+        similarity: "cosine" or "dot".
     """
 
-    def __init__(self, temperature: float = 0.05, teacher_temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        temperature: float = 0.05,
+        teacher_temperature: float = 1.0,
+        similarity: Similarity = "cosine",
+    ) -> None:
         super().__init__()
-        self.of_scores = DistillationLoss(temperature, teacher_temperature)
+        self.similarity = similarity
+        self.loss = DistillationLoss(temperature, teacher_temperature)
 
     def forward(
         self, queries: Tensor, documents: Tensor, relevances: Tensor, mask: Tensor
@@ -72,6 +81,6 @@ class CosineDistillationLoss(nn.Module):
             relevances: As in ``DistillationLoss``.
             mask: As there.
         """
-        cosines = F.cosine_similarity(queries.float(), documents.float(), dim=-1)  # [P]
-        loss: Tensor = self.of_scores(cosines, relevances, mask)
+        scores = pairwise(queries.float(), documents.float(), self.similarity)  # [P]
+        loss: Tensor = self.loss(scores, relevances, mask)
         return loss

@@ -1,4 +1,4 @@
-"""Listwise ranking: put the probability of a query's candidate list where the relevance is."""
+"""Listwise ranking: match the softmax over a query's candidates to their relevances."""
 
 import math
 
@@ -19,6 +19,9 @@ class ListwiseLoss(nn.Module):
     Args:
         temperature: T; divides the scores.
     """
+
+    # A group of equally relevant candidates teaches nothing; trainers count such steps.
+    needs_different_relevances = True
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
-"""MarginMSE: keep the teacher's distances between a positive and the other candidates."""
+"""MarginMSE: match a teacher's margins between a positive and the other candidates."""
 
 import math
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from common.similarity import Similarity, pairwise
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
 # dimensions of an embedding.
@@ -17,8 +18,8 @@ class MarginMSELoss(nn.Module):
     Distillation" (2020). The first candidate is a positive. A group of one candidate adds 0.
 
     Args:
-        scale: Multiplies the student's scores. A cosine has margins of 2 at most: with a teacher
-            that gives logits, take about what its margins are.
+        scale: Multiplies the student's scores. A cosine has margins of at most 2: with a teacher
+            that gives logits, set this to the size of its margins.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
@@ -30,27 +31,29 @@ class MarginMSELoss(nn.Module):
     def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
         """Return the mean over the groups; arguments as in ``DistillationLoss``."""
         scores = scores.float()
-        laid = scores.new_zeros(mask.shape).masked_scatter(mask, scores)  # [G, C]
-        errors = self.scale * (laid[:, :1] - laid) - (relevances[:, :1] - relevances)
+        padded = scores.new_zeros(mask.shape).masked_scatter(mask, scores)  # [G, C]
+        errors = self.scale * (padded[:, :1] - padded) - (relevances[:, :1] - relevances)
         errors = (errors**2).masked_fill(~mask, 0.0)  # 0 for the first candidate itself
         return (errors.sum(dim=1) / (mask.sum(dim=1) - 1).clamp(min=1)).mean()
 
 
-class CosineMarginMSELoss(nn.Module):
-    """The same for an embedder: the student's scores are cosines.
+class EmbedderMarginMSELoss(nn.Module):
+    """The same for an embedder: the student's scores are similarities of embeddings.
 
     Args:
-        scale: Multiplies the cosines; see ``MarginMSELoss``.
+        scale: Multiplies the similarities; see ``MarginMSELoss``.
+        similarity: "cosine" or "dot".
     """
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, similarity: Similarity = "cosine") -> None:
         super().__init__()
-        self.of_scores = MarginMSELoss(scale)
+        self.similarity = similarity
+        self.loss = MarginMSELoss(scale)
 
     def forward(
         self, queries: Tensor, documents: Tensor, relevances: Tensor, mask: Tensor
     ) -> Tensor:
         """Return the mean over the groups; arguments as in ``CosineDistillationLoss``."""
-        cosines = F.cosine_similarity(queries.float(), documents.float(), dim=-1)  # [P]
-        loss: Tensor = self.of_scores(cosines, relevances, mask)
+        scores = pairwise(queries.float(), documents.float(), self.similarity)  # [P]
+        loss: Tensor = self.loss(scores, relevances, mask)
         return loss

@@ -1,4 +1,4 @@
-"""Pairwise ranking: of two candidates of one query, the more relevant must score higher."""
+"""Pairwise ranking: of two candidates of a query, score the more relevant one higher."""
 
 import math
 
@@ -21,6 +21,9 @@ class PairwiseLoss(nn.Module):
     Args:
         margin: Score distance to reach; None means RankNet.
     """
+
+    # A group of equally relevant candidates teaches nothing; trainers count such steps.
+    needs_different_relevances = True
 
     def __init__(self, margin: float | None = None) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ from rich.table import Table
 
 from common.flags import exit_code, option, parse
 from common.hardware import prepare_cpu
+from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE, STATE_FILE
 from encoders.kinds import KINDS, detect_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_train_config, write_best
 from evaluation.data.sets import PairData
@@ -54,8 +55,6 @@ from trainers.config.assembly import evaluation_loss
 from trainers.model_card.card import add_evaluation
 
 logger = logging.getLogger(__name__)
-
-RUN = "run.trec"
 
 
 @dataclass(kw_only=True)
@@ -137,7 +136,7 @@ def evaluate_model(args: EvaluateSettings) -> None:
         finish(args, pair_results(scores, data, subject))
         return
     if unfit := ids_with_blanks(data):
-        logger.warning("%s will not be written: %s", RUN, unfit)
+        logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
     first = find_first_stage(args, kind, data)
     ranked = {
         which: measure_ranking(open_model(model, kind, args), data, args.metrics, how(args), first)
@@ -225,19 +224,19 @@ def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = Non
         return
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results.to_json(), ensure_ascii=False, indent=2)
-    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-    (folder / RUN).unlink(missing_ok=True)
+    (folder / EVALUATION_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / RANKING_FILE).unlink(missing_ok=True)
     if ranked is not None:
-        write_run(folder / RUN, ranked.run, "tandem")
+        write_run(folder / RANKING_FILE, ranked.run, "tandem")
     report = write_report(folder, results, read_log(model), args.language)
-    if (model / "README.md").is_file() and (model / "train_config.json").is_file():
+    if (model / CARD_FILE).is_file() and (model / RUN_FILE).is_file():
         add_evaluation(model, results)
     print(f"the report is {report}")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]] | None:
     """Return the training log of a run's model; None for other models."""
-    file = folder / "trainer_state.json"
+    file = folder / STATE_FILE
     if not file.is_file():
         return None
     log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["log_history"]

@@ -5,8 +5,8 @@
 Flags win over the recipe; --help lists every key. The model is written to ``output_dir``, with
 checkpoints in ``checkpoint-N`` below it.
 
-Exit codes: 2 for a mistake or a disk that takes no more, told in one line; 143 (SIGTERM) and 130
-(Ctrl-C) when the run has stopped at a checkpoint because it was told to.
+Exit codes: 2 for a user error or a failed write, with one line on stderr; 143 (SIGTERM) and 130
+(Ctrl-C) after a signal, when the run has stopped at a checkpoint.
 """
 
 import logging
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ from collators.epochs import EpochRows
 from collators.sources import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
-from trainers import TandemArguments, parse_arguments
-from trainers.base import LossTrainer
+from trainers import Run, TandemArguments, parse_run
 from trainers.checkpoints.output import prepare_output, write_run_file
 from trainers.checkpoints.resume_compat import compare_launch, compare_settings
 from trainers.checkpoints.run_log import LogLines, ProgressBar, set_up_logging
@@ -46,29 +46,32 @@ from trainers.config.assembly import (
     read_eval_rows,
     read_train_rows,
 )
-from trainers.config.limits import check_steps
 from trainers.distributed.sharding import check_layers, check_sharding
-from trainers.guards.evaluating import EvaluationFailed
+from trainers.guards.evaluations import EvaluationFailed
+from trainers.guards.idle_steps import count_idle
 from trainers.guards.interruption import Interrupted, Interruption
-from trainers.guards.nan_guard import NotFiniteError
+from trainers.guards.nan_guard import NonFiniteError, count_skipped
 from trainers.guards.preflight import Preflight, PreflightError, check_hub
+from trainers.model_card.card import write_model_card
+from trainers.run import check_steps
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Tell the run: arguments, rows, model, trainer; train, evaluate, save, push."""
+    """Read arguments, rows and model; train, evaluate, save, push."""
     try:
-        args = parse_arguments(argv)
-        checkpoint = set_up(args)
-        rows = {"train": read_train_rows(args)}
+        run = parse_run(argv)
+        args = run.args
+        checkpoint = set_up(run)
+        rows = {"train": read_train_rows(run)}
         check_steps(args, rows["train"])
         if args.eval_file:
-            rows["eval"] = read_eval_rows(args)
-        measure = build_measure(args)
-        model = open_model(args)
+            rows["eval"] = read_eval_rows(run)
+        measure = build_measure(run)
+        model = open_model(run)
         check_layers(model)
-        collator = build_collator(args, model)
+        collator = build_collator(run, model)
     except ValueError as error:
         complain(error)
         raise SystemExit(2) from None
@@ -76,14 +79,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     interruption = Interruption()
     write_run_file(args)
     report_lengths(collator, rows["train"])
-    trainer: LossTrainer = args.trainer(
+    trainer = run.build_trainer(
         model=model,
-        args=args,
-        loss=args.build_loss(),
         data_collator=collator,
         train_dataset=rows["train"],
         eval_dataset=rows.get("eval"),
         measure=measure,
+        write_card=partial(write_model_card, run),
         callbacks=[ProgressBar(), LogLines(), interruption, *early_stopping(args)],
     )
     trainer.add_callback(Preflight(trainer))
@@ -92,16 +94,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.train(resume_from_checkpoint=checkpoint)
         if "eval" in rows and args.eval_strategy == "no":
             trainer.save_state()
-            trainer.save_model(_internal_call=True)  # whatever becomes of the evaluation
+            trainer.save_model(_internal_call=True)  # before an evaluation that may fail
             trainer.evaluate()
         trainer.save_state()
         trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
-    if skipped := trainer.skipped_steps:
-        logger.warning("%d of %d steps were skipped", skipped, trainer.state.global_step)
-    if idle := trainer.idle_steps:
-        logger.warning(
-            "nothing could be learned from %d of %d steps", idle, trainer.state.global_step
-        )
+    steps = trainer.state.global_step
+    if skipped := count_skipped(trainer.state):
+        logger.warning("%d of %d steps were skipped", skipped, steps)
+    if idle := count_idle(trainer.state):
+        logger.warning("nothing could be learned from %d of %d steps", idle, steps)
     logger.info("the model is in %s", args.output_dir)
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)
@@ -109,15 +110,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def complain(error: Exception) -> None:
-    """One line, by one of the processes of a machine."""
+    """Print one line, from one process of each machine."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr)
 
 
-def set_up(args: TandemArguments) -> str | None:
-    """Check the launch and the output folder, start the log; the checkpoint to go on from."""
+def set_up(run: Run) -> str | None:
+    """Check launch and output folder, start the log; return the checkpoint to resume from."""
+    args = run.args
     check_sharding(args)
-    checkpoint = on_first_process(args)
+    checkpoint = on_first_process(run)
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
     check_hub(args)
     if checkpoint is not None:
@@ -131,12 +133,12 @@ def set_up(args: TandemArguments) -> str | None:
     return checkpoint
 
 
-def on_first_process(args: TandemArguments) -> str | None:
-    """What the first process finds in the output folder, or refuses, for all of them."""
+def on_first_process(run: Run) -> str | None:
+    """Prepare the output folder on the first process; its checkpoint or error is for all."""
     found: list[Any] = [None]
-    if args.process_index == 0:
+    if run.args.process_index == 0:
         try:
-            found = [prepare_output(args)]
+            found = [prepare_output(run.args, run.objective.model)]
         except ValueError as error:
             found = [error]
     broadcast_object_list(found)
@@ -148,52 +150,52 @@ def on_first_process(args: TandemArguments) -> str | None:
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """How a run ends that cannot go on, or was told not to: one line and an exit code."""
+    """End a run that cannot continue or was interrupted: one line and an exit code."""
     try:
         yield
     except (
         PreflightError,
-        NotFiniteError,
+        NonFiniteError,
         SavingFailed,
         EvaluationFailed,
         TokenWithoutRow,
         Interrupted,
     ) as stop:
-        stop.__traceback__ = None  # which holds the dataloader, whose workers are to end now
+        stop.__traceback__ = None  # its frames keep the dataloader's workers alive
         if isinstance(stop, Interrupted):
-            logger.info("stopped by %s; --resume_from_checkpoint true goes on", stop)
+            logger.info("stopped by %s; resume with --resume_from_checkpoint true", stop)
             raise SystemExit(128 + stop.number) from None
         complain(stop)
         raise SystemExit(2) from None
 
 
 def early_stopping(args: TandemArguments) -> list[TrainerCallback]:
-    """Stops a run that no longer gets better, if the recipe asks for it."""
+    """The callback that stops a run without improvement, if the recipe asks for it."""
     patience = args.early_stopping_patience
     return [] if patience is None else [EarlyStoppingCallback(patience)]
 
 
 def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:
-    """Say how many texts the maximum lengths cut, by a look at some of the rows."""
+    """Log how many texts the maximum lengths truncate, estimated from some of the rows."""
     numbered = rows if isinstance(rows, EpochRows) else EpochRows(rows)
     step = max(1, len(numbered) // sample)
-    looked_at = [numbered[row] for row in range(0, len(numbered), step)]
+    sampled = [numbered[row] for row in range(0, len(numbered), step)]
     if isinstance(collator, SourceCollator):
         for number, own in enumerate(collator.sources):
-            its = [row for row in looked_at if row["source"] == number]
+            its = [row for row in sampled if row["source"] == number]
             report_cut(own, its, f"{rows.sources[number].name}: ")
     else:
-        report_cut(collator, looked_at)
+        report_cut(collator, sampled)
 
 
 def report_cut(collator: Any, rows: list[dict[str, Any]], source: str = "") -> None:
-    """Say how many texts of ``rows`` the maximum lengths cut."""
+    """Log how many texts of ``rows`` the maximum lengths truncate."""
     for setting, (cut, total) in collator.count_cut(rows).items() if rows else ():
         if cut:
             limit = getattr(collator, setting)
             share = 100 * cut / total
             logger.info(
-                "%s%s: %d of %d texts looked at (%.0f %%) are longer than %d tokens and are cut",
+                "%s%s: %d of %d sampled texts (%.0f %%) are longer than %d tokens and truncated",
                 source, setting, cut, total, share, limit,
             )  # fmt: skip
 
@@ -201,6 +203,6 @@ def report_cut(collator: Any, rows: list[dict[str, Any]], source: str = "") -> N
 if __name__ == "__main__":
     main()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # gloo's threads let go of tensors only with Python's lock, and torch waits for them at the
-        # end with that lock held: what is left must be done before.
+        # gloo's threads need the GIL to release tensors, and at exit torch joins them while holding
+        # it: give them time to finish first, or the process may hang.
         time.sleep(0.5)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from encoders.kinds import Kind, detect_kind
+from common.run_files import BEST_FILE, RUN_FILE
+from encoders.kinds import KINDS, Kind, detect_kind
 from encoders.opening.source import resolve_model
-from evaluation.checkpoints import BEST_FILE, RUN_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +42,18 @@ def find_models(
     for model, asked in given:
         folder, why = find_served(model)
         kind = check_kind(folder, asked, trust_remote_code)
-        found[kind] = Served(kind, folder, name or short_name(model))
+        found[KINDS[kind].role] = Served(kind, folder, name or short_name(model))
         logger.info("serving the %s %s (%s)", kind, folder, why)
     if baseline is not None:
         folder, why = find_served(baseline)
         kind = check_kind(folder, None, trust_remote_code)
-        if kind not in found:
+        role = KINDS[kind].role
+        if role not in found:
             raise ValueError(
                 f"--baseline: {baseline} is no {next(iter(found))}, and can be compared with "
                 "none; give a model of the kind that is served"
             )
-        found[f"{kind}_baseline"] = Served(kind, folder, short_name(baseline))
+        found[f"{role}_baseline"] = Served(kind, folder, short_name(baseline))
         logger.info("comparing with %s (%s)", folder, why)
     return found
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from common.prompts import with_prompt
 from serving.engine.corpus import Corpus
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
@@ -30,11 +31,11 @@ class ModelOutput:
     """What a model computed for the texts of a request.
 
     Args:
-        model: Its name, as clients are told.
+        model: The name of the model, as clients see it.
         values: Embeddings [N, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
         truncated: The numbers of texts that were cut.
-        times: Milliseconds by what they were spent on.
+        times: Milliseconds by stage.
     """
 
     model: str
@@ -77,7 +78,7 @@ class Service:
 
     @property
     def loaded(self) -> dict[str, ServedModel]:
-        """The same without the check: what has been computed is answered, also while draining."""
+        """The same without the check, for finished work: it is answered while draining too."""
         return self._engine.models
 
     @property
@@ -126,7 +127,7 @@ class Service:
 
         def tokenize() -> list[Tokens]:
             before = model.default_prompt if prompt is None else prompt
-            strings = [before + text for text in texts if isinstance(text, str)]
+            strings = [with_prompt(text, before) for text in texts if isinstance(text, str)]
             made = iter(model.tokenizer.texts(strings, side))
             return [
                 next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, side)
@@ -163,10 +164,10 @@ class Service:
             if at == 0 or not one_query:
                 self.check_text(query, params[0] if one_query else f"{params[0]}.{at}")
             self.check_text(document, f"{params[1]}.{at}" if len(pairs) > 1 else params[1])
-        before = model.prompts.get("query", ""), model.prompts.get("document", "")
 
         def tokenize() -> list[Tokens]:
-            full = [(before[0] + query, before[1] + document) for query, document in pairs]
+            queries, documents = zip(*pairs, strict=True)
+            full = list(zip(*model.encoder.joined(queries, documents, {}), strict=True))
             return model.tokenizer.pairs(full, side, max_document)
 
         size = sum(len(query) + len(document) for query, document in pairs)
@@ -175,10 +176,6 @@ class Service:
     async def in_worker(self, work: Callable[[], Result]) -> Result:
         """Run in a thread what would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _run(
         self,

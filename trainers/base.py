@@ -1,29 +1,39 @@
-"""What the three trainers share: losses as means over a whole step, exact order, real saving."""
+"""Base trainer: item-weighted loss across accumulation and processes; deterministic order.
 
-from collections import defaultdict
+The parts that it has, each in a file of its own: ``NaNGuard``, ``IdleSteps``, ``UndefinedMetrics``
+and ``ItemMeans``. The hooks of ``Trainer`` overridden here hand over to them.
+"""
+
+import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.optimization import GreedyLR
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from collators.epochs import EpochCallback, EpochRows
-from trainers.distributed.sharding import keep_fp32_outside
-from trainers.guards.evaluating import EvaluatingTrainer, Measure
-from trainers.guards.idle_steps import SignalTrainer
+from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
+from trainers.checkpoints.write_errors import SavingFailed
+from trainers.config.arguments import TandemArguments
+from trainers.distributed.item_means import ItemMeans
+from trainers.distributed.sharding import keep_fp32_outside, whole
+from trainers.guards.evaluations import EvaluationFailed, Measure, UndefinedMetrics, describe
+from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.interruption import leave_signals_alone
+from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
 
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
+logger = logging.getLogger(__name__)
 
 
-class LossTrainer(SignalTrainer, EvaluatingTrainer):
-    """A ``Trainer`` that is given a loss; subclasses carry the tensors to it in ``compute_loss``.
+class BaseTrainer(CheckpointTrainer):
+    """A ``Trainer`` that is given a loss; subclasses override ``compute_loss``.
 
-    A loss is a mean over the items of a batch (rows, weighted rows or groups: ``count_items``).
-    ``share`` turns it into its part of the mean over all batches of an optimiser step, over
+    A loss is a mean over the items of a batch (queries, groups or weighted pairs: ``count_items``).
+    ``scale_loss`` turns it into its share of the mean over all batches of an optimizer step, over
     accumulated batches and processes alike: 4 x 8 rows give the gradient of 32, also with weights
     and a short last batch.
 
@@ -31,28 +41,29 @@ class LossTrainer(SignalTrainer, EvaluatingTrainer):
         model: An ``Embedder`` or a ``Reranker``.
         args: The run's arguments.
         loss: Called by ``compute_loss`` with tensors.
-        train_dataset: Rows; see ``collators.epochs`` for what is added to them. Or ``EpochRows``.
+        train_dataset: Rows, numbered here (``EpochRows``) unless they are already.
         eval_dataset: Rows, all of them seen as in epoch 0.
-        measure: Called with the model at every evaluation, on every process; gives metrics by
-            name, which are logged beside the loss and may choose the best checkpoint. One that has
-            no value is given as the reason.
+        measure: Called with the model at every evaluation, on every process. Its metrics are logged
+            beside the loss and may choose the best checkpoint.
+        write_card: Writes the card of a saved model.
+        kwargs: As for ``Trainer``.
     """
 
-    # `share` has done what Trainer would do by dividing by the accumulation steps.
+    # `scale_loss` has done what Trainer would do by dividing by the accumulation steps.
     loss_is_scaled_for_ga = True
-    observed: tuple[str, ...] = ()  # metrics that `compute_loss` observes beside the loss
-    model: nn.Module
-    args: "TandemArguments"
+    # Metrics that `compute_loss` records beside the loss.
+    recorded_metrics: tuple[str, ...] = ()
 
     def __init__(
         self,
         *,
         model: nn.Module,
-        args: "TandemArguments",
+        args: TandemArguments,
         loss: nn.Module,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         measure: Measure | None = None,
+        write_card: WriteCard | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -64,41 +75,45 @@ class LossTrainer(SignalTrainer, EvaluatingTrainer):
         )
         self.loss = loss
         self.measure = measure
+        self.write_card = write_card
         # What evaluate() asks before it calls compute_loss() on batches without "labels":
         self.label_names, self.can_return_loss = [], True
-        self._observed: dict[bool, dict[str, list[Tensor]]] = {}
-        self._forget(training=True)
-        self._forget(training=False)
-        self._before_step: dict[str, list[Tensor]] = {}
+        self.nan_guard = NaNGuard(args, self.accelerator)
+        self.idle_steps = IdleSteps(self.accelerator)
+        self.undefined = UndefinedMetrics(args)
+        self.train_means, self.eval_means = ItemMeans(self.accelerator), ItemMeans(self.accelerator)
         self._skipped_since_log = False
 
     def create_accelerator_and_postprocess(self) -> None:
-        """``Trainer``'s; with FSDP, what is summed and given out stays in fp32."""
+        """With FSDP, keep gradients' sums and the model's output in fp32."""
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
             keep_fp32_outside(self.accelerator.state.fsdp_plugin)
 
-    def count_items(self, inputs: dict[str, Any]) -> Tensor:
-        """What the loss of this batch is a mean over.
+    # The loss.
 
-        Groups where candidates are compared, else the pairs' weights: one of weight 2 is two.
+    def count_items(self, inputs: dict[str, Any]) -> Tensor:
+        """What the loss of a batch is a mean over, a float []: queries, groups, or pairs' weights.
+
+        A pair of weight 2 counts as two.
         """
-        if "mask" in inputs:
-            return torch.tensor(float(len(inputs["mask"])), device=inputs["mask"].device)
+        for key in ("positives", "mask"):  # of queries; of groups
+            if key in inputs:
+                return torch.tensor(float(len(inputs[key])), device=inputs[key].device)
         weights: Tensor = inputs["weights"].sum()
         return weights
 
-    def share(self, loss: Tensor, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        """This batch's part of the mean over all ``num_items_in_batch`` items of the step."""
+    def scale_loss(self, loss: Tensor, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+        """This batch's share of the mean over all ``num_items_in_batch`` items of the step."""
         items = self.count_items(inputs)
-        self.observe("loss", loss, items)
+        self.record_metric("loss", loss, items)
         if num_items_in_batch is None:
             return loss
         # DDP takes the mean over the processes where the sum is wanted.
         return loss * (items / num_items_in_batch) * self.accelerator.num_processes
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """Items of all batches of a step, on all processes; ``Trainer`` hands it on."""
+        """Items of all batches of a step, on all processes; ``Trainer`` passes it on."""
         if not batch_samples:
             return None
         items = torch.stack([self.count_items(batch) for batch in batch_samples]).sum().to(device)
@@ -106,77 +121,150 @@ class LossTrainer(SignalTrainer, EvaluatingTrainer):
             items = self.accelerator.gather(items).sum()
         return items
 
-    # Metrics beside the loss: observed per batch, logged as means.
+    def record_metric(self, name: str, value: Tensor, items: Tensor) -> None:
+        """Record a metric of this batch; its mean over the items seen is logged with the loss."""
+        means = self.train_means if self.model.training else self.eval_means
+        means.add(name, value, items)
 
-    def observe(self, name: str, value: Tensor, items: Tensor) -> None:
-        """Note a metric of this batch; its mean over the items seen is logged with the loss."""
-        sums = self._observed[self.model.training][name]
-        sums[0] = sums[0] + value.detach().float() * items
-        sums[1] = sums[1] + items
+    def note_signal(self, can_learn: Tensor, reason: str) -> None:
+        """Note whether a batch of training can teach something, and why it would not."""
+        if self.model.training:
+            self.idle_steps.note(can_learn, reason)
 
-    def _forget(self, training: bool) -> None:
-        zero = torch.zeros((), device=self.args.device)
-        self._observed[training] = defaultdict(lambda: [zero, zero])
-
-    def _observations(self, training: bool) -> dict[str, float]:
-        """Means over all processes since the last call."""
-        means = {}
-        for name, sums in self._observed[training].items():
-            total = torch.stack(sums)
-            if self.accelerator.num_processes > 1:
-                total = self.accelerator.reduce(total, "sum")
-            means[name] = (total[0] / total[1]).item()
-        self._forget(training)
-        return means
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log training's other metrics with its loss."""
-        if "loss" in logs:
-            if self._skipped_since_log:  # `Trainer`'s mean counts the steps that were skipped
-                logs = {name: value for name, value in logs.items() if name != "loss"}
-                self._skipped_since_log = False
-            logs = {**self._observations(training=True), **logs}
-        super().log(logs, start_time)
+    # A step of training.
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The batches of a step."""
-        self.begin_step()
-        self._before_step = {name: list(sums) for name, sums in self._observed[True].items()}
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        """Begin a step: its batches, and how many items they have."""
+        self.idle_steps.begin_step(self.state)
+        self.train_means.begin_step()
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.nan_guard.begin_step(batches)
+        return batches, items
 
-    def skip_step(self, model: nn.Module, reason: str) -> None:
-        """Forget what was observed in the step, too."""
-        self._forget(training=True)
-        self._observed[True].update(self._before_step)
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward pass of one batch."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self.nan_guard.add_loss(loss)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Called between the last backward pass of a step and the optimizer: the place to skip."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        reason = self.nan_guard.find_bad_step(model, norm, self.state.global_step + 1)
+        if reason is None:
+            return norm
+        # Without gradients the optimizer leaves the weights and its moments alone.
+        model.zero_grad(set_to_none=True)
+        self.train_means.undo_step()
         self._skipped_since_log = True
-        super().skip_step(model, reason)
+        if self.is_world_process_zero():
+            logger.warning("%s; skipped (on_bad_loss)", reason)
+        self.log({"skipped_steps": count_skipped(self.state) + 1})
+        return None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the recorded metrics and the idle steps with the loss of training."""
+        if "loss" in logs:
+            if self._skipped_since_log:  # Trainer's mean includes the steps that were skipped
+                logs = {name: value for name, value in logs.items() if name != "loss"}
+                self._skipped_since_log = False
+            logs = {**self.train_means.pop(), **logs}
+        if "loss" in logs or "train_loss" in logs:
+            idle = self.idle_steps.pop(self.state)
+            logs = {**logs, "idle_steps": idle} if idle else logs
+        super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, unless its weights are not finite."""
+        self.nan_guard.check_weights(self.model, self.state.global_step)
+        super().save_model(output_dir, _internal_call)
+
+    # Evaluation.
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate; the final model is saved before the last evaluation of a run, if it is known.
+
+        Raises:
+            EvaluationFailed: Whatever went wrong; in training there is a checkpoint of this step.
+        """
+        last = self.is_in_train and self.state.global_step >= self.state.max_steps
+        if last and not self.args.load_best_model_at_end:
+            self.save_model(_internal_call=True)
+        try:
+            return super().evaluate(*args, **kwargs)
+        except (NonFiniteError, SavingFailed):
+            raise
+        except Exception as error:
+            failed = f"the evaluation after step {self.state.global_step} failed: {describe(error)}"
+            raise EvaluationFailed(f"{failed}; {self._what_is_left()}") from error
+
+    def _what_is_left(self) -> str:
+        """Save a checkpoint after a failed evaluation, and name it."""
+        run = self.args.output_dir
+        if not self.is_in_train:
+            return f"the model of this step is in {run}"
+        # Saving is collective, and the other processes may not have failed.
+        if self.args.world_size == 1 and self._step_saved != self.state.global_step:
+            self._save_checkpoint(self.model, None)
+        last = get_last_checkpoint(str(run))
+        return "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """``Trainer``'s loop, with means over items where it takes means over batches."""
-        self._forget(training=False)
+        """Evaluate with means over items, where ``Trainer`` takes means over batches."""
+        self.eval_means.clear()
         output = super().evaluation_loop(*args, **kwargs)
         metrics: dict[str, float | str] = output.metrics or {}  # type: ignore[assignment]
-        found: dict[str, float | str] = dict(self._observations(training=False))
+        found: dict[str, float | str] = dict(self.eval_means.pop())
         if self.measure is not None:
             found |= self.measured(self.measure)
         prefix = kwargs.get("metric_key_prefix", "eval")
         metrics |= {f"{prefix}_{name}": value for name, value in found.items()}
-        return output._replace(metrics=self.keep_defined(metrics))
+        defined = self.undefined.split_off(metrics, self.state, self.is_world_process_zero())
+        return output._replace(metrics=defined)
 
-    # Order of the rows.
+    def measured(self, measure: Measure) -> dict[str, float | str]:
+        """The metrics of the model as it is now."""
+        reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
+        model: nn.Module
+        with whole(self.accelerator.unwrap_model(self.model), reshard) as model:
+            return dict(measure(model))
+
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
+        # Trainer's own would fail where the scheduler's metric has no value this time.
+        scheduler: Any = self.lr_scheduler
+        waits = isinstance(scheduler, ReduceLROnPlateau | GreedyLR) and not skip_scheduler
+        if waits and self.undefined.best in metrics:
+            scheduler.step(metrics[self.undefined.best])
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if self.undefined.best in self.undefined.reasons:
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, and say so if there is no best model to load at the end."""
+        output = super().train(*args, **kwargs)
+        if self.args.load_best_model_at_end and self.is_world_process_zero():
+            self.undefined.warn_of_no_best(self.state)
+        return output
+
+    # The order of the rows.
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """``Trainer``'s, leaving the global random numbers and the signals alone."""
-        return _left_alone(super().get_train_dataloader())
+        """Leave the global random generator and the signals alone, and label the rows."""
+        return _isolated(self.nan_guard.label_rows(super().get_train_dataloader()))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """``Trainer``'s of all rows, leaving the global random numbers and the signals alone."""
-        # dataloader_drop_last is about training: a loss is measured on every row.
+        """Take all rows: ``dataloader_drop_last`` is about training."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return _left_alone(super().get_eval_dataloader(eval_dataset))
+            return _isolated(super().get_eval_dataloader(eval_dataset))
         finally:
             self.args.dataloader_drop_last = drop_last
 
@@ -193,14 +281,14 @@ def _numbered(rows: Any) -> EpochRows | None:
     return rows if rows is None or isinstance(rows, EpochRows) else EpochRows(rows)
 
 
-def _left_alone(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Give a loader a generator of its own for the seeds of its workers, who heed no signal.
+def _isolated(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Give a loader a generator of its own for its workers' seeds; its workers ignore signals.
 
-    Drawn from the global one, as is usual, they would shift dropout's numbers by how many iterators
-    were made, so that persistent workers, resumed runs and runs with evaluations would differ. No
-    worker draws random numbers, so that nothing else is to be done when one begins.
+    Seeds drawn from the global generator, as is usual, would shift dropout's random numbers by the
+    number of iterators made: runs with persistent workers, resumed runs and runs with evaluations
+    would differ. The workers draw no random numbers, so that nothing has to be seeded in them.
     """
-    own = getattr(loader, "base_dataloader", loader)
-    own.generator = torch.Generator()
-    own.worker_init_fn = leave_signals_alone
+    inner = getattr(loader, "base_dataloader", loader)
+    inner.generator = torch.Generator()
+    inner.worker_init_fn = leave_signals_alone
     return loader

@@ -1,23 +1,25 @@
-"""Train an embedder on queries and their documents, all others of the batch being negatives."""
+"""Train an embedder by contrast: every other document of the batch is a negative."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from losses.contrastive import OtherQueries, in_batch_accuracy
-from trainers.base import LossTrainer
+from common.similarity import Similarity
+from losses.contrastive import GatheredQueries, in_batch_accuracy
+from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.distributed.gradient_cache import embed_in_chunks
 from trainers.guards.idle_steps import NO_NEGATIVE
 
-# Shapes: Q queries and D documents of this process, A queries and E documents of all of them.
+# Shapes: Q queries and D documents of this process, A queries and E documents of all of them, R
+# relevant documents of the query that has most, H dimensions of an embedding.
 
 
-class ContrastiveTrainer(LossTrainer):
+class ContrastiveTrainer(BaseTrainer):
     """Compares every query with every document; batches from ``ContrastiveCollator``."""
 
-    observed = ("in_batch_accuracy",)
+    recorded_metrics = ("in_batch_accuracy",)
 
     def compute_loss(
         self,
@@ -26,37 +28,42 @@ class ContrastiveTrainer(LossTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Encode all texts in one forward and pick out each query's document."""
-        embeddings = self.embed(model, inputs["texts"])  # [N, H]
-        queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
-        batch = {"positives": inputs["positives"], "excluded": inputs["excluded"]}
-        if self.accelerator.num_processes > 1 and self.args.negatives_across_processes:
-            batch, documents = across_processes(queries, documents, inputs)
-        self.note_signal((~batch["excluded"]).sum() > len(queries), NO_NEGATIVE)
-        loss = self.loss(queries, documents, **batch)
-        loss = self.share(loss, inputs, num_items_in_batch)
-        accuracy = in_batch_accuracy(queries, documents, batch["positives"], batch["excluded"])
-        self.observe("in_batch_accuracy", accuracy, self.count_items(inputs))
-        return (loss, {"queries": queries, "documents": documents}) if return_outputs else loss
+        """Encode all texts and pick out each query's document."""
+        loss, outputs = contrastive_step(self, model, inputs, self.loss, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
-    def embed(self, model: nn.Module, texts: dict[str, Tensor]) -> Tensor:
-        """All texts in one forward, or in chunks if the recipe says so."""
-        chunk_size = self.args.gradient_cache_chunk_size
-        if chunk_size is None:
-            embeddings: Tensor = model(**texts)
-            return embeddings
-        count = -(-len(texts["input_ids"]) // chunk_size)
-        if self.is_fsdp_enabled:
-            own = torch.tensor([count], device=self.accelerator.device)
-            count = int(self.accelerator.gather(own).max())
-        return embed_in_chunks(
-            model, texts, chunk_size, lambda: self.accelerator.no_sync(model), count
-        )
 
-    def count_items(self, inputs: dict[str, Any]) -> Tensor:
-        """The number of queries."""
-        positives = inputs["positives"]
-        return torch.tensor(float(len(positives)), device=positives.device)
+def contrastive_step(
+    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scaled loss of a batch, and its embeddings: queries [Q, H], all documents [E, H]."""
+    embeddings = embed(trainer, model, inputs["texts"])  # [N, H]: each different text once
+    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
+    batch = {name: inputs[name] for name in ("positives", "false_negative_mask")}
+    if trainer.accelerator.num_processes > 1 and trainer.args.negatives_across_processes:
+        batch, documents = across_processes(queries, documents, inputs)
+    positives, mask = batch["positives"], batch["false_negative_mask"]
+    trainer.note_signal((~mask).sum() > len(queries), NO_NEGATIVE)
+    value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
+    similarity: Similarity = getattr(loss, "similarity", "cosine")
+    accuracy = in_batch_accuracy(queries, documents, positives, mask, similarity)
+    trainer.record_metric("in_batch_accuracy", accuracy, trainer.count_items(inputs))
+    return value, {"queries": queries, "documents": documents}
+
+
+def embed(trainer: BaseTrainer, model: nn.Module, texts: dict[str, Tensor]) -> Tensor:
+    """All texts in one forward pass, or in chunks (``gradient_cache_chunk_size``): [N, H]."""
+    chunk_size = trainer.args.gradient_cache_chunk_size
+    if chunk_size is None:
+        embeddings: Tensor = model(**texts)
+        return embeddings
+    accelerator = trainer.accelerator
+    count = -(-len(texts["input_ids"]) // chunk_size)
+    if trainer.is_fsdp_enabled:
+        # A forward pass of a sharded model is collective: all processes need as many of them.
+        own = torch.tensor([count], device=accelerator.device)
+        count = int(accelerator.gather(own).max())
+    return embed_in_chunks(model, texts, chunk_size, lambda: accelerator.no_sync(model), count)
 
 
 def across_processes(
@@ -64,35 +71,45 @@ def across_processes(
 ) -> tuple[dict[str, Any], Tensor]:
     """Widen this process's batch to the documents of all processes, with their gradients.
 
-    The loss of the own queries [Q, H] against all documents [E, H] is then this process's part of
+    The loss of the own queries [Q, H] against all documents [E, H] is then this process's share of
     the loss of one large batch. A document that stands in several batches counts once, and what
-    is known to be relevant to a query is no negative for it, wherever it stands.
+    is known to be relevant to a query is no negative of it, wherever it stands.
 
     Returns:
         What the loss is given beside the embeddings, and the embeddings of all documents.
     """
     gathering = Gathering(len(documents), documents.device)
     hashes = gathering.gather(inputs["hashes"])  # [E]
-    first = (hashes[:, None] == hashes[None, :]).int().argmax(dim=1)  # where each text stands first
+    # A text of several batches is one candidate: where it stands first. The others are masked.
+    first = (hashes[:, None] == hashes[None, :]).int().argmax(dim=1)
     places = torch.arange(len(hashes), device=hashes.device)
     positives = first[inputs["positives"] + gathering.start]
-    excluded = _holds(inputs["known"], hashes) | (first != places)
-    excluded[torch.arange(len(positives), device=hashes.device), positives] = False
+    mask = _contains(inputs["relevant_hashes"], hashes) | (first != places)
+    mask[torch.arange(len(positives), device=hashes.device), positives] = False
 
-    asked = Gathering(len(queries), queries.device)
-    own = torch.arange(len(queries), device=hashes.device) + asked.start
-    width = Gathering(inputs["known"].shape[1], queries.device)
-    known = nn.functional.pad(inputs["known"], (0, max(width.counts) - inputs["known"].shape[1]))
-    relevant = _holds(asked.gather(known), hashes[positives]).T  # [Q, A]
+    # For the symmetric loss, the same in the other direction: [Q, A].
+    by_query = Gathering(len(queries), queries.device)
+    own = torch.arange(len(queries), device=hashes.device) + by_query.start
+    # R differs between the processes; tensors to gather must not.
+    width = Gathering(inputs["relevant_hashes"].shape[1], queries.device)
+    missing = max(width.counts) - inputs["relevant_hashes"].shape[1]
+    relevant_hashes = nn.functional.pad(inputs["relevant_hashes"], (0, missing))
+    relevant = _contains(by_query.gather(relevant_hashes), hashes[positives]).T
     relevant[torch.arange(len(own), device=hashes.device), own] = False
-    others = OtherQueries(asked.gather(queries), own, relevant)
-    batch = {"positives": positives, "excluded": excluded, "others": others}
+    batch = {
+        "positives": positives,
+        "false_negative_mask": mask,
+        "gathered_queries": GatheredQueries(by_query.gather(queries), own, relevant),
+    }
     return batch, gathering.gather(documents)
 
 
-def _holds(known: Tensor, hashes: Tensor) -> Tensor:
-    """Whether each row of ``known`` [Q, R] has each of ``hashes`` [E], none 0, in it: [Q, E]."""
-    ordered = known.sort(dim=1).values
-    asked = hashes.expand(len(known), -1).contiguous()
-    places = torch.searchsorted(ordered, asked).clamp(max=known.shape[1] - 1)
+def _contains(relevant_hashes: Tensor, hashes: Tensor) -> Tensor:
+    """Whether each row of ``relevant_hashes`` [Q, R] contains each of ``hashes`` [E]: [Q, E].
+
+    Rows are padded with 0, which is no text's hash.
+    """
+    ordered = relevant_hashes.sort(dim=1).values
+    wanted = hashes.expand(len(ordered), -1).contiguous()
+    places = torch.searchsorted(ordered, wanted).clamp(max=ordered.shape[1] - 1)
     return ordered.gather(1, places) == hashes

@@ -1,10 +1,10 @@
-"""What can be trained: one row per objective.
+"""Table of objectives: for each, the model, the rows, the loss, the collator and the trainer.
 
-To add one: write its loss in ``losses/`` (and test it against a naive loop), add its row here,
-and write a recipe in ``configs/``.
+To add one: write its loss in ``losses/`` (with a test against a naive loop), export it there, and
+add its row here.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -16,25 +16,25 @@ from collators import (
     RerankerDistillationCollator,
     ScoredPairCollator,
 )
+from common.types import Shape
+from encoders.kinds import Kind
 from losses import (
     BCELoss,
     ContrastiveLoss,
     CoSENTLoss,
-    CosineDistillationLoss,
-    CosineMarginMSELoss,
     DistillationLoss,
+    EmbedderDistillationLoss,
+    EmbedderMarginMSELoss,
     ListwiseLoss,
     MarginMSELoss,
     MSELoss,
     PairwiseLoss,
     WeightedMSELoss,
 )
-from trainers.base import LossTrainer
+from trainers.base import BaseTrainer
 from trainers.contrastive import ContrastiveTrainer
 from trainers.reranker import RerankerTrainer
-from trainers.similarity import OrderTrainer, SimilarityTrainer
-
-Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
+from trainers.similarity import SimilarityTrainer
 
 
 class Objective(NamedTuple):
@@ -42,20 +42,20 @@ class Objective(NamedTuple):
 
     Args:
         model: The kind of model it trains.
-        rows: The shapes of rows it can be given; files of another shape are turned into the first.
-        needs_negatives: Whether rows without any negative teach it nothing.
+        shapes: The shapes of rows it takes; files of another shape are converted to the first.
         loss: Its parameters are the recipe's ``loss_args``.
         collator: Its fields are filled from the arguments of the same names.
-        trainer: Carries the batch through the model to the loss.
+        trainer: Passes the batch through the model to the loss.
+        needs_negatives: Whether rows without any negative teach it nothing.
         needs_scores: Whether rows must have a teacher's scores.
     """
 
-    model: Literal["embedder", "reranker"]
-    rows: tuple[Shape, ...]
-    needs_negatives: bool
+    model: Kind
+    shapes: tuple[Shape, ...]
     loss: type[nn.Module]
     collator: Any
-    trainer: type[LossTrainer]
+    trainer: type[BaseTrainer]
+    needs_negatives: bool = False
     needs_scores: bool = False
 
 
@@ -65,21 +65,26 @@ GROUP: Shape = "candidate_group"
 
 OBJECTIVES: dict[str, Objective] = {
     "weighted_mse": Objective(
-        "embedder", (PAIR,), False, WeightedMSELoss, ScoredPairCollator, SimilarityTrainer
+        "embedder", (PAIR,), WeightedMSELoss, ScoredPairCollator, SimilarityTrainer
     ),
-    "cosent": Objective("embedder", (PAIR,), False, CoSENTLoss, ScoredPairCollator, OrderTrainer),
+    "cosent": Objective("embedder", (PAIR,), CoSENTLoss, ScoredPairCollator, SimilarityTrainer),
     "contrastive": Objective(
-        "embedder", (POSITIVE,), False, ContrastiveLoss, ContrastiveCollator, ContrastiveTrainer
+        "embedder", (POSITIVE,), ContrastiveLoss, ContrastiveCollator, ContrastiveTrainer
     ),
-    "bce": Objective("reranker", (PAIR, GROUP), True, BCELoss, PairCollator, RerankerTrainer),
-    "mse": Objective("reranker", (PAIR,), False, MSELoss, PairCollator, RerankerTrainer),
-    "pairwise": Objective("reranker", (GROUP,), True, PairwiseLoss, GroupCollator, RerankerTrainer),
-    "listwise": Objective("reranker", (GROUP,), True, ListwiseLoss, GroupCollator, RerankerTrainer),
+    "bce": Objective(
+        "reranker", (PAIR, GROUP), BCELoss, PairCollator, RerankerTrainer, needs_negatives=True
+    ),
+    "mse": Objective("reranker", (PAIR,), MSELoss, PairCollator, RerankerTrainer),
+    "pairwise": Objective(
+        "reranker", (GROUP,), PairwiseLoss, GroupCollator, RerankerTrainer, needs_negatives=True
+    ),
+    "listwise": Objective(
+        "reranker", (GROUP,), ListwiseLoss, GroupCollator, RerankerTrainer, needs_negatives=True
+    ),
     "distillation": Objective(
         "embedder",
         (GROUP,),
-        False,
-        CosineDistillationLoss,
+        EmbedderDistillationLoss,
         EmbedderDistillationCollator,
         SimilarityTrainer,
         needs_scores=True,
@@ -87,8 +92,7 @@ OBJECTIVES: dict[str, Objective] = {
     "margin_mse": Objective(
         "embedder",
         (GROUP,),
-        False,
-        CosineMarginMSELoss,
+        EmbedderMarginMSELoss,
         EmbedderDistillationCollator,
         SimilarityTrainer,
         needs_scores=True,
@@ -96,7 +100,6 @@ OBJECTIVES: dict[str, Objective] = {
     "reranker_distillation": Objective(
         "reranker",
         (GROUP,),
-        False,
         DistillationLoss,
         RerankerDistillationCollator,
         RerankerTrainer,
@@ -105,7 +108,6 @@ OBJECTIVES: dict[str, Objective] = {
     "reranker_margin_mse": Objective(
         "reranker",
         (GROUP,),
-        False,
         MarginMSELoss,
         RerankerDistillationCollator,
         RerankerTrainer,

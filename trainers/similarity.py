@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainers.base import LossTrainer
+from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.guards.idle_steps import ALONE, ONE_RELEVANCE
 
 
-class SimilarityTrainer(LossTrainer):
+class SimilarityTrainer(BaseTrainer):
     """Compares each query's embedding with that of its document.
 
     Batches are from ``ScoredPairCollator`` or, for distillation, ``EmbedderDistillationCollator``.
@@ -22,35 +22,30 @@ class SimilarityTrainer(LossTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Encode all texts in one forward and compare them pair by pair."""
-        embeddings = model(**inputs["texts"])  # [N, H]
-        queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
-        known = ("texts", "queries", "documents")
-        targets = {name: value for name, value in inputs.items() if name not in known}
-        loss = self.compare(queries, documents, targets)
-        loss = self.share(loss, inputs, num_items_in_batch)
-        return (loss, {"queries": queries, "documents": documents}) if return_outputs else loss
-
-    def compare(self, queries: Tensor, documents: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        """The loss of the batch's pairs, or groups, each by itself."""
-        if "mask" in targets:
-            self.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
-        loss: Tensor = self.loss(queries, documents, **targets)
-        return loss
+        """Encode all texts in one forward pass and compare them pair by pair."""
+        loss, outputs = similarity_step(self, model, inputs, self.loss, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
 
-class OrderTrainer(SimilarityTrainer):
-    """For losses that hold every pair of a batch against every other, as ``CoSENTLoss`` does."""
-
-    def compare(self, queries: Tensor, documents: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        """The loss of one large batch, of the pairs of all processes, with their gradients.
-
-        Each process computes all of it, so that the shares it takes of it add up to one.
-        """
-        if self.accelerator.num_processes > 1:
+def similarity_step(
+    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scaled loss of a batch, and its embeddings of queries and documents, [P, H] each."""
+    embeddings = model(**inputs["texts"])  # [N, H]: each different text once
+    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
+    encoded = ("texts", "queries", "documents")
+    targets = {name: value for name, value in inputs.items() if name not in encoded}
+    outputs = {"queries": queries, "documents": documents}
+    if getattr(loss, "compares_all_pairs", False):
+        if trainer.accelerator.num_processes > 1:
+            # The loss of one large batch: every process computes all of it, so that the shares
+            # that `scale_loss` takes of it add up to one.
             gathering = Gathering(len(queries), queries.device)
             queries, documents = gathering.gather(queries), gathering.gather(documents)
             targets = {name: gathering.gather(values) for name, values in targets.items()}
         relevances = targets["relevances"]
-        self.note_signal(relevances.max() > relevances.min(), ONE_RELEVANCE)
-        return super().compare(queries, documents, targets)
+        trainer.note_signal(relevances.max() > relevances.min(), ONE_RELEVANCE)
+    elif "mask" in targets:
+        trainer.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
+    value = loss(queries, documents, **targets)
+    return trainer.scale_loss(value, inputs, num_items), outputs

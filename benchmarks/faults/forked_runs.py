@@ -1,4 +1,4 @@
-"""Runs of scripts/train.py in forked processes that say where they are and can be killed there."""
+"""Run scripts/train.py in forked processes that report their progress and can be killed."""
 
 import json
 import mmap
@@ -19,7 +19,7 @@ import torch
 
 import trainers.checkpoints.trainer
 from scripts.train import main as train
-from trainers.base import LossTrainer
+from trainers.base import BaseTrainer
 
 # A place within another counts as the later one of this list.
 PLACES = ["start", "between", "batch", "step", "evaluation", "model", "checkpoint", "rename"]
@@ -147,12 +147,12 @@ class Watch:
         self.counts: Counter[int] = Counter()
         self.entered(0)
         for owner, method, name in [
-            (LossTrainer, "train", "between"),
-            (LossTrainer, "get_batch_samples", "batch"),
-            (LossTrainer, "training_step", "step"),
-            (LossTrainer, "evaluation_loop", "evaluation"),
-            (LossTrainer, "save_model", "model"),
-            (LossTrainer, "_save_checkpoint", "checkpoint"),
+            (BaseTrainer, "train", "between"),
+            (BaseTrainer, "get_batch_samples", "batch"),
+            (BaseTrainer, "training_step", "step"),
+            (BaseTrainer, "evaluation_loop", "evaluation"),
+            (BaseTrainer, "save_model", "model"),
+            (BaseTrainer, "_save_checkpoint", "checkpoint"),
             (trainers.checkpoints.trainer, "put_in_place", "rename"),
             (trainers.checkpoints.trainer, "put_model_in_place", "rename"),
             (trainers.checkpoints.trainer, "rotate", "rename"),

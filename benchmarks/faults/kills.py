@@ -1,15 +1,16 @@
-"""Is a run that is killed and resumed the run that was not? Bit by bit, wherever it is hit.
+"""Is a run that is killed and resumed bit-identical to an undisturbed one?
 
     python benchmarks/faults/kills.py                     # 100 kills over all configurations
     python benchmarks/faults/kills.py --kills 20 --only lora "two processes" --record
 
-Each configuration is trained once undisturbed. Then it is trained again and killed with SIGKILL
-in a place that is drawn (a step, an evaluation, a checkpoint, ...), at a moment of it that is drawn
-too; resumed, perhaps killed again, and resumed until it ends. Its weights, its log and its best
-checkpoint must be those of the undisturbed run.
+Each configuration is trained once undisturbed. Then it is trained again and killed with SIGKILL at
+a random phase (a step, an evaluation, a checkpoint, ...) and a random moment of it; resumed,
+perhaps killed again, and resumed until it ends. Its weights, log and best checkpoint must equal
+those of the undisturbed run.
 
-Every run is a process forked from one that has imported everything, so that it takes a second. Two
-processes are started as torchrun starts them; one is killed, and then the other, as torchrun does.
+Every run is forked from a process that has imported everything, so that it takes about a second.
+Two processes are started as torchrun starts them; one is killed, and then the other, as torchrun
+does.
 """
 
 import argparse
@@ -139,7 +140,7 @@ def make_recipe(
     """Dropout, a short last batch, accumulation, negatives drawn by epoch, three epochs."""
     objective = name.partition(":")[0]
     row = OBJECTIVES[objective]
-    rows = write_format("taught" if row.needs_scores else KINDS[row.rows[0]], scratch)
+    rows = write_format("taught" if row.needs_scores else KINDS[row.shapes[0]], scratch)
     two = "two processes" in name
     return {
         "objective": objective,

@@ -1,4 +1,4 @@
-"""Does hostile input ever get more than a clear error out of us? Fuzzing, by the clock.
+"""Fuzz the readers and the server for a given time: bad input must give a clear error, no more.
 
     python benchmarks/fuzzing/fuzz.py loaders --minutes 5  # training files, changed at random
     python benchmarks/fuzzing/fuzz.py folders --minutes 5  # evaluation sets in the BEIR layout
@@ -6,9 +6,9 @@
     python benchmarks/fuzzing/fuzz.py loaders --atheris   # led by coverage (the extra fuzz)
     python benchmarks/fuzzing/fuzz.py server --minutes 5  # schemathesis, then bodies at random
 
-Counted are the inputs and what became of them. A finding is an error other than ``ValueError`` (of
-several lines, for a recipe), more than ``--seconds`` for one input, or more memory than
-``--gigabytes``; its input is kept in ``--findings``. The exit status is 1 if there was one.
+Reports how many inputs were read, refused and so on. A finding is an error other than
+``ValueError`` (for a recipe, also one of several lines), more than ``--seconds`` for one input, or
+more memory than ``--gigabytes``; its input is kept in ``--findings``. Exits 1 if there is one.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from benchmarks.fuzzing.fuzz_rows import read_rows
 from benchmarks.fuzzing.hostile import BOMB, RECIPE, VALUES, Mutator, seeds
 from common.flags import merge
 from common.recipe import read_recipe
-from trainers import TandemArguments, parse_arguments
+from trainers import TandemArguments, parse_run
 
 ROOT = Path(__file__).resolve().parents[2]
 Target = Callable[[str, bytes], None]
@@ -136,7 +136,7 @@ def parse_settings(scratch: Path) -> Target:
     def target(ending: str, data: bytes) -> None:
         file = scratch / f"input{ending}"
         file.write_bytes(data)
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
 
     return target
 

@@ -1,4 +1,4 @@
-"""BEIR folders with one corrupted file, for ``benchmarks/fuzzing/fuzz.py``."""
+"""Fuzz the reading of BEIR folders, one corrupted file each, for ``benchmarks/fuzzing/fuzz.py``."""
 
 import gzip
 import io

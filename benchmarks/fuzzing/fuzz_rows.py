@@ -1,4 +1,4 @@
-"""Training files and folders as ``benchmarks/fuzzing/fuzz.py`` has them read."""
+"""Fuzz the reading of training files and folders, for ``benchmarks/fuzzing/fuzz.py``."""
 
 from collections.abc import Callable
 from dataclasses import replace

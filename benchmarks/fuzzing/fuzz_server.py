@@ -1,4 +1,4 @@
-"""Fuzz the server, for ``benchmarks/fuzzing/fuzz.py``: valid and invalid request bodies."""
+"""Fuzz the server with valid and invalid requests, for ``benchmarks/fuzzing/fuzz.py``."""
 
 import argparse
 import gzip

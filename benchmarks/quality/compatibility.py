@@ -1,13 +1,12 @@
-"""Do other readers of our model folders compute what we compute?
+"""Do other libraries compute the same embeddings and scores from our model folders?
 
     python benchmarks/quality/compatibility.py            # this environment's sentence-transformers
     python benchmarks/quality/compatibility.py --old      # and 5.1, in an environment made for it
 
 Saves an embedder for each pooling, with and without a projection, chains of modules, and a
 reranker, all made from the packaged MiniLM, and compares our vectors and scores with those of
-``SentenceTransformer``,
-``CrossEncoder``, ``AutoModel`` and ``AutoModelForSequenceClassification``. Prints the largest
-difference of each and exits 1 where one is above 1e-5.
+``SentenceTransformer``, ``CrossEncoder``, ``AutoModel`` and ``AutoModelForSequenceClassification``.
+Prints the largest difference of each; exits 1 if one is above 1e-5.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What is an embedding worth when it is cut short, trained for it and not?
+"""How good are truncated embeddings, with and without Matryoshka training?
 
     python benchmarks/quality/matryoshka.py --data ../shared/data/scifact --record
 

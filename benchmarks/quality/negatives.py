@@ -1,14 +1,14 @@
-"""How long does mining hard negatives take, and how much memory, next to sentence-transformers?
+"""Time and memory of mining hard negatives, against sentence-transformers.
 
     python benchmarks/quality/negatives.py
     python benchmarks/quality/negatives.py --rows 5000 --rounds 3 --record
     python benchmarks/quality/negatives.py --documents 200000 --rounds 1 --no_warm_up --record
 
 Both mine the same number of negatives from the same ranks, with the same model, texts and lengths,
-from an empty cache. Each has a process of its own, and they work in turns, round after round,
-after one of warming up. The corpus are the rows' documents, or ``--documents`` short texts: runs of
-three words cut out of them. ``sentence-transformers, tuned`` runs with the settings that Tandem's
-scripts make (common/hardware.py).
+from an empty cache. Each runs in a process of its own, in alternating rounds, after a warm-up
+round. The corpus is the rows' documents, or ``--documents`` short texts, runs of three words of
+them. ``sentence-transformers, tuned`` runs with the settings that Tandem's scripts make
+(common/hardware.py).
 
 What is printed are medians, ratios to sentence-transformers, and the most memory that each process
 held. Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any training

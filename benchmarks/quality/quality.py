@@ -1,12 +1,12 @@
-"""What is a way of training worth? Models trained in several ways, measured on held-out queries.
+"""What does a change of training gain? Models trained in several ways, on held-out queries.
 
     python benchmarks/quality/quality.py embedder
     python benchmarks/quality/quality.py reranker --seeds 0 1 2 --record
     python benchmarks/quality/quality.py embedder --data ../shared/data/scifact --peer --record \\
         --document_max_length 128 --flags "--max_steps -1 --num_train_epochs 1"
 
-Each run goes through the scripts, with the quick start's recipes, and differs from its neighbours
-in one thing:
+Each run uses the scripts and the quick start's recipes, and differs from its neighbours in one
+thing:
 
 embedder   in-batch negatives only; with --peer the same by sentence-transformers' own trainer; one
            negative more for each pair, mined by the base model; the same, mined by the embedder of
@@ -43,7 +43,7 @@ from evaluation import compare, read_beir
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import FirstStage, How, measure_ranking
 from evaluation.search.retrieval import retrieve
-from trainers import parse_arguments
+from trainers import parse_run
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCSTRINGS = ROOT / "data" / "docstrings"
@@ -189,7 +189,7 @@ def train(task: Task, name: str, recipe: str, seed: int, rows: Path, *flags: str
     given = flags_of(task, recipe, seed)
     given += ["--train_file", str(rows), "--output_dir", str(output), *flags]
     # Of some queries, all that is found may be too near to the positive to be a negative.
-    given += ["--overwrite_output_dir", "true", "--on_bad_rows", "skip"]
+    given += ["--overwrite", "true", "--on_bad_rows", "skip"]
     task.timed(name, "scripts/train.py", *given)
     return output
 
@@ -205,7 +205,7 @@ def flags_of(task: Task, recipe: str, seed: int) -> list[str]:
 
 def start_peer(task: Task, name: str, seed: int) -> Path:
     """sentence-transformers' trainer in a process of its own, with the same settings."""
-    args = parse_arguments(flags_of(task, "embedding_contrastive", seed))
+    args = parse_run(flags_of(task, "embedding_contrastive", seed)).args
     output = task.scratch / "peer"
     settings = {
         "output_dir": str(output),

@@ -1,4 +1,4 @@
-"""The obvious thing, to compare with: FastAPI and sentence-transformers in a ``def`` handler.
+"""The baseline server: FastAPI and sentence-transformers in a ``def`` handler.
 
 python benchmarks/serving/obvious_server.py embed FOLDER PORT     # or: rerank
 """

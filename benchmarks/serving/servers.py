@@ -1,4 +1,4 @@
-"""How fast does a server answer, next to others on this machine?
+"""Throughput and latency of the server, against others on this machine.
 
     python benchmarks/serving/servers.py embed  # one text a request
     python benchmarks/serving/servers.py rerank  # one query and 8 documents a request

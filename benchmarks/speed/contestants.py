@@ -1,4 +1,4 @@
-"""The same training step by Tandem and by others: same weights, rows, batch, lengths, precision."""
+"""One training step by Tandem and by others: same weights, rows, batch, lengths, precision."""
 
 import json
 import time
@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from encoders.opening.source import resolve_model
-from trainers import parse_arguments
+from trainers import parse_run
 from trainers.config.assembly import build_collator, open_model, read_rows
 
 LENGTHS = ("query_max_length", "document_max_length")
@@ -108,14 +108,12 @@ def tandem(setting: Setting, folder: Path, steps: int, unpad_inputs: bool = True
     recipe |= dict.fromkeys(lengths, setting.max_length)
     file = folder / "recipe.json"
     file.write_text(json.dumps(recipe))
-    args = parse_arguments(["--config", str(file)])
-    model = open_model(args)
-    return args.objective_spec.trainer(
+    run = parse_run(["--config", str(file)])
+    model = open_model(run)
+    return run.build_trainer(
         model=model,
-        args=args,
-        loss=args.objective_spec.loss(),
-        data_collator=build_collator(args, model),
-        train_dataset=read_rows(args, args.train_file, "rejected.jsonl"),
+        data_collator=build_collator(run, model),
+        train_dataset=read_rows(run, run.args.train_file, "rejected.jsonl"),
     )
 
 

@@ -1,10 +1,10 @@
-"""Run a script on a CPU without bf16 instructions as if it had them: for its results, not its time.
+"""Emulate bf16 matrix products on a CPU without bf16 instructions: for results, not for time.
 
     python benchmarks/speed/emulated_bf16.py scripts/train.py --config configs/reranker.json
 
-A processor with such instructions multiplies numbers of bf16 exactly, sums in fp32 and rounds the
-sum to bf16. Here the same is done by a product in fp32 of the same numbers, rounded at its end;
-only the order of the sums may differ. torch's own kernels take up to a hundred times as long.
+A processor with such instructions multiplies bf16 numbers exactly, accumulates in fp32 and rounds
+the sum to bf16. Here the same numbers are multiplied in fp32 and the product is rounded: only the
+order of summation may differ. torch's own kernels take up to a hundred times as long.
 """
 
 import runpy

@@ -1,11 +1,11 @@
-"""Is evaluation as fast as sentence-transformers' evaluator, and are its figures the same?
+"""Speed and metrics of evaluation, against sentence-transformers' evaluator.
 
     python benchmarks/speed/evaluation_speed.py --data ../shared/data/scifact
     python benchmarks/speed/evaluation_speed.py --data ../shared/data/scifact --rounds 3 --record
 
-Both evaluate the same model on the same BEIR folder, from texts to figures, in one process and in
-turns, so that a noisy neighbour slows both. What is printed are the medians of the times, their
-ratio, and the figures of both side by side. ``--record`` puts the table into RESULTS.md.
+Both evaluate the same model on the same BEIR folder, from texts to metrics, in one process and in
+turns, so that a noisy neighbour slows both. Prints the median times, their ratio, and the metrics
+of both. ``--record`` puts the table into benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How much memory does a step of contrastive training take, padded, unpadded, in cached chunks?
+"""Memory of a step of contrastive training: padded, unpadded, with gradient caching.
 
     python benchmarks/speed/memory.py --record
     python benchmarks/speed/memory.py --max_length 64 --cached 1024 4096 --chunk_size 64
 
-Each line is one run of scripts/train.py of one step, in a process of its own, on the pairs of the
-quick start; its peak is the most that the process has held (on a GPU: that PyTorch has). The first
-line, a batch of one pair, is what model, optimiser, rows and libraries need by themselves.
+Each line is one step of scripts/train.py, in a process of its own, on the quick start's pairs; the
+peak is that of the process (on a GPU: of PyTorch's allocator). The first line, a batch of one pair,
+is what model, optimiser, rows and libraries need by themselves.
 ``--record`` puts the table into benchmarks/RESULTS.md.
 """
 

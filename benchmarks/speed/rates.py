@@ -1,4 +1,4 @@
-"""The arithmetic that a model's texts need, and what the machine reaches in a large product."""
+"""FLOPs of a forward over given texts, and the machine's rate in a large matrix product."""
 
 import argparse
 import time

@@ -1,4 +1,4 @@
-"""What all benchmarks tell of a machine, and where their tables go."""
+"""Describe the machine and versions, and record tables in RESULTS.md."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a run, an index or a search costs: the formulas of docs/scaling.md, printed as its tables.
+"""What a run, an index or a search costs: prints the tables of docs/guide/performance.md.
 
     python benchmarks/speed/scaling.py
     python benchmarks/speed/scaling.py --check      # run a step here

@@ -1,16 +1,16 @@
-"""How fast is a training step, or encoding, next to other tools on this very machine?
+"""Speed of a training step, or of encoding, against other tools on this machine.
 
     python benchmarks/speed/speed.py contrastive     # also: similarity, reranker, encode, score
     python benchmarks/speed/speed.py encode --precisions fp32 --rounds 5 --record
 
-Each contestant has a process of its own, set up as its users have it, and they work in turns, round
-after round, after one round of warming up: never two at once, and a noisy neighbour slows all of
-them. ``sentence-transformers, tuned`` runs in a process with the settings that Tandem's scripts
-make (common/hardware.py), which sentence-transformers does not make by itself.
+Each contestant runs in a process of its own, set up as its users have it, in alternating rounds
+after a warm-up round: never two at once, so that a noisy neighbour slows all of them.
+``sentence-transformers, tuned`` runs in a process with the settings that Tandem's scripts make
+(common/hardware.py), which sentence-transformers does not make by itself.
 
-What is printed are medians, ratios to sentence-transformers, tokens a second, the share of this
-machine's own matrix-product rate (the arithmetic that the real tokens need / time / what a large
-product reaches, measured after every turn), and the most memory that each process held.
+Prints medians, ratios to sentence-transformers, tokens per second, the utilisation (FLOPs of the
+real tokens / time / the rate of a large matrix product, measured after every turn), and the peak
+memory of each process.
 
 Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any training format.
 ``--record`` puts the table into benchmarks/RESULTS.md.

@@ -1,4 +1,4 @@
-"""What does a large training file cost: in memory, on the disk, until the first step?
+"""The cost of a large training file, streamed and copied: memory, disk, time to the first step.
 
     python benchmarks/speed/streaming.py --gigabytes 4 --record
 

@@ -1,9 +1,8 @@
-"""An embedder's modules behind the backbone: sentence-transformers' own, in the folder's order.
+"""Read, run and write the sentence-transformers modules after an embedder's backbone.
 
-A folder in its layout lists them in ``modules.json``. Every form that releases 2 to 6 have written
-is read; what is written has the form of 2 to 5.1 wherever that can say it (module names
-``sentence_transformers.models.*``, pooling as flags, ``max_seq_length``), which 6.2 and other
-readers of the layout open too; the newest form does not open in 5.1.
+A folder lists them in ``modules.json``. All formats of releases 2 to 6 are read. The format of 2 to
+5.1 is written wherever it can express a module (``sentence_transformers.models.*``, pooling as
+flags, ``max_seq_length``): 6.2 and other readers open it too, while that of 6 does not open in 5.1.
 """
 
 import shutil
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 
 from common.json_files import read_entries, read_json, read_settings, write_json
 
-# They treat every token, or every text, by itself: tokens need no padding around them.
+# Modules that treat every token, or every text, by itself: they can run on packed sequences.
 OWN: tuple[type[Module], ...] = (
     Pooling,
     Dense,
@@ -56,11 +55,11 @@ OTHER_MODELS = {
 
 @dataclass
 class EmbedderFolder:
-    """What a folder says of turning a backbone into an embedder.
+    """How a folder turns a backbone into an embedder.
 
     Args:
         backbone: The backbone's own folder.
-        modules: Behind the backbone, in order; None for a plain backbone.
+        modules: After the backbone, in order; None for a plain backbone.
         settings: The content of ``config_sentence_transformers.json``.
     """
 
@@ -77,7 +76,7 @@ def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder
         trust_remote_code: Whether modules of other libraries, or of the folder, may be imported.
 
     Raises:
-        ValueError: The folder has a part that cannot be run here; the message names it.
+        ValueError: The folder has a module that is not supported; the message names it.
     """
     file = folder / "modules.json"
     if not file.is_file():
@@ -116,7 +115,7 @@ def _is_theirs(name: str) -> bool:
 
 
 def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Module:
-    """Open one module; nothing but sentence-transformers is imported without trust."""
+    """Open one module; without trust only classes of sentence-transformers are imported."""
     file, name = folder / "modules.json", entry["type"]
     path = folder / entry["path"]
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -147,14 +146,14 @@ def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Modul
             str(folder), subfolder=entry["path"], local_files_only=True,
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-    except Exception as error:  # of code that may be anybody's
+    except Exception as error:  # third-party code may raise anything
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: module {name} in {path} cannot be opened: {reason}") from error
     return module
 
 
 def _check_dense(file: Path) -> None:
-    """Refuse what sentence-transformers would replace or pass over with a warning."""
+    """Refuse settings that sentence-transformers would ignore or replace with a warning."""
     config = read_json(file)
     activation = config.get("activation_function", "torch.")
     if not str(activation).startswith("torch."):
@@ -174,17 +173,17 @@ def run_modules(
     layers: Sequence[Tensor] | None = None,
     prompt_lengths: Tensor | None = None,
 ) -> Tensor:
-    """Texts that stand one after the other without padding, to embeddings [N, H].
+    """The embeddings [N, H] of a packed sequence of texts.
 
     Args:
         modules: Each of ``OWN``.
-        states: Of the tokens, [T, W].
+        states: Token states [T, W].
         lengths: Tokens of each text, [N].
-        layers: States of all layers, [1, T, W] each, if the model gives them.
-        prompt_lengths: Tokens of each text's prompt [N], where pooling leaves prompts out.
+        layers: States of all layers, [1, T, W] each, if the model outputs them.
+        prompt_lengths: Tokens of each text's prompt [N], if pooling excludes prompts.
     """
     if prompt_lengths is not None and len(prompt_lengths.unique()) > 1:
-        # Pooling knows one length for all texts.
+        # Pooling takes one prompt length for all texts: run each length by itself.
         parts, places = [], []
         for length in prompt_lengths.unique():
             chosen = prompt_lengths == length
@@ -194,7 +193,7 @@ def run_modules(
             parts.append(run_modules(modules, states[tokens], lengths[chosen], some, of_chosen))
             places.append(chosen.nonzero()[:, 0])
         return torch.cat(parts)[torch.cat(places).argsort()]
-    # Sums over a text's tokens need more than 16 bits.
+    # 16 bits are too few for sums over a text's tokens.
     exact = states.to(torch.promote_types(states.dtype, torch.float32))
     features: dict[str, Any] = {
         "token_embeddings": exact[None],
@@ -217,12 +216,12 @@ def write_modules(
     settings: dict[str, Any],
     limits: dict[str, Any],
 ) -> None:
-    """Write the layout around a backbone that was saved at the top of ``folder``.
+    """Write modules and settings next to a backbone that was saved in ``folder`` itself.
 
     Args:
         folder: The model's folder.
-        modules: Behind the backbone.
-        weights: Their state dict, as of an ``nn.ModuleList`` of them.
+        modules: After the backbone.
+        weights: The state dict of an ``nn.ModuleList`` of them.
         settings: For ``config_sentence_transformers.json``.
         limits: For ``sentence_bert_config.json``: ``max_seq_length`` and ``do_lower_case``.
     """
@@ -249,7 +248,7 @@ def write_modules(
 
 
 def _old_config(module: Module) -> tuple[dict[str, Any], bool]:
-    """A module's settings, in the form of 5.1 if that can say them, and whether it can."""
+    """A module's settings, in the format of 5.1 if that can express them, and whether it can."""
     config = module.get_config_dict()
     if isinstance(module, Pooling):
         modes = pooling_modes(module)
@@ -270,7 +269,7 @@ def _old_config(module: Module) -> tuple[dict[str, Any], bool]:
 
 
 def _module_name(kind: type[Module], folder: Path) -> str:
-    """What ``modules.json`` calls a class; code of a model's own folder goes along."""
+    """A class's name in ``modules.json``; code from the model's own folder is copied along."""
     if kind.__module__.startswith("transformers_modules."):
         source = Path(str(sys.modules[kind.__module__].__file__))
         shutil.copy(source, folder.parent / source.name)
@@ -279,6 +278,6 @@ def _module_name(kind: type[Module], folder: Path) -> str:
 
 
 def pooling_modes(module: Pooling) -> list[str]:
-    """sentence-transformers' names of how it pools; the vectors of several stand side by side."""
+    """The names of its pooling modes, whose vectors are concatenated."""
     modes = module.pooling_mode
     return [modes] if isinstance(modes, str) else list(modes)

@@ -1,4 +1,4 @@
-"""How many of a text's tokens are its prompt, for poolings that leave prompts out."""
+"""Count the prompt tokens of each text, for poolings that exclude prompts."""
 
 from collections.abc import Collection
 
@@ -15,13 +15,13 @@ def prompt_lengths(
 ) -> Tensor:
     """Tokens of each text's prompt, [N]; 0 where it has none.
 
-    Texts come with their prompts already before them, so a prompt is known by its tokens (a text
-    that begins with the same words is taken to have it). A space at its end may have become part
-    of the next word; it counts all the same, as in sentence-transformers.
+    Texts already have their prompts in front, so a prompt is recognised by its tokens; a text that
+    happens to begin with the same words counts as having it. A space at the prompt's end may have
+    been merged into the next word's token; it counts anyway, as in sentence-transformers.
 
     Args:
         tokenizer: The model's.
-        prompts: Those that may stand before a text.
+        prompts: All that may be in front of a text.
         input_ids: [N, L].
         attention_mask: [N, L].
     """
@@ -36,7 +36,7 @@ def prompt_lengths(
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Of a prompt by itself, without a special one at the end."""
+    """The tokens of a prompt by itself, without a special token at the end."""
     ids: list[int] = tokenizer(prompt)["input_ids"]
     return ids[:-1] if ids[-1] in tokenizer.all_special_ids else ids
 

@@ -1,4 +1,4 @@
-"""A folder's modules and prompts, as the settings of a run want them."""
+"""Apply a run's settings (pooling, projection, normalisation, prompts) to a folder's modules."""
 
 import logging
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from encoders.chain.modules import pooling_modes, run_modules
 
 logger = logging.getLogger(__name__)
 
-# Our name for a pooling -> sentence-transformers', where they differ.
+# Our name of a pooling -> sentence-transformers'.
 POOLINGS = {
     name.removesuffix("token"): name
     for name in ("cls", "mean", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
 }
-# Names of prompts that sentence-transformers takes for documents, the first that is there.
+# Prompt names that sentence-transformers uses for documents; the first that exists wins.
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def width_of(backbone: Any) -> int:
-    """Dimensions of a token's state."""
+    """The hidden size."""
     config = backbone.config
     return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
 
@@ -55,7 +55,7 @@ def output_width(modules: nn.ModuleList, width: int) -> int:
 
 
 def is_unit_length(module: nn.Module) -> bool:
-    """Whether a module brings embeddings to unit length."""
+    """Whether a module normalises embeddings."""
     return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
 
 
@@ -74,7 +74,7 @@ def warn_if_not_used(
 
 
 def read_prompts(settings: dict[str, Any]) -> dict[str, str]:
-    """A folder's prompts; the one for passages is the one for documents."""
+    """A folder's prompts; one for passages becomes the one for documents."""
     stated = settings.get("prompts") or {}
     prompts = {name: text for name, text in stated.items() if text}
     name = next((name for name in DOCUMENT_PROMPTS if name in stated), "document")
@@ -91,7 +91,7 @@ def change_modules(
     projection_dim: int | None,
     normalize: bool | None,
 ) -> list[Module]:
-    """A folder's modules, as the settings of a run want them; None keeps what is there."""
+    """A folder's modules with a run's settings applied; None keeps what is there."""
     if pooling is not None:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}")

@@ -21,9 +21,9 @@ EXAMPLE = ["a text", "another text, which is longer"]
 
 
 class Graph(nn.Module):
-    """The backbone, given its inputs in this order, with one tensor coming out.
+    """The backbone with positional inputs and a single output, as the ONNX exporter needs it.
 
-    That is states [B, L, H] ("last_hidden_state") or scores [B, 1] ("logits").
+    The output is "last_hidden_state" [B, L, H] or "logits" [B, 1].
     """
 
     def __init__(self, backbone: nn.Module, inputs: list[str], output: str) -> None:
@@ -46,8 +46,8 @@ def export_onnx(encoder: Encoder, folder: Path, int8: bool = False) -> None:
     Args:
         encoder: Opened with ``unpad_inputs=False``, on the CPU.
         folder: Where to; must not hold a model.
-        int8: Weights of linear layers and word embeddings in 8 bits, and the state of each token
-            brought to 8 bits before each layer (see ``onnx_int8``).
+        int8: Quantise linear layers and word embeddings to 8 bits, and token states before each
+            layer (see ``int8``).
 
     Raises:
         ValueError: The tokenizer pads on the left.
@@ -77,7 +77,7 @@ def _write_int8(encoder: Encoder, file: Path) -> None:
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    """No line for each product of two activations, nor for packages that torch does without."""
+    """Silence the exporter, which logs a line per product and per package it does without."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -88,7 +88,7 @@ def _errors_only() -> Iterator[None]:
 
 def _write_graph(encoder: Encoder, file: Path) -> None:
     backbone: Any = encoder.backbone.eval()
-    # Other kinds of attention guard against texts of padding alone, score by score.
+    # Other attention implementations add a check for fully masked rows to every score.
     backbone.set_attn_implementation("eager")
     output = OUTPUTS[encoder.task]
     tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")

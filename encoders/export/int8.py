@@ -1,9 +1,8 @@
-"""Bring an ONNX graph to 8 bits, so that what is computed for a text does not depend on others.
+"""Quantise an ONNX graph to 8 bits with a scale per token, so that texts do not affect each other.
 
-"Dynamic" quantisation has one scale for all that a layer is given: a text with large values makes
-those of its neighbours coarse. Here each token's state has a scale of its own, as it has in
-``MatMulNBits``, whose kernels for 8 bits take twice as long on processors without VNNI. Only
-standard operators are used.
+Ordinary dynamic quantisation has one scale for a layer's whole input: one text with large values
+costs all others in the batch precision. ``MatMulNBits`` has scales per token too, but its 8-bit
+kernels take twice as long on processors without VNNI. Only standard operators are used here.
 """
 
 from pathlib import Path
@@ -15,13 +14,13 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 # Shapes: K inputs and N outputs of a layer, V rows of a table, H width of a row.
 
-# Products of two bytes are added up in pairs in 16 bits where there is no VNNI: 2 * 255 * 63.
+# Without VNNI, pairs of byte products are added in 16 bits: 2 * 255 * 63 is the most that fits.
 WEIGHTS, STATES = 63, 127
 ZERO = 128  # of states, which are unsigned
 
 
 class Quantizer:
-    """Writes a graph's nodes anew.
+    """Rewrites the nodes of a graph.
 
     Args:
         graph: Changed in place.
@@ -45,7 +44,7 @@ class Quantizer:
         self._states: set[str] = set()
 
     def run(self) -> int:
-        """Replace products with weights and the look-up in the largest table; how many products."""
+        """Quantise products with weights and the largest table; return how many products."""
         tables = [node.input[0] for node in self.graph.node if self._is_look_up(node)]
         largest = max(tables, key=lambda name: self.arrays[name].size, default=None)
         products = 0
@@ -69,7 +68,7 @@ class Quantizer:
         return output
 
     def _multiply(self, node: NodeProto) -> None:
-        """``x @ W`` [.., N]: bytes times bytes, then the scales of tokens and of outputs."""
+        """``x @ W`` [.., N] as an integer product, times the scales of tokens and of outputs."""
         x, weight = node.input
         state, scale = self._quantize(x)
         whole, scales = self._store(weight, axis=0, steps=WEIGHTS)
@@ -80,7 +79,7 @@ class Quantizer:
         self._add("Mul", [product, scale], out)
 
     def _quantize(self, x: str) -> tuple[str, str]:
-        """States [.., K] as bytes, and the scale of each [.., 1]; once for all that use them."""
+        """States [.., K] as uint8 and their scales [.., 1]; shared by all layers that read them."""
         names = f"{x}/uint8", f"{x}/scale"
         if x not in self._states:
             self._states.add(x)
@@ -93,7 +92,7 @@ class Quantizer:
         return names
 
     def _look_up(self, node: NodeProto) -> None:
-        """Rows of a table [V, H], which have a scale each."""
+        """Look up rows of a table [V, H], each with its own scale."""
         table, ids = node.input
         whole, scales = self._store(table, axis=1, steps=STATES)
         out = node.output[0]

@@ -1,7 +1,7 @@
-"""A backbone that ONNX Runtime computes: for serving and evaluation, not for training.
+"""A backbone run by ONNX Runtime, for serving and evaluation; it cannot be trained.
 
-A folder with ``onnx/model.onnx`` and no safetensors weights is opened as one. Around it, tokenizer,
-pooling and prompts are as in any other folder (see ``scripts/export.py``, which writes it).
+Used for folders with ``onnx/model.onnx`` and no safetensors weights, which ``scripts/export.py``
+writes. Tokenizer, pooling and prompts are as in any other folder.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from encoders.unpadding.parallel import parallel_map
+from encoders.unpadding import parallel_map
 
 # Shapes: B texts, L tokens of the longest, H width of a state.
 
 ONNX_FILE = Path("onnx", "model.onnx")
-TOKENS_AT_ONCE = 256  # in one call, padding counted; more are no faster on a core
-STEP = 16  # texts whose lengths have the same multiple of this above them go together
+TOKENS_AT_ONCE = 256  # of a call, padding included; more are no faster on one core
+STEP = 16  # texts whose lengths round up to the same multiple run together
 
 
 def is_onnx(folder: Path) -> bool:
@@ -30,12 +30,11 @@ def is_onnx(folder: Path) -> bool:
 class OnnxBackbone(nn.Module):
     """Called like a transformers model, on the CPU, with as many threads as torch has.
 
-    Each thread computes texts of its own; of what is one call, all have a part.
+    Each thread computes pieces of the batch; a batch of one piece is computed by all together.
 
     Args:
         folder: With ``config.json`` and ``onnx/model.onnx``.
-        output: Which of the two fields the graph's output goes to: "last_hidden_state" [B, L, H],
-            or "logits" [B, 1].
+        output: What the graph computes: "last_hidden_state" [B, L, H] or "logits" [B, 1].
 
     Raises:
         ValueError: ONNX Runtime is not installed, or the graph cannot be opened.
@@ -56,7 +55,7 @@ class OnnxBackbone(nn.Module):
         def opened(threads: int) -> Any:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
-            # Threads that wait for work leave their cores to others.
+            # Idle threads must not spin: other sessions need their cores.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 3
             return onnxruntime.InferenceSession(
@@ -65,23 +64,23 @@ class OnnxBackbone(nn.Module):
 
         try:
             self.alone, self.shared = opened(1), opened(torch.get_num_threads())
-        except Exception as error:  # its exceptions have no class in common
+        except Exception as error:  # onnxruntime's exceptions share no base class
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"model_name_or_path: {folder / ONNX_FILE} cannot be opened: {reason}"
             ) from error
         self.names = [given.name for given in self.alone.get_inputs()]
-        # What tells this model from others, as weights do: caches go by the ``state_dict``.
+        # Caches identify a model by its ``state_dict``, so the graph needs an entry there.
         content = (folder / ONNX_FILE).read_bytes()
         digest = bytearray(hashlib.sha256(content).digest())
         self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
-        # A graph of other tools may have one scale for all texts of a call.
+        # Graphs of other tools may have one scale for all texts of a call: run these one by one.
         self.apart = b"DynamicQuantizeLinear" in content
 
     def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Any:
         """Tokens [B, L] to states [B, L, H], 0 at padding, or to logits [B, 1].
 
-        Texts of about one length run together, so that little padding is computed.
+        Texts of similar length run together, so that little padding is computed.
         """
         given = {"attention_mask": attention_mask, **inputs}
         lengths = attention_mask.sum(dim=1).clamp(min=1).tolist()
@@ -91,9 +90,8 @@ class OnnxBackbone(nn.Module):
             feed = {name: given[name][texts, :longest].cpu().numpy() for name in self.names}
             return torch.from_numpy(session.run(None, feed)[0])
 
-        parts = pieces(lengths, self.apart)[
-            ::-1
-        ]  # the longest first: the last to be done is a short one
+        # The longest first, so that threads do not wait for a long one at the end.
+        parts = pieces(lengths, self.apart)[::-1]
         computed = [run(parts[0], self.shared)] if len(parts) == 1 else parallel_map(run, parts)
         found: Tensor | None = None
         for (texts, longest), part in zip(parts, computed, strict=True):
@@ -112,7 +110,7 @@ class OnnxBackbone(nn.Module):
 
 
 def pieces(lengths: list[int], apart: bool = False) -> list[tuple[list[int], int]]:
-    """Texts by number with their longest length: of one multiple of STEP, few enough at once.
+    """Text indices and their longest length: pieces of one padded length and bounded size.
 
     Args:
         lengths: Tokens of each.

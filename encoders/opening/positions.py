@@ -1,4 +1,4 @@
-"""Where a model's positions begin, and how many it has."""
+"""A model's first position and number of positions."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from torch import nn
 
 
 def position_offset(backbone: nn.Module) -> int:
-    """The position of a text's first token: RoBERTa's kin count from the padding id + 1."""
+    """The position of a text's first token: RoBERTa and similar models start at padding id + 1."""
     table = _position_table(backbone)
     return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
 
 
 def position_limit(backbone: Any) -> int | None:
-    """Tokens of a text for which the model has positions; None where it has no such limit."""
+    """The most tokens for which the model has positions; None: no limit."""
     stated = getattr(backbone.config, "max_position_embeddings", None)
     table = _position_table(backbone)
     limits = [stated] if isinstance(stated, int) and stated > 0 else []

@@ -1,4 +1,4 @@
-"""Find a model: a folder, a name on the Hub, or ``package://`` weights of an installed package."""
+"""Resolve a model name: a folder, a name on the Hub, or ``package://`` in an installed package."""
 
 import importlib.util
 import json
@@ -7,15 +7,15 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from encoders.export.onnx_backbone import is_onnx
+from encoders.export import is_onnx
 
 PACKAGE = "package://"
-# Weights of other frameworks, and pickles, which can run code when they are opened.
+# Weights of other frameworks, and pickles, which can execute code when they are loaded.
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.gguf"]
 
 
 def resolve_model(name_or_path: str, revision: str | None = None) -> Path:
-    """The folder that holds a model, fetched from the Hub if it is not on this machine.
+    """The folder of a model, downloaded from the Hub if it is not on this machine.
 
     Args:
         name_or_path: A folder, ``package://<module>/<path>`` or ``organisation/name``.

@@ -1,7 +1,7 @@
-"""What a tokenizer puts around texts: an instruction template for pairs, an end token for texts.
+"""Build an instruction template or an end token into a tokenizer.
 
-Both are made part of the tokenizer itself (its post-processor), so that they are never cut off with
-a long text, are saved with the model, and are there for every program that opens the folder.
+Both become part of its post-processor: they survive the truncation of long texts, are saved with
+the model, and apply in every program that opens the folder.
 """
 
 import json
@@ -14,14 +14,14 @@ QUERY, DOCUMENT = "{query}", "{document}"
 
 
 def set_pair_template(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedTokenizerFast:
-    """A copy of ``tokenizer`` that writes a pair as in ``template``.
+    """A copy of ``tokenizer`` that formats a pair as in ``template``.
 
-    The stretches around the texts are tokenized once, each by itself. A space before both places
-    belongs to the texts, as tokenizers of decoders join it to the word behind it.
+    The fixed text is tokenized once, each stretch by itself. A space in front of both placeholders
+    is given to the texts, since tokenizers of decoders merge it with the word that follows.
 
     Args:
-        tokenizer: Of a decoder; what it puts around texts of its own is replaced.
-        template: Text with ``{query}`` and, behind it, ``{document}``.
+        tokenizer: Of a decoder; its own special tokens around texts are replaced.
+        template: Text with ``{query}`` and, after it, ``{document}``.
 
     Raises:
         ValueError: The template lacks one of the two, or has a space before only one of them.
@@ -61,7 +61,7 @@ def set_pair_template(tokenizer: PreTrainedTokenizerBase, template: str) -> PreT
 
 
 def end_with_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A tokenizer that ends each text with its end token; itself, where it does so already.
+    """A tokenizer that appends its end token to each text; the same one if it does so already.
 
     Raises:
         ValueError: It has no end token.
@@ -82,7 +82,7 @@ def end_with_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def _find_template(content: dict[str, Any]) -> dict[str, Any]:
-    """The part of a tokenizer's content that puts tokens around texts; made where there is none."""
+    """The template processor in a tokenizer's JSON; created if there is none."""
     own = content["post_processor"]
     parts = [] if own is None else own.get("processors", [own])
     for part in parts:
@@ -100,9 +100,9 @@ def _find_template(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generic(tokenizer: PreTrainedTokenizerBase, content: str) -> PreTrainedTokenizerFast:
-    """The same tokenizer without a class of its own, which is opened exactly as it was saved.
+    """The same tokenizer as a ``PreTrainedTokenizerFast``, which loads exactly as it was saved.
 
-    Classes such as ``Qwen2Tokenizer`` build their parts anew when a folder is opened.
+    Classes such as ``Qwen2Tokenizer`` rebuild their post-processor when a folder is opened.
     """
     kept: dict[str, Any] = dict(tokenizer.special_tokens_map)
     return PreTrainedTokenizerFast(

@@ -1,8 +1,8 @@
-"""Open a backbone and its tokenizer as sentence-transformers does, refusing what would go wrong.
+"""Open a backbone and its tokenizer as sentence-transformers does, and refuse unsupported ones.
 
-Where a folder states how texts are cut and lower-cased, and which half of an encoder-decoder is the
-encoder, is sentence-transformers' business: its ``Transformer`` module reads the folder. What it
-has opened is checked here, so that no model trains or answers wrongly in silence.
+Its ``Transformer`` module reads the folder: where truncation and lower-casing are configured, and
+which half of an encoder-decoder is the encoder. The result is checked here, so that no model trains
+or answers wrongly in silence.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from encoders.export.onnx_backbone import OnnxBackbone, is_onnx
+from encoders.export import OnnxBackbone, is_onnx
 from encoders.opening.positions import position_limit, position_offset
 
 logger = logging.getLogger(__name__)
@@ -26,22 +26,22 @@ OUTPUTS: dict[Task, str] = {
     "sequence-classification": "logits",
 }
 
-# Tokenizers without a limit of their own say 1e30.
+# Tokenizers without a limit have model_max_length 1e30.
 NO_LIMIT = 1e9
-# Keys of processing_kwargs that concern texts, and what they may say: it is what is done anyway.
+# Keys of processing_kwargs that concern texts, and the values that ask for what is done anyway.
 TEXT = ("common", "text", "chat_template")
 USUAL: dict[str, list[Any]] = {"padding": [True], "truncation": [True, "longest_first"]}
 
 
 class Opened(NamedTuple):
-    """A backbone and what its folder says of it.
+    """A backbone and the settings of its folder.
 
     Args:
         backbone: In fp32.
         tokenizer: With a padding token.
-        missing: Names of weights that the folder lacks; they are random.
-        max_length: The smallest number of tokens that the folder states as the limit of a text.
-        do_lower_case: Whether the folder lower-cases texts on top of its tokenizer.
+        missing: Names of weights that the folder lacks; these are random.
+        max_length: The smallest of the folder's limits of a text, in tokens.
+        do_lower_case: Whether texts are lower-cased before the tokenizer.
     """
 
     backbone: PreTrainedModel
@@ -52,15 +52,15 @@ class Opened(NamedTuple):
 
 
 class TokenWithoutRow(ValueError):
-    """A text has a token for which the embedding matrix has no row; the message names it."""
+    """A text has a token beyond the embedding matrix; the message names it."""
 
 
 class _Refused(ValueError):
-    """A folder asks for something that is not done here; the message is whole."""
+    """A folder asks for something unsupported; the message is complete."""
 
 
 class _Reader(Transformer):
-    """sentence-transformers' reading of a folder, with transformers' report of missing weights."""
+    """sentence-transformers' reader, which also keeps transformers' report of missing weights."""
 
     def _load_model(self, *args: Any, **kwargs: Any) -> Any:
         opened: Any = super()._load_model(*args, output_loading_info=True, **kwargs)
@@ -77,7 +77,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
         trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
-        ValueError: It cannot be opened, or is something that cannot be run here.
+        ValueError: It cannot be opened, or is not supported.
     """
     if is_onnx(folder):
         graph: Any = OnnxBackbone(folder, OUTPUTS[task])
@@ -94,7 +94,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
         )
         _check_settings(folder / "sentence_bert_config.json", settings, task)
         reader = _Reader(str(folder), **settings | {"transformer_task": task})
-    except Exception as error:  # of code that reads a stranger's files
+    except Exception as error:  # third-party code on untrusted files may raise anything
         raise ValueError(_refusal(folder, error)) from error
     tokenizer, model = reader.tokenizer, reader.model
     assert tokenizer is not None
@@ -106,7 +106,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
 
 
 def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) -> None:
-    """Refuse a backbone of which some weights are not in its folder.
+    """Refuse a backbone with missing weights.
 
     Raises:
         ValueError: Some are missing.
@@ -127,7 +127,7 @@ def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) ->
 
 
 def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
-    """Refuse by its ``config.json`` what would open as something else than it is."""
+    """Refuse, by ``config.json``, models that would open as something else."""
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         raise ValueError(
@@ -141,7 +141,7 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
         )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # of code that reads a stranger's files
+    except Exception as error:  # third-party code on untrusted files may raise anything
         raise ValueError(_refusal(folder, error)) from error
     names = [str(name) for name in config.architectures or []]
     late = [name for name in names if "colbert" in name.lower() or name.endswith("ForRetrieval")]
@@ -161,7 +161,7 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
 
 
 def _check_settings(file: Path, settings: dict[str, Any], task: Task) -> None:
-    """Refuse what a folder asks of sentence-transformers' Transformer and is not done here."""
+    """Refuse settings of sentence-transformers' Transformer that are not supported here."""
     given = settings.get("transformer_task", "feature-extraction")
     if given not in list(OUTPUTS):
         raise _Refused(
@@ -195,9 +195,9 @@ def _smallest_limit(
     backbone: Any,
     processing: Any = None,
 ) -> int | None:
-    """The smallest of all limits of a text that a folder states, in tokens."""
+    """The smallest of the folder's limits of a text, in tokens."""
     stated = [tokenizer.model_max_length, position_limit(backbone)]
-    # The tokenizer's own, over which sentence-transformers puts max_seq_length.
+    # Read from the file: sentence-transformers has overwritten it with max_seq_length.
     for name, key in (
         ("tokenizer_config.json", "model_max_length"),
         ("sentence_bert_config.json", "max_seq_length"),
@@ -214,7 +214,7 @@ def _smallest_limit(
 def _open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # of code that reads a stranger's files
+    except Exception as error:  # third-party code on untrusted files may raise anything
         raise ValueError(_refusal(folder, error)) from error
     return tokenizer
 
@@ -233,7 +233,7 @@ def _refusal(folder: Path, error: Exception) -> str:
 
 
 def _check_sentencepiece(folder: Path) -> None:
-    """Without the package, transformers says of such a folder that it has no tokenizer."""
+    """Name the missing package; transformers would only say that there is no tokenizer."""
     stored = next(folder.glob("*.model"), None)
     if stored and not (folder / "tokenizer.json").is_file() and not find_spec("sentencepiece"):
         raise ValueError(
@@ -263,7 +263,7 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: A
 
 
 def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
-    """Ids that the tokenizer gives and the embedding matrix does not have, in order."""
+    """The tokenizer's ids beyond the embedding matrix, ascending."""
     rows = model.get_input_embeddings().num_embeddings
     if max(len(tokenizer), *tokenizer.added_tokens_decoder, 0) <= rows:
         return []
@@ -271,10 +271,10 @@ def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list
 
 
 def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
-    """Pad with the tokenizer's padding token, or else its end token, in the model too.
+    """Pad with the tokenizer's padding token, or else its end token, and tell the model.
 
-    A decoder's scoring head finds a text's last token by the configuration's ``pad_token_id``. For
-    RoBERTa's kin that number also says where positions begin, so there it stays as it is.
+    A decoder's scoring head finds a text's last token by ``config.pad_token_id``. In RoBERTa and
+    similar models that id also determines the first position, so it is kept there.
     """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:

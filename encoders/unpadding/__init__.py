@@ -1,1 +1,24 @@
-"""Compute on real tokens only: packing, attention, dropout and threads for packed sequences."""
+"""Compute on real tokens only: the door. Other packages import nothing from below it.
+
+Padding is removed inside the backbone: the texts of a batch are concatenated to packed sequences
+(``packing``), which attend within each text (``layout``, ``attention``) and, on a CPU, run on one
+core each (``parallel``) with a fast dropout (``dropout``). ``forward`` ties these together.
+``parts`` switches each of them off by itself.
+"""
+
+from encoders.unpadding.dropout import speed_up_dropout
+from encoders.unpadding.forward import PackedSequence, or_first, unpad_inputs
+from encoders.unpadding.packing import cut_by_tokens
+from encoders.unpadding.parallel import parallel_map
+from encoders.unpadding.parts import Parts, parts
+
+__all__ = [
+    "PackedSequence",
+    "Parts",
+    "cut_by_tokens",
+    "or_first",
+    "parallel_map",
+    "parts",
+    "speed_up_dropout",
+    "unpad_inputs",
+]

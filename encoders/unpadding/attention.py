@@ -1,5 +1,6 @@
-"""Attention within each of many texts that stand in one row without padding."""
+"""Attention within each text of a packed sequence: the fastest of four kernels."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -7,23 +8,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from encoders.unpadding.dropout import dropped, scale
-from encoders.unpadding.layout import TextLayout
+from encoders.unpadding.dropout import dropout_mask, scale
+from encoders.unpadding.layout import TextLayout, position_bias
+from encoders.unpadding.parts import parts
 
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10
     varlen_attn = None  # type: ignore[assignment]
 
-# Shapes: T tokens of all texts, A attention heads, D width of a head; S places of all texts in
-# the layout, M = n * A matrices of n texts that have l places each.
+# Shapes: T tokens of a packed sequence, A attention heads, D width of a head; S tokens with the
+# layout's padding, M = n * A matrices of n texts padded to l tokens each.
 
 ATTENTION = "tandem_unpadded"
-# Scores worked on at once: few enough that the C library keeps the memory for the next ones. It
-# gives blocks of more than 32 MiB back to the system, and to get them again takes longer than to
-# fill them.
+# Scores computed at once: few enough that glibc keeps the memory for the next. It returns blocks of
+# more than 32 MiB to the system, and to get them again takes longer than to fill them.
 SCORES_AT_ONCE = 2**22
-# Texts of more tokens attend in torch's own kernel if they can: it never holds their scores.
+# With longer texts torch's kernel is used where possible: it never holds all scores in memory.
 LONG = 1024
 
 
@@ -47,24 +48,27 @@ def unpadded_attention(
         query: [1, A, T, D].
         key: The same, or with fewer heads that are shared by several.
         value: As ``key``.
-        attention_mask: None: there is no padding to mask.
+        attention_mask: Always None: there is no padding to mask.
         scaling: Of the scores; None: 1 / sqrt(D).
         dropout: Probability; 0 in evaluation.
-        sliding_window: A token sees those less than so many places away (if causal: before it).
-        is_causal: Overrules the module's.
-        layout: Where each text stands in T.
+        sliding_window: A token attends to those less than this far away (causal: before it).
+        is_causal: Overrides the module's.
+        layout: Where each text is in T.
     """
     assert layout is not None and attention_mask is None, "call the model, not its layers"
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
     half = q.dtype in (torch.bfloat16, torch.float16)
-    if q.is_cuda and half and not dropout and varlen_attn is not None:
+    trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
+    if not parts.grouped_attention:
+        states = _text_by_text(q, k, v, layout, causal, sliding_window, dropout, scaling)
+    elif q.is_cuda and half and not dropout and varlen_attn is not None:
         states = _by_varlen_kernel(q, k, v, layout, causal, sliding_window, scaling)
-    elif q.is_cuda or not (dropout or (torch.is_grad_enabled() and layout.longest <= LONG)):
+    elif q.is_cuda or not trains_here or (dropout and not parts.fast_dropout):
         states = _by_torch(q, k, v, layout, causal, sliding_window, dropout, scaling)
     else:
-        # Autocast would turn the softmax, and with it the second product, into fp32.
+        # Autocast would compute the softmax, and so the second product, in fp32.
         with torch.autocast(q.device.type, enabled=False):
             states = _Attention.apply(q, k, v, layout, (causal, sliding_window), dropout, scaling)
     return states[None], None
@@ -82,7 +86,7 @@ def _by_varlen_kernel(
     window: int | None,
     scaling: float,
 ) -> Tensor:
-    """torch's kernel for texts in one row: GPUs, 16 bits, no dropout."""
+    """torch's kernel for packed sequences: GPUs, 16 bits, no dropout."""
     reach = -1 if window is None else window - 1
     bounds = layout.bounds
     attended: Any = varlen_attn(
@@ -124,11 +128,36 @@ def _by_torch(
     return layout.unpack(torch.cat(attended), heads)
 
 
-class _Attention(torch.autograd.Function):
-    """Softmax attention for training on a CPU, forward and backward by plain products.
+def _text_by_text(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TextLayout,
+    causal: bool,
+    window: int | None,
+    dropout: float,
+    scaling: float,
+) -> Tensor:
+    """The plain loop, for ``parts.grouped_attention = False``."""
+    attended = []
+    bounds = layout.bounds.tolist()
+    for start, stop in pairwise(bounds):
+        own, keys, values = (x[start:stop].transpose(0, 1) for x in (q, k, v))  # [A, l, D]
+        keys, values = (
+            x.repeat_interleave(q.shape[1] // x.shape[0], dim=0) for x in (keys, values)
+        )
+        bias = position_bias(stop - start, causal, window, own)
+        bias = None if bias is None else bias.to(own.dtype)
+        states = F.scaled_dot_product_attention(own, keys, values, bias, dropout, scale=scaling)
+        attended.append(states.transpose(0, 1))
+    return torch.cat(attended)  # [T, A, D]
 
-    Torch's own CPU kernel has no dropout, and its backward is slow in bf16. Here both directions
-    are one node of the graph, so that all steps on the scores are done in place.
+
+class _Attention(torch.autograd.Function):
+    """Softmax attention for training on a CPU, forward and backward as batched matrix products.
+
+    torch's CPU kernel has no dropout, and its backward is slow in bf16. Here each direction is one
+    node of the autograd graph, so that every step on the scores works in place.
     """
 
     @staticmethod
@@ -155,8 +184,8 @@ class _Attention(torch.autograd.Function):
             layout.mask(weights, group, rows, heads, *order)
             torch.softmax(weights, -1, out=weights)
             if dropout:
-                # Kept to the backward as one tensor: those that are dropped become negative.
-                weights.addcmul_(weights, dropped(weights, dropout), value=-2)
+                # One tensor for backward: the sign says which weights were dropped.
+                weights.addcmul_(weights, dropout_mask(weights, dropout), value=-2)
             torch.bmm(weights.clamp_min(0) if dropout else weights, values, out=out)
             saved.append(weights)
         ctx.sizes = layout, heads, key.shape[1], dropout, scaling
@@ -167,8 +196,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        # With weights P, dropout's factors K (0 or 1) and c = scale(dropout): O = c (P K) V. The
-        # gradient of the scores is P K (c dO V') - P d, where d is the sum of c dO O over a row.
+        # With softmax P, what dropout keeps K (0 or 1) and c = scale(dropout): O = c (P K) V. The
+        # gradient of the scores is P K (c dO V') - P d, where d is c dO O summed over the width.
         layout, heads, shared, dropout, scaling = ctx.sizes
         q, k, v, attended, *saved = ctx.saved_tensors
         given = layout.pack(gradient, heads, zeros=True).mul_(scale(dropout))

@@ -1,12 +1,12 @@
-"""Compute on real tokens only: padding is taken out inside the model, exactly.
+"""Run a backbone on packed sequences: remove padding on the way in, add it on the way out. Exact.
 
-Outside, a batch stays ``input_ids`` and ``attention_mask`` [B, L]. Inside the backbone the real
-tokens run as rows [1, T] with the positions they have in their own texts; attention stays within
-each text; the result is laid back to [B, L, H], zero where there was padding. Everything but
-attention works token by token, so nothing else has to know.
+Callers keep passing ``input_ids`` and ``attention_mask`` [B, L]. Inside the backbone the real
+tokens form packed sequences [1, T], with the positions they have in their own texts; attention
+stays within each text; the output is padded to [B, L, H] again, with zeros. All else in a
+transformer works token by token, so that nothing else has to change.
 
-Texts are ordered by length on the way in, so that those of about one length attend in one call.
-On a CPU they run in several rows, each core its own.
+Texts are sorted by length, so that those of similar length attend in one call. On a CPU there are
+several packed sequences, one core each.
 """
 
 import logging
@@ -23,26 +23,27 @@ from transformers.utils import ModelOutput
 
 from encoders.opening.positions import position_offset
 from encoders.unpadding.attention import ATTENTION
-from encoders.unpadding.dropout import drawn_by
+from encoders.unpadding.dropout import seeded
 from encoders.unpadding.layout import TextLayout
-from encoders.unpadding.packing import cut_by_tokens, is_even, row_pieces
-from encoders.unpadding.parallel import parallel_map, side_by_side_with_gradients
+from encoders.unpadding.packing import cut_by_tokens, is_even, pack_texts
+from encoders.unpadding.parallel import parallel_map, parallel_map_with_gradients
+from encoders.unpadding.parts import parts
 
 logger = logging.getLogger(__name__)
 
-# Shapes: B texts, L tokens of the longest, T real tokens of a row, H width.
+# Shapes: B texts, L tokens of the longest, T tokens of a packed sequence, H width.
 
-# Where the texts of a row begin, for the pooler: each thread has its own row.
-_row = threading.local()
+# Where the texts of the current packed sequence begin, for the pooler. Each thread has its own.
+_current = threading.local()
 
 
 def unpad_inputs(model: PreTrainedModel) -> bool:
-    """Take padding out of ``model``'s backbone from now on, if it can be done exactly.
+    """Make ``model``'s backbone run on packed sequences from now on, if that is exact for it.
 
-    Whether it can is tried: a small batch must give the same states with and without padding.
+    This is tested: a small batch must give the same states with and without padding.
 
     Returns:
-        Whether the model runs unpadded; if not, it is as it was.
+        Whether the model runs unpadded; if not, it is unchanged.
     """
     backbone: Any = model.base_model
     before = model.config._attn_implementation
@@ -62,12 +63,12 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
 
 
 class PackedSequence(NamedTuple):
-    """Texts that stand one after the other without padding.
+    """The states of texts that are concatenated without padding.
 
     Args:
-        states: [T, H].
-        texts: The number of each in its batch.
-        lengths: Tokens of each.
+        states: Of the last layer, [T, H].
+        texts: The index of each text in its batch.
+        lengths: Tokens of each text.
         layers: States of all layers, [1, T, H] each, where the model's configuration has
             ``output_hidden_states``.
     """
@@ -79,7 +80,7 @@ class PackedSequence(NamedTuple):
 
 
 class Unpadding:
-    """A backbone's forward, and what is done before and after it.
+    """Replaces a backbone's ``forward``; its hooks make a pooler find each text's first token.
 
     Args:
         backbone: A model whose attention goes through transformers' ``AttentionInterface``.
@@ -95,21 +96,21 @@ class Unpadding:
         pooler = getattr(backbone, "pooler", None)
         self.hooks = []
         if isinstance(pooler, nn.Module):
-            # It picks each text's first token.
+            # A pooler reads ``states[:, 0]``: give it the first tokens as [texts, 1, H].
             self.hooks.append(
                 pooler.register_forward_pre_hook(
-                    lambda _, args: (args[0][0, _row.starts, None], *args[1:])
+                    lambda _, args: (args[0][0, _current.starts, None], *args[1:])
                 )
             )
 
     def remove(self) -> None:
-        """Leave the backbone as it was."""
+        """Restore the backbone."""
         del self.backbone.forward
         for hook in self.hooks:
             hook.remove()
 
-    def forward(self, *args: Any, lay_back: bool = True, **kwargs: Any) -> Any:
-        """The backbone's own signature and results; ``lay_back=False``: ``PackedSequence`` each."""
+    def forward(self, *args: Any, pad_output: bool = True, **kwargs: Any) -> Any:
+        """The backbone's signature and output; ``pad_output=False``: ``PackedSequence`` objects."""
         given = dict(zip(self.parameters, args, strict=False)) | kwargs
         inputs = {name: value for name, value in given.items() if value is not None}
         ids = inputs.pop("input_ids")  # [B, L]
@@ -117,121 +118,121 @@ class Unpadding:
         mask = torch.ones_like(ids) if mask is None else or_first(mask)
         lengths = mask.sum(dim=1).tolist()
         cores = self._cores(ids.device)
-        pieces = self._pieces(lengths, ids.device, cores)
-        order = [text for piece in pieces for text in piece]
-        rows, columns = mask[order].nonzero(as_tuple=True)
-        index = torch.tensor(order, device=ids.device)[rows] * ids.shape[1] + columns
-        tokens = [sum(lengths[text] for text in piece) for piece in pieces]
+        packs = self._pack(lengths, ids.device, cores)
+        order = [text for pack in packs for text in pack]
+        text_of, place_of = mask[order].nonzero(as_tuple=True)
+        # Where each packed token stands in the batch, flattened to [B * L].
+        index = torch.tensor(order, device=ids.device)[text_of] * ids.shape[1] + place_of
+        tokens = [sum(lengths[text] for text in pack) for pack in packs]
 
-        def take(values: Tensor) -> tuple[Tensor, ...]:
+        def packed(values: Tensor) -> tuple[Tensor, ...]:
             return values.flatten()[index][None].split(tokens, dim=1)  # [1, T] each
 
-        # All tokens in one look-up: its gradient is as large as the vocabulary.
+        # One look-up for all tokens: the gradient of each is as large as the whole vocabulary.
         embedded = self.backbone.get_input_embeddings()(ids.flatten()[index])[None]
-        embedded_rows = embedded.split(tokens, dim=1)
-        varying = {
-            "position_ids": take(mask.cumsum(dim=1) - 1 + self.first_position),
-        }
+        varying = {"position_ids": packed(mask.cumsum(dim=1) - 1 + self.first_position)}
         if "token_type_ids" in inputs:
-            varying["token_type_ids"] = take(inputs.pop("token_type_ids"))
+            varying["token_type_ids"] = packed(inputs.pop("token_type_ids"))
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
 
-        def run(at: int, row: Tensor) -> Any:
-            layout = TextLayout([lengths[text] for text in pieces[at]], ids.device)
-            _row.starts = layout.bounds[:-1]
+        def run(at: int, embeddings: Tensor) -> Any:
+            layout = TextLayout([lengths[text] for text in packs[at]], ids.device)
+            _current.starts = layout.bounds[:-1]
             own = {name: values[at] for name, values in varying.items()}
-            return self.padded_forward(**inputs, **own, inputs_embeds=row, layout=layout)
+            return self.padded_forward(**inputs, **own, inputs_embeds=embeddings, layout=layout)
 
-        apart = cores > 1 and is_even(tokens, cores)
-        outputs = (
-            self._apart(run, embedded_rows)
-            if apart
-            else list(map(run, range(len(pieces)), embedded_rows))
-        )
-        if lay_back:
-            return _lay_back(outputs, index, order, ids.shape)
+        split = embedded.split(tokens, dim=1)
+        if cores > 1 and is_even(tokens, cores):
+            outputs = self._parallel(run, split)
+        else:
+            outputs = list(map(run, range(len(packs)), split))
+        if pad_output:
+            return _pad_output(outputs, index, order, ids.shape)
         return [
             PackedSequence(
                 output.last_hidden_state[0],
-                piece,
-                torch.tensor(sizes, device=ids.device),
+                pack,
+                torch.tensor([lengths[text] for text in pack], device=ids.device),
                 getattr(output, "hidden_states", None),
             )
-            for output, piece in zip(outputs, pieces, strict=True)
-            for sizes in [[lengths[text] for text in piece]]
+            for output, pack in zip(outputs, packs, strict=True)
         ]
 
-    def _apart(self, run: Callable[[int, Tensor], Any], rows: tuple[Tensor, ...]) -> list[Any]:
-        """``run`` of each row, on a core of its own."""
-        compute = self._drawing_apart(run, len(rows)) if self.backbone.training else run
+    def _parallel(self, run: Callable[[int, Tensor], Any], given: tuple[Tensor, ...]) -> list[Any]:
+        """``run`` for each packed sequence, on a core of its own."""
+        compute = self._seeded(run, len(given)) if self.backbone.training else run
         if not torch.is_grad_enabled():
-            return parallel_map(lambda at: compute(at, rows[at]), range(len(rows)))
-        words = self.backbone.get_input_embeddings().weight  # looked up outside
+            return parallel_map(lambda at: compute(at, given[at]), range(len(given)))
+        words = self.backbone.get_input_embeddings().weight  # looked up before
         weights = [p for p in self.backbone.parameters() if p.requires_grad and p is not words]
-        return side_by_side_with_gradients(compute, rows, weights)
+        return parallel_map_with_gradients(compute, given, weights)
 
-    def _drawing_apart(self, run: Callable[[int, Tensor], Any], count: int) -> Callable[..., Any]:
-        """``run`` with a random generator of each row, whichever thread is first."""
+    def _seeded(self, run: Callable[[int, Tensor], Any], count: int) -> Callable[..., Any]:
+        """``run`` with a random generator per packed sequence, whichever thread is first."""
         seeds = torch.randint(2**63 - 1, (count,)).tolist()
 
-        def drawing(at: int, row: Tensor) -> Any:
-            with drawn_by(seeds[at]):
-                return run(at, row)
+        def run_seeded(at: int, embeddings: Tensor) -> Any:
+            with seeded(seeds[at]):
+                return run(at, embeddings)
 
-        return drawing
+        return run_seeded
 
     def _cores(self, device: torch.device) -> int:
-        """Rows that may run at once: on a CPU, one on each core.
+        """How many packed sequences may run in parallel: on a CPU, one per core.
 
-        Not where processes that share the weights out have to ask each other for them in one order,
-        and not where dropout is drawn in a way that depends on the order of the rows.
+        One, where FSDP shards the weights (its processes must gather them in one order), and where
+        dropout draws from a generator that all threads share, so that their order would matter.
         """
         sharded = any(isinstance(module, FSDPModule) for module in self.backbone.modules())
-        if device.type != "cpu" or sharded or (self._in_training() and self._draws_by_itself()):
+        if device.type != "cpu" or sharded or not parts.worker_threads:
+            return 1
+        if self._in_training() and self._shares_a_generator():
             return 1
         return torch.get_num_threads()
 
-    def _draws_by_itself(self) -> bool:
-        """Whether random numbers are drawn again for a second forward, or by torch's dropout."""
+    def _shares_a_generator(self) -> bool:
+        """Whether random numbers come from torch's dropout, or are drawn again to recompute."""
+        if not (parts.fast_dropout and parts.grouped_attention):
+            return True
         return bool(self.backbone.is_activation_checkpointing) or any(
             type(module) is nn.Dropout and module.p > 0 and module.training
             for module in self.backbone.modules()
         )
 
     def _in_training(self) -> bool:
-        """Also in the first pass of the gradient cache, which has no gradients.
+        """Also in the first pass of the gradient cache, which computes no gradients.
 
-        It needs the rows of the second, or dropout would be another there.
+        It must pack the batch as the second pass does, or dropout would differ there.
         """
         return torch.is_grad_enabled() or self.backbone.training
 
-    def _pieces(self, lengths: list[int], device: torch.device, cores: int) -> list[list[int]]:
-        """The texts of each row, by number."""
-        if device.type != "cpu":
+    def _pack(self, lengths: list[int], device: torch.device, cores: int) -> list[list[int]]:
+        """The texts of each packed sequence, by index."""
+        if device.type != "cpu" or not parts.several_sequences:
             return cut_by_tokens(lengths, 2**62)
-        return row_pieces(lengths, self.backbone.config.hidden_size, cores, self._in_training())
+        return pack_texts(lengths, self.backbone.config.hidden_size, cores, self._in_training())
 
 
 def or_first(mask: Tensor) -> Tensor:
-    """The mask [B, L], with one token for texts that have none.
+    """The mask [B, L], with the first token of texts that have none.
 
-    Some tokenizers make nothing of an empty text; it is then one token of padding.
+    Some tokenizers return no token for an empty text; it is then one token of padding.
     """
     first = torch.zeros_like(mask)
     first[:, 0] = 1
     return torch.where(mask.any(dim=1, keepdim=True), mask, first)
 
 
-def _lay_back(
+def _pad_output(
     outputs: list[ModelOutput], index: Tensor, order: list[int], shape: torch.Size
 ) -> ModelOutput:
-    """States of the rows [1, T, H] to [B, L, H], each token where ``index`` says in [B * L]."""
+    """Packed states [1, T, H] to [B, L, H]; ``index`` has each token's place in [B * L]."""
 
     def padded(states: tuple[Tensor, ...]) -> Tensor:
-        rows = torch.cat(states, dim=1)[0]
-        laid = rows.new_zeros(shape.numel(), rows.shape[-1])
-        return laid.index_copy(0, index, rows).view(*shape, -1)
+        tokens = torch.cat(states, dim=1)[0]
+        flat = tokens.new_zeros(shape.numel(), tokens.shape[-1])
+        return flat.index_copy(0, index, tokens).view(*shape, -1)
 
     output = outputs[0]
     for name in list(output):
@@ -240,14 +241,14 @@ def _lay_back(
             output[name] = tuple(padded(layer) for layer in zip(*values, strict=True))
         elif values[0].dim() == 3:
             output[name] = padded(tuple(values))
-        else:  # the pooler's, one of each text
+        else:  # the pooler's, one for each text
             places = torch.tensor(order, device=index.device).argsort()
             output[name] = torch.cat(values)[places]
     return output
 
 
 def _try_probe(backbone: PreTrainedModel) -> Any:
-    """States of a small batch, or None where the model cannot be run so."""
+    """States of a small batch, or None where the model fails on it."""
     try:
         return _probe(backbone)
     except (
@@ -264,7 +265,7 @@ def _try_probe(backbone: PreTrainedModel) -> Any:
 
 @torch.no_grad()
 def _probe(backbone: PreTrainedModel) -> Tensor:
-    """States of two texts of different length, 0 at padding."""
+    """States of two texts of different length, with zeros at padding."""
     training = backbone.training
     backbone.eval()
     device = next(backbone.parameters()).device

@@ -1,4 +1,4 @@
-"""Where texts that stand in one row without padding are put to attend together."""
+"""Group the texts of a packed sequence by length: attention is one batched matmul per group."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -6,20 +6,21 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-# Shapes: T tokens of all texts, A attention heads, D width of a head; S places of all texts.
+# Shapes: T tokens of a packed sequence, A attention heads, D width of a head; S tokens with the
+# padding of groups; of one group: n texts, padded to l tokens each.
 
-# Texts whose lengths have the same multiple of this above them share a group: a group is one call,
-# and processors multiply matrices of such widths best.
+# Texts are padded to a multiple of this, and those of the same padded length form a group. Fewer
+# groups mean fewer calls, and processors multiply matrices of such sizes best.
 STEP = 16
 
 
 class Group:
-    """Texts with the same number of places, one after the other.
+    """Consecutive texts of the same padded length.
 
     Args:
-        lengths: Tokens of each of the texts.
-        places: l: what each is padded to.
-        start: S: places of all groups before.
+        lengths: Tokens of each text, [n].
+        places: l, the padded length.
+        start: Padded tokens of all groups before.
         device: Where the model is.
     """
 
@@ -35,13 +36,13 @@ class Group:
 
 
 class TextLayout:
-    """Places for texts of different lengths: S in all, every text padded to a multiple of STEP.
+    """The groups of a packed sequence, S padded tokens in all.
 
-    States [T, A, D] are laid out as [S * A, D], for every text its heads one after the other, so
-    that the matrices of all texts of a group are a view of it.
+    States [T, A, D] become [S * A, D], head by head within each text, so that the matrices of all
+    texts of a group are a view.
 
     Args:
-        lengths: Of the texts, rising, in the order in which they stand in T.
+        lengths: Of the texts, ascending, in their order in T.
         device: Where the model is.
     """
 
@@ -60,20 +61,20 @@ class TextLayout:
     def pack(self, states: Tensor, heads: int, zeros: bool = False) -> Tensor:
         """[T, A or fewer, D] to [S * A, D]; fewer heads are repeated, each for its share of A.
 
-        What stands at padding is another token's, or 0 with ``zeros``.
+        Padding holds copies of other tokens, or 0 with ``zeros``.
         """
         given = states.shape[1]
         sources, padding, _ = self._index(heads, given)
-        laid = states.reshape(-1, states.shape[-1]).index_select(0, sources)
-        return laid.index_fill_(0, padding, 0) if zeros else laid
+        padded = states.reshape(-1, states.shape[-1]).index_select(0, sources)
+        return padded.index_fill_(0, padding, 0) if zeros else padded
 
-    def unpack(self, laid: Tensor, heads: int) -> Tensor:
+    def unpack(self, padded: Tensor, heads: int) -> Tensor:
         """[S * A, D] to [T, A, D], without padding."""
         _, _, places = self._index(heads, heads)
-        return laid.index_select(0, places).view(-1, heads, laid.shape[-1])
+        return padded.index_select(0, places).view(-1, heads, padded.shape[-1])
 
     def tiles(self, heads: int, scores: int) -> Iterator[tuple[Group, slice]]:
-        """Each group in pieces of at most so many scores, or of one text and head."""
+        """Cut each group into tiles of at most ``scores`` scores, or of one text and head."""
         for group in self.groups:
             rows = group.rows(heads)
             step = max(1, scores // group.places**2) * group.places
@@ -89,8 +90,8 @@ class TextLayout:
         causal: bool,
         window: int | None,
     ) -> None:
-        """Bring scores [M, l, l] of ``rows`` down where a token must not look."""
-        bias = order_bias(group.places, causal, window, scores)
+        """Mask, in place, scores [M, l, l] of ``rows`` where a token must not attend."""
+        bias = position_bias(group.places, causal, window, scores)
         if bias is not None:
             scores += bias
         if not group.full:
@@ -102,22 +103,22 @@ class TextLayout:
             # Only the last STEP places of a text can be padding.
             at = torch.arange(group.places - STEP, group.places, device=self.device)
             padding = (at >= lengths[:, None])[:, None]  # [M, 1, STEP]
-            scores[..., -STEP:] += padding * lowest(scores)
+            scores[..., -STEP:] += padding * mask_value(scores)
 
     def bias(self, group: Group, like: Tensor, causal: bool, window: int | None) -> Tensor | None:
-        """The same for all texts of a group: what is added to scores, [n, 1, l, l] at most."""
-        bias = order_bias(group.places, causal, window, like)
+        """The same mask for a whole group, to be added to the scores: at most [n, 1, l, l]."""
+        bias = position_bias(group.places, causal, window, like)
         if group.full:
             return bias
         at = torch.arange(group.places, device=self.device)
         padding = (at >= group.lengths[:, None])[:, None, None]  # [n, 1, 1, l]
-        keys = padding * lowest(like)
+        keys = padding * mask_value(like)
         return keys.to(like.dtype) if bias is None else keys + bias
 
     def _index(self, heads: int, given: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of [T * given] for [S * A]; which of those are padding; rows of those for [T * A].
+        """Rows of [T * given] that make [S * A], which of these are padding, and the way back.
 
-        Made once for all layers.
+        Computed once for all layers.
         """
         if (heads, given) not in self._rows:
             own = torch.arange(heads, device=self.device)
@@ -140,8 +141,8 @@ class TextLayout:
         return self._rows[heads, given]
 
 
-def order_bias(places: int, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
-    """Added to scores [.., l, l] so that a token looks back only, or only near; None: anywhere."""
+def position_bias(places: int, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
+    """Added to scores [.., l, l] of causal or windowed attention; None: neither limits anything."""
     reach = places if window is None else min(window, places)
     if not causal and reach == places:
         return None
@@ -150,12 +151,12 @@ def order_bias(places: int, causal: bool, window: int | None, like: Tensor) -> T
     seen = distance.abs() < reach
     if causal:
         seen &= distance >= 0
-    return ~seen * lowest(like)
+    return ~seen * mask_value(like)
 
 
-def lowest(like: Tensor) -> Tensor:
-    """So low that its exponential is 0, and yet finite when two of them are added.
+def mask_value(like: Tensor) -> Tensor:
+    """Low enough that its exponential is 0, and finite when two are added.
 
-    A row of padding may see nothing but padding; with infinities it would be NaN.
+    A padding token may attend to nothing but padding; with infinities its softmax would be NaN.
     """
     return torch.tensor(torch.finfo(like.dtype).min / 4, dtype=like.dtype, device=like.device)

@@ -1,54 +1,59 @@
-"""Which texts of a batch stand in a row together.
+"""Decide which texts of a batch are packed into one sequence.
 
-On a CPU there are several rows, because what a row needs is taken from memory that the row before
-has left and that is still near, and because each core can compute rows of its own.
+On a GPU a batch is one packed sequence. On a CPU several are faster: the buffers of one are reused
+by the next while they are still in the cache, and each core can compute sequences of its own.
 """
 
 from collections.abc import Sequence
 
-# Products of fewer tokens are slower for each of them.
-SHORTEST_ROW = 128
-# In training each row has gradients of all weights, which have to be added up.
-SHORTEST_TRAINED_ROW = 1024
-# States of a layer in a row, in numbers: 4 MiB of fp32; training runs several times as many
-# operations on each row, which have to be worth it.
-STATES = 2**20
-TRAINED_STATES = 2**22
-# Rows go to a core each unless one has more than so many times its share; then cores share them.
-UNEVEN = 1.25
+# Matrix products of fewer tokens than this are slower per token.
+MIN_TOKENS = 128
+# In training every packed sequence has gradients for all weights, which have to be added up.
+MIN_TOKENS_IN_TRAINING = 1024
+# Most values in the token states of a packed sequence: 4 MiB of fp32. Training runs several times
+# as many operations on each, which have to be worth their overhead.
+MAX_STATES = 2**20
+MAX_STATES_IN_TRAINING = 2**22
+# One core per sequence, unless the largest has more than this times its fair share of tokens: then
+# the other cores would wait for it, and all cores compute each sequence together.
+MAX_IMBALANCE = 1.25
 
 
-def row_pieces(lengths: Sequence[int], width: int, cores: int, training: bool) -> list[list[int]]:
-    """The texts of each row, by number, on a CPU.
+def pack_texts(lengths: Sequence[int], width: int, cores: int, training: bool) -> list[list[int]]:
+    """The texts of each packed sequence, by index, on a CPU.
 
-    Texts are dealt out to the cores if there are fewer rows than cores, in training also if some
-    core would have a row less.
+    Sequences of a size that suits the cache are made first. Where these are fewer than the cores,
+    and always in training, texts are balanced among a multiple of the cores if that keeps all busy.
 
     Args:
         lengths: Tokens of each text.
-        width: Numbers in the state of a token.
-        cores: Rows that are computed at once.
-        training: Whether gradients will be wanted.
+        width: Hidden size.
+        cores: Sequences computed in parallel.
+        training: Whether gradients will be computed.
     """
     states, shortest = (
-        (TRAINED_STATES, SHORTEST_TRAINED_ROW) if training else (STATES, SHORTEST_ROW)
+        (MAX_STATES_IN_TRAINING, MIN_TOKENS_IN_TRAINING) if training else (MAX_STATES, MIN_TOKENS)
     )
     pieces = cut_by_tokens(lengths, max(256, states // width))
     if len(pieces) < cores or (training and cores > 1):
-        hands = -(-len(pieces) // cores) * cores
-        dealt = balance(lengths, max(1, min(hands, sum(lengths) // shortest)))
-        if is_even([sum(lengths[text] for text in piece) for piece in dealt], cores):
-            return dealt
+        bins = -(-len(pieces) // cores) * cores
+        balanced = balance(lengths, max(1, min(bins, sum(lengths) // shortest)))
+        if is_even([sum(lengths[text] for text in piece) for piece in balanced], cores):
+            return balanced
     return pieces
 
 
 def is_even(tokens: list[int], cores: int) -> bool:
-    """Whether rows of so many tokens keep the cores busy alike, each with rows of its own."""
-    return max(tokens) * cores <= UNEVEN * sum(tokens)
+    """Whether sequences of these token counts keep all cores about equally busy."""
+    return max(tokens) * cores <= MAX_IMBALANCE * sum(tokens)
 
 
 def cut_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Texts by number, the shortest first, in pieces of about so many tokens, or of one text."""
+    """Sort texts by length and cut them into pieces of at most ``tokens`` tokens, or of one text.
+
+    Returns:
+        The indices of each piece's texts, the shortest first.
+    """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     pieces: list[list[int]] = []
     room = 0
@@ -61,15 +66,15 @@ def cut_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return pieces
 
 
-def balance(lengths: Sequence[int], hands: int) -> list[list[int]]:
-    """Texts by number in so many pieces of about as many tokens, in each the shortest first.
+def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
+    """Partition text indices into bins of about equal token count, each sorted by length.
 
-    The longest is dealt first, each to the piece that has least ("longest processing time first",
-    Graham 1969). Pieces that get none are left out.
+    "Longest processing time first" (Graham, 1969): the longest remaining text goes to the bin with
+    the fewest tokens. Empty bins are left out.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    pieces: list[list[int]] = [[] for _ in range(hands)]
-    tokens = [0] * hands
+    pieces: list[list[int]] = [[] for _ in range(bins)]
+    tokens = [0] * bins
     for text in order:
         least = tokens.index(min(tokens))
         pieces[least].append(text)

@@ -1,7 +1,7 @@
-"""Work side by side on a CPU: as many threads as cores, each of which computes alone.
+"""Data parallelism on one CPU: one thread per core, each with a part of the batch to itself.
 
-Cores that share every product wait for the slowest of them at every product; cores that have a
-part of the batch each wait once, and draw their dropout at the same time.
+Cores that share every matrix product wait for the slowest at each one. With a part of the batch
+each, they wait once, and also draw their dropout masks at the same time.
 """
 
 import threading
@@ -20,24 +20,24 @@ Compute = Callable[[int, Tensor], tuple[Tensor, ...]]
 
 
 def parallel_map(compute: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
-    """As ``one_by_one``, all of them."""
-    return list(one_by_one(compute, parts))
+    """As ``parallel_iter``, as a list."""
+    return list(parallel_iter(compute, parts))
 
 
-def one_by_one(compute: Callable[[Given], Found], parts: Sequence[Given]) -> Iterator[Found]:
-    """``compute`` of each part, in their order, without gradients and with autocast as it is here.
+def parallel_iter(compute: Callable[[Given], Found], parts: Sequence[Given]) -> Iterator[Found]:
+    """Compute each part in a worker thread, without gradients and under the caller's autocast.
 
-    Each is given out as soon as it is there, while others are computed.
+    Yields results in the order of ``parts``, each as soon as it is there.
 
     Args:
-        compute: Called in threads of its own, for which torch has one core each.
-        parts: As many are computed at once as torch has cores here.
+        compute: Called in worker threads, each of which has one core for torch.
+        parts: As many at once as torch has threads in the caller.
     """
     inference, bf16 = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu")
 
     def in_worker(part: Given) -> Found:
-        # Not by ``torch.autocast``: at its end it forgets the weights that were turned into bf16.
+        # Not by ``torch.autocast``: on exit it drops its cache of weights converted to bf16.
         torch.set_autocast_enabled("cpu", bf16)
         torch.set_autocast_dtype("cpu", dtype)
         with torch.inference_mode(inference), torch.no_grad():
@@ -52,24 +52,25 @@ def _workers(count: int) -> ThreadPoolExecutor:
     all_begun = threading.Barrier(count)
 
     def begin(_: int) -> None:
-        torch.get_num_threads()  # a thread's first question sets its number to everybody's
+        torch.get_num_threads()  # a thread's first call sets its number to the global one
         torch.set_num_threads(1)
-        all_begun.wait()  # so that each of the threads takes one of these
+        all_begun.wait()  # so that each thread of the pool takes exactly one of these
 
     list(workers.map(begin, range(count)))
-    torch.set_num_threads(count)  # what was set last holds for threads to come
+    torch.set_num_threads(count)  # the last value set is what threads to come will have
     return workers
 
 
-def side_by_side_with_gradients(
+def parallel_map_with_gradients(
     compute: Callable[[int, Tensor], Any], inputs: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> list[Any]:
-    """As ``parallel_map``, of each input and its number, with gradients of inputs and weights.
+    """As ``parallel_map`` over inputs and their indices, with gradients of inputs and weights.
 
     Args:
-        compute: May return tensors in lists, tuples, dictionaries and models' outputs.
-        inputs: Of the parts.
-        weights: What ``compute`` uses besides and wants a gradient.
+        compute: Takes the index and the input of a part. Its result may nest tensors in lists,
+            tuples, dictionaries and transformers' outputs.
+        inputs: One for each part.
+        weights: All other tensors used by ``compute`` that need a gradient.
     """
     forms: list[Any] = [None] * len(inputs)
 
@@ -77,26 +78,26 @@ def side_by_side_with_gradients(
         tensors, forms[at] = tree_flatten(compute(at, given))
         return tuple(tensors)
 
-    found = iter(_SideBySide.apply(flat, len(inputs), *inputs, *weights))
+    found = iter(_ParallelMap.apply(flat, len(inputs), *inputs, *weights))
     return [tree_unflatten([next(found) for _ in range(form.num_leaves)], form) for form in forms]
 
 
-class _SideBySide(torch.autograd.Function):
-    """``compute`` of each part on a core of its own, and its backward too.
+class _ParallelMap(torch.autograd.Function):
+    """Forward and backward of each part on a core of its own.
 
-    Each part is a graph by itself, whose gradients of the weights are added up in the order of the
-    parts, so that they do not depend on which thread is first.
+    Each part is an autograd graph by itself. Its gradients of the weights are added up in the order
+    of the parts, so the sum does not depend on which thread finishes first.
     """
 
     @staticmethod
     def forward(ctx: Any, compute: Compute, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of all parts, one after the other.
+        """The outputs of all parts, concatenated.
 
         Args:
             ctx: Of autograd.
-            compute: The outputs of a part, from its number and its input.
-            count: Parts.
-            tensors: An input of each part, then the weights that want a gradient.
+            compute: The outputs of a part, from its index and its input.
+            count: Number of parts.
+            tensors: The input of each part, then the weights.
         """
         ctx.set_materialize_grads(False)
         ctx.weights = tensors[count:]
@@ -126,7 +127,7 @@ class _SideBySide(torch.autograd.Function):
 
         inputs: list[Tensor | None] = []
         weights: list[Tensor | None] = [None] * len(ctx.weights)
-        for own, *found in one_by_one(of_part, range(len(parts))):
+        for own, *found in parallel_iter(of_part, range(len(parts))):
             inputs.append(own)
             weights = list(map(_added, weights, found))
         return None, None, *inputs, *weights

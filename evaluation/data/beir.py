@@ -24,7 +24,7 @@ def read_beir(
             warning.
 
     Raises:
-        ValueError: The set is not what it should be; what is wrong is named, with file and line.
+        ValueError: The set is malformed; the message names file and line.
     """
     documents, queries, qrels = beir.read_set(Path(folder), [split], allow_unknown=allow_unknown)
     judged = qrels[split]

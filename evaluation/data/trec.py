@@ -40,8 +40,8 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Read a run that ``write_run`` or another tool wrote; the order of its lines is kept.
 
     Raises:
-        ValueError: The file is missing, empty or not UTF-8, or a line is not what it should be:
-            file and line are named.
+        ValueError: The file is missing, empty or not UTF-8, or a line is malformed; file and
+            line are named.
     """
     path = Path(path)
     if not path.is_file():

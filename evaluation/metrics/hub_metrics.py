@@ -20,10 +20,10 @@ STATISTICS = GRADED | BINARY
 
 
 class RankingMetric(evaluate.Metric):
-    """A ranking metric by its name; see ``evaluation.metrics.ranking`` for what is valid.
+    """A ranking metric by its name; names are as in ``evaluation.metrics.ranking``.
 
-    A prediction is what was found for a query, ``{"documents": [ids], "scores": [floats]}``, in
-    any order; a reference is how its documents were judged, ``{"documents": [ids], "relevances":
+    A prediction is the ranking of a query, ``{"documents": [ids], "scores": [floats]}``, in
+    any order; a reference is its judgements, ``{"documents": [ids], "relevances":
     [floats]}``. Ids are strings. ``compute`` gives the mean over the queries:
 
     >>> both = evaluate.combine([RankingMetric("ndcg@10"), RankingMetric("mrr@10")])

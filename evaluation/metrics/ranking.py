@@ -190,7 +190,7 @@ def check_metrics(names: Sequence[str]) -> None:
     """Refuse names of metrics that do not exist.
 
     Raises:
-        ValueError: There is no name, or a wrong one: what was meant and what is valid is said.
+        ValueError: There is no name, or an unknown one; the message suggests the nearest one.
     """
     if not names:
         raise ValueError(f"no metric is given; {_VALID}")

@@ -45,7 +45,7 @@ def draw_run(log: Log, language: Language) -> list[Drawing]:
 
 
 def draw_curves(name: str, log: Log, keys: Mapping[str, str], language: Language) -> Drawing | None:
-    """Draw what was logged under ``keys`` (with their labels); None if nothing was."""
+    """Draw the curves logged under ``keys`` (with their labels); None if there are none."""
     lines = {label: line for key, label in keys.items() if len((line := series(log, key))[0])}
     if not lines:
         return None
@@ -67,12 +67,12 @@ def draw_curves(name: str, log: Log, keys: Mapping[str, str], language: Language
             axes.legend(ncols=2 if len(lines) > 3 else 1)
         horizontal_grid(axes)
 
-    said = [told(page.get(label, label), line, page) for label, line in lines.items()]
+    said = [curve_in_words(page.get(label, label), line, page) for label, line in lines.items()]
     return draw(name, describe(page[name], said, page), plot)
 
 
 def series(log: Log, key: str) -> Line:
-    """Steps and values of what was logged as ``key``."""
+    """Steps and values logged as ``key``."""
     found = [(entry["step"], entry[key]) for entry in log if key in entry and "step" in entry]
     values = np.array(found, dtype=np.float64).reshape(-1, 2)
     return values[:, 0], values[:, 1]
@@ -96,8 +96,8 @@ def plot_mean(axes: Axes, line: Line, label: str, color: str) -> None:
     axes.plot(steps[start : start + len(mean)], mean, color=color, label=label)
 
 
-def told(label: str, line: Line, words: Words) -> str:
-    """A curve in words: where it starts and where it ends."""
+def curve_in_words(label: str, line: Line, words: Words) -> str:
+    """Where a curve starts and where it ends."""
     steps, values = line
     said = words["at" if len(steps) == 1 else "from_to"]
     return said.format(

@@ -58,7 +58,7 @@ def can_draw(text: str) -> bool:
 
 @cache
 def warn_of_missing_font() -> None:
-    """Say once that figures cannot be in Chinese here, and what to do about it."""
+    """Warn once that figures are in English for want of a font, and how to get one."""
     logger.warning(
         "figures are in English: no font with Chinese characters was found; "
         "pip install -c constraints.txt -e '.[fonts]', or install one, such as fonts-noto-cjk"

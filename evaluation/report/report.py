@@ -1,15 +1,14 @@
 """The report of a model: one page that needs nothing else, and its figures as files."""
 
 import base64
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from evaluation.checkpoints import RUN_FILE
+from common.run_files import FIGURES_FOLDER, REPORT_FILE
+from evaluation.checkpoints import find_recipe
 from evaluation.report.curves import Log
 from evaluation.report.drawing import Drawing
 from evaluation.report.figures import draw_figures
@@ -40,21 +39,22 @@ def write_report(
     if results is None and not log_history:
         raise ValueError(f"{folder}: there is nothing to report: no results and no log of a run")
     words = WORDS[language]
+    model = folder if results is None else Path(results.models[TUNED])
     drawings = draw_figures(results, log_history, language)
     for drawing in drawings:
-        drawing.write(folder / "figures")
+        drawing.write(folder / FIGURES_FOLDER)
     page = template().render(
         words=words,
         title=words["title_run" if results is None else "title_results"],
         name=folder.resolve().name if results is None else results.models[TUNED],
         verdict=results and verdict(results, words),
         about=results and about(results, language),
-        training=training(find_recipe(folder, results), words),
+        training=training(find_recipe(model), words),
         tables=[] if results is None else tables(results, words),
         drawings=[inlined(drawing) for drawing in drawings],
         changed_queries=[] if results is None else changed_queries(results, words),
     )
-    path = folder / "report.html"
+    path = folder / REPORT_FILE
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -84,13 +84,3 @@ def inlined(drawing: Drawing) -> dict[str, str]:
         for svg in (drawing.svg, drawing.dark_svg)
     )
     return {"light": light, "dark": dark, "alt": drawing.alt, "caption": drawing.caption}
-
-
-def find_recipe(folder: Path, results: Results | None) -> dict[str, Any] | None:
-    """The recipe of the run that made the model, if it is one's."""
-    model = folder if results is None else Path(results.models[TUNED])
-    for place in (model, model.resolve().parent):  # a checkpoint lies in the folder of its run
-        if (place / RUN_FILE).is_file():
-            recipe: dict[str, Any] = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))
-            return recipe
-    return None

@@ -1,4 +1,4 @@
-"""What the parts of the report say: results turned into words and formatted numbers."""
+"""The context of the report's template: results as words and formatted numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -173,7 +173,7 @@ def win_counts(compared: Comparison) -> list[str]:
 
 
 def cell(text: str, tone: str = "", below: str = "") -> dict[str, str]:
-    """A cell; what is sure is set in bold, in the colour of its tone."""
+    """A cell; a significant difference is bold, in the colour of its tone."""
     return {"text": text, "below": below, "classes": f"sure {tone}" if tone else ""}
 
 

@@ -1,6 +1,8 @@
-"""What reports and figures say, in English and in Chinese."""
+"""The texts of reports and figures, in English and Chinese."""
 
 from typing import Literal
+
+from encoders.kinds import KINDS
 
 Language = Literal["en", "zh"]
 Words = dict[str, str]
@@ -191,4 +193,7 @@ ZH: Words = {
     "median": "{model}：相关的中位数 {relevant}，不相关的中位数 {irrelevant}",
 }
 
-WORDS: dict[str, Words] = {"en": EN, "zh": ZH}
+WORDS: dict[str, Words] = {
+    language: words | {kind: row.labels[language] for kind, row in KINDS.items()}
+    for language, words in (("en", EN), ("zh", ZH))
+}

@@ -8,7 +8,7 @@ from torch import Tensor, distributed
 from tqdm import tqdm
 
 from encoders.backbone import TOKENS_PER_BATCH, Encoder
-from encoders.unpadding.packing import cut_by_tokens
+from encoders.unpadding import cut_by_tokens
 
 # Shapes: N texts.
 
@@ -38,7 +38,7 @@ def run_distributed(
         run: Takes the numbers of some texts, and returns a result for each.
         shape: Of one result.
         max_length: Tokens after which a text is cut; None: the model's own limit.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
         show_progress: Show a progress bar, in the first process.
     """
     several = distributed.is_available() and distributed.is_initialized()

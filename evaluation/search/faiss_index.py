@@ -18,7 +18,7 @@ DOCUMENTS_AT_ONCE = 2**16
 LEARNED_FROM = 64  # documents for each list
 # How an inverted file codes its vectors, and the fewest documents of a list on average.
 CODES: dict[str, tuple[str, int]] = {"ivf": ("Flat", 64), "ivf_sq8": ("SQ8", 39)}
-PROBED = 16  # one list of so many is searched
+PROBED = 16  # one of 16 lists is searched
 NEIGHBOURS = 32  # of each document in the graph
 WIDTH = 128  # of the search in the graph
 

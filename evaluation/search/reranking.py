@@ -37,7 +37,7 @@ def rerank(
         run: What a first stage has found; None: ``data.candidates``, all of which are scored.
         top_k: How many documents of ``run`` are scored for each query, its best.
         max_length: Tokens after which a pair is cut; None: the model's own limit.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
         bf16: Compute in bf16, on devices that have it.
         show_progress: Show a progress bar.
 

@@ -7,8 +7,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from common.similarity import for_dot_product
 from encoders import Embedder
-from encoders.similarity import for_dot_product
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
 from evaluation.search.distributed import run_distributed
@@ -44,7 +44,7 @@ def retrieve(
         k: How many documents to find for a query.
         query_max_length: Tokens after which a query is cut; None: the model's own limit.
         document_max_length: The same for documents.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
         bf16: Compute in bf16, on devices that have it.
         index: None compares every query with every document by torch. A FAISS index is for
             large corpora; see ``build_index``.

@@ -1,4 +1,4 @@
-"""Read an evaluation set in the BEIR layout: documents, queries, and who answers whom."""
+"""Read an evaluation set in the BEIR layout: corpus, queries and relevance judgements."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class BeirSet(NamedTuple):
-    """Texts by id, and the judgements of each split."""
+    """Documents and queries by id, and the judgements of each split."""
 
     documents: dict[str, str]
     queries: dict[str, str]
@@ -32,35 +32,34 @@ def read_set(
 ) -> BeirSet:
     """Read a folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
 
-    Each may be packed (``.gz``). ``read_texts`` and ``read_qrels`` say what may stand in them;
-    Parquet files as on the Hub are read too.
+    Each may be packed (``.gz``), or be Parquet as on the Hub. For their content see ``read_texts``
+    and ``read_qrels``.
 
     Args:
-        folder: Where the files are.
-        splits: Which judgements; None: all.
-        allow_unknown: Leave out judgements of queries or documents that do not exist, with a
-            warning.
-        for_training: Keep judged documents only; these must have a text.
+        folder: Holds the files.
+        splits: Whose judgements to read; None: all.
+        allow_unknown: Skip judgements of queries or documents that do not exist, with a warning.
+        for_training: Keep only judged documents, which must have a text.
         watch: Wraps the records of a file, for a progress bar.
 
     Raises:
-        ValueError: A missing or empty file, a line that is not what it should be, a repeated id,
-            a judged query without text, or a judgement of a query or document that does not exist.
-            It names everything that is wrong with the set, with file and line.
+        ValueError: A missing or empty file, an invalid line, a repeated id, a judged query without
+            text, or a judgement of a query or document that does not exist. It lists all problems
+            of the set, with file and line.
     """
-    mistakes = Problems()
-    files = _chosen(folder, splits, mistakes)
-    qrels = {split: read_qrels(paths, mistakes) for split, paths in files.items()}
+    problems = Problems()
+    files = _chosen(folder, splits, problems)
+    qrels = {split: read_qrels(paths, problems) for split, paths in files.items()}
     asked = set(chain.from_iterable(qrels.values()))
     judged = {document for of in qrels.values() for ids in of.values() for document in ids}
     if for_training:
-        documents = _texts(folder, "corpus", "document", mistakes, watch, judged, judged)
+        documents = _texts(folder, "corpus", "document", problems, watch, judged, judged)
     else:
-        documents = _texts(folder, "corpus", "document", mistakes, watch)
-    queries = _texts(folder, "queries", "query", mistakes, watch, needs_text=asked)
+        documents = _texts(folder, "corpus", "document", problems, watch)
+    queries = _texts(folder, "queries", "query", problems, watch, needs_text=asked)
     for split, paths in files.items():
-        qrels[split] = _known(paths[0], qrels[split], queries, documents, mistakes, allow_unknown)
-    mistakes.check()
+        qrels[split] = _known(paths[0], qrels[split], queries, documents, problems, allow_unknown)
+    problems.check()
     return BeirSet(documents.texts, queries.texts, qrels)
 
 
@@ -70,20 +69,20 @@ def read_corpus(path: Path) -> dict[str, str]:
     Raises:
         ValueError: As for ``read_set``.
     """
-    mistakes = Problems()
+    problems = Problems()
     if path.is_dir():
-        documents = _texts(path, "corpus", "document", mistakes)
+        documents = _texts(path, "corpus", "document", problems)
     else:
-        documents = read_texts([path], "document", mistakes)
-    mistakes.check()
+        documents = read_texts([path], "document", problems)
+    problems.check()
     return documents.texts
 
 
 def find_splits(folder: Path) -> list[str]:
-    """The splits that a folder has judgements of.
+    """The splits for which a folder has judgements.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There are none.
     """
     splits = list(qrels_files(folder))
     if not splits:
@@ -92,16 +91,16 @@ def find_splits(folder: Path) -> list[str]:
 
 
 def _chosen(
-    folder: Path, splits: Sequence[str] | None, mistakes: Problems
+    folder: Path, splits: Sequence[str] | None, problems: Problems
 ) -> dict[str, list[Path]]:
-    """The files of judgements that are asked for."""
+    """The files of judgements to read, by split."""
     found = qrels_files(folder)
     if not found:
-        mistakes.add(_no_qrels(folder))
+        problems.add(_no_qrels(folder))
         return {}
     for split in splits or ():
         if split not in found:
-            mistakes.add(
+            problems.add(
                 f"{folder / 'qrels' / split}.tsv does not exist; the splits of this set are "
                 f"{', '.join(found)}: give one of them (split)"
             )
@@ -119,16 +118,16 @@ def _texts(
     folder: Path,
     name: str,
     kind: Kind,
-    mistakes: Problems,
+    problems: Problems,
     watch: Watch = lambda records, _: records,
     wanted: set[str] | None = None,
     needs_text: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> Texts:
     files = text_files(folder, name)
     if not files:
-        mistakes.add(f"{folder} has no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
+        problems.add(f"{folder} has no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
         return Texts({}, complete=False, lines=0)
-    return read_texts(files, kind, mistakes, wanted=wanted, needs_text=needs_text, watch=watch)
+    return read_texts(files, kind, problems, wanted=wanted, needs_text=needs_text, watch=watch)
 
 
 def _known(
@@ -136,10 +135,10 @@ def _known(
     qrels: Qrels,
     queries: Texts,
     documents: Texts,
-    mistakes: Problems,
+    problems: Problems,
     allow_unknown: bool,
 ) -> Qrels:
-    """The judgements of queries and documents that there are."""
+    """The judgements whose queries and documents exist."""
     unknown = Unknown(
         qrels,
         queries.texts if queries.complete else None,
@@ -147,10 +146,10 @@ def _known(
     )
     said = unknown.sentences(path)
     if said and not allow_unknown:
-        mistakes.add(f"{'; '.join(said)}; repair the ids, or leave these out (allow_unknown)")
+        problems.add(f"{'; '.join(said)}; repair the ids, or leave these out (allow_unknown)")
         return qrels
     if said:
         logger.warning("%s; they are left out", "; ".join(said))
         if not unknown.rest:
-            mistakes.add(f"{path} has no judgements of what there is")
+            problems.add(f"{path} has no judgements of what there is")
     return unknown.rest

@@ -1,19 +1,19 @@
-"""Where the files of an evaluation set in the BEIR layout are: plain, packed, or as on the Hub."""
+"""Find the files of an evaluation set in the BEIR layout: plain, packed, or as on the Hub."""
 
 import re
 from pathlib import Path
 
-# Where one part is there in several forms, the first of these is read.
+# If a part is present in several forms, the first of these is read.
 TEXTS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson", ".ndjson.gz", ".parquet")
 QRELS = (".tsv", ".tsv.gz", ".txt", ".txt.gz", ".qrels", ".qrels.gz", ".jsonl", ".jsonl.gz",
          ".parquet")  # fmt: skip
-# Of a data set on the Hub, these folders may hold the judgements, as Parquet.
+# Folders in which data sets on the Hub keep the judgements, as Parquet.
 HUB_FOLDERS = ("data", "default")
 SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def text_files(folder: Path, name: str) -> list[Path]:
-    """``corpus.jsonl`` or ``queries.jsonl``, in one of several forms; empty if there is none.
+    """The files of ``corpus`` or ``queries``, in one of several forms; empty if there is none.
 
     On the Hub they are Parquet files in the folders ``corpus`` and ``queries``.
     """
@@ -31,7 +31,7 @@ def is_beir(folder: Path) -> bool:
 
 
 def qrels_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of judgements of each split: ``qrels/<split>.tsv``, in one of several forms."""
+    """The files of judgements by split: ``qrels/<split>.tsv``, in one of several forms."""
     found = _splits(folder / "qrels", QRELS)
     places = (folder / name for name in HUB_FOLDERS)
     return found or next((splits for place in places if (splits := _splits(place, QRELS[-1:]))), {})

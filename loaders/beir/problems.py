@@ -1,4 +1,4 @@
-"""All that is wrong with an evaluation set, said at once."""
+"""Collect the problems of an evaluation set, to report all of them in one error."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ SHOWN = 10
 
 
 class Problems:
-    """What a reader has found wrong so far; it reads on, and all is told in one error."""
+    """The problems found so far; reading goes on, and ``check`` reports them all at once."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -16,18 +16,18 @@ class Problems:
         return len(self.lines) + len(self.others)
 
     def add_line(self, text: str) -> None:
-        """A line that is not what it should be; ``text`` begins with ``file:line``."""
+        """Add an invalid line; ``text`` begins with ``file:line``."""
         self.lines.append(text)
 
     def add(self, text: str) -> None:
-        """A mistake of the whole file."""
+        """Add a problem of a whole file."""
         self.others.append(text)
 
     def check(self) -> None:
-        """End the reading.
+        """Report the problems.
 
         Raises:
-            ValueError: There was a mistake.
+            ValueError: There are some.
         """
         more = len(self.lines) - SHOWN
         hidden = [f"and {more} more lines like these"] if more > 0 else []
@@ -37,7 +37,7 @@ class Problems:
 
 
 def listed(items: Iterable[str]) -> str:
-    """The first ten, in quotes.
+    """The first ten items, quoted, and the number of the others.
 
     >>> listed(["d1", "d2"])
     "'d1', 'd2'"

@@ -1,4 +1,4 @@
-"""Read who answers whom: the judgements of an evaluation set."""
+"""Read relevance judgements (qrels)."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from loaders.parsing.fields import RowError, show
 
 Qrels = dict[str, dict[str, float]]  # query id -> document id -> relevance
 
-# Words of a header, in small letters and without anything else.
+# Words of a header, lower-cased, letters only.
 WORDS = {
     "query": {"query", "queryid", "qid", "topic", "topicid", "topicno", "question", "questionid"},
     "document": {"corpus", "corpusid", "doc", "docid", "docno", "did", "document", "documentid",
@@ -23,15 +23,15 @@ WORDS = {
     "relevance": {"score", "rel", "relevance", "relevancy", "relevancescore", "relevancelabel",
                   "label", "grade", "rating", "judgement", "judgment", "gain"},
 }  # fmt: skip
-RECORDS = (".jsonl", ".jsonl.gz", ".parquet")  # have names in every row
+RECORDS = (".jsonl", ".jsonl.gz", ".parquet")  # every row has field names
 
 
 class Columns(NamedTuple):
-    """Where a row has its query, document and relevance: numbers of cells, or names.
+    """Where a row has its query, document and relevance: cell numbers, or names.
 
     Attributes:
-        relevance: None: there is no such column, and whatever is listed is relevant.
-        width: How many cells a row may have.
+        relevance: None: there is no such column, and all listed documents are relevant.
+        width: The most cells a row may have.
     """
 
     query: Any
@@ -51,19 +51,19 @@ PLAIN, TREC = Columns(0, 1, 2, 3), Columns(0, 2, 3, 4)
 Row = tuple[int, Any, Columns | None]  # line, cells, and the columns of the header, if there is one
 
 
-def read_qrels(files: Sequence[Path], mistakes: Problems) -> Qrels:
+def read_qrels(files: Sequence[Path], problems: Problems) -> Qrels:
     """Read judgements: the three columns of BEIR or the four of TREC, with or without a header.
 
-    Columns have tabs between them or, in a line without tabs, any blanks. Where there is a header,
-    its names tell which column is which. JSON lines and Parquet have the same names as fields.
-    Relevances may be fractions; one below 0 means judged and not relevant.
+    Columns are separated by tabs or, in a line without tabs, by white space. A header tells which
+    column is which; JSON Lines and Parquet use the same names for fields. Relevances may be
+    fractions; one below 0 means judged and not relevant.
 
     Args:
-        files: Of one split; those that end in .gz are unpacked.
-        mistakes: Told of all that is wrong.
+        files: Of one split, perhaps packed (``.gz``).
+        problems: Collects the problems.
     """
     qrels: Qrels = {}
-    before = len(mistakes)
+    before = len(problems)
     for path in files:
         rows = _records(path) if path.name.endswith(RECORDS) else _table(path)
         try:
@@ -71,11 +71,11 @@ def read_qrels(files: Sequence[Path], mistakes: Problems) -> Qrels:
                 try:
                     _add(qrels, cells, columns)
                 except RowError as error:
-                    mistakes.add_line(f"{path}:{number}: {error}")
+                    problems.add_line(f"{path}:{number}: {error}")
         except ValueError as error:
-            mistakes.add(str(error))
-    if not qrels and len(mistakes) == before:
-        mistakes.add(f"{files[0]} has no judgements")
+            problems.add(str(error))
+    if not qrels and len(problems) == before:
+        problems.add(f"{files[0]} has no judgements")
     return qrels
 
 
@@ -130,7 +130,7 @@ def _records(path: Path) -> Iterator[Row]:
 
 
 def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
-    """The columns that names stand for; None if these are no names."""
+    """The columns that a header names; None if it is no header."""
     words = [re.sub("[^a-z]", "", name.casefold()) for name in names]
     found = {
         role: next((p for p, word in zip(places, words, strict=True) if word in known), None)
@@ -142,7 +142,7 @@ def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
         if columns.relevance is None and len(others) == 1:
             return columns._replace(relevance=others[0])
         return columns
-    # A name that we do not know stands for an id where the last one is a relevance's.
+    # With an unknown name among them, the order decides, if the last one names a relevance.
     by_place = {3: PLAIN, 4: TREC}.get(len(names))
     return by_place if columns.relevance == places[-1] and isinstance(places, range) else None
 
@@ -160,12 +160,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class Unknown:
-    """Judgements that name a query or document that does not exist.
+    """Judgements of queries or documents that do not exist.
 
     Args:
         qrels: All judgements.
-        queries: The ids there are; None: not known, for their file could not be read.
-        documents: The same.
+        queries: The ids of all queries; None: unknown, since their file could not be read.
+        documents: The same for documents.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Unknown:
                     self.rest.setdefault(query, {})[document] = relevance
 
     def sentences(self, path: Path) -> list[str]:
-        """What is to be said about them."""
+        """One sentence per kind, for a message; empty if there are none."""
         return [
             f"{path}: {counts.total()} judgements name {len(counts)} {kind} that {file} does not "
             f"have: {listed(counts)}"

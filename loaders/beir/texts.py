@@ -1,4 +1,4 @@
-"""The documents and queries of an evaluation set in the BEIR layout."""
+"""Read the documents and queries of an evaluation set in the BEIR layout."""
 
 import logging
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 Kind = Literal["document", "query"]
 Watch = Callable[[Iterable[Record], str], Iterable[Record]]
 
-# The names under which a record may have its id and its text; the first that has a value counts.
+# Names of a record's id and text; the first one with a value counts.
 IDS: dict[Kind, tuple[str, ...]] = {
     "document": (
         "_id",
@@ -37,12 +37,12 @@ FORMATS = (".json", ".jsonl", ".ndjson", ".parquet")
 
 
 class Texts(NamedTuple):
-    """What was read.
+    """The outcome of a reading.
 
     Attributes:
-        texts: By id; those that are not wanted are left out.
+        texts: The wanted texts by id.
         complete: Whether the id of every line could be read.
-        lines: How many lines there are.
+        lines: Number of lines.
     """
 
     texts: dict[str, str]
@@ -53,7 +53,7 @@ class Texts(NamedTuple):
 def read_texts(
     files: Sequence[Path],
     kind: Kind,
-    mistakes: Problems,
+    problems: Problems,
     *,
     wanted: Container[str] | None = None,
     needs_text: Container[str] = (),
@@ -61,18 +61,17 @@ def read_texts(
 ) -> Texts:
     """Read documents or queries.
 
-    A document is its title and its text, with a space between. As in BEIR, a query is its text
-    only.
+    A document is its title and text, joined by a space; a query is its text only, as in BEIR.
 
     Args:
-        files: JSON lines, a JSON array or Parquet, packed or not.
+        files: JSON Lines, a JSON array or Parquet, packed or not.
         kind: What they hold.
-        mistakes: Told of all that is wrong.
-        wanted: Ids of those to keep; None: all.
-        needs_text: Ids of those that must have a text; others may be empty.
+        problems: Collects the problems.
+        wanted: Ids to keep; None: all.
+        needs_text: Ids whose text must not be empty.
         watch: Wraps the records of a file, for a progress bar.
     """
-    reading = _Reading(kind, mistakes, wanted, needs_text)
+    reading = _Reading(kind, problems, wanted, needs_text)
     for path in files:
         reading.read(path, watch)
     return reading.result(files)
@@ -82,11 +81,11 @@ class _Reading:
     def __init__(
         self,
         kind: Kind,
-        mistakes: Problems,
+        problems: Problems,
         wanted: Container[str] | None,
         needs_text: Container[str],
     ) -> None:
-        self.kind, self.mistakes = kind, mistakes
+        self.kind, self.problems = kind, problems
         self.wanted, self.needs_text = wanted, needs_text
         self.texts: dict[str, str] = {}
         self.repeated: dict[str, None] = {}
@@ -99,7 +98,7 @@ class _Reading:
                 self.count += 1
                 self._add(record, f"{path}:{record.line}")
         except ValueError as error:
-            self.mistakes.add(str(error))
+            self.problems.add(str(error))
             self.complete = False
 
     def _add(self, record: Record, where: str) -> None:
@@ -116,7 +115,7 @@ class _Reading:
             self.empty += not text
             self.titles += self.kind == "query" and bool(fields.get("title"))
         except RowError as error:
-            self.mistakes.add_line(f"{where}: {error}")
+            self.problems.add_line(f"{where}: {error}")
         if identity is None:
             self.complete = False
         elif self.wanted is None or identity in self.wanted:
@@ -128,11 +127,11 @@ class _Reading:
         name = str(files[0] if len(files) == 1 else files[0].parent)
         if self.repeated:
             count = len(self.repeated)
-            self.mistakes.add(
+            self.problems.add(
                 f"{name}: {count} ids are repeated, and ids must be unique: {listed(self.repeated)}"
             )
         if self.complete and not self.count:
-            self.mistakes.add(f"{name} is empty")
+            self.problems.add(f"{name} is empty")
         if self.empty:
             logger.info("%s: %d of %d texts are empty", name, self.empty, self.count)
         if self.titles:
@@ -173,14 +172,14 @@ def find_id(fields: Mapping[str, Any], kind: Kind) -> str | None:
     """The id; None if there is none. Whole numbers become texts, as in the judgements.
 
     Raises:
-        RowError: It is something else, empty, or has characters that no file can hold.
+        RowError: It is of another type, blank, or has characters that no file can hold.
     """
     name = next((name for name in IDS[kind] if fields.get(name) not in (None, "")), None)
     return None if name is None else as_id(fields[name], name)
 
 
 def as_id(value: object, name: str) -> str:
-    """An id, without blanks around it."""
+    """An id, stripped of white space."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -191,10 +190,10 @@ def as_id(value: object, name: str) -> str:
 
 
 def find_text(fields: Mapping[str, Any], kind: Kind) -> str:
-    """The text, a document's behind its title; null counts as empty.
+    """The text, of a document with its title before it; null counts as empty.
 
     Raises:
-        RowError: There is none, it is no text, or it has characters that no tokenizer takes.
+        RowError: It is missing, not a text, or has characters that no tokenizer accepts.
     """
     names = TEXTS[kind]
     given = [name for name in names if name in fields]

@@ -1,8 +1,8 @@
-"""The error for a file that cannot be read on."""
+"""The error for a file that cannot be read any further."""
 
 
 class BrokenFile(ValueError):
-    """From ``line`` on nothing can be read, whatever is done about bad rows."""
+    """Nothing can be read from ``line`` on, whatever ``on_bad_rows`` says."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)

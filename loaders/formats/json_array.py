@@ -1,4 +1,4 @@
-"""A JSON array read element by element: a file of any size needs the memory of one element."""
+"""Stream a JSON array element by element, in the memory of one element."""
 
 import json
 import re
@@ -13,15 +13,15 @@ _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
 class JsonArray:
-    """Iterates over (line, element) of a text stream that holds one JSON array.
+    """Iterates over (line, element) of a text stream with one JSON array.
 
     Raises:
-        BrokenFile: While iterating, where the text is no JSON array.
+        BrokenFile: While iterating, if the text is not a JSON array.
     """
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
-        self.text = ""  # a window of the file; what lies before `at` is done with
+        self.text = ""  # a window of the file, parsed up to `at`
         self.at = 0
         self.line = 1
         self.ended = False
@@ -50,10 +50,10 @@ class JsonArray:
         return character
 
     def _peek(self) -> str:
-        """The next character that is no whitespace; empty at the end of the file."""
+        """The next non-blank character; empty at the end of the file."""
         while True:
             match = _WHITESPACE.match(self.text, self.at)
-            assert match is not None  # it matches the empty text too
+            assert match is not None  # the pattern matches the empty string
             self._advance(match.end())
             if self.at < len(self.text):
                 return self.text[self.at]
@@ -72,7 +72,7 @@ class JsonArray:
             except (ValueError, RecursionError) as error:  # a number too long, a list too deep
                 raise BrokenFile(self.line, f"not JSON: {error}") from None
             else:
-                # A number cut off after "1", "1." or "1e+" is taken for the number 1.
+                # "1.5" or "1e+5" cut off by the window would be read as 1: wait for more text.
                 if end + 3 < len(self.text) or self.ended:
                     self._advance(end)
                     return value
@@ -83,7 +83,7 @@ class JsonArray:
         self.at = end
 
     def _read_on(self) -> None:
-        # As much again as is there already, so that a huge element is not decoded too often.
+        # Double the window, so that a huge element is decoded a logarithmic number of times.
         more = self.stream.read(max(_CHUNK, len(self.text) - self.at))
         self.text = self.text[self.at :] + more
         self.at = 0
@@ -91,6 +91,6 @@ class JsonArray:
 
 
 def _may_be_cut_off(error: json.JSONDecodeError) -> bool:
-    """Whether more text could heal the error: it is at the end, or a string has no end yet."""
+    """Whether more text could mend the error: it is at the end, or within an unfinished string."""
     # 16: a literal (-Infinity) or an escape (\ud83d\ude00) cut off is reported where it begins.
     return error.pos > len(error.doc) - 16 or error.msg.startswith("Unterminated string")

@@ -1,4 +1,4 @@
-"""JSON objects, in which a name must not stand twice: a plain decoder keeps the last value only."""
+"""Decode JSON objects and detect repeated names, of which a plain decoder keeps only the last."""
 
 import json
 from collections import Counter
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class RepeatedName:
-    """Stands in the place of an object that has one name twice, and so no one value for it.
+    """Takes the place of an object in which a name is repeated.
 
     Args:
-        name: The first that is repeated.
-        fields: The object as a plain decoder gives it.
+        name: The first repeated one.
+        fields: The object as a plain decoder reads it.
     """
 
     def __init__(self, name: str, fields: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The splits of a folder: which of its files are for training, and which for testing."""
+"""Tell the splits of a folder by file names, and choose the one to read."""
 
 import logging
 import re
@@ -13,27 +13,27 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 TRAIN = "train"
-# What datasets knows splits by, with words at both sides: train, training; dev, val, ...; test, ...
+# The keywords of datasets: train, training; dev, val, ...; test, ...; matched as whole words.
 _WORDS = {str(split): words for split, words in SPLIT_KEYWORDS.items()}
 _HELD_OUT = [name for name in _WORDS if name != TRAIN]
 _KEYWORDS = {
     name: re.compile(rf"(?:^|[{NON_WORDS_CHARS}])(?:{'|'.join(words)})(?:[{NON_WORDS_CHARS}]|$)")
     for name, words in _WORDS.items()
 }
-# data/NAME-00000-of-00001.parquet, as push_to_hub writes it: any name is a split.
+# data/NAME-00000-of-00001.parquet, as push_to_hub writes: NAME is the split, whatever it is.
 _SHARD = re.compile(r"(?:.*/)?data/([\w.]+)-\d{5}-of-\d{5}[^/]*")
 
 
 def usual_name(split: str) -> str:
-    """``validation`` for ``dev``, ``test`` for ``eval``, and so on; other names as they are."""
+    """The canonical name: ``validation`` for ``dev``, ``test`` for ``eval``; others unchanged."""
     word = split.strip().lower()
     return next((name for name, words in _WORDS.items() if word in words), split)
 
 
 def split_of(path: PurePath) -> str:
-    """The split that the names in a relative path tell; empty if they tell none.
+    """The split that the parts of a relative path name; empty if they name none.
 
-    A file of which one part says train and another says test is for testing.
+    A path that names both train and test is for testing: test rows must not be trained on.
     """
     shard = _SHARD.fullmatch(path.as_posix())
     parts = [part.lower() for part in path.parts]
@@ -46,19 +46,18 @@ def split_of(path: PurePath) -> str:
 def choose(
     spec: str, found: Iterable[tuple[str, T]], wanted: str | None, evaluates: bool
 ) -> list[T]:
-    """What of a folder or data set is read.
+    """Choose the files of a folder or data set to read.
 
-    Without a split that is wanted it is all, if all of it is for training or says nothing of
-    splits.
+    If no split is wanted, all files are read, provided that all are for training or of no split.
 
     Args:
-        spec: How the user calls it.
-        found: The split of each of its files (or empty), and the file.
-        wanted: The split to read, by its own or its usual name; None: none is named.
-        evaluates: The rows are not trained on: an only split may be any.
+        spec: The folder or data set, as the user named it.
+        found: The split (or "") and the file, of each file.
+        wanted: The split to read, by its own or its canonical name; None: none is named.
+        evaluates: The rows are not trained on: if there is only one split, it is read.
 
     Raises:
-        ValueError: If there is no such split, or one has to be named; it lists what there is.
+        ValueError: If there is no such split, or one has to be named; it lists the splits.
     """
     files: dict[str, list[T]] = {}
     for split, item in found:

@@ -1,4 +1,4 @@
-"""Which column of a record is which field: by its name, or as ``columns`` says."""
+"""Map the columns of a record to fields: by their names, or by the option ``columns``."""
 
 import difflib
 import re
@@ -9,15 +9,15 @@ from loaders.parsing.fields import ALIASES, RowError, show
 
 # negative_1, negative_2, ... as sentence-transformers' mine_hard_negatives writes them.
 _NUMBERED = re.compile(r"(?:hard_)?neg(?:ative)?s?_?(\d+)")
-# The fields of which a row has one.
+# A row has exactly one of these fields.
 _DOCUMENTS = ("hits", "pos", "pos_doc", "doc")
-_LOOKED_AT = 100  # rows whose columns are told where one is missing
+_LOOKED_AT = 100  # rows whose columns are listed when a column is missing
 _SHOWN = 20
 _ABSENT = object()
 
 
 def field_of(name: str) -> str | None:
-    """The field that is read from a name, ``negative_3`` for a numbered negative; or None."""
+    """The field that a column is read as; ``negative_3`` for a numbered negative; or None."""
     number = _NUMBERED.fullmatch(name)
     if number is not None:
         return f"negative_{int(number[1])}"
@@ -25,7 +25,7 @@ def field_of(name: str) -> str | None:
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """Refuse columns for what is no field, and two columns for one field.
+    """Refuse columns for unknown fields, and two columns for one field.
 
     Raises:
         ValueError: It names the column.
@@ -48,10 +48,10 @@ def check_columns(columns: Mapping[str, str]) -> None:
 class Columns:
     """Finds the fields of records.
 
-    Without ``columns`` a field has one of the names in ``ALIASES``. A column that is given is its
-    field and nothing else, whatever its name means otherwise, and other names of that field mean
-    nothing. A dot leads into objects and into the objects of a list (``answers.text``); a column
-    whose own name has the dot is found first.
+    By default a field is read from any of its names in ``ALIASES``. A column in ``columns`` is read
+    as the given field only, whatever its name, and that field is read from no other column. A dot
+    descends into an object, or into the objects of a list (``answers.text``); a column whose name
+    itself has the dot takes precedence.
 
     Args:
         columns: Column -> field.
@@ -66,7 +66,7 @@ class Columns:
             free = tuple(name for name in aliases if name not in self.columns)
             hidden = documents and field in _DOCUMENTS
             self.names[field] = (fields[field],) if field in fields else () if hidden else free
-        self._numbers: dict[str, int | None] = {}  # of each name that may be a numbered negative
+        self._numbers: dict[str, int | None] = {}  # column -> number of the negative, if it is one
         for target, column in fields.items():
             if target is not None and target not in ALIASES:
                 self._numbers[column] = int(target.removeprefix("negative_"))
@@ -76,7 +76,7 @@ class Columns:
         self._looked_at = 0
 
     def view(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The record, with what dots lead to under the names that ``columns`` has for it."""
+        """The record, plus the values that dotted names of ``columns`` lead to."""
         if not self.columns:
             return fields
         if self._unmet and self._looked_at < _LOOKED_AT:
@@ -110,7 +110,7 @@ class Columns:
         return name
 
     def negatives(self, fields: Mapping[str, Any]) -> list[str]:
-        """The names under which a record has negatives: the plain one, then by their numbers."""
+        """The columns with a record's negatives: the plain one, then the numbered ones in order."""
         plain = self.find(fields, "neg")
         numbered = [
             (number, name)
@@ -127,16 +127,16 @@ class Columns:
         return self._numbers[name]
 
     def is_used(self, name: str, used: list[str]) -> bool:
-        """Whether a column of a record is one of the ``used`` ones, or leads to one."""
+        """Whether a column is one of the ``used`` ones, or contains one."""
         return name in used or any(
             column.startswith(f"{name}.") for column in self.columns if column in used
         )
 
     def check(self) -> None:
-        """Refuse a column that none of the records had.
+        """Refuse a column that no record had.
 
         Raises:
-            ValueError: It lists the columns that there are.
+            ValueError: It lists the columns there are.
         """
         if not self._unmet or not self._looked_at:
             return
@@ -149,7 +149,7 @@ class Columns:
 
 
 def _at(value: Any, path: str) -> Any:
-    """What a path leads to, one list for the objects of a list; ``_ABSENT`` if it leads nowhere."""
+    """The value at a path, flattened over the objects of a list; ``_ABSENT`` if there is none."""
     if value is None:
         return None
     if isinstance(value, dict):
@@ -166,13 +166,13 @@ def _at(value: Any, path: str) -> Any:
     items = [_at(item, path) for item in value]
     if items and all(item is _ABSENT for item in items):
         return _ABSENT
-    # One that lacks it leaves a gap: lists that belong together must not shift.
+    # A missing value is kept as None, so that parallel lists stay aligned.
     filled = [None if item is _ABSENT else item for item in items]
     return [part for item in filled for part in (item if isinstance(item, list) else [item])]
 
 
 def _leaves(fields: Mapping[str, Any]) -> list[str]:
-    """The columns of a record, and what is in those that are objects."""
+    """The names of a record's columns, dotted ones for those that are objects."""
     names = []
     for name, value in fields.items():
         item = next(iter(value), None) if isinstance(value, list) else value

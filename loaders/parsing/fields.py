@@ -1,4 +1,4 @@
-"""The names of fields, and the checks of their values."""
+"""Names of fields, and checks of their values."""
 
 import math
 import reprlib
@@ -28,11 +28,11 @@ _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 60
 
 
 class RowError(ValueError):
-    """A record that is no row; the message is the reason, without file and line."""
+    """A record is not a valid row; the message is the reason, without file and line."""
 
 
 def show(value: object) -> str:
-    """A value for an error message, cut to a readable length."""
+    """A value for an error message, shortened."""
     return _VALUES.repr(value)
 
 
@@ -52,9 +52,9 @@ def require(record: Mapping[str, Any], field: str) -> str:
 
 
 def passage_text(item: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]]:
-    """The text of a passage that is an object, and the names of its fields that it is made of.
+    """The text of a passage given as an object, and the names of the fields it is made of.
 
-    A title stands before its text, as in BEIR's corpora.
+    A title is put before the text, as BEIR does.
     """
     doc = require(item, "doc")
     title, text = item.get("title"), item[doc]
@@ -67,7 +67,7 @@ def passage_text(item: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ..
 
 
 def check_characters(value: str, name: str) -> str:
-    """``value``, if a tokenizer and Arrow can take all its characters."""
+    """Return ``value`` if tokenizers and Arrow accept all its characters."""
     if "\0" in value:
         raise RowError(f'"{name}" contains a NUL character')
     if not value.isascii():
@@ -80,7 +80,7 @@ def check_characters(value: str, name: str) -> str:
 
 
 def as_text(value: object, name: str) -> str:
-    """``value``, if it is a text with something in it."""
+    """Return ``value`` if it is a text that is not blank."""
     if not isinstance(value, str):
         raise RowError(f'"{name}" must be a text, got {show(value)}')
     if not value or value.isspace():
@@ -89,7 +89,7 @@ def as_text(value: object, name: str) -> str:
 
 
 def as_truth(value: object) -> bool | None:
-    """A boolean, or the word for one in a table (``true``, ``False``); None if it is neither."""
+    """A boolean, or the word for one in a table (``true``, ``False``); otherwise None."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     word = value.strip().lower() if isinstance(value, str) else ""
@@ -106,7 +106,7 @@ def as_score(value: object, name: str, from_text: bool) -> float:
 
 
 def as_number(value: object, name: str, from_text: bool) -> float:
-    """A finite number; ``from_text`` where the file format knows texts only (CSV, TSV)."""
+    """A finite number; ``from_text``: parsed, where the format has only texts (CSV, TSV)."""
     if isinstance(value, bool) or not isinstance(value, str if from_text else (int, float)):
         raise RowError(f'"{name}" must be a number, got {show(value)}')
     try:
@@ -125,7 +125,7 @@ def as_scores(value: object, name: str, from_text: bool) -> list[float]:
 
 
 def as_relevance(number: float, name: str, label_range: tuple[float, float] | None) -> float:
-    """``number`` on the scale [0, 1]."""
+    """``number``, mapped from ``label_range`` to [0, 1]."""
     low, high = label_range or (0.0, 1.0)
     if not low <= number <= high:
         if label_range is not None:

@@ -1,4 +1,4 @@
-"""Labels to relevances."""
+"""Map labels to relevances in [0, 1]."""
 
 import re
 
@@ -10,7 +10,7 @@ _WHOLE = re.compile(r"^([-+]?\d+)\.0*$")
 
 
 class Labels:
-    """Reads labels as the options say.
+    """Maps labels to relevances according to the options.
 
     Attributes:
         by_default: Number of labels mapped by ``DEFAULT_LABEL_MAP``.
@@ -21,10 +21,10 @@ class Labels:
         self.by_default = 0
 
     def relevance(self, value: object, name: str, record: Record) -> float:
-        """A label as relevance in [0, 1].
+        """The relevance, in [0, 1], of a label.
 
         Raises:
-            RowError: If it is none.
+            RowError: If the label is invalid.
         """
         if self.label_map is not None:
             return _mapped(self.label_map, value, name)
@@ -35,15 +35,15 @@ class Labels:
         return as_relevance(number, name, self.label_range)
 
     def may_be_one(self, value: object, record: Record) -> bool:
-        """Whether a value can be a label, and is not a word for something else."""
+        """Whether a value is plausible as a label, and not some other text."""
         typed = record.labels == "typed" and self.label_map is None
         return not typed or isinstance(value, int | float)
 
 
 def _mapped(label_map: dict[str, float], value: object, name: str) -> float:
-    """The relevance of a label; ``true`` is also found as "1", and 3.0 as "3"."""
+    """Look a label up; ``true`` also as "1", and 3.0 also as "3"."""
     label = value.strip() if isinstance(value, str) else show(value)
-    # A column of whole numbers with a gap in it is often stored as floats.
+    # Integer columns with missing values are often stored as floats.
     words = [label, _WHOLE.sub(r"\1", label)]
     truth = as_truth(value)
     if truth is not None and label_map is not DEFAULT_LABEL_MAP:

@@ -1,4 +1,4 @@
-"""Records to typed, checked rows."""
+"""Parse records into typed, validated rows."""
 
 from collections import Counter
 from typing import Any
@@ -22,15 +22,15 @@ from loaders.shapes.rows import CandidateGroup, PositivePair, Row, ScoredPair
 
 
 class RowParser:
-    """Makes rows of records, and counts what it did not use.
+    """Parses records into rows, and counts the fields it did not use.
 
     Attributes:
-        columns: Which column is which field.
-        labels: Reads labels.
-        unused: Name of a field -> how often it was there and not used.
-        suspicious: (file, name) -> the same, of those whose names sound as if they should count.
-        scored_positives: Number of rows whose ``scores`` are those of several positives, without
-            a negative.
+        columns: Maps columns to fields.
+        labels: Maps labels to relevances.
+        unused: Field name -> number of records with this field, unused.
+        suspicious: (file, field name) -> the same, for names that suggest the field matters.
+        scored_positives: Number of rows whose ``scores`` belong to several positives and no
+            negative.
     """
 
     def __init__(self, options: ReadOptions) -> None:
@@ -42,10 +42,10 @@ class RowParser:
         self.scored_positives = 0
 
     def parse(self, record: Record) -> Row:
-        """The row of a record, its shape told by its fields.
+        """Parse a record into a row, whose shape follows from the fields.
 
         Raises:
-            RowError: If it is none; the message gives the field, the value and the remedy.
+            RowError: If it is invalid; the message names the field, the value and the remedy.
         """
         if record.problem is not None:
             raise RowError(record.problem)
@@ -70,7 +70,7 @@ class RowParser:
         return row
 
     def _documents_of(self, record: Record, text: str, prompt: str | None, used: list[str]) -> Row:
-        """The row, by the field that has its documents."""
+        """Parse the row, by the field that holds its documents."""
         columns, fields = self.columns, record.fields
         if columns.find(fields, "hits"):
             return self._hits(record, text, prompt, used)
@@ -92,11 +92,11 @@ class RowParser:
         return self._positive_pair(fields, name, text, prompt, used)
 
     def _labels_of(self, record: Record, name: str) -> str | None:
-        """The name of the labels of the document, or list of documents, under ``name``.
+        """The column with the labels of the document, or list of documents, under ``name``.
 
-        A "doc" has to have them. Texts that are called positives have them as well where
-        sentence-transformers has mined: one text with a label (labeled-pair), or a list of texts
-        with a list of labels (labeled-list).
+        Required for a "doc". A column of positives has labels too where sentence-transformers
+        mined it: one text with a label (labeled-pair), or a list of texts with a list of labels
+        (labeled-list).
         """
         columns, fields = self.columns, record.fields
         if name in columns.names["doc"]:
@@ -189,7 +189,7 @@ class RowParser:
     def _labeled_list(
         self, record: Record, name: str, labels: str, query: str, prompt: str | None
     ) -> CandidateGroup:
-        """Documents in one list, their labels in another of the same length."""
+        """Parse parallel lists of documents and labels."""
         documents, given = self._documents(record.fields, name), record.fields[labels]
         if not isinstance(given, list) or len(given) != len(documents):
             count = len(given) if isinstance(given, list) else "no list of"
@@ -203,7 +203,7 @@ class RowParser:
     def _graded(
         self, query: str, documents: list[str], relevances: list[float], prompt: str | None
     ) -> CandidateGroup:
-        """Divide documents into positives and negatives by their relevance."""
+        """Split documents into positives and negatives by their relevance."""
         if not documents:
             raise RowError("a group without any document")
         group = CandidateGroup(query, [], [], [], [], prompt, graded=True)
@@ -232,12 +232,12 @@ class RowParser:
         return [text for name in names for text in self._documents(fields, name)]
 
     def _documents(self, fields: dict[str, Any], name: str) -> list[str]:
-        """Texts, or objects with a text; a single one is a list of one."""
+        """A list of texts, or of objects with a text; a single one counts as a list of one."""
         items = fields[name] if isinstance(fields[name], list) else [fields[name]]
         return [self._passage(item, f"{name}[{at}]", name) for at, item in enumerate(items)]
 
     def _passage(self, item: object, place: str, name: str) -> str:
-        """A text, or that of an object behind its title."""
+        """A text, or the title and text of an object."""
         if not isinstance(item, dict):
             return as_text(item, place)
         text, made_of = passage_text(item, place)
@@ -247,7 +247,7 @@ class RowParser:
     def _both_scores(
         self, record: Record, positives: int, negatives: int, used: list[str]
     ) -> tuple[list[float] | None, list[float] | None]:
-        """The scores of the positives and of the negatives; ``scores`` may be those of both."""
+        """The scores of the positives and of the negatives; ``scores`` may hold both."""
         pos, neg = (self._scores(record, field, used) for field in ("pos_scores", "neg_scores"))
         if pos and neg is None and pos[0] == "scores" and negatives:
             if len(pos[1]) == positives + negatives:

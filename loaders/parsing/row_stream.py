@@ -1,4 +1,4 @@
-"""The rows of some files one by one, checked, without keeping them."""
+"""Stream the validated rows of files, without storing them."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from loaders.shapes.rows import Row
 
 
 class LocatedRow(NamedTuple):
-    """A row, the record it was made of, and the name of the file that has it."""
+    """A row with its record and the name of its file."""
 
     file: str
     record: Record
@@ -24,22 +24,22 @@ class LocatedRow(NamedTuple):
 
 
 class RowStream:
-    """Reads the files anew each time it is iterated over.
+    """Iterates over the rows of files; every iteration reads them anew.
 
     Args:
         files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
         options: How records become rows.
-        needs_rows: Whether a file that gives no row is an error.
+        needs_rows: Whether a file without a good row is an error.
 
     Attributes:
-        parser: Of the latest reading; it knows the fields that were not used.
-        good: Number of rows of the latest reading.
-        bad: Number of bad rows of the latest reading.
-        reasons: Where the first of them are, and why they are bad.
+        parser: Of the latest iteration; it has counted the unused fields.
+        good: Number of good rows in the latest iteration.
+        bad: Number of bad rows in the latest iteration.
+        reasons: Place and reason of the first bad rows.
 
     Raises:
-        ValueError: While iterating: at the end for bad rows, unless they are to be skipped; after
-            a file that gives no row, if rows are needed.
+        ValueError: While iterating: at the end, if there were bad rows and they are not to be
+            skipped; after a file without a good row, if ``needs_rows``.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class RowStream:
 def good_rows(
     sources: Sequence[Source], parser: RowParser, rejected: RejectedRows, needs_rows: bool = True
 ) -> Iterator[LocatedRow]:
-    """Yield the good rows; the bad ones go to ``rejected``.
+    """Yield the good rows and collect the bad ones in ``rejected``.
 
     Raises:
-        ValueError: If rows are needed, for a source that gives none, unless it has bad rows that
-            are going to be told at the end; for a column that no row has.
+        ValueError: For a column that no row has. If ``needs_rows``, for a source without a good
+            row, unless the caller is going to report its bad rows at the end.
     """
     for source in sources:
         good, bad_before, unused = 0, rejected.count, parser.unused.copy()
@@ -100,7 +100,7 @@ def good_rows(
 
 
 def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError:
-    """The error for a source that gives nothing."""
+    """The error for a source without a good row."""
     if not bad:
         return ValueError(f"{source.name}: there is no row in it")
     where = rejected.publish()

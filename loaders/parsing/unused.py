@@ -1,4 +1,4 @@
-"""Fields that no row makes use of, though their names sound as if they should count."""
+"""Detect unused fields whose names suggest that they matter."""
 
 import re
 from collections import Counter
@@ -9,11 +9,11 @@ _EXPECTED = re.compile(r"(?:^|[^a-z])(?:pos|neg|title|score|label|answer)", re.I
 
 
 def suspicious(unused: Counter[str], columns: Columns) -> Counter[str]:
-    """Those of the unused fields of which one expects that they count.
+    """The unused fields whose names suggest that they matter.
 
     Args:
-        unused: Name -> times; of a field in the objects of another, ``other.name``.
-        columns: Say which fields those others are.
+        unused: Field name -> times; ``outer.inner`` for a field of nested objects.
+        columns: Tell whether ``outer`` is itself a field.
     """
     found: Counter[str] = Counter()
     for name, count in unused.items():

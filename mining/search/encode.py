@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from common.similarity import for_dot_product
 from encoders import Embedder
-from encoders.similarity import for_dot_product
 from mining.cache.text_digest import Keys, text_keys
 from mining.cache.vectors import VectorCache
 

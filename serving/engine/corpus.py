@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from common.similarity import Similarity
 from encoders import Embedder
-from encoders.similarity import Similarity
 from serving.engine.similarity import for_dot_product
 
 # Shapes: D documents, H dimensions of an embedding.

@@ -1,7 +1,7 @@
 """The engine: one thread that owns the models and computes what is queued, in batches.
 
 When it is free it takes the oldest text, and those after it up to a budget of tokens: continuous
-batching without a waiting time. Batches are not padded (see ``encoders.unpadding.forward``), so
+batching without a waiting time. Batches are not padded (see ``encoders.unpadding``), so
 texts of all lengths go together.
 """
 

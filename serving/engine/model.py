@@ -27,8 +27,8 @@ class ServedModel:
 
     Args:
         encoder: The embedder or reranker.
-        name: What clients are told.
-        max_batch_tokens: Of one forward; None: 1,024 on a CPU, 16,384 elsewhere.
+        name: The name that clients see.
+        max_batch_tokens: Most tokens of a forward; None: 1,024 on a CPU, 16,384 elsewhere.
     """
 
     def __init__(self, encoder: Encoder, name: str, max_batch_tokens: int | None = None) -> None:
@@ -38,6 +38,7 @@ class ServedModel:
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
         self.default_prompt = encoder.default_prompt
+        self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
@@ -111,11 +112,11 @@ def open_model(
     Args:
         kind: "embedder" or "reranker".
         folder: A folder, a name on the Hub, or ``package://<module>/<path>``.
-        name: What clients are told.
+        name: The name that clients see.
         device: "auto" is the GPU if there is one; or torch's name, such as "cpu", "cuda:1".
         max_length: Tokens of a text or pair; None: the model's own.
-        truncate_dim: Embedder: keep so many dimensions; None: all.
-        max_batch_tokens: Of one forward.
+        truncate_dim: Embedder: number of dimensions to keep; None: all.
+        max_batch_tokens: Most tokens of a forward.
         trust_remote_code: Whether Python code of the folder may run.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from encoders.similarity import Similarity
+from common.similarity import Similarity
 
 # Shapes: N texts, H dimensions of an embedding.
 

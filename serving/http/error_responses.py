@@ -16,29 +16,29 @@ logger = logging.getLogger(__name__)
 # Prefix of the tags of a body's forms, which pydantic puts into the place of an error.
 FORM = "form:"
 MOST_ERRORS, LONGEST_NAME = 10, 60
-BY_STATUS: dict[int, Code] = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
+# What FastAPI raises before a handler is called.
+RAISED_BY_FASTAPI: dict[int, tuple[Code, str]] = {
+    400: ("invalid_json", "the body cannot be read as JSON"),
+    404: ("not_found", "there is no such route here (another task's?); /openapi.json lists all"),
+    405: ("method_not_allowed", "this route does not take this method"),
+}
 
 
 def as_serving_error(error: Exception) -> ServingError:
-    """What the sender is told of any error; of our own mistakes no more than that."""
+    """Any exception as a ``ServingError``; internal errors are logged, and not described."""
     if isinstance(error, ServingError):
         return error
     if isinstance(error, RequestValidationError):
         return _validation_error(error)
-    if isinstance(error, HTTPException) and error.status_code in BY_STATUS:
-        code = BY_STATUS[error.status_code]
-        messages = {
-            "not_found": "there is no such route here (another task's?); /openapi.json lists all",
-            "method_not_allowed": "this route does not take this method",
-            "invalid_json": "the body cannot be read as JSON",
-        }
-        return ServingError(code, messages[code], headers=dict(error.headers or {}))
+    if isinstance(error, HTTPException) and error.status_code in RAISED_BY_FASTAPI:
+        code, message = RAISED_BY_FASTAPI[error.status_code]
+        return ServingError(code, message, headers=dict(error.headers or {}))
     logger.error("a request failed", exc_info=error)
     return ServingError("internal_error", "the server made a mistake; its log has more")
 
 
 def _validation_error(error: RequestValidationError) -> ServingError:
-    """Places and reasons, without what was sent."""
+    """Fields and reasons, without the values."""
     errors = error.errors()
     if errors and errors[0]["type"] == "json_invalid":
         reason = str(errors[0]["ctx"]["error"])[:200]

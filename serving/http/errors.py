@@ -63,20 +63,20 @@ TEI_STATUS = {
     "Tokenizer": 422,
     "Validation": 422,
 }
-# Those of TEI's own answers that are not about what it calls Validation.
+# Statuses that TEI shares with us.
 TEI_KEEPS = {400, 401, 404, 405, 408, 413, 415, 499, 504}
 OPENAI_TYPE = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class ServingError(Exception):
-    """A request that is not answered, with what its sender is told.
+    """An error of a request, with what the client is told.
 
     Args:
         code: For programs.
-        message: One sentence for people; it never repeats a text.
-        param: The field that is at fault, such as "texts.3".
-        retry_after: Seconds after which it is worth to try again.
-        headers: To send along.
+        message: One sentence for people; never repeats a text of the request.
+        param: The field at fault, such as "texts.3".
+        retry_after: Seconds after which to try again.
+        headers: Of the response.
     """
 
     def __init__(

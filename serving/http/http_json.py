@@ -57,7 +57,7 @@ class Body(BaseModel):
         return self
 
     def ignored(self, service: Service) -> list[str]:
-        """Keys that were given and make no difference."""
+        """Given keys that have no effect."""
         nested = [
             f"{name}.{key}"
             for name, value in self
@@ -68,7 +68,7 @@ class Body(BaseModel):
 
 
 def or_one_message(message: LiteralString) -> WrapValidator:
-    """One sentence instead of one for each thing that a value might have been."""
+    """One error message instead of one for each type of a union."""
 
     def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -97,13 +97,13 @@ def text_list(given: str | list[str] | list[int] | list[list[int]]) -> list[str 
 def reply(
     request: Request, content: Any, *answers: ModelOutput, ignored: Sequence[str] = ()
 ) -> Response:
-    """A JSON response whose headers tell what the work has cost.
+    """A JSON response whose headers tell tokens and times.
 
     Args:
-        request: What is answered.
+        request: The request.
         content: May hold numpy arrays and numbers.
-        answers: What was computed for it.
-        ignored: Keys of its body that made no difference.
+        answers: The outputs of models for it.
+        ignored: Keys of its body that had no effect.
     """
     work = {
         "tokens": sum(answer.tokens for answer in answers),
@@ -124,7 +124,7 @@ def reply(
 
 
 def printable(names: Sequence[str]) -> list[str]:
-    """Names of a client's keys, fit for headers and messages: few, short, ASCII."""
+    """Names of a client's keys for headers and messages: few, short, ASCII."""
     shown = [re.sub(r"[^\w.-]", "?", name[:LONGEST_NAME], flags=re.ASCII) or '""' for name in names]
     more = len(shown) - MOST_NAMES
     return shown if more <= 0 else [*shown[:MOST_NAMES], f"and {more} more"]
@@ -145,6 +145,27 @@ def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
     return np.argsort(-np.asarray(scores), kind="stable").tolist()
 
 
+def shown_scores(raw: np.ndarray, want_raw: bool) -> np.ndarray:
+    """A reranker's scores [N] as a client wants them: logits, or their sigmoid."""
+    return raw if want_raw else sigmoid(raw)
+
+
+def ranking(
+    raw: np.ndarray, scores: np.ndarray, name: str = "score", top_n: int | None = None
+) -> list[dict[str, Any]]:
+    """Number and score of each document, the best first.
+
+    Args:
+        raw: What orders them [N]: sigmoids of high logits tie.
+        scores: What is shown [N].
+        name: Of the score.
+        top_n: So many; None, 0 or less: all.
+    """
+    order = best_first(raw)
+    order = order[:top_n] if top_n is not None and top_n > 0 else order
+    return [{"index": at, name: scores[at]} for at in order]
+
+
 def example(content: Any) -> dict[int | str, dict[str, Any]]:
-    """A route's ``responses``: what an answer looks like."""
+    """A route's ``responses`` with an example for the OpenAPI schema."""
     return {200: {"content": {"application/json": {"example": content}}}}

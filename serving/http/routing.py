@@ -1,4 +1,4 @@
-"""Routes, and what is known of each beside its handler: dialect of errors, API key, log level."""
+"""Routes with their settings: dialect of errors, API key, log level."""
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
@@ -59,7 +59,7 @@ class Router(APIRouter):
 
 
 def find_settings(settings: Mapping[str, RouteSettings], path: str) -> RouteSettings:
-    """The settings of a path; what is in a mounted folder has those of the folder, "/folder/"."""
+    """The settings of a path; a path in a mounted folder has those of "/folder/"."""
     return settings.get(path) or settings.get(path[: path.find("/", 1) + 1], NATIVE)
 
 

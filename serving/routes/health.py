@@ -66,7 +66,7 @@ def about_routes(engine: Engine, workers: int, open_metrics: bool) -> Router:
 
 
 def describe(role: str, model: ServedModel, engine: Engine, workers: int) -> dict[str, Any]:
-    """A model in text-embeddings-inference's words, and in more."""
+    """A model's ``/info``: the fields of text-embeddings-inference, and more."""
     encoder, limits = model.encoder, engine.limits
     about: dict[str, Any] = {
         "model_id": model.name,

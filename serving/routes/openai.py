@@ -9,12 +9,12 @@ from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
 from serving.http.http_json import TextInput, example, reply, text_list, usage
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import Prompting, Truncation
-from serving.routes.vectors import Encoding, as_asked, check_vectors, finish
+from serving.routes.options import TextOptions
+from serving.routes.vectors import Encoding, as_asked, embed
 from serving.service import Service
 
 
-class EmbeddingsBody(Prompting, Truncation):
+class EmbeddingsBody(TextOptions):
     """``POST /v1/embeddings``. Any ``model`` is taken; the answer names the one that is served."""
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
@@ -41,22 +41,15 @@ def openai_routes(service: Service) -> Router:
     )
     @router.at("/embeddings", OPENAI, include_in_schema=False)
     async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
-        model = service.model("embedder")
-        check_vectors(model, None, body.dimensions)
-        answer = await service.embed(
-            text_list(body.input),
-            param="input",
-            prompt=body.find_prompt(model),
-            truncate=body.cut,
-            side=body.side,
-            numbered=not isinstance(body.input, str),
+        texts, numbered = text_list(body.input), not isinstance(body.input, str)
+        answer, vectors = await embed(
+            service, texts, body, param="input", numbered=numbered, dimensions=body.dimensions
         )
-        vectors = finish(answer.values, model, None, body.dimensions)
         data = [
             {"object": "embedding", "index": at, "embedding": as_asked(row, body.encoding_format)}
             for at, row in enumerate(vectors)
         ]
-        found = {"object": "list", "data": data, "model": model.name, "usage": usage(answer)}
+        found = {"object": "list", "data": data, "model": answer.model, "usage": usage(answer)}
         return reply(request, found, answer, ignored=body.ignored(service))
 
     return router

@@ -68,7 +68,7 @@ class Truncation(Body):
         return sides.get(self.truncate, self.truncation_direction)
 
     def ignored(self, service: Service) -> list[str]:
-        """END is named where it is what the server does anyway."""
+        """Also END, where the server truncates at the end anyway."""
         sides = {model.tokenizer.side for model in service.loaded.values()}
         usual = self.truncate == "END" and service.limits.truncate and sides == {"right"}
         return [*super().ignored(service), *(["truncate"] if usual else [])]
@@ -131,6 +131,10 @@ class Prompting(Body):
             if not (name and (prompts.get(name) or (two_sided and name in SIDES)))
         ]
         return [*super().ignored(service), *idle]
+
+
+class TextOptions(Prompting, Truncation):
+    """The options of bodies whose texts are embedded."""
 
 
 def check_name(name: str, prompts: Mapping[str, str]) -> None:

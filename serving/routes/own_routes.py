@@ -9,20 +9,21 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
+from common.prompts import with_prompt
 from serving.engine.similarity import similarities
 from serving.http.errors import ServingError
-from serving.http.http_json import best_first, example, reply, sigmoid, usage
+from serving.http.http_json import example, ranking, reply, shown_scores, usage
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
-from serving.routes.options import Prompting, Truncation
-from serving.routes.vectors import Encoding, as_asked, check_vectors, finish
+from serving.routes.options import TextOptions, Truncation
+from serving.routes.vectors import Encoding, as_asked, embed
 from serving.service import ModelOutput, Service
 
 Prompt = Literal["query", "document"]
 OneOrMany = str | list[str]
 
 
-class EmbedOptions(Prompting, Truncation):
+class EmbedOptions(TextOptions):
     """Options of ``/embed`` and ``/embed_batch``."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
@@ -99,19 +100,19 @@ def embedder_routes(service: Service) -> Router:
     """``/embed`` and ``/embed_batch``."""
     router = Router("embed")
 
-    async def embed(texts: list[str], options: EmbedOptions, param: str) -> tuple[ModelOutput, Any]:
-        model = service.model("embedder")
-        check_vectors(model, options.normalize, options.dimensions)
-        answer = await service.embed(
+    async def encoded(
+        texts: list[str], options: EmbedOptions, param: str
+    ) -> tuple[ModelOutput, Any]:
+        answer, vectors = await embed(
+            service,
             texts,
+            options,
             param=param,
-            prompt=options.find_prompt(model),
-            truncate=options.cut,
-            side=options.side,
             numbered=param == "texts",
+            normalize=options.normalize,
+            dimensions=options.dimensions,
         )
-        vectors = finish(answer.values, model, options.normalize, options.dimensions)
-        about = {"dim": vectors.shape[1], "model": model.name, "usage": usage(answer)}
+        about = {"dim": vectors.shape[1], "model": answer.model, "usage": usage(answer)}
         return answer, ([as_asked(row, options.encoding_format) for row in vectors], about)
 
     one = {"embedding": [0.1, -0.2], "dim": 384, "model": "embedder", "truncated": False}
@@ -125,7 +126,7 @@ def embedder_routes(service: Service) -> Router:
     async def embed_one(request: Request, body: Annotated[EitherEmbed, FromBody()]) -> Response:
         if isinstance(body, tei.EmbedBody):
             return await tei.embed(service, request, body)
-        answer, (vectors, about) = await embed([body.text], body, "text")
+        answer, (vectors, about) = await encoded([body.text], body, "text")
         found = {"embedding": vectors[0], "truncated": bool(answer.truncated), **about}
         return reply(request, found, answer, ignored=body.ignored(service))
 
@@ -133,7 +134,7 @@ def embedder_routes(service: Service) -> Router:
 
     @router.at("/embed_batch", responses=example(many), summary="Embed texts")
     async def embed_batch(request: Request, body: EmbedBatchBody) -> Response:
-        answer, (vectors, about) = await embed(body.texts, body, "texts")
+        answer, (vectors, about) = await encoded(body.texts, body, "texts")
         found = {"embeddings": vectors, "truncated": answer.truncated, **about}
         return reply(request, found, answer, ignored=body.ignored(service))
 
@@ -157,7 +158,7 @@ def score_routes(service: Service, reranks: bool) -> Router:
         raw = body.raw_scores if isinstance(body, ScoreBody) else not body.use_activation
         if reranks:
             answer = await service.score(pairs, params=names, truncate=body.cut, side=body.side)
-            scores = answer.values if raw else sigmoid(answer.values)
+            scores = shown_scores(answer.values, raw)
         else:
             answer, scores = await embedded_scores(service, pairs, names, body)
         ignored = body.ignored(service)
@@ -185,17 +186,14 @@ def score_batch_routes(service: Service) -> Router:
         answer = await service.score(
             pairs, params=("query", "docs"), truncate=body.cut, side=body.side
         )
-        scores = answer.values if body.raw_scores else sigmoid(answer.values)
-        order = best_first(answer.values)
-        if body.top_n is not None and body.top_n > 0:
-            order = order[: body.top_n]
-        ranking: list[dict[str, Any]] = [{"index": at, "score": scores[at]} for at in order]
+        scores = shown_scores(answer.values, body.raw_scores)
+        ranked = ranking(answer.values, scores, top_n=body.top_n)
         if body.return_documents:
-            for entry in ranking:
+            for entry in ranked:
                 entry["document"] = body.docs[entry["index"]]
         found = {
             "scores": scores,
-            "ranking": ranking,
+            "ranking": ranked,
             "truncated": answer.truncated,
             "model": answer.model,
             "usage": usage(answer),
@@ -233,7 +231,7 @@ async def embedded_scores(
     The answer's ``truncated`` are the numbers of pairs.
     """
     model = service.model("embedder")
-    before = [model.prompts.get(side, "") for side in ("query", "document")]
+    before = [model.encoder.find_prompt(side) for side in ("query", "document")]
     number: dict[tuple[int, str], int] = {}
     for pair in pairs:
         for side in (0, 1):
@@ -241,13 +239,13 @@ async def embedded_scores(
     for side, text in number:
         if not text or text.isspace():
             raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
-    texts = [before[side] + text for side, text in number]
+    texts = [with_prompt(text, before[side]) for side, text in number]
     answer = await service.embed(
         texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
     )
     rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
     queries, documents = (answer.values[row] for row in rows)
-    scores = similarities(queries, documents, model.embedder.similarity)
+    scores = similarities(queries, documents, model.similarity)
     cut = set(answer.truncated)
     truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
     return replace(answer, truncated=truncated), scores

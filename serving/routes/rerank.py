@@ -7,12 +7,12 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serving.http.http_json import (
-    best_first,
     example,
     or_one_message,
     printable,
+    ranking,
     reply,
-    sigmoid,
+    shown_scores,
     usage,
 )
 from serving.http.routing import Router, RouteSettings
@@ -126,11 +126,8 @@ async def answer_rerank(
         side=body.side,
         max_document=body.max_tokens_per_doc,
     )
-    scores = answer.values if body.raw_scores else sigmoid(answer.values)
-    order = best_first(answer.values)
-    if body.top_n is not None and body.top_n > 0:
-        order = order[: body.top_n]
-    results: list[dict[str, Any]] = [{"index": at, "relevance_score": scores[at]} for at in order]
+    scores = shown_scores(answer.values, body.raw_scores)
+    results = ranking(answer.values, scores, "relevance_score", body.top_n)
     if body.return_documents:
         for result in results:
             result["document"] = {"text": texts[result["index"]]}

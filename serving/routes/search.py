@@ -7,7 +7,8 @@ import numpy as np
 from fastapi import Request, Response
 from pydantic import Field
 
-from encoders.similarity import Similarity
+from common.prompts import with_prompt
+from common.similarity import Similarity
 from serving.engine.corpus import Corpus
 from serving.engine.model import ServedModel
 from serving.engine.similarity import similarities
@@ -100,11 +101,11 @@ async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutp
         answer = await embed_together(
             service, "embedder", body.query, given, truncate=body.cut, side=body.side
         )
-        similarity = service.loaded["embedder"].embedder.similarity
+        similarity = service.loaded["embedder"].similarity
         documents = {str(at): text for at, text in enumerate(given)}
         corpus = Corpus(documents, answer.values[1:], similarity)
     elif corpus is not None:
-        prompt = service.model("embedder").prompts.get("query", "")
+        prompt = service.model("embedder").encoder.find_prompt("query")
         answer = await service.embed(
             [body.query],
             param="query",
@@ -149,8 +150,10 @@ async def embed_together(
     service.check_count(len(documents), "documents")
     for at, text in enumerate(documents):
         service.check_text(text, f"documents.{at}")
-    before = [service.model(role).prompts.get(side, "") for side in ("query", "document")]
-    texts = [before[0] + query, *(before[1] + text for text in documents)]
+    encoder = service.model(role).encoder
+    prompt = encoder.find_prompt("document")
+    texts = [with_prompt(query, encoder.find_prompt("query"))]
+    texts += [with_prompt(text, prompt) for text in documents]
     return await service.embed(
         texts,
         param="documents",
@@ -198,6 +201,6 @@ async def judged(
         return answer, sigmoid(answer.values)
     answer = await embed_together(service, role, body.query, body.documents, truncate=True)
     queries, documents = answer.values[:1], answer.values[1:]
-    scores = similarities(documents, queries, model.embedder.similarity)
+    scores = similarities(documents, queries, model.similarity)
     cut = [at - 1 for at in answer.truncated if at]
     return replace(answer, values=scores, truncated=cut), scores

@@ -8,20 +8,21 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import Discriminator, Field, Tag
 
+from common.prompts import with_prompt
 from serving.engine.similarity import similarities
 from serving.engine.tokenization import Side
 from serving.http.http_json import (
     Body,
     TextInput,
-    best_first,
     example,
+    ranking,
     reply,
-    sigmoid,
+    shown_scores,
     text_list,
 )
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import Prompting, Truncation, check_name
-from serving.routes.vectors import check_vectors, finish
+from serving.routes.options import Prompting, TextOptions, Truncation, check_name
+from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
 
 TEI = RouteSettings("tei")
@@ -49,7 +50,7 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight):
+class EmbedBody(PromptName, FromTheRight, TextOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
@@ -73,7 +74,7 @@ class Sentences(Body):
     sentences: list[str] = Field(examples=[["A file of comma-separated values.", "A capital."]])
 
 
-class SimilarityParameters(PromptName, FromTheRight):
+class SimilarityParameters(PromptName, FromTheRight, TextOptions):
     """Of ``POST /similarity``."""
 
 
@@ -94,17 +95,14 @@ class TokenizeBody(Body):
 
 async def embed(service: Service, request: Request, body: EmbedBody) -> Response:
     """A bare list of embeddings."""
-    model = service.model("embedder")
-    # It asks for unit length unless told otherwise, which a model may have no choice in.
-    check_vectors(model, body.normalize, body.dimensions)
-    answer = await service.embed(
+    answer, vectors = await vectors_of(
+        service,
         text_list(body.inputs),
+        body,
         param="inputs",
-        prompt=body.find_prompt(model),
-        truncate=body.cut,
-        side=body.side,
+        normalize=body.normalize,
+        dimensions=body.dimensions,
     )
-    vectors = finish(answer.values, model, body.normalize, body.dimensions)
     return reply(request, vectors, answer, ignored=body.ignored(service))
 
 
@@ -116,27 +114,23 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
         truncate=body.cut,
         side=body.side,
     )
-    scores = answer.values if body.raw_scores else sigmoid(answer.values)
-    ranking: list[dict[str, Any]] = [
-        {"index": at, "score": scores[at]} for at in best_first(answer.values)
-    ]
+    ranked = ranking(answer.values, shown_scores(answer.values, body.raw_scores))
     if body.return_text:
-        for entry in ranking:
+        for entry in ranked:
             entry["text"] = body.texts[entry["index"]]
-    return reply(request, ranking, answer, ignored=body.ignored(service))
+    return reply(request, ranked, answer, ignored=body.ignored(service))
 
 
 async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
-    """A bare list of similarities."""
-    model = service.model("embedder")
+    """A bare list of cosines, which are TEI's contract whatever the model's similarity."""
     answer = await service.embed(
         [body.inputs.source_sentence, *body.inputs.sentences],
         param="inputs",
-        prompt=body.parameters.find_prompt(model),
+        prompt=body.parameters.find_prompt(service.model("embedder")),
         truncate=body.parameters.cut,
         side=body.parameters.side,
     )
-    found = similarities(answer.values[1:], answer.values[:1], model.embedder.similarity)
+    found = similarities(answer.values[1:], answer.values[:1], "cosine")
     return reply(request, found, answer, ignored=body.ignored(service))
 
 
@@ -168,7 +162,8 @@ def tokenize_routes(service: Service, role: str) -> Router:
         prompt = model.prompts.get(body.prompt_name or "", "")
         found = await service.in_worker(
             lambda: [
-                model.tokenizer.pieces(prompt + text, body.add_special_tokens) for text in texts
+                model.tokenizer.pieces(with_prompt(text, prompt), body.add_special_tokens)
+                for text in texts
             ]
         )
         idle = ["prompt_name"] if body.prompt_name is not None and not prompt else []

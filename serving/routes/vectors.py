@@ -1,6 +1,7 @@
 """Embeddings as clients want them: normalised, shortened, base64."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -8,20 +9,50 @@ import numpy as np
 from serving.engine.model import ServedModel
 from serving.engine.similarity import unit_length
 from serving.http.errors import ServingError
+from serving.routes.options import TextOptions
+from serving.service import ModelOutput, Service, Text
 
 # Shapes: N texts, H dimensions of an embedding.
 
 Encoding = Literal["float", "base64"]
 
 
-def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
-    """Refuse options that the model does not support, before anything is computed.
+async def embed(
+    service: Service,
+    texts: Sequence[Text],
+    options: TextOptions,
+    *,
+    param: str,
+    numbered: bool = True,
+    normalize: bool | None = None,
+    dimensions: int | None = None,
+) -> tuple[ModelOutput, np.ndarray]:
+    """Embed texts as a client wants it: the output of the model, and the vectors [N, H].
 
     Args:
-        model: An embedder.
+        service: Embeds.
+        texts: Texts or token ids.
+        options: Prompt and truncation.
+        param: The field of the texts, for messages.
+        numbered: Whether the field is a list.
         normalize: Whether the client wants unit length; None: as the model does.
         dimensions: How many the client wants; None: all.
     """
+    model = service.model("embedder")
+    check_vectors(model, normalize, dimensions)
+    output = await service.embed(
+        texts,
+        param=param,
+        prompt=options.find_prompt(model),
+        truncate=options.cut,
+        side=options.side,
+        numbered=numbered,
+    )
+    return output, finish(output.values, model, normalize, dimensions)
+
+
+def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
+    """Refuse options that the model does not support, before anything is computed."""
     if normalize is False and model.embedder.normalize:
         raise ServingError(
             "validation_error",

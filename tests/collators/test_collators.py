@@ -10,7 +10,7 @@ from transformers import BertTokenizer
 from collators import ContrastiveCollator, GroupCollator, PairCollator, ScoredPairCollator
 from collators.sampling import draw_group
 from losses import ContrastiveLoss, ListwiseLoss, PairwiseLoss
-from losses.contrastive import OtherQueries
+from losses.contrastive import GatheredQueries
 
 CAT, DOG, RAIN = "a cat sat", "the dog slept", "今天天气很好"
 
@@ -90,7 +90,7 @@ def test_contrastive_positives_and_hard_negatives(tiny_tokenizer: BertTokenizer)
     queries = [texts[row] for row in batch["queries"].tolist()]
     assert queries == [ids(tiny_tokenizer, CAT), ids(tiny_tokenizer, RAIN)]
     assert batch["positives"].tolist() == [0, 1]
-    assert batch["excluded"].tolist() == [[False] * 3] * 2
+    assert batch["false_negative_mask"].tolist() == [[False] * 3] * 2
     assert len(texts) == 3  # CAT and RAIN are a query and a document each
 
 
@@ -98,7 +98,7 @@ def test_a_repeated_document_stands_in_the_batch_once(tiny_tokenizer: BertTokeni
     collate = ContrastiveCollator(tiny_tokenizer, 16, 16)
     batch = collate([positive(CAT, DOG, 0), positive(RAIN, DOG, 1, negatives=[DOG])])
     assert batch["positives"].tolist() == [0, 0]
-    assert batch["excluded"].tolist() == [[False], [False]]
+    assert batch["false_negative_mask"].tolist() == [[False], [False]]
 
 
 def test_other_positives_of_a_query_are_no_negatives(tiny_tokenizer: BertTokenizer) -> None:
@@ -110,7 +110,7 @@ def test_other_positives_of_a_query_are_no_negatives(tiny_tokenizer: BertTokeniz
     ]
     batch = collate(rows)
     assert batch["positives"].tolist() == [0, 1, 2]
-    assert batch["excluded"].tolist() == [
+    assert batch["false_negative_mask"].tolist() == [
         [False, True, False],
         [True, False, False],
         [True, False, False],
@@ -129,9 +129,10 @@ def test_hard_negatives_of_one_row_that_answer_another_row_of_the_same_query(
     batch = collate(rows)
     places = {text: at for at, text in enumerate([DOG, RAIN, "a csv file", "on the mat"])}
     assert batch["positives"].tolist() == [0, 1, 2]
-    assert batch["excluded"].shape == (3, 4)
+    assert batch["false_negative_mask"].shape == (3, 4)
     excluded = [
-        [text for text, at in places.items() if batch["excluded"][row, at]] for row in range(3)
+        [text for text, at in places.items() if batch["false_negative_mask"][row, at]]
+        for row in range(3)
     ]
     assert excluded == [[RAIN], [DOG], []]
 
@@ -161,12 +162,14 @@ def test_the_symmetric_loss_masks_what_the_batch_excludes(tiny_tokenizer: BertTo
         positive("a csv file", CAT, 4, other_positives=[RAIN]),
     ]
     batch = ContrastiveCollator(tiny_tokenizer, 16, 16)(rows)
-    others = OtherQueries.of_batch(torch.zeros(5, 2), batch["positives"], batch["excluded"])
+    gathered = GatheredQueries.of_batch(
+        torch.zeros(5, 2), batch["positives"], batch["false_negative_mask"]
+    )
     answers = {CAT: {DOG, RAIN}, "the mat": {DOG}, "a csv file": {CAT, RAIN}}
     for at, row in enumerate(rows):
         for other, query in enumerate(rows):
             relevant = row["pos_doc"] in answers[query["query"]] and other != at
-            assert others.excluded[at, other].item() == relevant, (at, other)
+            assert gathered.false_negative_mask[at, other].item() == relevant, (at, other)
 
 
 def test_one_row_alone_has_nothing_to_tell_apart(tiny_tokenizer: BertTokenizer) -> None:
@@ -176,7 +179,7 @@ def test_one_row_alone_has_nothing_to_tell_apart(tiny_tokenizer: BertTokenizer) 
     vectors = torch.ones(1, 4, requires_grad=True)
     for symmetric in (False, True):
         loss = ContrastiveLoss(symmetric=symmetric)(
-            vectors, vectors, batch["positives"], batch["excluded"]
+            vectors, vectors, batch["positives"], batch["false_negative_mask"]
         )
         loss.backward()
         assert loss.item() == 0.0

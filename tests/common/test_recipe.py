@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.recipe import read_recipe
-from trainers import parse_arguments
+from trainers import parse_run
 
 NEEDED = {
     "objective": "weighted_mse",
@@ -36,7 +36,7 @@ def test_yaml_words_and_keys_mean_what_they_look_like(tmp_path: Path) -> None:
         "query_prompt: 012\ndocument_prompt: 1:30\nbf16: false\nlearning_rate: 2e-5\n"
         "max_steps: -1\nseed: 7\nweight_decay: .5\neval_file: null\nlogging_steps: 0.25",
     )
-    args = parse_arguments(argv)
+    args = parse_run(argv).args
     assert args.eval_strategy == "no"
     assert args.label_map == {"3": 1, "0": 0.25, "yes": 1}
     assert (args.run_name, args.query_prompt, args.document_prompt) == ("2024-01-01", "012", "1:30")
@@ -69,19 +69,19 @@ def test_yaml_anchors_and_merges(tmp_path: Path) -> None:
 )
 def test_yaml_that_cannot_be(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)) as error:
-        parse_arguments(yaml_recipe(tmp_path, text))
+        parse_run(yaml_recipe(tmp_path, text))
     assert "\n" not in str(error.value)
 
 
 def test_a_recipe_of_another_format(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"recipe.toml is no recipe; give a .json, .yaml or .yml"):
-        parse_arguments(written(tmp_path, "recipe.toml", 'objective = "bce"'))
+        parse_run(written(tmp_path, "recipe.toml", 'objective = "bce"'))
 
 
 def test_a_repeated_key_names_the_file(tmp_path: Path) -> None:
     argv = written(tmp_path, "recipe.json", '{"seed": 1, "seed": 2}')
     with pytest.raises(ValueError) as error:
-        parse_arguments(argv)
+        parse_run(argv)
     assert str(error.value) == f"{argv[1]}: seed: stands in the recipe twice; keep one"
 
 
@@ -93,7 +93,7 @@ def test_a_repeated_key_names_the_file(tmp_path: Path) -> None:
 def test_numbers_that_are_none(tmp_path: Path, template: str, value: str) -> None:
     text = json.dumps(NEEDED)[:-1] + ", " + template % value + "}"
     with pytest.raises(ValueError, match="is not a finite number"):
-        parse_arguments(written(tmp_path, "recipe.json", text))
+        parse_run(written(tmp_path, "recipe.json", text))
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,18 @@ def test_numbers_that_are_none(tmp_path: Path, template: str, value: str) -> Non
 def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
     given: list[Any] = [f"--{name}={value}" for name, value in NEEDED.items()]
     with pytest.raises(ValueError, match=re.escape(expected)):
-        parse_arguments([*given, "--seed", "1", *argv])
+        parse_run([*given, "--seed", "1", *argv])
 
 
 def test_negative_numbers_are_no_flags() -> None:
     given = [f"--{name}={value}" for name, value in NEEDED.items()]
-    assert parse_arguments([*given, "--max_steps", "-1", "--query_prompt=-x"]).query_prompt == "-x"
+    assert parse_run([*given, "--max_steps", "-1", "--query_prompt=-x"]).args.query_prompt == "-x"
 
 
 def test_the_words_of_a_list_are_of_its_type() -> None:
     given = [f"--{name}={value}" for name, value in NEEDED.items()]
     dims = ["--matryoshka_dims", "32", "16", "--matryoshka_weights", "1", "0.5"]
     others = ["--label_range", "0", "5", "--lora_r", "4", "--lora_target_modules", "query", "key"]
-    args = parse_arguments([*given, *dims, *others])
+    args = parse_run([*given, *dims, *others]).args
     assert (args.matryoshka_dims, args.matryoshka_weights) == ([32, 16], [1, 0.5])
     assert (args.label_range, args.lora_target_modules) == ([0, 5], ["query", "key"])

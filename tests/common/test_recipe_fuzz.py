@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.flags import check_names, merge
 from common.recipe import read_recipe
-from trainers import TandemArguments, parse_arguments
+from trainers import TandemArguments, parse_run
 
 NEEDED: dict[str, Any] = {
     "objective": "contrastive",
@@ -51,7 +51,7 @@ def refusal(folder: Path, ending: str, text: str) -> str:
     file = folder / f"recipe{ending}"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as error:
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
     return str(error.value)
 
 

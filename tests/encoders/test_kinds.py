@@ -8,9 +8,9 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from common.prompts import with_prompt
+from common.similarity import for_dot_product
 from encoders import Embedder, Reranker
 from encoders.kinds import KINDS, detect_kind, kind_of, open_model, retrieves, shown
-from encoders.similarity import for_dot_product
 from zoo import ENCODED, PAIRS, backbone, change_json, embedder
 
 QUERIES = [query for query, _ in PAIRS]

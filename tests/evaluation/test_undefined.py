@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard
 from rich.console import Console
 from scipy.special import expit
 
-from evaluation.checkpoints import BEST_FILE, choose_best, write_best
+from common.run_files import BEST_FILE
+from evaluation.checkpoints import choose_best, write_best
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import PairScores, judge
 from evaluation.metrics.pair_comparison import compare_statistic

@@ -24,9 +24,9 @@ from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from encoders.unpadding import packing as rows
+from encoders.unpadding import packing
 from runs import main
-from trainers.base import LossTrainer
+from trainers.base import BaseTrainer
 
 
 def shard_on_the_cpu() -> None:
@@ -43,20 +43,20 @@ def shard_on_the_cpu() -> None:
     PartialState.set_device = device
 
 
-def note_trainers() -> list[LossTrainer]:
+def note_trainers() -> list[BaseTrainer]:
     """A list to which every trainer is added when it begins to train."""
-    trainers: list[LossTrainer] = []
-    train = LossTrainer.train
+    trainers: list[BaseTrainer] = []
+    train = BaseTrainer.train
 
-    def noted(trainer: LossTrainer, *args: Any, **kwargs: Any) -> Any:
+    def noted(trainer: BaseTrainer, *args: Any, **kwargs: Any) -> Any:
         trainers.append(trainer)
         return train(trainer, *args, **kwargs)
 
-    LossTrainer.train = noted  # type: ignore[assignment, method-assign]
+    BaseTrainer.train = noted  # type: ignore[assignment, method-assign]
     return trainers
 
 
-def seen(trainer: LossTrainer) -> dict[str, Any]:
+def seen(trainer: BaseTrainer) -> dict[str, Any]:
     """Steps, and how the weights are shared out: how many of them this process holds."""
     weights = dict(trainer.model.named_parameters())
     parts = {name: weight for name, weight in weights.items() if isinstance(weight, DTensor)}
@@ -82,7 +82,7 @@ def run(words: Sequence[str]) -> None:
             if name == "CORES":
                 os.environ["OMP_NUM_THREADS"] = value  # as a user who wants so many
                 torch.set_num_threads(int(value))
-                rows.SHORTEST_TRAINED_ROW, rows.UNEVEN = 1, 0.99 * float(value)
+                packing.MIN_TOKENS_IN_TRAINING, packing.MAX_IMBALANCE = 1, 0.99 * float(value)
             continue
         main(["--config", word])
         output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from collators import EmbedderDistillationCollator, RerankerDistillationCollator
 from loaders import ReadOptions, load_rows
 from losses import (
-    CosineDistillationLoss,
-    CosineMarginMSELoss,
     DistillationLoss,
+    EmbedderDistillationLoss,
+    EmbedderMarginMSELoss,
     MarginMSELoss,
 )
 
@@ -73,18 +73,22 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(loss: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of_cosines", "of_scores"),
+    ("of_embeddings", "of_scores"),
     [
-        (CosineDistillationLoss(0.1, 2.0), DistillationLoss(0.1, 2.0)),
-        (CosineMarginMSELoss(5.0), MarginMSELoss(5.0)),
+        (EmbedderDistillationLoss(0.1, 2.0), DistillationLoss(0.1, 2.0)),
+        (EmbedderMarginMSELoss(5.0), MarginMSELoss(5.0)),
+        (EmbedderDistillationLoss(0.1, 2.0, similarity="dot"), DistillationLoss(0.1, 2.0)),
+        (EmbedderMarginMSELoss(5.0, similarity="dot"), MarginMSELoss(5.0)),
     ],
 )
-def test_of_embeddings_it_is_that_of_their_cosines(of_cosines: Any, of_scores: Any) -> None:
+def test_of_embeddings_it_is_that_of_their_similarities(of_embeddings: Any, of_scores: Any) -> None:
     random = torch.Generator().manual_seed(0)
     queries, documents = torch.randn(2, 6, 8, generator=random)
-    cosines: Tensor = F.cosine_similarity(queries, documents, dim=-1)
-    found = of_cosines(queries, documents, TEACHER, MASK)
-    torch.testing.assert_close(found, of_scores(cosines, TEACHER, MASK))
+    scores: Tensor = F.cosine_similarity(queries, documents, dim=-1)
+    if of_embeddings.similarity == "dot":
+        scores = torch.stack([q @ d for q, d in zip(queries, documents, strict=True)])
+    found = of_embeddings(queries, documents, TEACHER, MASK)
+    torch.testing.assert_close(found, of_scores(scores, TEACHER, MASK))
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
@@ -92,9 +96,9 @@ def test_impossible_settings(value: float) -> None:
     with pytest.raises(ValueError, match="temperature must be above 0"):
         DistillationLoss(value)
     with pytest.raises(ValueError, match="teacher_temperature must be above 0"):
-        CosineDistillationLoss(teacher_temperature=value)
+        EmbedderDistillationLoss(teacher_temperature=value)
     with pytest.raises(ValueError, match="scale must be above 0"):
-        CosineMarginMSELoss(value)
+        EmbedderMarginMSELoss(value)
 
 
 ROW: dict[str, Any] = {

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from common.similarity import Similarity, all_pairs, pairwise
 from losses import (
     BCELoss,
     ContrastiveLoss,
@@ -30,36 +32,70 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float((a @ b) / (a.norm() * b.norm()))
 
 
+def dot(a: Tensor, b: Tensor) -> float:
+    return float(a.double() @ b.double())
+
+
+Compare = Callable[[Tensor, Tensor], float]
+SIMILARITIES: list[tuple[Similarity, Compare]] = [("cosine", cosine), ("dot", dot)]
+by_similarity = pytest.mark.parametrize(("similarity", "compare"), SIMILARITIES)
+
+
 Q, D = vectors(6, 1), vectors(6, 2)
 REL = torch.tensor([1.0, 0.75, 0.0, 0.25, 0.5, 0.5])
 W = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
 
 
+# Similarities
+
+
+@pytest.mark.parametrize("loss", [WeightedMSELoss, CoSENTLoss])
+def test_the_default_is_the_cosine_and_halves_are_compared_in_fp32(loss: Any) -> None:
+    halves = Q.bfloat16(), D.bfloat16()
+    found = loss()(*halves, REL, W)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss(similarity="cosine")(*map(Tensor.float, halves), REL, W))
+    assert not torch.equal(found, loss(similarity="dot")(*halves, REL, W))
+
+
+@by_similarity
+def test_similarities_are_those_of_the_naive_loop(similarity: Similarity, compare: Compare) -> None:
+    matrix = torch.tensor([[compare(q, d) for d in D] for q in Q])
+    torch.testing.assert_close(all_pairs(Q, D, similarity), matrix)
+    torch.testing.assert_close(pairwise(Q, D, similarity), matrix.diag())
+
+
 # Graded pairs
 
 
-def test_weighted_mse_is_the_naive_sum() -> None:
+@by_similarity
+def test_weighted_mse_is_the_naive_sum(similarity: Similarity, compare: Compare) -> None:
     total = sum(
-        float(w) * (cosine(q, d) - float(r)) ** 2 for q, d, r, w in zip(Q, D, REL, W, strict=True)
+        float(w) * (compare(q, d) - float(r)) ** 2 for q, d, r, w in zip(Q, D, REL, W, strict=True)
     )
     expected = total / float(W.sum())
-    assert WeightedMSELoss()(Q, D, REL, W).item() == pytest.approx(expected, abs=1e-6)
+    found = WeightedMSELoss(similarity)(Q, D, REL, W).item()
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_weighted_mse_closed_form() -> None:
     same = WeightedMSELoss()(Q, 3 * Q, torch.zeros(6), W)  # cosine 1 everywhere, relevance 0
     assert same.item() == pytest.approx(1.0, abs=1e-6)
     assert WeightedMSELoss()(Q, Q, torch.ones(6), W).item() == pytest.approx(0.0, abs=1e-6)
+    ones = torch.ones(6, 5)  # dot product 10 everywhere
+    assert WeightedMSELoss("dot")(ones, 2 * ones, torch.ones(6), W).item() == pytest.approx(81)
 
 
-def test_cosent_is_the_naive_sum() -> None:
+@by_similarity
+def test_cosent_is_the_naive_sum(similarity: Similarity, compare: Compare) -> None:
     total = 1.0
     for i in range(6):
         for j in range(6):
             if REL[i] > REL[j]:
-                wrong = (cosine(Q[j], D[j]) - cosine(Q[i], D[i])) / 0.05
+                wrong = (compare(Q[j], D[j]) - compare(Q[i], D[i])) / 0.05
                 total += float(W[i] * W[j]) * math.exp(wrong)
-    assert CoSENTLoss()(Q, D, REL, W).item() == pytest.approx(math.log(total), abs=1e-4)
+    found = CoSENTLoss(similarity=similarity)(Q, D, REL, W).item()
+    assert found == pytest.approx(math.log(total), abs=1e-4)
 
 
 def test_cosent_without_order_is_zero_and_connected() -> None:
@@ -83,12 +119,17 @@ def test_a_row_of_weight_two_is_two_rows(loss: Callable[..., Tensor]) -> None:
 
 
 def naive_contrastive(
-    queries: Tensor, documents: Tensor, positives: list[int], excluded: Tensor, temperature: float
+    queries: Tensor,
+    documents: Tensor,
+    positives: list[int],
+    excluded: Tensor,
+    temperature: float,
+    compare: Compare = cosine,
 ) -> float:
     total = 0.0
     for i, own in enumerate(positives):
         scores = {
-            j: cosine(queries[i], documents[j]) / temperature
+            j: compare(queries[i], documents[j]) / temperature
             for j in range(len(documents))
             if not excluded[i, j]
         }
@@ -96,32 +137,40 @@ def naive_contrastive(
     return total / len(positives)
 
 
-def test_contrastive_is_the_naive_sum_with_negatives_and_exclusions() -> None:
+@by_similarity
+def test_contrastive_is_the_naive_sum_with_negatives_and_exclusions(
+    similarity: Similarity, compare: Compare
+) -> None:
     documents = vectors(9, 3)
     positives = [0, 1, 2, 3, 4, 4]  # two queries share a document
     excluded = torch.zeros(6, 9, dtype=torch.bool)
     excluded[0, 1] = excluded[2, 7] = True
-    loss = ContrastiveLoss(temperature=0.1)(Q, documents, torch.tensor(positives), excluded)
-    expected = naive_contrastive(Q, documents, positives, excluded, 0.1)
-    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    loss = ContrastiveLoss(temperature=0.1, similarity=similarity)
+    found = loss(Q, documents, torch.tensor(positives), excluded).item()
+    expected = naive_contrastive(Q, documents, positives, excluded, 0.1, compare)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
-def test_symmetric_contrastive_adds_the_naive_other_direction() -> None:
+@by_similarity
+def test_symmetric_contrastive_adds_the_naive_other_direction(
+    similarity: Similarity, compare: Compare
+) -> None:
     documents = vectors(8, 3)
     positives = [0, 1, 2, 3, 4, 4]
     excluded = torch.zeros(6, 8, dtype=torch.bool)
     excluded[0, 1] = True  # document 1 is relevant to query 0 as well
-    loss = ContrastiveLoss(0.1, symmetric=True)(Q, documents, torch.tensor(positives), excluded)
+    loss = ContrastiveLoss(0.1, symmetric=True, similarity=similarity)
+    found = loss(Q, documents, torch.tensor(positives), excluded).item()
     backward = 0.0
     for i, own in enumerate(positives):
         scores = {
-            k: cosine(Q[k], documents[own]) / 0.1
+            k: compare(Q[k], documents[own]) / 0.1
             for k in range(6)
             if k == i or not (excluded[k, own] or positives[k] == own)
         }
         backward -= scores[i] - math.log(sum(math.exp(score) for score in scores.values()))
-    forward = naive_contrastive(Q, documents, positives, excluded, 0.1)
-    assert loss.item() == pytest.approx((forward + backward / 6) / 2, abs=1e-5)
+    forward = naive_contrastive(Q, documents, positives, excluded, 0.1, compare)
+    assert found == pytest.approx((forward + backward / 6) / 2, rel=1e-5, abs=1e-5)
 
 
 def test_contrastive_of_equal_vectors_is_log_of_the_candidates() -> None:
@@ -150,6 +199,9 @@ def test_in_batch_accuracy_counts_queries_whose_document_wins() -> None:
     assert in_batch_accuracy(queries, documents, positives, none).item() == pytest.approx(2 / 3)
     documents[1] = torch.tensor([0.9, 0.1, 0])
     assert in_batch_accuracy(queries, documents, positives, none).item() == pytest.approx(1.0)
+    documents[3] = torch.tensor([9.0, 0, 0])  # the cosine of document 0, and a longer vector
+    by_dot = in_batch_accuracy(queries, documents, positives, none, "dot")
+    assert by_dot.item() == pytest.approx(2 / 3)
 
 
 # Rerankers

@@ -9,10 +9,10 @@ from sentence_transformers import SentenceTransformer
 
 from encoders import Embedder
 from losses import ContrastiveLoss, CoSENTLoss, MatryoshkaLoss, WeightedMSELoss
-from losses.contrastive import OtherQueries
+from losses.contrastive import GatheredQueries
 from runs import TOPICS, losses, train, write_format
 from tiny import save_backbone
-from trainers import TandemArguments
+from trainers import TandemArguments, build_run
 
 TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 
@@ -39,12 +39,15 @@ def test_contrastive_over_prefixes_with_the_queries_of_other_processes(symmetric
     queries, documents = vectors(3, 0), vectors(5, 1)
     all_queries = torch.cat([vectors(2, 2), queries])
     own = torch.tensor([2, 3, 4])
-    others = OtherQueries(all_queries, own, torch.zeros(3, 5, dtype=torch.bool))
-    batch = {"positives": torch.tensor([0, 2, 4]), "excluded": torch.zeros(3, 5, dtype=torch.bool)}
-    found = MatryoshkaLoss(loss, [8, 4])(queries, documents, **batch, others=others)
+    others = GatheredQueries(all_queries, own, torch.zeros(3, 5, dtype=torch.bool))
+    batch = {
+        "positives": torch.tensor([0, 2, 4]),
+        "false_negative_mask": torch.zeros(3, 5, dtype=torch.bool),
+    }
+    found = MatryoshkaLoss(loss, [8, 4])(queries, documents, **batch, gathered_queries=others)
     halves = others._replace(queries=all_queries[:, :4])
-    wanted = loss(queries, documents, **batch, others=others)
-    wanted = wanted + loss(queries[:, :4], documents[:, :4], **batch, others=halves)
+    wanted = loss(queries, documents, **batch, gathered_queries=others)
+    wanted = wanted + loss(queries[:, :4], documents[:, :4], **batch, gathered_queries=halves)
     torch.testing.assert_close(found, wanted)
 
 
@@ -72,7 +75,7 @@ def test_a_prefix_alone_sends_no_gradient_beyond_itself() -> None:
 def test_impossible_settings(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     given = {"objective": "contrastive", "model_name_or_path": "x", "train_file": "y"}
     with pytest.raises(ValueError, match=message):
-        TandemArguments(**(given | {"output_dir": str(tmp_path)} | settings))
+        build_run(TandemArguments(**(given | {"output_dir": str(tmp_path)} | settings)))
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "weighted_mse", "cosent"])

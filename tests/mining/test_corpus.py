@@ -146,6 +146,7 @@ def test_a_run_keeps_its_folder_until_it_is_done(tmp_path: Path) -> None:
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.mark.realdata
 def test_a_real_corpus(realdata: Callable[[str], Path], tmp_path: Path) -> None:
     folder = realdata("cn_medical_qa")
     corpus, _ = build_corpus(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from common.run_files import BEST_FILE
 from encoders import Embedder, Reranker
-from evaluation.checkpoints import BEST_FILE
 from evaluation.data.beir import read_beir
 from evaluation.data.trec import read_run
 from evaluation.metrics.ranking import per_query

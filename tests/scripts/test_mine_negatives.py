@@ -351,6 +351,7 @@ def test_outputs_that_are_refused(
 # Real text
 
 
+@pytest.mark.realdata
 def test_scifact_by_words(realdata: Callable[[str], Path], tmp_path: Path) -> None:
     folder = realdata("scifact")
     documents = {

@@ -7,7 +7,7 @@ import pytest
 
 from encoders import Embedder, Reranker
 from runs import train, write_format
-from trainers import TandemArguments
+from trainers import TandemArguments, build_run
 from trainers.config.assembly import build_collator, open_model, read_rows
 
 OWN = {"query": "cat ", "document": "dog "}
@@ -34,9 +34,10 @@ def test_trained_with_and_saved(
     recipe: dict[str, Any] = {"objective": "contrastive", "model_name_or_path": str(folder)}
     rows = write_format("pairs", tmp_path)
     args = TandemArguments(**recipe, **given, train_file=str(rows), output_dir=str(tmp_path / "a"))
-    model = open_model(args)
-    row = {**read_rows(args, args.train_file, "rejected.jsonl")[0], "epoch": 0, "row": 0}
-    ids = build_collator(args, model)([row])["texts"]["input_ids"].tolist()
+    run = build_run(args)
+    model = open_model(run)
+    row = {**read_rows(run, args.train_file, "rejected.jsonl")[0], "epoch": 0, "row": 0}
+    ids = build_collator(run, model)([row])["texts"]["input_ids"].tolist()
     texts = [expected["query"] + row["query"], expected["document"] + row["pos_doc"]]
     assert ids == model.tokenizer(texts, padding=True)["input_ids"]
     output = train(tmp_path / "b", **recipe, **given, train_file=rows, max_steps=1)

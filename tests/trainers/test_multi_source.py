@@ -10,22 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collators.mixture import MixtureRows, MixtureSampler
+from collators.mixture import MixtureRows, MixtureSampler, SourceRows
 from collators.sources import SourceCollator
 from runs import write_format
-from trainers import OBJECTIVES, TandemArguments, parse_arguments
+from trainers import OBJECTIVES, Run, TandemArguments, build_run, parse_run
 from trainers.config.assembly import read_train_rows
-from trainers.multi_source import MultiSourceTrainer
+from trainers.run import STEPS
 
 
-def arguments(*files: Any, **more: Any) -> TandemArguments:
+def run_of(*files: Any, **more: Any) -> Run:
     values = {
         "objective": "contrastive",
         "model_name_or_path": "model",
         "output_dir": "run",
         "train_files": list(files),
     }
-    return TandemArguments(**values | more)
+    return build_run(TandemArguments(**values | more))
 
 
 def epoch(sampler: MixtureSampler, number: int) -> list[int]:
@@ -79,11 +79,11 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_rows_know_their_source_and_its_prompt() -> None:
-    sources = arguments({"path": "a"}, {"path": "b", "query_prompt": "查询："}).build_sources()
     first: list[dict[str, Any]] = [{"query": f"a{at}", "prompt": None} for at in range(3)]
     second: list[dict[str, Any]] = [{"query": "b0", "prompt": None}]
     second.append({"query": "b1", "prompt": "own: "})
-    rows = MixtureRows([first, second], sources, one_source=True)
+    sources = [SourceRows("a", first), SourceRows("b", second, query_prompt="查询：")]
+    rows = MixtureRows(sources, one_source=True)
     assert len(rows) == 5 and rows.counts() == [3, 2]
     assert rows[2] == {"query": "a2", "prompt": None, "row": 2, "epoch": 0, "source": 0}
     assert rows[5 + 3] == {"query": "b0", "prompt": "查询：", "row": 0, "epoch": 1, "source": 1}
@@ -91,13 +91,13 @@ def test_rows_know_their_source_and_its_prompt() -> None:
     assert second[0]["prompt"] is None
     # All rows of a step together, or row by row.
     assert rows.sampler(seed=0, step_rows=2).block == 2
-    assert MixtureRows([first, second], sources, one_source=False).sampler(0, 2).block == 1
+    assert MixtureRows(sources, one_source=False).sampler(0, 2).block == 1
 
 
 def test_batches_are_made_by_the_collator_of_their_source() -> None:
     collator = SourceCollator(
         [lambda rows: {"a": len(rows)}, lambda rows: {"b": 1}],
-        run=lambda rows: {"evaluation": len(rows)},
+        evaluation=lambda rows: {"evaluation": len(rows)},
     )
     assert collator([{"source": 0}, {"source": 0}]) == {"a": 2, "source": 0}
     assert collator([{"source": 1}]) == {"b": 1, "source": 1}
@@ -111,8 +111,8 @@ def test_bad_rows_are_written_by_source(tmp_path: Path) -> None:
     bad = tmp_path / "坏.jsonl"
     bad.write_text('{"query": "cat"}\n{"query": "猫", "doc": "垫子", "rel": 1}\n', encoding="utf-8")
     entries = good, {"path": str(bad), "objective": "cosent"}
-    args = arguments(*map(_text, entries), output_dir=str(tmp_path / "run"), on_bad_rows="skip")
-    rows = read_train_rows(args)
+    run = run_of(*map(_text, entries), output_dir=str(tmp_path / "run"), on_bad_rows="skip")
+    rows = read_train_rows(run)
     assert rows.counts() == [12, 1]
     assert {"pos_doc", *ADDED} < rows[0].keys()
     assert {"doc", "rel", *ADDED} < rows[12].keys()
@@ -132,7 +132,7 @@ def _text(entry: Any) -> Any:
 
 
 def test_a_source_has_the_runs_settings_and_its_own() -> None:
-    run = arguments(
+    run = run_of(
         "data/nli 中文.jsonl",
         {"path": ["x.csv", "y.csv"], "name": "sts", "objective": "cosent", "label_range": [0, 5]},
         {"path": "org/retrieval:en@train", "weight": 2, "train_group_size": 4, "loss_args": {}},
@@ -140,7 +140,7 @@ def test_a_source_has_the_runs_settings_and_its_own() -> None:
         train_group_size=3,
         query_prompt="query: ",
     )
-    first, second, third = run.build_sources()
+    first, second, third = run.sources
     assert [first.name, second.name, third.name] == ["nli_中文", "sts", "retrieval_en_train"]
     assert [first.weight, second.weight, third.weight] == [1, 1, 2]
     assert [source.args.train_file for source in (first, second, third)] == [
@@ -148,27 +148,27 @@ def test_a_source_has_the_runs_settings_and_its_own() -> None:
         ["x.csv", "y.csv"],
         ["org/retrieval:en@train"],
     ]
-    assert first.args.build_loss().temperature == 0.02
-    assert second.args.build_loss().temperature == 0.05  # the run's is of another loss
-    assert third.args.build_loss().temperature == 0.05
+    assert first.build_loss().temperature == 0.02
+    assert second.build_loss().temperature == 0.05  # the run's is of another loss
+    assert third.build_loss().temperature == 0.05
     assert [source.args.train_group_size for source in (first, second, third)] == [3, 3, 4]
     assert [source.args.label_range for source in (first, second)] == [None, [0, 5]]
     assert {source.args.query_prompt for source in (first, second, third)} == {"query: "}
-    assert run.objective == "contrastive" and run.train_file == []
-    assert run.trainer is MultiSourceTrainer
-    mixed = arguments("a.jsonl", "b.jsonl", batches_from="all_sources")
-    assert mixed.trainer is OBJECTIVES["contrastive"].trainer
+    assert run.objective is OBJECTIVES["contrastive"] and run.args.train_file == []
+    assert run.has_several_steps
+    mixed = run_of("a.jsonl", "b.jsonl", batches_from="all_sources")
+    assert not mixed.has_several_steps
 
 
 def test_the_command_line_takes_paths_or_json() -> None:
     flags = ["--objective=contrastive", "--model_name_or_path=m", "--output_dir=o", "--train_files"]
-    args = parse_arguments([*flags, "a.jsonl", "b/c.jsonl"])
-    assert [source.name for source in args.build_sources()] == ["a", "c"]
-    args = parse_arguments([*flags, '[{"path": "甲.jsonl", "weight": 2}, "b.jsonl"]'])
-    assert [source.weight for source in args.build_sources()] == [2, 1]
-    assert args.recipe["train_files"] == [{"path": "甲.jsonl", "weight": 2}, "b.jsonl"]
+    run = parse_run([*flags, "a.jsonl", "b/c.jsonl"])
+    assert [source.name for source in run.sources] == ["a", "c"]
+    run = parse_run([*flags, '[{"path": "甲.jsonl", "weight": 2}, "b.jsonl"]'])
+    assert [source.weight for source in run.sources] == [2, 1]
+    assert run.args.recipe["train_files"] == [{"path": "甲.jsonl", "weight": 2}, "b.jsonl"]
     with pytest.raises(ValueError, match=re.escape("--train_files: [{path: a}] is not JSON")):
-        parse_arguments([*flags, "[{path: a}]"])
+        parse_run([*flags, "[{path: a}]"])
 
 
 @pytest.mark.parametrize(
@@ -217,15 +217,15 @@ def test_the_command_line_takes_paths_or_json() -> None:
 )
 def test_sources_that_cannot_be(files: list[Any], more: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)) as error:
-        arguments(*files, **more)
+        run_of(*files, **more)
     assert "\n" not in str(error.value)
 
 
 def test_batches_from_is_for_several_sources() -> None:
     with pytest.raises(ValueError, match="batches_from: is for train_files; leave it out"):
-        arguments(train_files=None, train_file="a.jsonl", batches_from="all_sources")
+        run_of(train_files=None, train_file="a.jsonl", batches_from="all_sources")
 
 
 def test_every_objective_can_be_that_of_a_source() -> None:
-    for name, row in OBJECTIVES.items():
-        assert issubclass(MultiSourceTrainer, row.trainer), name
+    for name, objective in OBJECTIVES.items():
+        assert objective.trainer in STEPS, name

@@ -1,8 +1,8 @@
-"""Checkpoints on the disk: written aside, put in place at once, and known to be whole.
+"""Atomic checkpoints on disk: written aside, renamed when complete, verified by a manifest.
 
-``checkpoint-8`` is written as ``.checkpoint-8.part``. Its manifest, the size and SHA-256 of every
-file, comes last; then the folder gets its name. So a run that is killed at any moment leaves
-either a whole ``checkpoint-8`` or none, and what became of a file later shows against the manifest.
+``checkpoint-8`` is written as ``.checkpoint-8.part``. Its manifest, with the size and SHA-256 of
+every file, comes last; then the folder is renamed. So a run that is killed at any moment leaves
+either a complete ``checkpoint-8`` or none, and later damage to a file shows against the manifest.
 The final model is written to ``.model.part`` and moved into the run's folder file by file.
 """
 
@@ -15,12 +15,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from common.run_files import CONFIG_FILE, MANIFEST_FILE, MODEL_PART
 
-MANIFEST = "manifest.json"
-MODEL_PART = ".model.part"
-# Without it nothing opens a model folder.
-OPENED_BY = "config.json"
+logger = logging.getLogger(__name__)
 
 
 def checkpoints_in(run: Path) -> dict[int, Path]:
@@ -34,48 +31,50 @@ def checkpoints_in(run: Path) -> dict[int, Path]:
 
 
 def part_of(checkpoint: Path) -> Path:
-    """Where a checkpoint is written until it is whole."""
+    """Where a checkpoint is written until it is complete."""
     return checkpoint.with_name(f".{checkpoint.name}.part")
 
 
 def make_empty(folder: Path) -> None:
-    """Make a folder, without what an earlier attempt left in it."""
+    """Make an empty folder, deleting what an earlier attempt left in it."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
 
 
 def write_manifest(folder: Path) -> None:
-    """Write down every file, and have the disk keep them all."""
+    """Write the manifest of all files, then flush everything to disk."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
             files[name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
     text = json.dumps(files, indent=2, ensure_ascii=False) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-    _keep(folder)
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    _flush(folder)
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, beginning with the file's name; None: it is whole.
+    """What is wrong with a checkpoint, beginning with the file's name; None: it is complete.
 
     Reads every file once.
     """
     try:
-        content = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))
         files = {name: (int(it["bytes"]), str(it["sha256"])) for name, it in content.items()}
     except FileNotFoundError:
-        return f"{MANIFEST} is missing, which is written last"
+        return f"{MANIFEST_FILE} is missing, which is written last"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is damaged"
+        return f"{MANIFEST_FILE} is damaged"
     for name, (size, digest) in files.items():
         file = checkpoint / name
         try:
             if file.stat().st_size != size:
                 return f"{name} has {file.stat().st_size} bytes instead of {size}"
             if _digest(file) != digest:
-                return f"{name} is not what was written (its SHA-256 differs from {MANIFEST}'s)"
+                return (
+                    f"{name} is not what was written (its SHA-256 differs from {MANIFEST_FILE}'s)"
+                )
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
@@ -84,9 +83,9 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def put_in_place(part: Path, checkpoint: Path) -> None:
-    """Give a whole checkpoint its name. One of that name, from an earlier attempt, goes first.
+    """Rename a complete part to its checkpoint, replacing one that an earlier attempt left.
 
-    Killed in between, the part is whole, and ``clear_up`` does the rest.
+    If the run is killed in between, the part is complete and ``clear_up`` finishes the job.
     """
     if checkpoint.exists():
         discard(checkpoint)
@@ -95,7 +94,7 @@ def put_in_place(part: Path, checkpoint: Path) -> None:
 
 
 def discard(checkpoint: Path) -> None:
-    """Delete a checkpoint, at no moment of which there is half of one."""
+    """Delete a checkpoint atomically: it is renamed first, so that no half of one is ever seen."""
     old = checkpoint.with_name(f".{checkpoint.name}.old")
     if old.exists():
         shutil.rmtree(old)
@@ -104,7 +103,7 @@ def discard(checkpoint: Path) -> None:
 
 
 def rotate(run: Path, limit: int | None, kept: Iterable[Path]) -> None:
-    """Delete the oldest checkpoints until ``limit`` are left, but none of ``kept``."""
+    """Delete the oldest checkpoints until ``limit`` are left, sparing ``kept``."""
     if not limit or limit < 1:
         return
     found = checkpoints_in(run).values()
@@ -113,16 +112,16 @@ def rotate(run: Path, limit: int | None, kept: Iterable[Path]) -> None:
         discard(path)
 
 
-def clear_up(run: Path, go_on: bool) -> None:
-    """Remove what a run that was killed had not finished writing or deleting.
+def clear_up(run: Path, resume: bool) -> None:
+    """Remove what an interrupted run had not finished writing or deleting.
 
     Args:
         run: The run's folder.
-        go_on: A checkpoint that lacked nothing but its name is given it.
+        resume: Keep a checkpoint that only lacked its final name, and give it that name.
     """
     removed = []
     for path in sorted(run.glob(".checkpoint-*")):
-        if go_on and path.suffix == ".part" and find_damage(path) is None:
+        if resume and path.suffix == ".part" and find_damage(path) is None:
             put_in_place(path, path.with_name(path.name[1:].removesuffix(".part")))
         elif path.suffix in {".part", ".old"}:
             shutil.rmtree(path)
@@ -131,21 +130,23 @@ def clear_up(run: Path, go_on: bool) -> None:
         shutil.rmtree(run / MODEL_PART)
         removed.append(MODEL_PART)
     if removed:
-        logger.warning("removed %s, which a run in %s was stopped over", ", ".join(removed), run)
+        logger.warning(
+            "Removed incomplete files of an interrupted run in %s: %s", run, ", ".join(removed)
+        )
 
 
 def put_model_in_place(run: Path) -> None:
     """Move the final model from ``.model.part`` to the run's folder.
 
-    What opens a model folder is taken away first and comes last, so that whatever moment the run
-    is killed at, nothing takes half a model, or half of each of two, for one.
+    ``config.json`` is removed first and moved last, so that at whatever moment the run is killed,
+    half a model, or half of each of two, cannot be opened.
     """
     part = run / MODEL_PART
-    _keep(part)
-    (run / OPENED_BY).unlink(missing_ok=True)
+    _flush(part)
+    (run / CONFIG_FILE).unlink(missing_ok=True)
     for stale in run.glob("model*.safetensors*"):
         stale.unlink()
-    for path in sorted(part.rglob("*"), key=lambda path: path == part / OPENED_BY):
+    for path in sorted(part.rglob("*"), key=lambda path: path == part / CONFIG_FILE):
         target = run / path.relative_to(part)
         if path.is_dir():
             target.mkdir(exist_ok=True)
@@ -155,8 +156,8 @@ def put_model_in_place(run: Path) -> None:
     shutil.rmtree(part)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file of which there is never half."""
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file atomically."""
     part = file.with_name(f".{file.name}.part")
     part.write_text(text, encoding="utf-8")
     _sync(part)
@@ -168,8 +169,8 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _keep(folder: Path) -> None:
-    """Return when the disk has everything in a folder."""
+def _flush(folder: Path) -> None:
+    """Return when everything in a folder is on disk."""
     for path in (*folder.rglob("*"), folder):
         _sync(path)
 

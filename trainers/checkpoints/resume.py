@@ -1,43 +1,42 @@
-"""The checkpoint that a run goes on from: found, and refused where the run could not go on."""
+"""Find the checkpoint to resume from, and refuse those that the run could not continue."""
 
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainers.checkpoints.files import OPENED_BY, checkpoints_in, clear_up, find_damage
-
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
+from common.run_files import CONFIG_FILE, RUN_FILE, STATE_FILE
+from encoders.kinds import Kind, kind_of_folder
+from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage
+from trainers.config.arguments import TandemArguments
 
 logger = logging.getLogger(__name__)
 
-# The resolved arguments of a run, in its folder.
-RUN_FILE = "train_config.json"
-# How far it is.
-STATE_FILE = "trainer_state.json"
 
-
-def find_checkpoint(args: "TandemArguments") -> str:
+def find_checkpoint(args: TandemArguments, kind: Kind) -> str:
     """The folder that ``resume_from_checkpoint`` means: a path, or true for the last one.
+
+    Args:
+        args: The run's arguments.
+        kind: The kind of model that the run trains.
 
     Raises:
         ValueError: There is none, it is of another objective, or at the end of the run.
     """
     folder = Path(args.output_dir)
-    clear_up(folder, go_on=True)
+    clear_up(folder, resume=True)
     if args.resume_from_checkpoint in (True, "true", "True"):
         checkpoint = _last_whole(folder)
     else:
         checkpoint = Path(str(args.resume_from_checkpoint)).expanduser()
         _check_whole(checkpoint, folder)
-    _check_objective(args, checkpoint)
+    _check_objective(args, kind, checkpoint)
     _check_state(args, checkpoint)
     return str(checkpoint)
 
 
 def _last_whole(folder: Path) -> Path:
-    """The checkpoint of the most steps that is as it was written."""
+    """The complete checkpoint of the most steps."""
     found = list(checkpoints_in(folder).values())
     if not found:
         raise ValueError(
@@ -49,18 +48,18 @@ def _last_whole(folder: Path) -> Path:
         damage = find_damage(checkpoint)
         if damage is None:
             for text in damages:
-                logger.warning("%s; going on from %s", text, checkpoint.name)
+                logger.warning("%s; resuming from %s", text, checkpoint.name)
             return checkpoint
-        damages.append(f"{checkpoint.name} is not whole: {damage}")
+        damages.append(f"{checkpoint.name} is damaged: {damage}")
     raise ValueError(
-        f"resume_from_checkpoint: no checkpoint in {folder} is whole ({'; '.join(damages)}); "
+        f"resume_from_checkpoint: no checkpoint in {folder} is complete ({'; '.join(damages)}); "
         "start a fresh run in another folder"
     )
 
 
 def _check_whole(checkpoint: Path, folder: Path) -> None:
-    """Refuse what is no checkpoint, or not as it was written."""
-    remedy = f"give true for the last whole one in {folder}"
+    """Refuse what is no checkpoint, or a damaged one."""
+    remedy = f"give true for the last complete one in {folder}"
     if not checkpoint.is_dir():
         raise ValueError(
             f"resume_from_checkpoint: there is no folder {checkpoint}; {remedy}, or the path of a "
@@ -75,8 +74,8 @@ def _check_whole(checkpoint: Path, folder: Path) -> None:
         )
 
 
-def _check_objective(args: "TandemArguments", checkpoint: Path) -> None:
-    """Refuse to go on with another run's steps and optimiser."""
+def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> None:
+    """Refuse to continue another run's steps and optimizer."""
     remedy = f"or train on from its model: --model_name_or_path {checkpoint}"
     run_file = checkpoint.parent / RUN_FILE
     if run_file.is_file():
@@ -86,21 +85,21 @@ def _check_objective(args: "TandemArguments", checkpoint: Path) -> None:
                 f"resume_from_checkpoint: {checkpoint} is of a run with objective {theirs}, this "
                 f"one's is {args.objective}; give objective {theirs}, {remedy}"
             )
-    kind = "embedder" if (checkpoint / "modules.json").is_file() else "reranker"
-    if kind != args.objective_spec.model:
+    found = kind_of_folder(checkpoint)
+    if found != kind:
         raise ValueError(
-            f"resume_from_checkpoint: {checkpoint} holds an {kind} and objective {args.objective} "
+            f"resume_from_checkpoint: {checkpoint} holds an {found} and objective {args.objective} "
             f"trains another kind of model; give the objective it was made with, {remedy}"
         )
 
 
-def _check_state(args: "TandemArguments", checkpoint: Path) -> None:
-    """Refuse a checkpoint that lacks what a run goes on with, or has nothing left to do."""
+def _check_state(args: TandemArguments, checkpoint: Path) -> None:
+    """Refuse a checkpoint without optimizer state, or at the end of the run."""
     if not any(checkpoint.glob("optimizer*")) and not any(checkpoint.glob("global_step*")):
         raise ValueError(
-            f"resume_from_checkpoint: {checkpoint} holds no state of the optimiser "
-            "(save_only_model), without which the run would not go on as it was; train on from "
-            f"its model: --model_name_or_path {checkpoint}"
+            f"resume_from_checkpoint: {checkpoint} holds no optimizer state (save_only_model), "
+            "without which the run cannot be continued exactly; train on from its model: "
+            f"--model_name_or_path {checkpoint}"
         )
     adapted = (checkpoint / "adapter").is_dir()
     if adapted != (args.lora_r is not None):
@@ -110,7 +109,7 @@ def _check_state(args: "TandemArguments", checkpoint: Path) -> None:
             f"model: --model_name_or_path {checkpoint}"
         )
     state = read_state(checkpoint)
-    if is_at_end(args, state) and (Path(args.output_dir) / OPENED_BY).is_file():
+    if is_at_end(args, state) and (Path(args.output_dir) / CONFIG_FILE).is_file():
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} is the end of the run (step "
             f"{state['global_step']}, epoch {state['epoch']:g}), whose model is in "
@@ -119,11 +118,11 @@ def _check_state(args: "TandemArguments", checkpoint: Path) -> None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of how far the run is."""
+    """The ``trainer_state.json`` of a checkpoint."""
     return _read(checkpoint / STATE_FILE)
 
 
-def is_at_end(args: "TandemArguments", state: dict[str, Any]) -> bool:
+def is_at_end(args: TandemArguments, state: dict[str, Any]) -> bool:
     """Whether a run of these arguments has nothing left to train."""
     if _waited(state) >= (args.early_stopping_patience or float("inf")):
         return True
@@ -138,7 +137,7 @@ def _waited(state: dict[str, Any]) -> int:
     return int(saved.get("attributes", {}).get("early_stopping_patience_counter", 0))
 
 
-def _longer(args: "TandemArguments", state: dict[str, Any]) -> str:
+def _longer(args: TandemArguments, state: dict[str, Any]) -> str:
     name = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     if _waited(state) >= (args.early_stopping_patience or float("inf")):
         name = "early_stopping_patience"

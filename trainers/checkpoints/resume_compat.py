@@ -1,31 +1,28 @@
-"""A checkpoint of another launch or other settings: what changes, and what cannot go on."""
+"""Compare a resumed run's settings and launch with those of its checkpoint."""
 
 import json
 import logging
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
-from trainers.checkpoints.resume import RUN_FILE
-
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
+from common.run_files import RUN_FILE
+from trainers.config.arguments import TandemArguments
 
 logger = logging.getLogger(__name__)
 
 
-# Settings that change nothing about the weights.
+# Settings that do not affect the weights.
 _HARMLESS = re.compile(
-    "output_dir|resume_from_checkpoint|overwrite_output_dir|run_name|project|trackio.*|report_to|"
+    "output_dir|resume_from_checkpoint|overwrite|run_name|project|trackio.*|report_to|"
     "disable_tqdm|log.*|save_.*|push_to_hub|hub_.*|streaming|dataloader_(?!drop_last).*|tf32|enable_jit_.*"
 )
 
 
-def compare_settings(args: "TandemArguments", checkpoint: Path) -> None:
-    """Warn of settings that the checkpoint's run did not have."""
+def compare_settings(args: TandemArguments, checkpoint: Path) -> None:
+    """Warn of settings that differ from those of the checkpoint's run."""
     run_file = checkpoint.parent / RUN_FILE
     if args.process_index != 0 or not run_file.is_file():
         return
@@ -37,17 +34,18 @@ def compare_settings(args: "TandemArguments", checkpoint: Path) -> None:
     ]
     if changed:
         logger.warning(
-            "resume_from_checkpoint: %s is of a run with other settings: %s; what is left of it "
-            "is trained with those of now, and the model is that of neither",
+            "resume_from_checkpoint: %s is of a run with other settings: %s. The remaining steps "
+            "use the new settings; the result matches neither run",
             checkpoint, ", ".join(changed),
         )  # fmt: skip
 
 
 def compare_launch(args: TrainingArguments, checkpoint: Path) -> None:
-    """Warn of another number of processes than the checkpoint's run had.
+    """Warn if the number of processes differs from that of the checkpoint's run.
 
     Raises:
-        ValueError: One of the two runs is with FSDP: their optimisers' states differ in form.
+        ValueError: Only one of the two runs uses FSDP, or in another form: the optimizer's state
+            cannot be loaded.
     """
     _check_optimizer(checkpoint)
     # One file for each process, or one without a number.
@@ -61,14 +59,14 @@ def compare_launch(args: TrainingArguments, checkpoint: Path) -> None:
     for name in sizes:
         before, now = before * theirs.get(name, getattr(args, name)), now * getattr(args, name)
     rows = (
-        "the rows go on where they were"
+        "the order of the rows continues where it was"
         if before == now
-        else f"a step takes {now} rows instead of {before}, so that the same number of steps is "
-        f"another part of the epoch (to have {before} rows, change {' or '.join(sizes)})"
+        else f"a step takes {now} rows instead of {before}, so that the resumed step is at another "
+        f"place of the epoch (for {before} rows, change {' or '.join(sizes)})"
     )
     logger.warning(
         "resume_from_checkpoint: %s is of a run of %d processes, this one has %d: %s; dropout "
-        "draws other numbers",
+        "draws other random numbers",
         checkpoint, processes, args.world_size, rows,
     )  # fmt: skip
 
@@ -86,7 +84,7 @@ def _check_optimizer(checkpoint: Path) -> None:
     for other, path in found.items():
         if path.exists():
             raise ValueError(
-                f"resume_from_checkpoint: {checkpoint} holds the optimiser's state of a run with "
-                f"{other}, this one is launched with {kind}; launch it as that one was, or train "
-                f"on from its model: --model_name_or_path {checkpoint}"
+                f"resume_from_checkpoint: {checkpoint} holds the optimizer state of a run with "
+                f"{other}, this one is launched with {kind}; launch it like that one, or train on "
+                f"from its model: --model_name_or_path {checkpoint}"
             )

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, and the same lines on the console and in a file."""
+"""Progress bar and log lines of a run, on the console and in ``finetune.log``."""
 
 import logging
 import sys
@@ -9,10 +9,11 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from common.run_files import LOG_FILE
+
 logger = logging.getLogger(__name__)
 
-LOG_FILE = "finetune.log"
-# On the bar only what tells whether it learns; the log lines hold everything.
+# Few: the bar is one line. The log lines have everything.
 ON_THE_BAR = ("loss", "in_batch_accuracy", "eval_loss")
 
 
@@ -24,18 +25,18 @@ class _ThroughBar(logging.StreamHandler[Any]):
 
 
 class _LogFile(logging.FileHandler):
-    """A disk that takes no more stops no run by its log, and is told of once."""
+    """A log file whose write errors do not stop the run; the first is printed."""
 
-    told = False
+    warned = False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not self.told:
-            self.told = True
+        if not self.warned:
+            self.warned = True
             error = sys.exc_info()[1]
             print(f"warning: {self.baseFilename} lacks lines: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        with suppress(OSError):  # of lines that have been told of
+        with suppress(OSError):  # flushing lines that were warned about
             super().close()
 
 

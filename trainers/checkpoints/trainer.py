@@ -1,8 +1,9 @@
-"""A ``Trainer`` whose checkpoints are whole or not there, and from which a run goes on exactly."""
+"""A ``Trainer`` with atomic checkpoints, exact resuming, and model folders, not state dicts."""
 
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import HfApi
 from torch import nn
@@ -11,8 +12,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from collators.epochs import EpochRows
+from common.run_files import MODEL_PART, NOT_UPLOADED, STATE_FILE
 from trainers.checkpoints.files import (
-    MODEL_PART,
     make_empty,
     part_of,
     put_in_place,
@@ -20,30 +21,29 @@ from trainers.checkpoints.files import (
     rotate,
     write_manifest,
 )
-from trainers.checkpoints.resume import STATE_FILE, is_at_end, read_state
-from trainers.checkpoints.write_errors import SavingFailed, saving
+from trainers.checkpoints.resume import is_at_end, read_state
+from trainers.checkpoints.write_errors import SavingFailed, write_errors
+from trainers.config.arguments import TandemArguments
 from trainers.guards.interruption import Interrupted
-from trainers.model_card.card import write_model_card
 
-# Logs and bad rows can hold what is nobody else's business.
-NOT_UPLOADED = [
-    *(".*", "checkpoint-*", "*.log", "rejected_*", "runs/*", "trainer_state.json"),
-    *("evaluation.json", "report.html", "figures/*", "run.trec", "best_checkpoint.json"),
-]
-
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
+# Writes a card into a saved model's folder, given the log history and each source's row count.
+WriteCard = Callable[[Path, Sequence[Mapping[str, Any]], Sequence[int] | None], None]
 
 
 class CheckpointTrainer(Trainer):
-    """Saves what ``Trainer`` saves, by way of ``trainers.checkpoints.files``."""
+    """Saves what ``Trainer`` saves, atomically, and resumes from it bit-identically.
 
-    args: "TandemArguments"
+    Attributes:
+        write_card: Called after every save of the model; None: no card.
+    """
+
+    args: TandemArguments
     model: nn.Module
+    write_card: WriteCard | None = None
     _step_saved = -1  # of the last checkpoint
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """What ``Trainer`` puts into a checkpoint, with a manifest, in place once it is whole."""
+        """Write a checkpoint aside, with its manifest, and rename it once it is complete."""
         self.store_flos()
         run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         best = run / f"checkpoint-{self.state.best_global_step}"
@@ -51,12 +51,13 @@ class CheckpointTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
         part, writes = part_of(run / name), self.args.should_save
         try:
-            with saving(name, run):
+            with write_errors(name, run):
                 if writes:
                     make_empty(part)
-            with saving(name, run):
+            with write_errors(name, run):
                 self._write_checkpoint(str(part))
-            with saving(name, run):
+            # The manifest lists every process's files: this block starts when all have written.
+            with write_errors(name, run):
                 if writes:
                     write_manifest(part)
                     put_in_place(part, run / name)
@@ -68,7 +69,7 @@ class CheckpointTrainer(Trainer):
         self._step_saved = self.state.global_step
 
     def _write_checkpoint(self, folder: str) -> None:
-        """Every process writes what is its own."""
+        """Write this process's share of a checkpoint."""
         self.save_model(folder, _internal_call=True)
         if not self.args.save_only_model:
             self._save_optimizer_and_scheduler(folder)
@@ -82,25 +83,25 @@ class CheckpointTrainer(Trainer):
             self.state.save_to_json(str(Path(folder) / STATE_FILE))
 
     def save_state(self) -> None:
-        """``Trainer``'s ``trainer_state.json``."""
-        with saving(STATE_FILE, Path(self.args.output_dir)):
+        """Write ``trainer_state.json`` into the run's folder."""
+        with write_errors(STATE_FILE, Path(self.args.output_dir)):
             super().save_state()
 
-    # Going on from a checkpoint, and stopping at one.
+    # Resuming from a checkpoint, and stopping at one.
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """``Trainer``'s, but a run that has taken all its steps takes no more.
+        """Train; a run whose checkpoint is at its last step takes no further one.
 
         Raises:
             Interrupted: A callback raised it at the beginning of a step; there is a checkpoint.
-            SavingFailed: There was no room for a checkpoint.
+            SavingFailed: A checkpoint could not be written.
         """
         if isinstance(resume_from_checkpoint, str):
             state = read_state(Path(resume_from_checkpoint))
             if is_at_end(self.args, state):
-                return self._go_to_end(resume_from_checkpoint)
+                return self._restore_end(resume_from_checkpoint)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except Interrupted:
@@ -108,15 +109,16 @@ class CheckpointTrainer(Trainer):
                 self._save_checkpoint(self.model, None)
             raise
 
-    def _go_to_end(self, checkpoint: str) -> TrainOutput:
-        """Be as after the last step of a run that was stopped before its model was saved."""
+    def _restore_end(self, checkpoint: str) -> TrainOutput:
+        """Restore the state after the last step of a run killed before its model was saved."""
         self.state = self.state.load_from_json(str(Path(checkpoint) / STATE_FILE))
         best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
         self._load_from_checkpoint(best or checkpoint)
         return TrainOutput(self.state.global_step, 0.0, {})
 
     def _load_callback_state(self) -> None:
-        # Unlike Trainer's own: early stopping counts on, with the patience of this recipe.
+        # Unlike Trainer's own, which rebuilds callbacks with their old arguments: early stopping
+        # keeps its count, with the patience of the current recipe.
         states: Any = self.state.stateful_callbacks
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState) and type(callback).__name__ in states:
@@ -125,7 +127,7 @@ class CheckpointTrainer(Trainer):
     # Saving: a checkpoint is a model folder that anything can open, never a bare state dict.
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """``Trainer``'s, which leaves the model out where FSDP's checkpoints are in shards."""
+        """Save the model, also where FSDP's checkpoints are sharded (``Trainer`` would not)."""
         if self.is_fsdp_enabled:
             kind = self.accelerator.state.fsdp_plugin.state_dict_type.name
             if kind == "SHARDED_STATE_DICT":
@@ -137,12 +139,12 @@ class CheckpointTrainer(Trainer):
     ) -> None:
         """Called on every process; one writes."""
         folder, run = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
-        if folder != run:  # a checkpoint's
+        if folder != run:  # inside a checkpoint, which is atomic as a whole
             if self.args.should_save:
                 self._write_model(folder, state_dict)
             return
         try:
-            with saving("the model", run):
+            with write_errors("the model", run):
                 if self.args.should_save:
                     make_empty(run / MODEL_PART)
                     self._write_model(run / MODEL_PART, state_dict)
@@ -155,8 +157,10 @@ class CheckpointTrainer(Trainer):
     def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
-        counts = self.train_dataset.counts() if isinstance(self.train_dataset, EpochRows) else None
-        write_model_card(folder, self.args, self.state.log_history, counts)
+        if self.write_card is not None:
+            rows = self.train_dataset
+            counts = rows.counts() if isinstance(rows, EpochRows) else None
+            self.write_card(folder, self.state.log_history, counts)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -164,7 +168,7 @@ class CheckpointTrainer(Trainer):
         self.accelerator.unwrap_model(self.model).load_weights(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        # Unlike Trainer's own: where it cannot be loaded, the run fails.
+        # Trainer's own only warns if the best checkpoint is gone, and would save the last weights.
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def push_to_hub(  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""What cannot be written: one error for all the libraries that write, on all processes alike."""
+"""Turn write failures of torch, safetensors, tokenizers into ``SavingFailed`` on all processes."""
 
 import os
 import re
@@ -11,31 +11,33 @@ from accelerate.utils import gather_object
 
 from trainers.checkpoints.files import checkpoints_in
 
-# How torch and the libraries in Rust (safetensors, tokenizers) tell of the system's refusal.
+# How torch and the Rust libraries (safetensors, tokenizers) word a system error.
 TORCH = re.compile("inline_container|iostream error")
 RUST = re.compile(r"\(os error (\d+)\)")
 
 
 class SavingFailed(Exception):
-    """Something could not be written: what, why, and what is left to go on from, in one line."""
+    """A file could not be written; the message says what, why, and where to resume, in one line."""
 
 
 @contextmanager
-def saving(what: str, run: Path) -> Iterator[None]:
-    """Write something; every process has to come here, and all leave it in the same way.
+def write_errors(what: str, run: Path) -> Iterator[None]:
+    """Raise write failures inside the block as ``SavingFailed`` on all processes.
+
+    Every process has to enter: the outcome is gathered, so that none waits for one that failed.
 
     Args:
-        what: "checkpoint-8", say.
+        what: What is written, for the message: "checkpoint-8".
         run: The run's folder.
 
     Raises:
-        SavingFailed: On all processes, if the disk refused one of them.
+        SavingFailed: On all processes, if writing failed on one of them.
     """
     reason = None
     try:
         yield
     except Exception as error:
-        reason = refusal(error)
+        reason = system_reason(error)
         if reason is None:
             raise
     reasons = [found for found in gather_object([reason]) if found is not None]
@@ -43,8 +45,8 @@ def saving(what: str, run: Path) -> Iterator[None]:
         raise SavingFailed(f"{what} could not be saved in {run}: {reasons[0]}; {_remedy(run)}")
 
 
-def refusal(error: Exception) -> str | None:
-    """What the system said to a library that wanted to write; None: the error is another."""
+def system_reason(error: Exception) -> str | None:
+    """The system's reason behind a failed write; None for any other error."""
     text = " ".join(str(error).split())
     known = RUST.search(text)
     if known:
@@ -53,14 +55,14 @@ def refusal(error: Exception) -> str | None:
         return error.strerror or text
     if TORCH.search(text):
         _, said, reason = text.partition("strerror: ")
-        return reason if said else "a file could not be written to its end"
+        return reason if said else "a file could not be written completely"
     return None
 
 
 def _remedy(run: Path) -> str:
     last = [path.name for path in checkpoints_in(run).values()][-1:]
     back = (
-        f"go on from {last[0]} by --resume_from_checkpoint true"
+        f"resume from {last[0]} with --resume_from_checkpoint true"
         if last
         else "start again, as there is no checkpoint yet"
     )
@@ -68,4 +70,4 @@ def _remedy(run: Path) -> str:
         free = f" ({shutil.disk_usage(run).free / 1e6:,.0f} MB are free)"
     except OSError:
         free = ""
-    return f"make room{free} or let it be written to, then {back}"
+    return f"free space{free} or make it writable, then {back}"

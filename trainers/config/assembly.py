@@ -1,4 +1,4 @@
-"""What a recipe names, put together: rows, model, collator, and what the model is measured by."""
+"""Build what a run is made of: rows, model, collator, and the measure of its evaluations."""
 
 import logging
 from collections.abc import Sequence
@@ -6,9 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from collators.mixture import MixtureRows
+from collators.mixture import MixtureRows, SourceRows
 from collators.sources import SourceCollator
-from encoders import Embedder, Reranker
+from encoders import Embedder, kinds
+from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
 from encoders.opening.source import resolve_model
 from evaluation.data.sets import RetrievalData
@@ -17,53 +18,58 @@ from evaluation.measure import How, Measure
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
 from loaders import DataFiles, ReadOptions
-from trainers import TandemArguments
-from trainers.multi_source import MultiSourceTrainer
+from trainers.config.arguments import TandemArguments
+from trainers.config.task import Task
+from trainers.run import Run, build_run
 
 logger = logging.getLogger(__name__)
 
 
 def read_rows(
-    args: TandemArguments,
+    task: Task,
     files: Sequence[str],
     rejected: str,
     in_place: bool = False,
     evaluates: bool = False,
 ) -> Any:
-    """Rows in a shape that the objective can be given; bad rows go to the file ``rejected``."""
-    objective, options = args.objective_spec, read_options(args, rejected, evaluates)
-    with args.main_process_first(desc="reading rows"):
+    """Rows in a shape that the objective takes; bad rows go to the file ``rejected``."""
+    options = read_options(task, rejected, evaluates)
+    # The others then find the rows in the cache.
+    with task.args.main_process_first(desc="reading rows"):
         opened = DataFiles(files, options)
-        shape = opened.choose(objective.rows)
+        shape = opened.choose(task.objective.shapes)
         rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     return rows
 
 
-def read_train_rows(args: TandemArguments) -> Any:
+def read_train_rows(run: Run) -> Any:
     """The rows to train on: of ``train_file``, or of all ``train_files``."""
-    sources = args.build_sources()
-    if not sources:
-        return read_rows(args, args.train_file, "rejected_rows.jsonl", args.streaming)
-    rows = [
-        read_rows(
-            source.args,
-            source.args.train_file,
-            f"rejected_{source.name}_rows.jsonl",
-            args.streaming,
-        )
-        for source in sources
-    ]
-    return MixtureRows(rows, sources, one_source=args.batches_from == "one_source")
+    in_place = run.args.streaming
+    if not run.sources:
+        return read_rows(run, run.args.train_file, "rejected_rows.jsonl", in_place)
+    sources = []
+    for source in run.sources:
+        rejected = f"rejected_{source.name}_rows.jsonl"
+        rows = read_rows(source, source.args.train_file, rejected, in_place)
+        sources.append(SourceRows(source.name, rows, source.weight, source.args.query_prompt))
+    return MixtureRows(sources, one_source=run.args.batches_from == "one_source")
 
 
-def read_eval_rows(args: TandemArguments) -> Any:
+def read_eval_rows(run: Run) -> Any:
     """The rows of ``eval_file``."""
-    return read_rows(args, args.eval_file or [], "rejected_eval_rows.jsonl", evaluates=True)
+    return read_rows(run, run.args.eval_file or [], "rejected_eval_rows.jsonl", evaluates=True)
 
 
-def read_options(args: TandemArguments, rejected: str, evaluates: bool = False) -> ReadOptions:
-    """How the run's files are read, or those that it ``evaluates`` on; bad rows go to a file."""
+def read_options(task: Task, rejected: str, evaluates: bool = False) -> ReadOptions:
+    """How files are read: those to train on, or those that the run ``evaluates`` on.
+
+    Args:
+        task: Of the run or of a source.
+        rejected: Name of the file for bad rows, in the run's folder.
+        evaluates: Use the settings of ``eval_file``.
+    """
+    args = task.args
     columns, split = args.columns, args.split
     if evaluates:
         columns = columns if args.eval_columns is None else args.eval_columns
@@ -77,16 +83,20 @@ def read_options(args: TandemArguments, rejected: str, evaluates: bool = False) 
         columns=columns,
         split=split,
         evaluates=evaluates,
-        needs_negatives=args.objective_spec.needs_negatives,
-        needs_scores=args.objective_spec.needs_scores,
+        needs_negatives=task.objective.needs_negatives,
+        needs_scores=task.objective.needs_scores,
         on_bad_rows=args.on_bad_rows,
         rejected_file=Path(args.output_dir) / rejected,
     )
 
 
-def open_model(args: TandemArguments) -> Embedder | Reranker:
-    """The model to train, from a folder, an installed package or the Hub."""
-    model = open_whole_model(args)
+def open_model(run: Run) -> Encoder:
+    """The model to train, from a folder, an installed package or the Hub.
+
+    Raises:
+        ValueError: It cannot be trained, or not with these settings.
+    """
+    args, model = run.args, open_base_model(run)
     if args.lora_r is not None:
         model.add_lora(
             args.model_name_or_path,
@@ -94,70 +104,67 @@ def open_model(args: TandemArguments) -> Embedder | Reranker:
             alpha=args.lora_alpha or 2 * args.lora_r,
             dropout=args.lora_dropout,
             target_modules=args.lora_target_modules,
-            classifier=args.objective_spec.model == "reranker",
+            classifier=not kinds.retrieves(model),
         )
     return model
 
 
-def open_whole_model(args: TandemArguments) -> Embedder | Reranker:
-    """The model as it is before training."""
+def open_base_model(run: Run) -> Encoder:
+    """The model before training and without adapters, with the recipe's prompts."""
+    args = run.args
     if is_onnx(resolve_model(args.model_name_or_path, args.model_revision)):
         raise ValueError(
             f"model_name_or_path: {args.model_name_or_path} is an ONNX model, which cannot be "
             "trained; give the model that it was exported from"
         )
-    model = open_by_kind(args)
-    model.replace_prompts(args.query_prompt, args.document_prompt)
-    return model
-
-
-def open_by_kind(args: TandemArguments) -> Embedder | Reranker:
-    """The model, with its own prompts."""
-    common: dict[str, Any] = {
-        "unpad_inputs": args.unpad_inputs,
-        "revision": args.model_revision,
-        "trust_remote_code": args.trust_remote_code,
-    }
-    if args.objective_spec.model == "reranker":
-        return Reranker.from_pretrained(
-            args.model_name_or_path, max_length=args.max_length, **common
-        )
     lengths = args.query_max_length, args.document_max_length
-    embedder = Embedder.from_pretrained(
+    longest = None if None in lengths else max(length or 0 for length in lengths)
+    model = kinds.open_model(
         args.model_name_or_path,
+        run.objective.model,
         pooling=args.pooling,
         projection_dim=args.projection_dim,
         normalize=args.normalize,
         append_eos_token=bool(args.append_eos_token),
-        max_length=None if None in lengths else max(length or 0 for length in lengths),
-        **common,
+        max_length=args.max_length or longest,
+        unpad_inputs=args.unpad_inputs,
+        revision=args.model_revision,
+        trust_remote_code=args.trust_remote_code,
     )
+    if kinds.retrieves(model):
+        _check_sizes(args, model)
+        if "similarity" in args.loss_args:  # search and serving must compare as training does
+            model.settings["similarity_fn_name"] = args.loss_args["similarity"]
+    model.replace_prompts(args.query_prompt, args.document_prompt)
+    return model
+
+
+def _check_sizes(args: TandemArguments, model: Embedder) -> None:
     widest = max(args.matryoshka_dims or [0])
-    if widest > embedder.dimension:
+    if widest > model.dimension:
         raise ValueError(
-            f"matryoshka_dims: {widest} is more than the {embedder.dimension} dimensions of the "
+            f"matryoshka_dims: {widest} is more than the {model.dimension} dimensions of the "
             "model's embeddings"
         )
     for name in ("query_max_length", "document_max_length"):
-        if (getattr(args, name) or 0) > embedder.max_length:
+        if (getattr(args, name) or 0) > model.max_length:
             raise ValueError(
                 f"{name}: {getattr(args, name)} tokens are asked for, but the model takes at most "
-                f"{embedder.max_length}; give {embedder.max_length} or less"
+                f"{model.max_length}; give {model.max_length} or less"
             )
-    return embedder
 
 
-def build_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
+def build_collator(run: Run, model: Encoder) -> Any:
     """The objective's collator, or that of sources which have one each."""
-    own = objective_collator(args, model)
-    if args.trainer is not MultiSourceTrainer:
+    own = task_collator(run, model)
+    if not run.has_several_steps:
         return own
-    sources = args.build_sources()
-    return SourceCollator([objective_collator(source.args, model) for source in sources], own)
+    return SourceCollator([task_collator(source, model) for source in run.sources], own)
 
 
-def objective_collator(args: TandemArguments, model: Embedder | Reranker) -> Any:
+def task_collator(task: Task, model: Encoder) -> Any:
     """The objective's collator; its fields say which of the settings it takes."""
+    args = task.args
     document_prompt = args.document_prompt
     if document_prompt is None:
         document_prompt = model.prompts.get("document", "")
@@ -170,19 +177,20 @@ def objective_collator(args: TandemArguments, model: Embedder | Reranker) -> Any
         "train_group_size": args.train_group_size,
         "seed": args.seed,
     }
-    kind = args.objective_spec.collator
-    taken = {field.name for field in fields(kind)} & settings.keys()
-    return kind(model.tokenizer, **{name: settings[name] for name in taken})
+    collator = task.objective.collator
+    taken = {field.name for field in fields(collator)} & settings.keys()
+    return collator(model.tokenizer, **{name: settings[name] for name in taken})
 
 
-def build_measure(args: TandemArguments) -> Measure | None:
-    """What a model is measured by at every evaluation of a run, beside the loss.
+def build_measure(run: Run) -> Measure | None:
+    """The metrics of a run's evaluations, beside the loss.
 
     Raises:
-        ValueError: A metric that does not exist, or that ``eval_file`` does not give.
+        ValueError: A metric that does not exist, or that ``eval_file`` does not allow.
     """
+    args = run.args
     if not args.eval_file or args.eval_metrics == []:
-        check_best_metric(args, [])
+        check_best_metric(run, [])
         return None
     how = How(
         bf16=args.bf16,
@@ -192,11 +200,11 @@ def build_measure(args: TandemArguments) -> Measure | None:
     with args.main_process_first(desc="reading evaluation data"):
         data = open_data(
             args.eval_file,
-            args.objective_spec.model,
-            read_options(args, "rejected_eval_rows.jsonl", evaluates=True),
+            run.objective.model,
+            read_options(run, "rejected_eval_rows.jsonl", evaluates=True),
             split=args.eval_split or "test",
             corpus=args.eval_corpus,
-            as_groups=args.objective_spec.rows[0] != "scored_pair",
+            as_groups=run.objective.shapes[0] != "scored_pair",
         )
     if isinstance(data, RetrievalData):
         names = args.eval_metrics or list(DEFAULT_METRICS)
@@ -210,14 +218,14 @@ def build_measure(args: TandemArguments) -> Measure | None:
                     f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored "
                     "pairs with these labels give"
                 )
-    check_best_metric(args, names)
+    check_best_metric(run, names)
     return Measure(data, names, how)
 
 
-def check_best_metric(args: TandemArguments, names: Sequence[str]) -> None:
+def check_best_metric(run: Run, names: Sequence[str]) -> None:
     """Refuse a ``metric_for_best_model`` that no evaluation of the run will give."""
-    wanted = args.metric_for_best_model
-    known = ["loss", *args.objective_spec.trainer.observed, *names]
+    wanted = run.args.metric_for_best_model
+    known = ["loss", *run.objective.trainer.recorded_metrics, *names]
     if wanted is not None and wanted.removeprefix("eval_") not in known:
         raise ValueError(
             f"metric_for_best_model: {wanted!r} is not measured in this run; what is measured: "
@@ -255,14 +263,10 @@ def evaluation_loss(
         "output_dir": folder,
     }
     names = {known.name for known in fields(TandemArguments) if known.init}
-    args = TandemArguments(**{k: v for k, v in (recipe | given).items() if k in names})
-    opened = open_model(args)
-    trainer = args.objective_spec.trainer(
-        model=opened,
-        args=args,
-        loss=args.build_loss(),
-        data_collator=build_collator(args, opened),
-        eval_dataset=read_eval_rows(args),
+    run = build_run(TandemArguments(**{k: v for k, v in (recipe | given).items() if k in names}))
+    opened = open_model(run)
+    trainer = run.build_trainer(
+        model=opened, data_collator=build_collator(run, opened), eval_dataset=read_eval_rows(run)
     )
     found = trainer.evaluate()
-    return found["eval_loss"] if "eval_loss" in found else str(trainer.undefined["eval_loss"])
+    return found["eval_loss"] if "eval_loss" in found else trainer.undefined.reasons["eval_loss"]

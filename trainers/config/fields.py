@@ -1,15 +1,33 @@
-"""What a run is told about its model and its data."""
+"""Every key of a training recipe, with its type, default and help."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from transformers import TrainingArguments
+
+from collators.sampling import GROUP_SIZE
 from common.flags import option
-from trainers.config.sources import OWN_SETTINGS
+from loaders import ReadOptions
+
+# Keys that a source of train_files may have its own value of.
+OWN_SETTINGS = (
+    "objective",
+    "loss_args",
+    "query_prompt",
+    "document_prompt",
+    "train_group_size",
+    "label_map",
+    "label_range",
+    "relevance_from_scores",
+    "positive_threshold",
+    "columns",
+    "split",
+)
 
 
 @dataclass
 class ModelArguments:
-    """Which model is trained, and how it makes a vector or a score."""
+    """The model to train."""
 
     model_name_or_path: str = option(
         "", "A folder, a name on the Hub, or package://<module>/<path>. Required."
@@ -41,7 +59,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which rows are trained on, and how they are read and cut."""
+    """The rows to train and evaluate on, and how they are read and truncated."""
 
     train_file: list[str] | str = option(
         [],
@@ -83,7 +101,8 @@ class DataArguments:
     )
     document_prompt: str | None = option(None, "Put before each document; null: as the model says.")
     train_group_size: int = option(
-        8, "Candidates of a query in one step: one positive, the rest negatives drawn per epoch."
+        GROUP_SIZE,
+        "Candidates of a query in one step: one positive, the rest negatives drawn per epoch.",
     )
     label_map: dict[str, float] | None = option(
         None, 'Labels to relevances; {"3":1,"2":0.75,"1":0.5,"0":0.25} for headerless TSV.'
@@ -95,8 +114,49 @@ class DataArguments:
         False, "Take a group's pos_scores and neg_scores for its relevances, not 1 and 0."
     )
     positive_threshold: float = option(
-        0.5, "Relevance from which a scored document is a positive where a group is made of it."
+        ReadOptions.positive_threshold,
+        "Relevance from which a scored document is a positive where a group is made of it.",
     )
     on_bad_rows: Literal["error", "skip"] = option(
         "error", "Stop at bad rows, or write them to rejected_rows.jsonl and go on."
     )
+
+
+@dataclass
+class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
+    """All keys of a recipe; those of ``TrainingArguments`` have their names there."""
+
+    objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
+    loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
+    matryoshka_dims: list[int] | None = option(
+        None, "Embedder: lengths of prefixes that are to be embeddings too; the loss is summed."
+    )
+    matryoshka_weights: list[float] | None = option(
+        None, "The weight of each of matryoshka_dims in the sum; null: 1 each."
+    )
+    gradient_cache_chunk_size: int | None = option(
+        None, "contrastive: texts embedded at once, for batches that do not fit; same gradients."
+    )
+    negatives_across_processes: bool = option(
+        True, "contrastive: the documents of all processes are negatives, with their gradients."
+    )
+    on_bad_loss: Literal["error", "skip"] = option(
+        "error", "Stop where a loss or gradient is NaN or infinite, or skip such steps, counted."
+    )
+    overwrite: bool = option(False, "Delete the run that output_dir holds, and train.")
+    early_stopping_patience: int | None = option(
+        None, "Stop after so many evaluations that are no better than the best."
+    )
+
+    # Other defaults than TrainingArguments has:
+    output_dir: str = option("", "Where the run and its model go. Required.")
+    resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]
+        None, "true: the last checkpoint in output_dir; or the path of one."
+    )
+    warmup_steps: float = option(0.1, "Linear warm-up; below 1: a share of all steps.")
+    logging_steps: float = option(10, "Steps between two log lines; below 1: a share of all.")
+    remove_unused_columns: bool = option(False, "Fixed: the collators read the text columns.")
+    logging_nan_inf_filter: bool = option(False, "Fixed: on_bad_loss decides about NaN.")
+    prediction_loss_only: bool = option(True, "Fixed: metrics do not come from logits.")
+    ddp_find_unused_parameters: bool | None = option(False, "Every trained weight is used.")
+    hub_strategy: str = option("end", "Fixed: push the whole folder when training has ended.")

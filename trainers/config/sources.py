@@ -1,59 +1,48 @@
-"""The sources of ``train_files``: which rows, how often, and with which settings of their own."""
+"""The sources of ``train_files``: files, weight, and settings of their own."""
 
 import copy
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 from common.flags import check_key
 from common.typed_values import typed
+from trainers.config.argument_checks import check_labels
+from trainers.config.arguments import TandemArguments
+from trainers.config.fields import OWN_SETTINGS
+from trainers.config.task import Task, find_objective
 
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
-
-# Keys of a recipe that a source may have its own value of.
-OWN_SETTINGS = (
-    "objective",
-    "loss_args",
-    "query_prompt",
-    "document_prompt",
-    "train_group_size",
-    "label_map",
-    "label_range",
-    "relevance_from_scores",
-    "positive_threshold",
-    "columns",
-    "split",
-)
-# Those of them that rows of one batch must have in common.
+# Own settings that rows of one batch must have in common.
 SHARED_IN_A_BATCH = ("objective", "loss_args", "document_prompt", "train_group_size")
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source(Task):
     """One entry of ``train_files``.
+
+    Its ``args`` are the run's, with the source's files as ``train_file`` and its own settings in
+    place of the run's.
 
     Args:
         name: In logs and messages; different from those of the other sources.
         weight: How often an epoch takes each of its rows.
-        args: The run's arguments, with the source's files as ``train_file`` and its own settings
-            in the place of the run's.
     """
 
     name: str
     weight: float
-    args: "TandemArguments"
 
 
-def build_sources(args: "TandemArguments") -> list[Source]:
+def build_sources(run: Task) -> list[Source]:
     """The sources that a run's ``train_files`` names; none for a run with one ``train_file``.
 
     Raises:
-        ValueError: An entry that cannot be; it names entry and key.
+        ValueError: An entry that cannot work; it names entry and key.
     """
     sources: list[Source] = []
-    for number, entry in enumerate(args.train_files or []):
-        source = _build(f"train_files[{number}]", entry, args)
+    for number, entry in enumerate(run.args.train_files or []):
+        source = _build(f"train_files[{number}]", entry, run)
         for other, known in enumerate(sources):
             if known.name == source.name:
                 raise ValueError(
@@ -64,13 +53,14 @@ def build_sources(args: "TandemArguments") -> list[Source]:
     return sources
 
 
-def _build(place: str, entry: str | Mapping[str, Any], args: "TandemArguments") -> Source:
+def _build(place: str, entry: str | Mapping[str, Any], run: Task) -> Source:
+    args = run.args
     given = _typed_entry(place, {"path": entry} if isinstance(entry, str) else entry, type(args))
     if not given.get("path"):
         raise ValueError(f"{place}.path: is missing; give a path, a list, a folder or a data set")
     path = given.pop("path")
     files = [path] if isinstance(path, str) else path
-    # As a file and as a log's key it must do.
+    # Part of a file's name and of a log's key.
     name = given.pop("name", None) or re.sub(r"[^\w.-]", "_", Path(files[0]).stem)
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"{place}.name: {name!r} may have letters, digits, _ - and . only")
@@ -82,7 +72,8 @@ def _build(place: str, entry: str | Mapping[str, Any], args: "TandemArguments") 
         )
     if args.batches_from == "all_sources":
         _check_shared(place, given, args)
-    return Source(name, weight, _own_arguments(place, args, {**given, "train_file": files}))
+    own = _own_task(place, run, {**given, "train_file": files})
+    return Source(own.args, own.objective, name, weight)
 
 
 def _typed_entry(place: str, entry: Mapping[str, Any], kind: type) -> dict[str, Any]:
@@ -98,7 +89,7 @@ def _typed_entry(place: str, entry: Mapping[str, Any], kind: type) -> dict[str, 
     return values
 
 
-def _check_shared(place: str, given: Mapping[str, Any], args: "TandemArguments") -> None:
+def _check_shared(place: str, given: Mapping[str, Any], args: TandemArguments) -> None:
     for name in SHARED_IN_A_BATCH:
         if name in given and given[name] != getattr(args, name):
             raise ValueError(
@@ -107,22 +98,22 @@ def _check_shared(place: str, given: Mapping[str, Any], args: "TandemArguments")
             )
 
 
-def _own_arguments(place: str, args: "TandemArguments", given: dict[str, Any]) -> "TandemArguments":
-    own = copy.copy(args)
+def _own_task(place: str, run: Task, given: dict[str, Any]) -> Task:
+    own = copy.copy(run.args)
     own.train_files = None
-    if "objective" in given:  # the run's arguments of the loss are of another loss
+    if "objective" in given:  # the run's loss_args are of another loss
         own.loss_args = {}
     for name, value in given.items():
         setattr(own, name, value)
     own.loss_args = dict(own.loss_args)
     try:
-        own.check_objective()
+        check_labels(own)
+        objective = find_objective(own)
     except ValueError as error:
         raise ValueError(f"{place}.{error}") from None
-    if own.objective_spec.model != args.objective_spec.model:
+    if objective.model != run.objective.model:
         raise ValueError(
-            f"{place}.objective: {own.objective} trains the {own.objective_spec.model}, but the "
-            f"run's objective {args.objective} the {args.objective_spec.model}; one run trains one "
-            "model"
+            f"{place}.objective: {own.objective} trains the {objective.model}, but the run's "
+            f"objective {run.args.objective} the {run.objective.model}; one run trains one model"
         )
-    return own
+    return Task(own, objective)

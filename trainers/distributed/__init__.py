@@ -1,1 +1,1 @@
-"""Several processes: gathering with gradients, FSDP2, gradient cache."""
+"""Several processes: gathering with gradients, means, FSDP2, gradient cache."""

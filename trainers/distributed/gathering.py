@@ -1,4 +1,4 @@
-"""Rows of all processes in one tensor, with their gradients."""
+"""All-gather with gradients, for tensors whose first dimension differs between processes."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from torch.distributed import all_gather, all_reduce, get_rank, get_world_size
 
 
 class Gathering:
-    """Which rows of a gathered tensor are whose.
+    """Where each process's rows are in a gathered tensor.
 
-    Every process has to make one, at the same point of its work.
+    Creating one is a collective operation.
 
     Args:
-        count: n; processes may have different numbers.
+        count: n, which may differ between processes.
         device: Of the tensors to gather.
     """
 
@@ -23,14 +23,14 @@ class Gathering:
         own = torch.tensor([count], device=device)
         counts = [torch.zeros_like(own) for _ in range(get_world_size())]
         all_gather(counts, own)
-        self.counts = [int(other) for other in counts]
+        self.counts = [int(each) for each in counts]
         self.start = sum(self.counts[: get_rank()])
         self.own = slice(self.start, self.start + count)
 
     def gather(self, rows: Tensor) -> Tensor:
         """[n, ...] to [N, ...], process after process.
 
-        The gradient of a row is the sum over all processes, as if one had computed everything.
+        The gradient of a row is summed over all processes, as if one had computed everything.
         """
         gathered: Tensor = _Gather.apply(rows, self.counts, self.own)
         return gathered
@@ -44,7 +44,7 @@ class _Gather(torch.autograd.Function):
         padded[: len(rows)] = rows
         found = [torch.empty_like(padded) for _ in counts]
         all_gather(found, padded)
-        return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
+        return torch.cat([each[:count] for each, count in zip(found, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

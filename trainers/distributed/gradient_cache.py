@@ -1,4 +1,4 @@
-"""Batches that do not fit: embed them chunk by chunk, and once more for the gradients."""
+"""Gradient cache: embed a batch in chunks, and again in the backward pass, to save memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,28 +20,27 @@ def embed_in_chunks(
     """``model(**texts)`` [N, H] with its exact gradients, in the memory of ``chunk_size`` texts.
 
     After Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
-    (2021): the first pass keeps embeddings only; when the loss has sent back their gradients, each
-    chunk is embedded again, with the same dropout, and sends them on to the weights.
+    (2021): the first pass keeps only the embeddings; once the loss has given their gradients, each
+    chunk is embedded again, with the same dropout, and backpropagates them to the weights.
 
     Args:
         model: May be wrapped for distributed training.
         texts: The model's inputs, [N, L] each.
         chunk_size: Texts that are embedded at once.
-        no_sync: Keeps gradients in this process; entered for all chunks but the last, so that
-            processes exchange gradients once.
-        at_least: Chunks to run; the first text stands in, without effect, for those that are
-            missing. Processes that share out a model's weights have to run as many as each other.
+        no_sync: Suppresses the gradients' all-reduce; entered for all chunks but the last.
+        at_least: Chunks to run; missing ones are filled with the first text, without effect.
+            Processes that share a sharded model have to run equally many.
     """
     count = len(texts["input_ids"])
     chunks = [
-        _without_margin({name: values[at : at + chunk_size] for name, values in texts.items()})
+        _trim_padding({name: values[at : at + chunk_size] for name, values in texts.items()})
         for at in range(0, count, chunk_size)
     ]
     spare = {name: values[:1] for name, values in chunks[0].items()}
     chunks += [spare] * (at_least - len(chunks))
     if not torch.is_grad_enabled():
         return torch.cat([model(**chunk) for chunk in chunks])[:count]
-    # Autograd asks for the backward of what depends on a tensor that wants a gradient.
+    # Autograd calls a function's backward only if an input requires a gradient.
     anchor = torch.zeros((), requires_grad=True)
     embeddings: Tensor = _Chunks.apply(anchor, model, chunks, no_sync)
     return embeddings[:count]
@@ -51,25 +50,25 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, model: nn.Module, chunks: Any, no_sync: Any) -> Tensor:
         ctx.model, ctx.chunks, ctx.no_sync = model, chunks, no_sync
-        ctx.random, parts = [], []
+        ctx.random, embeddings = [], []
         for chunk in chunks:
             ctx.random.append(_random_state())
-            parts.append(model(**chunk))
-        return torch.cat(parts)
+            embeddings.append(model(**chunk))
+        return torch.cat(embeddings)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        parts = gradient.split([len(chunk["input_ids"]) for chunk in ctx.chunks])
-        last = len(parts) - 1
-        for at, (chunk, part) in enumerate(zip(ctx.chunks, parts, strict=True)):
+        gradients = gradient.split([len(chunk["input_ids"]) for chunk in ctx.chunks])
+        last = len(gradients) - 1
+        for at, (chunk, own) in enumerate(zip(ctx.chunks, gradients, strict=True)):
             keep = nullcontext() if at == last else ctx.no_sync()
-            with keep, _drawn_again(ctx.random[at]), torch.enable_grad():
-                ctx.model(**chunk).backward(part)
+            with keep, _replayed(ctx.random[at]), torch.enable_grad():
+                ctx.model(**chunk).backward(own)
         return None, None, None, None
 
 
-def _without_margin(chunk: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without columns that are padding in all rows, on whichever side."""
+def _trim_padding(chunk: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop columns that are padding in all rows, on either side."""
     used = chunk["attention_mask"].any(dim=0).nonzero()[:, 0]
     kept = slice(int(used[0]), int(used[-1]) + 1)
     return {name: values[:, kept] for name, values in chunk.items()}
@@ -80,8 +79,8 @@ def _random_state() -> tuple[Tensor, list[Tensor]]:
 
 
 @contextmanager
-def _drawn_again(state: tuple[Tensor, list[Tensor]]) -> Iterator[None]:
-    """Random numbers as from ``state``; afterwards those that would have come without."""
+def _replayed(state: tuple[Tensor, list[Tensor]]) -> Iterator[None]:
+    """Random numbers from ``state`` inside the block; outside, as if it had not been."""
     devices = [torch.cuda.current_device()] if state[1] else []
     with torch.random.fork_rng(devices=devices):
         torch.set_rng_state(state[0])

@@ -1,4 +1,4 @@
-"""FSDP2: a model whose weights are shared out among the processes of a run."""
+"""FSDP2: check the launch, keep sums in fp32, unshard a model for evaluation."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,9 @@ from transformers import TrainingArguments
 
 LAUNCH_FILE = "configs/accelerate/fsdp2.yaml"
 LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
-# How accelerate calls processes without GPUs.
+# accelerate's types of processes without GPUs.
 NOT_SHARDING: tuple[Any, ...] = (DistributedType.NO, DistributedType.MULTI_CPU)
-# What accelerate launch makes of a launch file: what a run needs, what accelerate takes where
-# nothing is said, and the reason.
+# Environment set by accelerate launch: the value a run needs, accelerate's default, the reason.
 NEEDED = {
     "FSDP_VERSION": ("2", "1", "FSDP 1 is not supported"),
     "FSDP_AUTO_WRAP_POLICY": (
@@ -30,7 +29,7 @@ NEEDED = {
 
 
 def check_sharding(args: TrainingArguments) -> None:
-    """Refuse FSDP where accelerate would quietly do without it, or otherwise than is tested.
+    """Refuse FSDP where accelerate would silently not shard, or in a mode that is not tested.
 
     Raises:
         ValueError: There is no GPU, or a setting is not supported.
@@ -71,9 +70,9 @@ def check_layers(model: nn.Module) -> None:
 
 
 def keep_fp32_outside(plugin: Any) -> None:
-    """Let only the computation be in bf16 or fp16, as in a run without FSDP.
+    """Compute in bf16 or fp16 only inside the model, as in a run without FSDP.
 
-    accelerate would also sum gradients in it, and round embeddings and scores to it.
+    By default accelerate also sums gradients, embeddings and scores in it.
 
     Args:
         plugin: accelerate's ``FullyShardedDataParallelPlugin``.
@@ -86,14 +85,14 @@ def keep_fp32_outside(plugin: Any) -> None:
 
 @contextmanager
 def whole(model: nn.Module, reshard_after_forward: bool) -> Iterator[nn.Module]:
-    """The model with all of its weights on every process, so that each may run it when it likes.
+    """Unshard the model, so that each process can run it independently.
 
-    A forward of a sharded model is one of all processes; those of an evaluation are as many as a
-    process has texts. A model that is not sharded is left as it is.
+    A forward pass of a sharded model is collective, and in an evaluation each process has another
+    number of texts. A model that is not sharded is left as it is.
 
     Args:
-        model: As it is trained.
-        reshard_after_forward: Whether layers let go of each other's weights in training.
+        model: The unwrapped model of the run.
+        reshard_after_forward: Whether training reshards each layer after its forward pass.
     """
     shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in shards:
@@ -104,7 +103,7 @@ def whole(model: nn.Module, reshard_after_forward: bool) -> Iterator[nn.Module]:
     finally:
         for module in shards:
             module.reshard()
-            # The outermost keeps its own until the backward, as FSDP has it by default.
+            # As FSDP does by default, the root keeps its weights until the backward pass.
             module.set_reshard_after_forward(
                 reshard_after_forward and module is not model, recurse=False
             )

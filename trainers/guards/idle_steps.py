@@ -1,32 +1,29 @@
-"""Steps from which nothing can be learned: they are told of, and counted."""
+"""Idle steps, from whose batches nothing can be learned: warn of the first, count all."""
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from transformers import Trainer
-
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import TrainerState
 
 logger = logging.getLogger(__name__)
 
-_MOST = 1000  # steps between two looks
+_MOST_PENDING = 1000  # steps between two counts
 
-# What a loss compares, and why a step may have nothing of it.
+# Why a batch may teach nothing.
 NO_NEGATIVE = (
-    "no query of the step has a negative: there is one different document, or all are known to "
+    "no query of the step has a negative: it has one different document, or all are known to "
     "answer its queries; raise per_device_train_batch_size, or give rows negatives"
 )
 ONE_RELEVANCE = (
-    "all rows of the step have one relevance, and the objective learns from their order; raise "
-    "per_device_train_batch_size, or give rows with other relevances"
+    "all rows of the step have the same relevance, and the objective learns from their order; "
+    "raise per_device_train_batch_size, or give rows with other relevances"
 )
 ALIKE = (
-    "each group of the step has one candidate, or candidates of one relevance; give groups with "
-    "both, or raise train_group_size"
+    "each group of the step has one candidate, or candidates of the same relevance; give groups "
+    "with both, or raise train_group_size"
 )
 ALONE = (
     "each group of the step has one candidate, and the objective learns from their differences; "
@@ -35,7 +32,7 @@ ALONE = (
 
 
 def groups_differ(relevances: Tensor, mask: Tensor) -> Tensor:
-    """Whether any group [G, C] has candidates of two relevances."""
+    """Whether any group [G, C] has candidates of different relevance: a bool []."""
     highest = relevances.masked_fill(~mask, float("-inf")).amax(dim=1)
     lowest = relevances.masked_fill(~mask, float("inf")).amin(dim=1)
     return (highest > lowest).any()
@@ -43,70 +40,66 @@ def groups_differ(relevances: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass
 class _Step:
-    """The answers of a step's batches, and why the last of them would be no."""
+    """Whether each batch of a step can teach something, and why the last of them could not."""
 
-    answers: list[Tensor] = field(default_factory=list)
+    signals: list[Tensor] = field(default_factory=list)
     reason: str = ""
 
 
-class SignalTrainer(Trainer):
-    """A ``Trainer`` whose ``compute_loss`` notes of each batch whether it can teach anything.
+class IdleSteps:
+    """Counts the steps in which no batch of any process can teach the model anything.
 
-    The answers stay on their device, and are looked at when the loss is, so that no step waits for
-    them. A step is idle if all its batches are, on all processes.
+    The answers stay on their device and are read when the loss is logged, so that no step has to
+    synchronise with the device for them.
+
+    Args:
+        accelerator: The run's.
     """
 
-    args: "TandemArguments"
-    model: nn.Module
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self._steps: list[_Step] = []  # since the last count
+        self._unlogged = 0
+        self._warned = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._steps: list[_Step] = []  # since the last look
-        self._idle = 0  # seen and not logged yet
-        self._told = False
-
-    def begin_step(self) -> None:
-        """The batches that are noted from now on are of the next step."""
-        if len(self._steps) >= _MOST:
-            self._look()
+    def begin_step(self, state: TrainerState) -> None:
+        """Start a step: what is noted from now on belongs to it."""
+        if len(self._steps) >= _MOST_PENDING:
+            self._count(state)
         self._steps.append(_Step())
 
-    def note_signal(self, learns: Tensor, reason: str) -> None:
-        """Whether a batch of training has something to learn from, and why if it has nothing."""
-        if self.model.training and self._steps:
-            self._steps[-1].answers.append(learns.detach())
+    def note(self, can_learn: Tensor, reason: str) -> None:
+        """Note whether a batch can teach something (a bool []), and why it would not."""
+        if self._steps:
+            self._steps[-1].signals.append(can_learn.detach())
             self._steps[-1].reason = reason
 
-    @property
-    def idle_steps(self) -> int:
-        """Steps of the run from which nothing could be learned, those before a resume too."""
-        counted = [entry["idle_steps"] for entry in self.state.log_history if "idle_steps" in entry]
-        return int(counted[-1]) if counted else 0
+    def pop(self, state: TrainerState) -> int:
+        """The run's idle steps up to now if there are new ones, else 0; a collective operation."""
+        self._count(state)
+        unlogged, self._unlogged = self._unlogged, 0
+        return count_idle(state) + unlogged if unlogged else 0
 
-    def _look(self) -> None:
-        """Count the idle steps since the last look, on all processes; tell of the first."""
+    def _count(self, state: TrainerState) -> None:
         steps, self._steps = self._steps, []
-        noted = [at for at, step in enumerate(steps) if step.answers]
+        noted = [at for at, step in enumerate(steps) if step.signals]
         if not noted:
             return
-        learns = torch.stack([torch.stack(steps[at].answers).any() for at in noted]).float()
+        learns = torch.stack([torch.stack(steps[at].signals).any() for at in noted]).float()
         if self.accelerator.num_processes > 1:
             learns = self.accelerator.reduce(learns, "sum")
         idle = [at for at, learned in zip(noted, learns.tolist(), strict=True) if not learned]
-        self._idle += len(idle)
-        if idle and not self._told:
-            self._told = True
-            if self.is_world_process_zero():
-                number = self.state.global_step - len(steps) + idle[0] + 1
+        self._unlogged += len(idle)
+        if idle and not self._warned:
+            self._warned = True
+            if self.accelerator.is_main_process:
+                number = state.global_step - len(steps) + idle[0] + 1
                 logger.warning(
                     "nothing can be learned from step %d: %s", number, steps[idle[0]].reason
                 )
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the number of idle steps with the loss, if there are any."""
-        if "loss" in logs or "train_loss" in logs:
-            self._look()
-            if self._idle:
-                logs = {**logs, "idle_steps": self.idle_steps + self._idle}
-                self._idle = 0
-        super().log(logs, start_time)
+
+def count_idle(state: TrainerState) -> int:
+    """Idle steps that the run has logged, those before a resume included."""
+    counts = [entry["idle_steps"] for entry in state.log_history if "idle_steps" in entry]
+    return int(counts[-1]) if counts else 0

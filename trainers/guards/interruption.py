@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends."""
+"""SIGTERM and Ctrl-C: finish the step, save a checkpoint, end the run."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ import torch
 from torch.distributed import ReduceOp, all_reduce
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-# A launcher may hand on what the terminal has sent already: that is no second signal.
+# A launcher may forward what the terminal has sent already: within this time it is one signal.
 ONE_SIGNAL = 1.0  # seconds
 
 
 class Interrupted(Exception):
-    """The run was told to end by the signal ``number``, between two steps."""
+    """The signal ``number`` ended the run between two steps."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 
 class Interruption(TrainerCallback):
-    """Ends a run between two steps, on all processes alike, when any of them was told to.
+    """Ends a run between two steps, on all processes, when any of them received a signal.
 
     The step, and the evaluation and the checkpoint that are due after it, are finished first; a run
     that has taken its last step ends as usual. A second signal ends the process at once.
@@ -36,9 +36,10 @@ class Interruption(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, signals are for this object."""
+        """Handle signals inside the block."""
         before = {
-            number: signal.signal(number, self._told) for number in (signal.SIGTERM, signal.SIGINT)
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
             yield
@@ -49,10 +50,10 @@ class Interruption(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Everything that belongs to the step before has been done.
+        """Stop here, where everything that belongs to the step before is done.
 
         Raises:
-            Interrupted: A process was told to end.
+            Interrupted: On all processes, if one received a signal.
         """
         number = self.number
         if args.world_size > 1:
@@ -62,20 +63,20 @@ class Interruption(TrainerCallback):
         if number:
             raise Interrupted(number)
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if not self.number:
             self.number, self.since = number, time.monotonic()
-            line = f"{name}: ending when what is under way is done and saved; again: at once\n"
-            os.write(2, line.encode())  # print and logging may be in the middle of a line
+            line = f"{name}: finishing the step and saving; send it again to stop at once\n"
+            os.write(2, line.encode())  # print and logging are not safe in a signal handler
         elif time.monotonic() - self.since >= ONE_SIGNAL:
             os._exit(128 + number)
 
 
 def leave_signals_alone(_: int) -> None:
-    """For a dataloader's workers, which get the signals of a whole group of processes.
+    """Ignore signals in a dataloader's worker, which a process group's signal reaches too.
 
-    They end when the process that reads from them does.
+    Workers end when the process that reads from them does.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,102 +1,152 @@
-"""A step that would bring NaN into the model is not taken; weights that have it are not saved."""
+"""NaN guard: no step with a non-finite loss or gradient is taken, no such weights are saved."""
 
-import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from trainers.guards.step_watch import ROWS, StepWatch, with_rows_told
+from trainers.config.arguments import TandemArguments
 
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
-
-logger = logging.getLogger(__name__)
+_LABELS = "row_labels"  # key of a batch
+_MOST_SHOWN, _MOST_CHARACTERS = 5, 40
 
 
-class NotFiniteError(ValueError):
+class NonFiniteError(ValueError):
     """A run that cannot go on; the message gives the step, its rows, and the last checkpoint."""
 
 
-class FiniteTrainer(Trainer):
-    """A ``Trainer`` that stops at a loss or gradient that is not finite, or skips the step.
+class NaNGuard:
+    """Checks the losses and the gradient of a step before the optimizer sees them.
 
-    Which of the two says ``on_bad_loss``. Weights that are not finite always stop it, and are never
-    written. The processes of a run decide alike.
+    Losses stay on their device until the gradient is there too, so that a step synchronises with
+    the device once. All processes come to the same answer.
+
+    Args:
+        args: The run's; ``on_bad_loss`` says whether a bad step stops the run or is skipped.
+        accelerator: The run's.
     """
 
-    args: "TandemArguments"
-    model: nn.Module
+    def __init__(self, args: TandemArguments, accelerator: Accelerator) -> None:
+        self.args, self.accelerator = args, accelerator
+        self.labels: list[list[str]] = []
+        self.losses: list[Tensor] = []
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.watch = StepWatch(self.accelerator)
+    def label_rows(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+        """Let a loader's batches name their rows, for messages; ``begin_step`` takes that out."""
+        inner = getattr(loader, "base_dataloader", loader)
+        inner.collate_fn = _LabellingCollator(inner.collate_fn)
+        return loader
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """``Trainer``'s, with word of the rows in its batches."""
-        return with_rows_told(super().get_train_dataloader())
+    def begin_step(self, batches: list[dict[str, Any]]) -> None:
+        """Start a step of these batches, and take the labels of their rows out of them."""
+        self.labels, self.losses = [batch.pop(_LABELS) for batch in batches], []
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Any]:
-        """``Trainer``'s, with that word taken out again."""
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.watch.begin([batch.pop(ROWS) for batch in batches])
-        return batches, items
+    def add_loss(self, loss: Tensor) -> None:
+        """Note the loss of the step's next batch."""
+        self.losses.append(loss.detach())
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """``Trainer``'s, seen by the watch."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        self.watch.add(loss)
-        return loss
+    def find_bad_step(self, model: nn.Module, norm: Tensor | float, step: int) -> str | None:
+        """What is not finite in a step that is to be skipped; None: the step may be taken.
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """``Trainer`` asks between the last backward of a step and the optimiser."""
-        norm = super()._get_grad_norm(model, grad_norm)
-        if self.watch.is_finite(norm):
-            return norm
-        step = f"step {self.state.global_step + 1}: {self.watch.describe()}"
-        if not self.watch.weights_are_finite(model.parameters()):
-            raise self._stopped(f"{step}, as the weights are not finite; lower learning_rate")
+        Args:
+            model: For its weights.
+            norm: Of the step's gradient.
+            step: Its number, for the message.
+
+        Raises:
+            NonFiniteError: On all processes, if the run must stop.
+        """
+        if self._is_finite(norm):
+            return None
+        reason = f"step {step}: {self._describe()}"
+        if not self._weights_are_finite(model.parameters()):
+            raise self._stop(f"{reason}, as the weights are not finite; lower learning_rate")
         if self.args.on_bad_loss == "error":
-            raise self._stopped(
-                f'{step}; look at them, lower learning_rate, or set on_bad_loss to "skip" to go '
-                "on without such batches"
+            raise self._stop(
+                f'{reason}; check them, lower learning_rate, or set on_bad_loss to "skip" to skip '
+                "such steps"
             )
-        self.skip_step(model, step)
-        return None
+        return reason
 
-    def skip_step(self, model: nn.Module, reason: str) -> None:
-        """Without gradients the optimiser leaves weights, and what it knows of them, alone."""
-        model.zero_grad(set_to_none=True)
-        if self.is_world_process_zero():
-            logger.warning("%s; skipped (on_bad_loss)", reason)
-        self.log({"skipped_steps": self.skipped_steps + 1})
+    def check_weights(self, model: nn.Module, step: int) -> None:
+        """Refuse to save weights that are not finite.
 
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that were skipped in the run, those before a resume too."""
-        return sum("skipped_steps" in entry for entry in self.state.log_history)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """``Trainer``'s, but weights that are not finite are not written."""
-        self.check_weights()
-        super().save_model(output_dir, _internal_call)
-
-    def check_weights(self) -> None:
-        """Raise ``NotFiniteError`` if the weights are not finite."""
-        if not self.watch.weights_are_finite(self.model.parameters()):
-            step = self.state.global_step
+        Raises:
+            NonFiniteError: On all processes.
+        """
+        if not self._weights_are_finite(model.parameters()):
             remedy = "lower learning_rate" if step else "model_name_or_path must name another model"
-            raise self._stopped(
+            raise self._stop(
                 f"step {step}: the weights are not finite, and are not saved; {remedy}"
             )
 
-    def _stopped(self, reason: str) -> NotFiniteError:
+    def _is_finite(self, norm: Tensor | float) -> bool:
+        norm = torch.as_tensor(norm, device=self.losses[0].device)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        scaler = self.accelerator.scaler
+        if scaler is not None and scaler.get_scale() > 1:
+            # fp16 gradients overflow now and then; the scaler skips those steps by itself.
+            norm = torch.zeros_like(norm)
+        numbers = torch.stack([*(loss.float() for loss in self.losses), norm.float()])
+        return self._on_all_processes(torch.isfinite(numbers).all())
+
+    def _weights_are_finite(self, weights: Iterable[Tensor]) -> bool:
+        own = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
+        finite = torch.stack([torch.isfinite(weight).all() for weight in own]).all()
+        return self._on_all_processes(finite)
+
+    def _on_all_processes(self, finite: Tensor) -> bool:
+        if self.accelerator.num_processes > 1:
+            bad = self.accelerator.reduce((~finite).float(), "sum")
+            return bad.item() == 0
+        return bool(finite)
+
+    def _describe(self) -> str:
+        """What is not finite in the step, and on which rows; a collective operation."""
+        batches = [(float(loss), rows) for loss, rows in zip(self.losses, self.labels, strict=True)]
+        if self.accelerator.num_processes > 1:
+            batches = gather_object(batches)
+        bad = [(loss, rows) for loss, rows in batches if not math.isfinite(loss)]
+        what = f"the loss is {bad[0][0]}" if bad else "the gradient is not finite, but the loss is,"
+        rows = [row for _, labels in bad or batches for row in labels]
+        more = f" and {len(rows) - _MOST_SHOWN} more" if len(rows) > _MOST_SHOWN else ""
+        return f"{what} on the batch of rows {', '.join(rows[:_MOST_SHOWN])}{more} (from 0)"
+
+    def _stop(self, reason: str) -> NonFiniteError:
         last = get_last_checkpoint(str(self.args.output_dir))
         found = "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
-        return NotFiniteError(f"{reason}; {found}")
+        return NonFiniteError(f"{reason}; {found}")
+
+
+def count_skipped(state: TrainerState) -> int:
+    """Steps skipped in the run, those before a resume included."""
+    return sum("skipped_steps" in entry for entry in state.log_history)
+
+
+class _LabellingCollator:
+    """Adds a label for each row to the batches of another collator."""
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self.collate(rows), _LABELS: [_label(row) for row in rows]}
+
+
+def _label(row: dict[str, Any]) -> str:
+    """Its number, its source where there are several, and the beginning of its query."""
+    query = row["query"]
+    if len(query) > _MOST_CHARACTERS:
+        query = f"{query[:_MOST_CHARACTERS]}..."
+    source = f" of train_files[{row['source']}]" if "source" in row else ""
+    return f"{row['row']}{source} ({json.dumps(query, ensure_ascii=False)})"

@@ -1,4 +1,4 @@
-"""What would fail after hours, tried before the first step: the disk, a save, an evaluation."""
+"""Preflight: try before the first step what would fail after hours: disk, save, evaluation."""
 
 import gc
 import logging
@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -24,44 +24,42 @@ from transformers import (
 from transformers.training_args import OptimizerNames
 
 from collators.epochs import EpochRows
-from trainers.checkpoints.write_errors import refusal
-from trainers.guards.evaluating import told
-
-if TYPE_CHECKING:
-    from trainers.config.arguments import TandemArguments
-    from trainers.guards.evaluating import EvaluatingTrainer, Measure
+from trainers.base import BaseTrainer
+from trainers.checkpoints.write_errors import system_reason
+from trainers.config.arguments import TandemArguments
+from trainers.guards.evaluations import Measure, describe
 
 logger = logging.getLogger(__name__)
 
-# Where a model is saved to: a checkpoint that never gets its name, cleared up after a kill as any.
+# An unfinished checkpoint as far as others can see: cleared up like any if the run is killed.
 TRIED = ".checkpoint-0.part"
 GB = 1e9
-TEXT = "A text that both the model and what was saved of it are given: 一段文字。"
-# Largest difference of their answers (a share of large ones): LoRA is merged, and halves round.
-SAME = 0.02
-MOMENTS = 8  # bytes: AdamW keeps two fp32 numbers for each trained weight
+TEXT = "A text that the model and its saved copy are compared on: 一段文字。"
+# Largest difference of their outputs (relative above 1): merging LoRA and half precision round.
+TOLERANCE = 0.02
+MOMENTS = 8  # bytes per trained weight: AdamW keeps two fp32 moments
 
 
 class PreflightError(ValueError):
-    """A run that could not end well; the message names the key, the numbers and the remedy."""
+    """A run that would fail later; the message names the key, the numbers and the remedy."""
 
 
 class Preflight(TrainerCallback):
-    """Tries, when all is set up, one batch of the evaluation, the metrics, and a save of the model.
+    """Tries one batch of the evaluation, the metrics, and a save of the model.
 
-    None of it changes a weight or draws a random number, so the run is the same without it.
+    None of it changes a weight or draws a random number: the run is the same without it.
 
     Args:
         trainer: Of the run.
     """
 
-    def __init__(self, trainer: "EvaluatingTrainer") -> None:
+    def __init__(self, trainer: BaseTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """All processes come here together.
+        """Run all checks; a collective operation.
 
         Raises:
             PreflightError: The run would fail later; on all processes.
@@ -73,10 +71,10 @@ class Preflight(TrainerCallback):
         if self.trainer.measure is not None:
             try_measure(self.trainer, self.trainer.measure)
         try_save(self.trainer)
-        logger.info("preflight: all well, after %.1f s", time.perf_counter() - begun)
+        logger.info("preflight passed in %.1f s", time.perf_counter() - begun)
 
 
-def on_main_process(args: "TandemArguments", check: Callable[[], None]) -> None:
+def on_main_process(args: TandemArguments, check: Callable[[], None]) -> None:
     """Run a check on the main process, and raise its error on all."""
     error: list[str | None] = [None]
     if args.process_index == 0:
@@ -90,11 +88,10 @@ def on_main_process(args: "TandemArguments", check: Callable[[], None]) -> None:
         raise PreflightError(error[0])
 
 
-def check_disk(trainer: "EvaluatingTrainer") -> None:
-    """Refuse a run whose checkpoints and model need more than is free where they go.
+def check_disk(trainer: BaseTrainer) -> None:
+    """Refuse a run whose checkpoints and model need more disk space than is free.
 
-    At most ``save_total_limit`` checkpoints stand beside the next one, which is written before the
-    oldest is deleted.
+    ``save_total_limit`` checkpoints and one more: the next is written before the oldest is deleted.
     """
     args = trainer.args
     model, checkpoint = sizes(trainer)
@@ -106,17 +103,16 @@ def check_disk(trainer: "EvaluatingTrainer") -> None:
     if needed > free:
         raise PreflightError(
             f"output_dir: {args.output_dir} has {free / GB:.3g} GB free, but this run needs "
-            f"{needed / GB:.3g} GB ({count} checkpoints of {checkpoint / GB:.3g} GB beside each "
-            f"other, and the model of {model / GB:.3g} GB); free some, give another folder, or set "
-            "save_total_limit, a larger save_steps, or save_only_model"
+            f"{needed / GB:.3g} GB ({count} checkpoints of {checkpoint / GB:.3g} GB, and the model "
+            f"of {model / GB:.3g} GB); free space, give another folder, or set save_total_limit, a "
+            "larger save_steps, or save_only_model"
         )
 
 
-def sizes(trainer: "EvaluatingTrainer") -> tuple[int, int]:
+def sizes(trainer: BaseTrainer) -> tuple[int, int]:
     """Bytes of the model's weights and of a checkpoint, at least.
 
-    Of optimisers, AdamW's states are counted: too little asked for is better than a run refused
-    that would have fitted.
+    Optimizer states are counted for AdamW alone: a lower bound refuses no run that would fit.
     """
     args, weights = trainer.args, list(trainer.model.parameters())
     model = sum(weight.numel() * weight.element_size() for weight in weights)
@@ -125,7 +121,7 @@ def sizes(trainer: "EvaluatingTrainer") -> tuple[int, int]:
     return model, model + (MOMENTS * trained if adamw and not args.save_only_model else 0)
 
 
-def planned_checkpoints(args: "TandemArguments", state: TrainerState) -> int:
+def planned_checkpoints(args: TandemArguments, state: TrainerState) -> int:
     """How many the rest of the run will write, at least."""
     if args.save_strategy == "no":
         return 0
@@ -135,16 +131,16 @@ def planned_checkpoints(args: "TandemArguments", state: TrainerState) -> int:
         return math.ceil(total) - math.floor(done)
     if args.save_strategy == "epoch":
         return math.ceil(state.num_train_epochs - (state.epoch or 0))
-    return 1  # "best": nobody knows
+    return 1  # "best": unknown
 
 
-def try_evaluation(trainer: "EvaluatingTrainer") -> None:
-    """Run the first batch through what an evaluation runs all of them through."""
+def try_evaluation(trainer: BaseTrainer) -> None:
+    """Run the evaluation loop on the first batch."""
     args, rows = trainer.args, cast(EpochRows, trainer.eval_dataset)
     first = Subset(rows, range(min(len(rows), args.eval_batch_size * args.world_size)))
     loader = trainer.get_eval_dataloader(first)
     try:
-        # `Trainer`'s own: ours goes on to measure the model on all data.
+        # Trainer's own loop: ours would go on to measure the model on all data.
         Trainer.evaluation_loop(trainer, loader, "preflight", prediction_loss_only=True)
     except torch.OutOfMemoryError:
         raise PreflightError(
@@ -153,8 +149,8 @@ def try_evaluation(trainer: "EvaluatingTrainer") -> None:
         ) from None
 
 
-def try_measure(trainer: "EvaluatingTrainer", measure: "Measure") -> None:
-    """Measure the model on a few rows, by all metrics."""
+def try_measure(trainer: BaseTrainer, measure: Measure) -> None:
+    """Compute all metrics on a few rows."""
     try:
         trainer.measured(measure.few())
     except torch.OutOfMemoryError:
@@ -163,10 +159,10 @@ def try_measure(trainer: "EvaluatingTrainer", measure: "Measure") -> None:
             "lower maximum lengths, or eval_metrics [] to go without"
         ) from None
     except Exception as error:
-        raise PreflightError(f"eval_file: it cannot be measured on: {told(error)}") from error
+        raise PreflightError(f"eval_file: measuring on it failed: {describe(error)}") from error
 
 
-def try_save(trainer: "EvaluatingTrainer") -> None:
+def try_save(trainer: BaseTrainer) -> None:
     """Write the model as a checkpoint would, open it again, and remove it."""
     args = trainer.args
     folder = Path(args.output_dir) / TRIED
@@ -176,7 +172,7 @@ def try_save(trainer: "EvaluatingTrainer") -> None:
     except PreflightError:
         raise
     except Exception as error:
-        reason = refusal(error)
+        reason = system_reason(error)
         if reason is None:
             raise
         raise PreflightError(
@@ -188,8 +184,8 @@ def try_save(trainer: "EvaluatingTrainer") -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def try_open(trainer: "EvaluatingTrainer", folder: Path) -> None:
-    """Open what was saved; without shards, it must answer as the model does."""
+def try_open(trainer: BaseTrainer, folder: Path) -> None:
+    """Open what was saved; unless the model is sharded, compare its output with the model's."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     cuda = [args.device] if args.device.type == "cuda" else []
     try:
@@ -199,32 +195,33 @@ def try_open(trainer: "EvaluatingTrainer", folder: Path) -> None:
             )
         if trainer.is_fsdp_enabled:
             return
-        ours, theirs = answer(model), answer(saved)
+        ours, theirs = output(model), output(saved)
         difference = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
     except Exception as error:
         raise PreflightError(
-            f"model_name_or_path: the model cannot be opened again once it is saved: {told(error)}"
+            "model_name_or_path: the model cannot be opened again once it is saved: "
+            f"{describe(error)}"
         ) from error
     finally:
         saved = None
-        gc.collect()  # weights that are mapped into memory hold their file on the disk
-    if not difference <= SAME:
+        gc.collect()  # memory-mapped weights keep their file from being deleted
+    if not difference <= TOLERANCE:  # also if it is NaN
         raise PreflightError(
-            "model_name_or_path: the model that is saved is not the model that is trained: their "
-            f"answers to one text differ by {difference:.3g}"
+            "model_name_or_path: the saved model is not the model that is trained: their outputs "
+            f"for one text differ by {difference:.3g}"
         )
 
 
-def answer(model: Any) -> torch.Tensor:
-    """A unit vector of a text, or the logit of a pair, in fp32 on the CPU."""
+def output(model: Any) -> torch.Tensor:
+    """The unit vector of a text [1, H], or the logit of a pair [1], in fp32 on the CPU."""
     if hasattr(model, "encode"):
         return torch.nn.functional.normalize(model.encode([TEXT]).float(), dim=-1)
     scores: torch.Tensor = model.score([(TEXT, TEXT)], raw=True)
     return scores
 
 
-def check_hub(args: "TandemArguments") -> None:
-    """Refuse a run that is to be pushed to the Hub with a token that may not.
+def check_hub(args: TandemArguments) -> None:
+    """Refuse a run that is to be pushed to the Hub with a token that may not write.
 
     Raises:
         PreflightError: On all processes.
@@ -233,17 +230,17 @@ def check_hub(args: "TandemArguments") -> None:
         on_main_process(args, lambda: _check_token(args))
 
 
-def _check_token(args: "TandemArguments") -> None:
+def _check_token(args: TandemArguments) -> None:
     try:
         account = HfApi().whoami(token=args.hub_token)
     except LocalTokenNotFoundError:
         raise PreflightError(
             "push_to_hub: there is no token; log in with `hf auth login`, or set HF_TOKEN"
         ) from None
-    except (HTTPError, OSError) as error:  # the client's own: no connection, or refused
+    except (HTTPError, OSError) as error:  # no connection, or rejected
         reason = " ".join(str(error).split())
         raise PreflightError(
-            f"push_to_hub: the Hub does not take the token ({reason}); log in with `hf auth "
+            f"push_to_hub: the Hub rejects the token ({reason}); log in with `hf auth "
             "login`, or leave push_to_hub out"
         ) from None
     token = (account.get("auth") or {}).get("accessToken") or {}

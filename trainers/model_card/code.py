@@ -1,9 +1,12 @@
-"""Code for a model card: how to load the saved model with other libraries, ready to run."""
+"""Code blocks of a model card: load the saved model with other libraries, ready to run."""
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from encoders.kinds import KINDS, Kind
 
 QUERIES = ["how do I sort a list?", "怎样给列表排序？"]
 DOCUMENTS = ["list.sort() sorts a list in place.", "list.sort() 原地给列表排序。"]
@@ -44,6 +47,7 @@ documents = {documents}
 scores = model.predict([(query, document) for document in documents])
 print(scores)"""
 
+COSINES = "F.cosine_similarity(queries[:, None], documents[None, :], dim=-1)"
 TRANSFORMERS_EMBEDDER = """\
 import torch
 from torch.nn import functional as F
@@ -66,7 +70,7 @@ def encode(texts):
 
 queries = encode({queries})
 documents = encode({documents})
-scores = F.cosine_similarity(queries[:, None], documents[None, :], dim=-1)  # one row per query
+scores = {scores}  # one row per query
 print(scores)"""
 
 TRANSFORMERS_RERANKER = """\
@@ -86,79 +90,104 @@ print(scores)"""
 
 SERVE = """\
 python scripts/serve.py --model {name}
-curl -s http://127.0.0.1:{port} -H 'Content-Type: application/json' -d '{body}'"""
+curl -s http://127.0.0.1:{port}/{route} -H 'Content-Type: application/json' -d '{body}'"""
 
 
-def server_commands(kind: str, name: str) -> str:
-    """Shell commands that serve the model with Tandem, and ask it.
+def server_commands(kind: Kind, name: str) -> str:
+    """Shell commands that serve the model with Tandem, and send a request.
 
     Args:
-        kind: "embedder" or "reranker".
+        kind: Of the model.
         name: A name on the Hub, or a folder.
     """
-    asked = {
-        "embedder": ("8001/embed_batch", {"texts": DOCUMENTS}),
-        "reranker": ("8002/score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}),
-    }
-    port, body = asked[kind]
     return SERVE.format(
-        name=shlex.quote(name), port=port, body=json.dumps(body, ensure_ascii=False)
+        name=shlex.quote(name),
+        port=KINDS[kind].port,
+        route=EXAMPLES[kind].route,
+        body=json.dumps(EXAMPLES[kind].body, ensure_ascii=False),
     )
 
 
-def code_blocks(folder: Path, kind: str, name: str, trust: bool) -> dict[str, str]:
-    """Code by the name of the library it needs.
+def code_blocks(folder: Path, kind: Kind, name: str, trust: bool) -> dict[str, str]:
+    """Code by the library that it uses.
 
     Args:
-        folder: The saved model; its pooling, projection and prompts are put into the code.
-        kind: "embedder" or "reranker".
+        folder: The saved model, whose pooling, projection and prompts the code repeats.
+        kind: Of the model.
         name: What the code calls the model: a name on the Hub, or a folder.
         trust: Whether the model needs Python code of its own.
     """
-    given = {"name": f"{_text(name)}, trust_remote_code=True" if trust else _text(name)}
-    if kind == "reranker":
-        about = _read(folder / "config.json").get("sentence_transformers", {})
-        texts = _texts(about.get("prompts", {}))
-        texts["query"] = asked = _text(about.get("prompts", {}).get("query", "") + QUERIES[0])
-        if (folder / "modules.json").is_file():  # its CrossEncoder knows the query's prompt itself
-            asked = _text(QUERIES[0])
-        blocks = {
-            "sentence-transformers": SENTENCE_TRANSFORMERS_RERANKER.format(
-                **given, **texts | {"query": asked}
-            )
-        }
-        if step := SCORES.get(about.get("activation_fn", "")):
-            blocks["transformers"] = TRANSFORMERS_RERANKER.format(**given, **texts, step=step)
-        return blocks
-    prompts = _read(folder / "config_sentence_transformers.json")["prompts"]
-    # It knows the prompts itself.
-    blocks = {"sentence-transformers": SENTENCE_TRANSFORMERS_EMBEDDER.format(**given, **_texts({}))}
-    if code := _behind_the_backbone(folder, name):
-        blocks["transformers"] = TRANSFORMERS_EMBEDDER.format(**given, **_texts(prompts), **code)
+    given = f"{_text(name)}, trust_remote_code=True" if trust else _text(name)
+    return EXAMPLES[kind].blocks(folder, name, given)
+
+
+def _reranker_blocks(folder: Path, name: str, given: str) -> dict[str, str]:
+    about = _read(folder / "config.json").get("sentence_transformers", {})
+    texts = _texts(about.get("prompts", {}))
+    texts["query"] = asked = _text(about.get("prompts", {}).get("query", "") + QUERIES[0])
+    if (folder / "modules.json").is_file():  # CrossEncoder adds the prompt itself
+        asked = _text(QUERIES[0])
+    code = SENTENCE_TRANSFORMERS_RERANKER.format(name=given, **texts | {"query": asked})
+    blocks = {"sentence-transformers": code}
+    if step := SCORES.get(about.get("activation_fn", "")):
+        blocks["transformers"] = TRANSFORMERS_RERANKER.format(name=given, **texts, step=step)
     return blocks
 
 
+def _embedder_blocks(folder: Path, name: str, given: str) -> dict[str, str]:
+    settings = _read(folder / "config_sentence_transformers.json")
+    dot = settings.get("similarity_fn_name") == "dot"
+    # SentenceTransformer adds the prompts itself.
+    code = SENTENCE_TRANSFORMERS_EMBEDDER.format(name=given, **_texts({}))
+    blocks = {"sentence-transformers": code}
+    if parts := _behind_the_backbone(folder, name):
+        scores = "queries @ documents.T" if dot else COSINES
+        parts |= _texts(settings["prompts"])
+        blocks["transformers"] = TRANSFORMERS_EMBEDDER.format(name=given, scores=scores, **parts)
+    return blocks
+
+
+class Example(NamedTuple):
+    """What a card shows of a kind of model: a request to the server, and Python code.
+
+    Args:
+        route: Of the server.
+        body: Of the request.
+        blocks: Takes the folder, the model's name, and the arguments that open it.
+    """
+
+    route: str
+    body: dict[str, Any]
+    blocks: Callable[[Path, str, str], dict[str, str]]
+
+
+EXAMPLES: dict[Kind, Example] = {
+    "embedder": Example("embed_batch", {"texts": DOCUMENTS}, _embedder_blocks),
+    "reranker": Example("score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}, _reranker_blocks),
+}
+
+
 def _behind_the_backbone(folder: Path, name: str) -> dict[str, str] | None:
-    """The parts of an embedder that ``AutoModel`` does not open; None if a few lines cannot say."""
+    """Code for the modules after the backbone; None if a few lines cannot express them."""
     if _read(folder / "config.json")["architectures"][0].endswith("EncoderModel"):
-        return None  # half of an encoder-decoder, of which AutoModel opens both
+        return None  # half of an encoder-decoder; AutoModel would open both
     steps: list[str] = []
     opened: list[str] = []
     files: list[str] = []
     for module in _read(folder / "modules.json")[1:]:
-        kind, path = module["type"].rpartition(".")[2], module["path"]
-        config = {} if kind == "Normalize" else _read(folder / path / "config.json")
-        if kind == "Pooling":
+        module_type, path = module["type"].rpartition(".")[2], module["path"]
+        config = {} if module_type == "Normalize" else _read(folder / path / "config.json")
+        if module_type == "Pooling":
             step = POOLINGS.get("+".join(flag for flag in config if config[flag] is True
                                          and flag.startswith("pooling_mode_")))  # fmt: skip
             step = step if config.get("include_prompt", True) else None
-        elif kind == "Dense":
+        elif module_type == "Dense":
             step = ACTIVATIONS.get(config["activation_function"])
             step = None if "module_input_name" in config or step is None else step.format(
                 dense=f"dense{len(files) or ''}")  # fmt: skip
             files.append(f"{path}/model.safetensors")
         else:
-            step = "F.normalize(embeddings, dim=-1)" if kind == "Normalize" else None
+            step = "F.normalize(embeddings, dim=-1)" if module_type == "Normalize" else None
         if step is None:
             return None
         steps.append(step)
@@ -175,7 +204,7 @@ def _behind_the_backbone(folder: Path, name: str) -> dict[str, str] | None:
 
 
 def _texts(prompts: dict[str, str]) -> dict[str, str]:
-    """The texts of the example, behind their prompts."""
+    """The example's texts with their prompts, as Python lists."""
     sides = {"query": ("queries", QUERIES), "document": ("documents", DOCUMENTS)}
     return {
         name: "[" + ", ".join(_text(prompts.get(side, "") + text) for text in texts) + "]"
@@ -184,7 +213,7 @@ def _texts(prompts: dict[str, str]) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """A string as Python writes it, in double quotes."""
+    """A string literal in double quotes."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""The evaluation of a model, in its card: a section with the table, and the model-index."""
+"""Add an evaluation to a model card: a section with a table, and the model-index metadata."""
 
 import re
 from pathlib import Path
@@ -6,20 +6,21 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from common.run_files import CARD_FILE
 from encoders.kinds import KINDS
 from evaluation.report.tables import UNDEFINED, counts, metric_cells
 from evaluation.results import BASE, TUNED, Results
 
-# Everything between these is replaced by the next evaluation; all else is left as it is.
+# The next evaluation replaces everything between these, and nothing else.
 START, END = "<!-- evaluation: written by Tandem -->", "<!-- end of evaluation -->"
 SECTION = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
 
 
 def add_evaluation(folder: Path, results: Results) -> None:
-    """Put an evaluation into the card of a saved model, in place of an earlier one.
+    """Put an evaluation into the card of a saved model, replacing an earlier one.
 
-    The section is found by its marks. In the metadata, what was measured on the same data is
-    replaced; what a person wrote elsewhere is kept.
+    The section is found by its markers. In the metadata, results on the same data are replaced;
+    what a person wrote elsewhere is kept.
 
     Args:
         folder: The model's folder, with a README.md.
@@ -28,11 +29,11 @@ def add_evaluation(folder: Path, results: Results) -> None:
     Raises:
         ValueError: The folder has no README.md, or its metadata cannot be read.
     """
-    file = folder / "README.md"
+    file = folder / CARD_FILE
     card = ModelCard.load(file)
     card.text = with_section(card.text, "\n".join([START, *section(results), END]))
     new = eval_results(results)
-    # As ``EvalResult.unique_identifier`` has it; of undefined metrics there is no result.
+    # An ``EvalResult.unique_identifier``; new may be empty, if all metrics are undefined.
     same = (
         KINDS[results.kind].hub_tasks[results.task][0],
         results.data,
@@ -70,7 +71,7 @@ def section(results: Results) -> list[str]:
         *table(results),
     ]
     if results.first_stage is not None:
-        lines += ["", "Against the order of the first stage that it was given:", ""]
+        lines += ["", "Compared with the first stage, whose candidates it reranked:", ""]
         lines += table(results.first_stage)
     reasons = {metric: found.undefined for metric, found in results.metrics.items()}
     undefined = [f"{metric} ({reason})" for metric, reason in reasons.items() if reason]
@@ -107,7 +108,7 @@ def eval_results(results: Results) -> list[EvalResult]:
         EvalResult(
             task_type=task_type,
             task_name=task_name,
-            # Data sets are told apart by this and the split, not by their names.
+            # The Hub distinguishes data sets by type and split, not by name.
             dataset_type=results.data,
             dataset_name=results.data,
             dataset_split=results.split,
@@ -121,6 +122,6 @@ def eval_results(results: Results) -> list[EvalResult]:
 
 
 def as_code(value: Any) -> str:
-    """A value as code that may stand in a cell of a Markdown table."""
+    """A value as inline code that is safe in a cell of a Markdown table."""
     text = " ".join(str(value).split()).replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"

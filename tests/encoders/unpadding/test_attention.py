@@ -1,4 +1,4 @@
-"""Attention of texts in one row: against a naive loop over the texts, forward and backward."""
+"""Attention within a packed sequence: against a naive loop over the texts, forward and backward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders.unpadding import attention
-from encoders.unpadding.dropout import Dropout, dropped, scale
+from encoders.unpadding import attention, cut_by_tokens
+from encoders.unpadding.dropout import Dropout, dropout_mask, scale
 from encoders.unpadding.layout import TextLayout
-from encoders.unpadding.packing import cut_by_tokens
 
 LENGTHS = [1, 2, 15, 16, 16, 17, 33, 48]
 HEADS, WIDTH = 4, 8
@@ -127,7 +126,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     values = torch.ones(1_000_003)
     for probability in (0.1, 0.5, 0.999):
         torch.manual_seed(0)
-        gone = dropped(values, probability)
+        gone = dropout_mask(values, probability)
         assert set(gone.unique().tolist()) <= {0.0, 1.0}
         deviation = (probability * (1 - probability) / values.numel()) ** 0.5
         assert abs(gone.mean().item() - probability) < 5 * deviation + 1e-5
@@ -143,7 +142,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 def test_neighbouring_values_are_dropped_independently() -> None:
     torch.manual_seed(0)
-    gone = dropped(torch.ones(800_000), 0.5)
+    gone = dropout_mask(torch.ones(800_000), 0.5)
     for shift in (1, 2, 3, 4, 5, 256):
         both = (gone[:-shift] * gone[shift:]).mean().item()
         assert abs(both - 0.25) < 0.004

@@ -1,4 +1,4 @@
-"""Rows that cores compute side by side give what one after the other gives, and leave no trace."""
+"""Packed sequences computed in parallel give what one after another gives, and leave no trace."""
 
 import random
 import re
@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from encoders.unpadding import packing as rows
-from encoders.unpadding.dropout import speed_up_dropout
-from encoders.unpadding.forward import unpad_inputs
+from encoders.unpadding import packing, parallel_map, speed_up_dropout, unpad_inputs
 from encoders.unpadding.packing import balance
-from encoders.unpadding.parallel import parallel_map
 from unpadded import CONFIGS, batch, make
 
 LENGTHS = random.Random(0).choices(range(1, 50), k=40)  # of some 1,000 tokens
@@ -55,7 +52,7 @@ def test_states_are_those_of_a_padded_batch(name: str, cores: int) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_are_those_of_a_padded_batch(name: str, cores: int) -> None:
-    """A pooler in a row of its own takes that row's first tokens."""
+    """A pooler takes the first tokens of its own packed sequence."""
     inputs = batch(LENGTHS)
     plain, unpadded = (make(name, AutoModelForSequenceClassification) for _ in range(2))
     assert unpad_inputs(unpadded)
@@ -64,7 +61,7 @@ def test_scores_are_those_of_a_padded_batch(name: str, cores: int) -> None:
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
-def test_each_core_has_a_row(cores: int) -> None:
+def test_each_core_has_a_packed_sequence(cores: int) -> None:
     model = make("bert", AutoModel)
     assert unpad_inputs(model)
     seen = watched(model)
@@ -78,7 +75,7 @@ def test_each_core_has_a_row(cores: int) -> None:
     ("lengths", "why"),
     [([60, 8, 8], "too few tokens"), ([64] + [2] * 40 + [60], "one text is most of them")],
 )
-def test_cores_share_a_row(lengths: list[int], why: str) -> None:
+def test_cores_share_a_packed_sequence(lengths: list[int], why: str) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     model = make("bert", AutoModel)
@@ -98,7 +95,7 @@ def test_cores_share_a_row(lengths: list[int], why: str) -> None:
 def test_gradients_are_those_of_a_padded_batch(
     auto: Any, name: str, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(packing, "MIN_TOKENS_IN_TRAINING", 128)
     inputs = batch(LENGTHS)
     mask = inputs["attention_mask"][..., None]
     plain, unpadded = make(name, auto), make(name, auto)
@@ -126,7 +123,7 @@ def with_dropout() -> Any:
 def test_dropout_does_not_depend_on_which_thread_is_first(
     cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(packing, "MIN_TOKENS_IN_TRAINING", 128)
     model, inputs = with_dropout(), batch(LENGTHS)
     seen = watched(model)
     found = []
@@ -147,9 +144,8 @@ def test_dropout_does_not_depend_on_which_thread_is_first(
     assert not torch.equal(found[0][0], found[3][0])
 
 
-def test_rows_draw_different_numbers(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same text in two rows is dropped differently."""
-    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
+def test_packed_sequences_drop_differently(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MIN_TOKENS_IN_TRAINING", 128)
     model = with_dropout()
     inputs = {name: values[:1].expand(12, -1) for name, values in batch([60]).items()}
     states = model(**inputs).last_hidden_state
@@ -159,7 +155,7 @@ def test_rows_draw_different_numbers(cores: int, monkeypatch: pytest.MonkeyPatch
 def test_what_draws_by_itself_keeps_to_one_thread(
     cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(packing, "MIN_TOKENS_IN_TRAINING", 128)
     torchs = make("roberta", AutoModel)
     checkpointed = make("bert", AutoModel)
     checkpointed.activation_checkpointing_enable()
@@ -170,7 +166,7 @@ def test_what_draws_by_itself_keeps_to_one_thread(
         assert set(seen) == {"MainThread"}
 
 
-def test_few_tokens_are_trained_in_one_row(cores: int) -> None:
+def test_few_tokens_are_trained_in_one_packed_sequence(cores: int) -> None:
     model = with_dropout()
     seen = watched(model)
     model(**batch([30] * 10))
@@ -178,7 +174,7 @@ def test_few_tokens_are_trained_in_one_row(cores: int) -> None:
 
 
 def test_bf16_goes_along(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "SHORTEST_TRAINED_ROW", 128)
+    monkeypatch.setattr(packing, "MIN_TOKENS_IN_TRAINING", 128)
     model = make("bert", AutoModel).float()
     assert unpad_inputs(model)
     inputs, found = batch(LENGTHS), []
@@ -243,11 +239,11 @@ def test_an_error_in_a_part_comes_out(cores: int) -> None:
     assert parallel_map(abs, [-1, 2]) == [1, 2]
 
 
-@given(lengths=st.lists(st.integers(1, 500), min_size=1), hands=st.integers(1, 9))
-def test_texts_are_dealt_out_once_and_evenly(lengths: list[int], hands: int) -> None:
-    pieces = balance(lengths, hands)
+@given(lengths=st.lists(st.integers(1, 500), min_size=1), bins=st.integers(1, 9))
+def test_every_text_is_in_one_bin_and_bins_are_even(lengths: list[int], bins: int) -> None:
+    pieces = balance(lengths, bins)
     assert sorted(text for piece in pieces for text in piece) == list(range(len(lengths)))
-    assert len(pieces) == min(hands, len(lengths))
+    assert len(pieces) == min(bins, len(lengths))
     tokens = [sum(lengths[text] for text in piece) for piece in pieces]
     assert max(tokens) - min(tokens) <= max(lengths)
     for piece in pieces:

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from encoders import Embedder
-from encoders.unpadding.forward import unpad_inputs
+from encoders.unpadding import unpad_inputs
 from unpadded import CONFIGS, SMALL, batch, make
 
 LENGTHS = [[9, 1, 30, 4, 4], [5, 5, 5], [1], [40, 2]]

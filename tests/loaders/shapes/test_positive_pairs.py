@@ -12,7 +12,7 @@ import torch
 from transformers import BertTokenizer
 
 from collators import ContrastiveCollator
-from collators.contrastive import is_among, known_hashes
+from collators.contrastive import is_among, relevant_hashes
 from common.hashing import text_hashes
 from loaders import ReadOptions, load_rows, load_rows_in_place
 from loaders.shapes.known_positives import OtherPositives
@@ -98,7 +98,7 @@ def test_the_batch_masks_what_a_comparison_of_texts_masks(
         candidates += drawn
     documents = list(dict.fromkeys(candidates))
     batch = collate(chosen)
-    assert batch["excluded"].tolist() == naive_batch(chosen, documents)
+    assert batch["false_negative_mask"].tolist() == naive_batch(chosen, documents)
     assert [documents[at] for at in batch["positives"]] == [row["pos_doc"] for row in chosen]
     assert batch["hashes"].tolist() == text_hashes(documents).tolist()
     plain = [{**row, "other_positives": list(row["other_positives"])} for row in chosen]
@@ -111,8 +111,8 @@ def test_texts_are_known_by_their_hashes() -> None:
     texts = ["", "a", "汉字", "x" * 10_000, *map(str, range(1000))]
     assert len(set(text_hashes(texts).tolist())) == len(texts)
     row = {"pos_doc": "a", "other_positives": ["b", "a", "b"]}
-    assert known_hashes(row).tolist() == sorted(set(text_hashes(["a", "b"]).tolist()))
-    assert is_among(text_hashes(["b", "c"]), known_hashes(row)).tolist() == [True, False]
+    assert relevant_hashes(row).tolist() == sorted(set(text_hashes(["a", "b"]).tolist()))
+    assert is_among(text_hashes(["b", "c"]), relevant_hashes(row)).tolist() == [True, False]
 
 
 def test_a_row_reads_no_positive_but_its_own(tmp_path: Path) -> None:

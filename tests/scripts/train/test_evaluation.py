@@ -119,16 +119,16 @@ def test_a_metric_chooses_the_best_model_and_ends_the_run(embedder: Path, tmp_pa
 def test_where_the_best_model_cannot_be_loaded_the_run_fails(
     embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainers.base import LossTrainer
+    from trainers.base import BaseTrainer
 
     file = write_format("pairs", tmp_path)
-    load = LossTrainer._load_best_model
+    load = BaseTrainer._load_best_model
 
-    def lose_it_first(self: LossTrainer) -> None:
+    def lose_it_first(self: BaseTrainer) -> None:
         shutil.rmtree(str(self.state.best_model_checkpoint))
         load(self)
 
-    monkeypatch.setattr(LossTrainer, "_load_best_model", lose_it_first)
+    monkeypatch.setattr(BaseTrainer, "_load_best_model", lose_it_first)
     with pytest.raises((ValueError, OSError)):
         train(
             tmp_path / "run",

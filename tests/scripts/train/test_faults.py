@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 import trainers.checkpoints.trainer
+from common.run_files import CONFIG_FILE
 from runs import ROOT, assert_same_weights, losses, train, write_format
-from trainers.checkpoints.files import OPENED_BY, checkpoints_in, find_damage, make_empty
+from trainers.checkpoints.files import checkpoints_in, find_damage, make_empty
 from trainers.contrastive import ContrastiveTrainer
 
 
@@ -108,8 +109,8 @@ def test_a_full_disk(
         line = stopped(2, run, **settings)
     assert re.fullmatch(
         rf"error: checkpoint-4 could not be saved in {run}: (No space left on device|a file could "
-        r"not be written to its end); make room \(\d+ MB are free\) or let it be written to, then "
-        r"go on from checkpoint-2 by --resume_from_checkpoint true\n",
+        r"not be written completely); free space \(\d+ MB are free\) or make it writable, then "
+        r"resume from checkpoint-2 with --resume_from_checkpoint true\n",
         line,
     )
     assert {path.name for path in run.iterdir()} == {
@@ -133,8 +134,8 @@ def test_no_room_for_the_final_model(
     settings = recipe(tiny_bert, tmp_path, save_steps=6)
     line = stopped(2, run, **settings)
     assert f"error: the model could not be saved in {run}: " in line
-    assert "go on from checkpoint-6" in line
-    assert not (run / OPENED_BY).exists()
+    assert "resume from checkpoint-6" in line
+    assert not (run / CONFIG_FILE).exists()
     assert not list(run.glob(".*"))
     mount("-o", f"remount,size={10 * room}", run)
     train(run, **settings, resume_from_checkpoint=True)
@@ -158,7 +159,7 @@ def test_a_folder_that_becomes_read_only(
         patch.setattr(trainers.checkpoints.trainer, "make_empty", closed)
         line = stopped(2, run, **settings)
     assert f"error: checkpoint-4 could not be saved in {run}: Read-only file system; " in line
-    assert "go on from checkpoint-2" in line
+    assert "resume from checkpoint-2" in line
     assert "output_dir: " in stopped(2, run, **settings, resume_from_checkpoint=True)
     mount("-o", "remount,bind,rw", run)
     train(run, **settings, resume_from_checkpoint=True)
@@ -197,7 +198,7 @@ def test_a_log_that_cannot_be_written_stops_no_run(
     train(run, **recipe(tiny_bert, tmp_path, max_steps=1))
     error = capsys.readouterr().err
     assert error.count("finetune.log lacks lines: [Errno 28] No space left on device") == 1
-    assert (run / OPENED_BY).is_file()
+    assert (run / CONFIG_FILE).is_file()
 
 
 # Signals
@@ -234,9 +235,9 @@ def test_a_signal_ends_the_run_at_a_checkpoint(
         stopped(code, tmp_path / "run", **settings)
     assert computed() == 6
     assert list(checkpoints_in(tmp_path / "run")) == [3]
-    assert not (tmp_path / "run" / OPENED_BY).exists()
+    assert not (tmp_path / "run" / CONFIG_FILE).exists()
     log = (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
-    line = f"stopped by {number.name}; --resume_from_checkpoint true goes on"
+    line = f"stopped by {number.name}; resume with --resume_from_checkpoint true"
     assert line in log
     assert signal.getsignal(number) is before
     train(tmp_path / "run", **settings, resume_from_checkpoint=True)
@@ -293,7 +294,7 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130
-    said = "SIGINT: ending when what is under way is done and saved; again: at once\n"
+    said = "SIGINT: finishing the step and saving; send it again to stop at once\n"
     assert said in error  # a worker may tell besides that its process was gone
     assert error.count("SIGINT") == 1
     assert not checkpoints_in(tmp_path / "run")

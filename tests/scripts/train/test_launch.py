@@ -196,11 +196,11 @@ def test_a_folder_that_holds_a_run_is_not_touched(
     before = (tmp_path / "run" / "finetune.log").read_bytes()
     line = refused(tmp_path, capsys, **recipe)
     assert "already holds a finished run" in line
-    assert "--overwrite_output_dir" in line
+    assert "--overwrite" in line
     assert (tmp_path / "run" / "finetune.log").read_bytes() == before
-    train(tmp_path / "run", **recipe, overwrite_output_dir=True)
+    train(tmp_path / "run", **recipe, overwrite=True)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(SystemExit):
-        train(tmp_path / "model", **recipe, overwrite_output_dir=True)
+        train(tmp_path / "model", **recipe, overwrite=True)
     assert "already holds a finished model" in capsys.readouterr().err

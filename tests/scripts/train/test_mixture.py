@@ -171,7 +171,7 @@ def test_a_resumed_run_is_bit_identical_with_any_workers(
     assert f"- trained on: `{files['graded']}` (12 rows, weight 0.5, objective cosent)" in card
     assert re.findall("Objective: `(.*)`", card) == ["contrastive", "margin_mse", "cosent"]
     log = (whole / "finetune.log").read_text(encoding="utf-8")
-    assert re.search(r"分级: document_max_length: [1-9]\d* of 12 texts looked at", log)
+    assert re.search(r"分级: document_max_length: [1-9]\d* of 12 sampled texts", log)
     assert "分级: 12 rows, weight 0.5: 8 rows in an epoch (0.667 times each), 20.0 % of all" in log
 
 

@@ -323,8 +323,8 @@ def test_a_server_without_any_network_starts_and_serves(tiny_bert: Path, tmp_pat
     online = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
     found = subprocess.run(
         [*NO_NETWORK, LOOPBACK_UP + START_AND_ASK, str(tmp_path), str(tiny_bert)],
-        cwd=Path(__file__).parent,
-        env=online | {"PYTHONPATH": os.pathsep.join(["..", "."])},
+        cwd=Path(__file__).resolve().parents[3],
+        env=online | {"PYTHONPATH": os.pathsep.join([".", "tests/helpers"])},
         capture_output=True,
         text=True,
         timeout=120,

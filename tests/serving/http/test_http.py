@@ -310,6 +310,29 @@ def test_a_key_that_would_lose_texts_is_refused(client: httpx.Client) -> None:
         assert f"{name}: cannot be given beside" in found.text
 
 
+def test_errors_are_in_the_dialect_of_the_route(
+    client: httpx.Client, embedder_only: httpx.Client
+) -> None:
+    """Whatever raises them: middleware, routing, validation or a handler."""
+    dialects = {
+        "/embed_batch": {"error", "request_id"},
+        "/v2/rerank": {"error", "request_id", "id", "message"},
+        "/similarity": {"error", "error_type", "param", "request_id"},
+    }
+    for path, fields in dialects.items():
+        for response in (
+            client.post(path, content=b"{}"),  # no JSON by its content type: 415
+            client.put(path),
+            client.post(path, content=b"{", headers=JSON),
+            client.post(path, json={}),
+        ):
+            assert response.status_code >= 400
+            assert set(response.json()) == fields, (path, response.text)
+    # A server without a reranker has no such route, and says so to clients that expect one.
+    absent = embedder_only.post("/v2/rerank", json={})
+    assert (absent.status_code, set(absent.json())) == (404, dialects["/v2/rerank"])
+
+
 def test_the_request_id_is_the_clients_if_it_is_one(client: httpx.Client) -> None:
     given = {"X-Request-Id": "abc-1.2"}
     assert client.get("/live", headers=given).headers["X-Request-Id"] == "abc-1.2"

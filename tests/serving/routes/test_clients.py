@@ -312,8 +312,8 @@ def test_vllm_scores(client: httpx.Client, scores: np.ndarray, names: tuple[str,
 # What we tell people to write
 
 
-def test_the_clients_in_the_readme(tiny_bert: Path, tiny_classifier: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_clients_in_the_guide(tiny_bert: Path, tiny_classifier: Path) -> None:
+    text = (ROOT / "docs/guide/serving.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^<!-- code: clients -->\n```python\n(.*?)^```$", text, re.M | re.S)
     with served({"embedder": tiny_bert, "reranker": tiny_classifier}) as (url, _):
         code = re.sub(r"http://127\.0\.0\.1:800[12]", url, code)

@@ -15,11 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 import trainers.checkpoints.trainer
+from common.run_files import CONFIG_FILE, MANIFEST_FILE, MODEL_PART
 from runs import assert_same_weights, losses, train, write_format
 from trainers.checkpoints.files import (
-    MANIFEST,
-    MODEL_PART,
-    OPENED_BY,
     checkpoints_in,
     clear_up,
     find_damage,
@@ -29,7 +27,7 @@ from trainers.checkpoints.files import (
     rotate,
     write_manifest,
 )
-from trainers.checkpoints.write_errors import refusal
+from trainers.checkpoints.write_errors import system_reason
 
 FILES = {
     "model.safetensors": b"\x00" * 5000,
@@ -52,7 +50,7 @@ def make_checkpoint(run: Path, step: int, name: str = "checkpoint-{}") -> Path:
 
 def test_a_manifest_holds_sizes_and_checksums_of_all_files(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, 2)
-    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))
     assert manifest.keys() == FILES.keys()
     digest = hashlib.sha256(b"{}").hexdigest()
     assert manifest["1_Pooling/config.json"] == {"bytes": 2, "sha256": digest}
@@ -76,19 +74,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "bit": (
         lambda folder: flip(folder / "model.safetensors", 4999),
-        f"model.safetensors is not what was written (its SHA-256 differs from {MANIFEST}'s)",
+        f"model.safetensors is not what was written (its SHA-256 differs from {MANIFEST_FILE}'s)",
     ),
     "no manifest": (
-        lambda folder: (folder / MANIFEST).unlink(),
-        f"{MANIFEST} is missing, which is written last",
+        lambda folder: (folder / MANIFEST_FILE).unlink(),
+        f"{MANIFEST_FILE} is missing, which is written last",
     ),
     "manifest cut": (
-        lambda folder: os.truncate(folder / MANIFEST, 100),
-        f"{MANIFEST} is damaged",
+        lambda folder: os.truncate(folder / MANIFEST_FILE, 100),
+        f"{MANIFEST_FILE} is damaged",
     ),
     "manifest of something else": (
-        lambda folder: (folder / MANIFEST).write_text('{"model.safetensors": 5000}'),
-        f"{MANIFEST} is damaged",
+        lambda folder: (folder / MANIFEST_FILE).write_text('{"model.safetensors": 5000}'),
+        f"{MANIFEST_FILE} is damaged",
     ),
 }
 
@@ -103,13 +101,13 @@ def test_damage_is_named(damage: str, tmp_path: Path) -> None:
 
 def test_every_flipped_bit_of_a_manifest_is_seen_or_harmless(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, 2)
-    before = (checkpoint / MANIFEST).read_bytes()
+    before = (checkpoint / MANIFEST_FILE).read_bytes()
     for at in range(len(before)):
-        flip(checkpoint / MANIFEST, at)
+        flip(checkpoint / MANIFEST_FILE, at)
         if find_damage(checkpoint) is None:  # white space, or a number written otherwise
-            after = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+            after = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))
             assert after == json.loads(before)
-        (checkpoint / MANIFEST).write_bytes(before)
+        (checkpoint / MANIFEST_FILE).write_bytes(before)
 
 
 # What a killed run leaves
@@ -121,19 +119,21 @@ def test_leftovers_are_finished_or_removed(
     make_checkpoint(tmp_path, 2)
     make_checkpoint(tmp_path, 4, ".checkpoint-{}.part")  # only its name was missing
     torn = make_checkpoint(tmp_path, 6, ".checkpoint-{}.part")
-    (torn / MANIFEST).unlink()
+    (torn / MANIFEST_FILE).unlink()
     make_checkpoint(tmp_path, 1, ".checkpoint-{}.old")
     (tmp_path / MODEL_PART).mkdir()
     (tmp_path / ".mine").mkdir()
-    clear_up(tmp_path, go_on=True)
+    clear_up(tmp_path, resume=True)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-4", ".mine"}
     names = ".checkpoint-1.old, .checkpoint-6.part, .model.part"
-    assert caplog.messages == [f"removed {names}, which a run in {tmp_path} was stopped over"]
+    assert caplog.messages == [
+        f"Removed incomplete files of an interrupted run in {tmp_path}: {names}"
+    ]
 
 
 def test_a_fresh_run_goes_on_from_nothing(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, 4, ".checkpoint-{}.part")
-    clear_up(tmp_path, go_on=False)
+    clear_up(tmp_path, resume=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,7 +141,7 @@ def test_a_checkpoint_takes_the_place_of_an_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = make_checkpoint(tmp_path, 4)
-    (old / MANIFEST).unlink()
+    (old / MANIFEST_FILE).unlink()
     part = make_checkpoint(tmp_path, 4, ".checkpoint-{}.part")
 
     def killed(*_: Any) -> None:
@@ -153,7 +153,7 @@ def test_a_checkpoint_takes_the_place_of_an_earlier_one(
         with pytest.raises(KeyboardInterrupt):
             put_in_place(part, old)
     shutil.rmtree(old)
-    clear_up(tmp_path, go_on=True)
+    clear_up(tmp_path, resume=True)
     assert find_damage(old) is None
     # Undisturbed:
     put_in_place(make_checkpoint(tmp_path, 4, ".checkpoint-{}.part"), old)
@@ -188,7 +188,7 @@ def test_half_a_final_model_opens_by_nothing(
     new = {
         "a.json": "new",
         "1_Pooling/config.json": "new",
-        OPENED_BY: "new",
+        CONFIG_FILE: "new",
         "model.safetensors": "",
     }
     replace = Path.replace
@@ -212,7 +212,7 @@ def test_half_a_final_model_opens_by_nothing(
         if stop < len(new):
             with pytest.raises(KeyboardInterrupt):
                 put_model_in_place(run)
-            assert not (run / OPENED_BY).exists()
+            assert not (run / CONFIG_FILE).exists()
         else:
             put_model_in_place(run)
             files = {
@@ -261,11 +261,11 @@ def test_checkpoints_are_whole_and_name_all_their_files(finished: Path) -> None:
     assert list(checkpoints_in(finished)) == [2, 4, 6]
     for checkpoint in checkpoints_in(finished).values():
         assert find_damage(checkpoint) is None
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))
         written = {
             p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()
         }
-        assert manifest.keys() == written - {MANIFEST}
+        assert manifest.keys() == written - {MANIFEST_FILE}
         assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= written
         assert {"trainer_state.json", "tokenizer.json"} <= written
         assert "adapter/adapter_model.safetensors" in written
@@ -285,8 +285,8 @@ def test_the_newest_whole_checkpoint_is_taken(
         train(run, **settings, resume_from_checkpoint=str(run / "checkpoint-6"))
     assert capsys.readouterr().err == (
         f"error: resume_from_checkpoint: {run}/checkpoint-6/optimizer.pt is not what was written "
-        f"(its SHA-256 differs from {MANIFEST}'s); give true for the last whole one in {run}, or "
-        f"train on from its model: --model_name_or_path {run}/checkpoint-6\n"
+        f"(its SHA-256 differs from {MANIFEST_FILE}'s); give true for the last complete one in "
+        f"{run}, or train on from its model: --model_name_or_path {run}/checkpoint-6\n"
     )
     part = part_of(run / "checkpoint-8")
     part.mkdir()
@@ -294,11 +294,11 @@ def test_the_newest_whole_checkpoint_is_taken(
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     size = (finished / "checkpoint-4" / "adapter" / "adapter_model.safetensors").stat().st_size
     assert said[:3] == [
-        f"removed {part.name}, which a run in {run} was stopped over",
-        "checkpoint-6 is not whole: optimizer.pt is not what was written (its SHA-256 differs from "
-        f"{MANIFEST}'s); going on from checkpoint-2",
-        "checkpoint-4 is not whole: adapter/adapter_model.safetensors has 100 bytes instead of "
-        f"{size}; going on from checkpoint-2",
+        f"Removed incomplete files of an interrupted run in {run}: {part.name}",
+        "checkpoint-6 is damaged: optimizer.pt is not what was written (its SHA-256 differs from "
+        f"{MANIFEST_FILE}'s); resuming from checkpoint-2",
+        "checkpoint-4 is damaged: adapter/adapter_model.safetensors has 100 bytes instead of "
+        f"{size}; resuming from checkpoint-2",
     ]
     assert_same_weights(finished, run)
     assert [find_damage(path) for path in checkpoints_in(run).values()] == [None] * 3
@@ -309,11 +309,11 @@ def test_no_whole_checkpoint_at_all(
 ) -> None:
     run = stopped(finished, tmp_path)
     for checkpoint in checkpoints_in(run).values():
-        (checkpoint / MANIFEST).unlink()  # as earlier versions wrote them
+        (checkpoint / MANIFEST_FILE).unlink()  # as earlier versions wrote them
     with pytest.raises(SystemExit, match="2"):
         train(run, **recipe(tiny_bert, tmp_path, lora_r=2), resume_from_checkpoint=True)
     line = capsys.readouterr().err
-    assert f"no checkpoint in {run} is whole (checkpoint-6 is not whole: {MANIFEST} is miss" in line
+    assert f"no checkpoint in {run} is complete (checkpoint-6 is damaged: {MANIFEST_FILE}" in line
     assert line.count("\n") == 1
 
 
@@ -371,7 +371,7 @@ def test_the_last_checkpoint_outlives_a_save_that_fails(
             train(tmp_path / "run", **settings)
     line = capsys.readouterr().err
     assert f"error: checkpoint-4 could not be saved in {tmp_path / 'run'}: Disk quota" in line
-    assert "go on from checkpoint-2 by --resume_from_checkpoint true" in line
+    assert "resume from checkpoint-2 with --resume_from_checkpoint true" in line
     assert list(checkpoints_in(tmp_path / "run")) == [2]
     assert not list((tmp_path / "run").glob(".*"))
     train(tmp_path / "run", **settings, resume_from_checkpoint=True)
@@ -388,13 +388,13 @@ def test_refusals_of_all_libraries_are_known(tmp_path: Path, tiny_tokenizer: Any
         (lambda: tiny_tokenizer.backend_tokenizer.save(str(below)), "Not a directory"),
         (lambda: below.write_text("a"), "Not a directory"),
         (lambda: full.write_text("a"), "No space left on device"),
-        (lambda: torch.save({"a": torch.zeros(9)}, full), "a file could not be written to its end"),
+        (lambda: torch.save({"a": torch.zeros(9)}, full), "a file could not be written completely"),
     ]
     for write, reason in writes:
         with pytest.raises(Exception) as raised:
             write()
-        assert refusal(raised.value) == reason
-    assert refusal(RuntimeError("CUDA out of memory")) is None
+        assert system_reason(raised.value) == reason
+    assert system_reason(RuntimeError("CUDA out of memory")) is None
 
 
 def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path) -> None:
@@ -414,8 +414,8 @@ def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path)
     checkpoint = run / "checkpoint-4"
     assert [line[20:] for line in log if "resume_from" in line] == [
         f"resume_from_checkpoint: {checkpoint} is of a run with other settings: loss_args "
-        "{'symmetric': True} (it had {}), learning_rate 0.002 (it had 0.001); what is left of it "
-        "is trained with those of now, and the model is that of neither",
-        "resume_from_checkpoint: the run had 12 training rows, and has 13 now: what is left of it "
-        "takes them in another order, and the model is that of neither",
+        "{'symmetric': True} (it had {}), learning_rate 0.002 (it had 0.001). The remaining "
+        "steps use the new settings; the result matches neither run",
+        "resume_from_checkpoint: the run had 12 training rows and now has 13: the remaining "
+        "steps take them in another order; the result matches neither run",
     ]

@@ -59,7 +59,7 @@ def test_overwriting_deletes_a_run_and_nothing_else(
     (run / "my_rows.jsonl").write_text("mine")
     (run / "notes").mkdir()
     (run / "rejected_rows.jsonl").write_text("of the old run")
-    train(run, **recipe(tiny_bert, tmp_path, max_steps=1), overwrite_output_dir=True)
+    train(run, **recipe(tiny_bert, tmp_path, max_steps=1), overwrite=True)
     assert (run / "my_rows.jsonl").read_text() == "mine"
     assert (run / "notes").is_dir()
     assert not list(run.glob("checkpoint-*"))
@@ -67,7 +67,7 @@ def test_overwriting_deletes_a_run_and_nothing_else(
     state = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 1
     log = (run / "finetune.log").read_text(encoding="utf-8")
-    assert "left as they are, as no run writes them: my_rows.jsonl, notes" in log
+    assert "kept what no run writes: my_rows.jsonl, notes" in log
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_mistake_costs_no_old_run(
     run = copy(finished, tmp_path)
     before = weights(run)
     settings = {**recipe(tiny_bert, tmp_path), **mistake}
-    refused(run, **settings, overwrite_output_dir=True)
+    refused(run, **settings, overwrite=True)
     assert weights(run).keys() == before.keys()
     assert (run / "checkpoint-4" / "model.safetensors").is_file()
     assert (run / "train_config.json").is_file()
@@ -95,7 +95,7 @@ def test_a_run_never_deletes_the_model_it_begins_with(
     part: str, finished: Path, tmp_path: Path, refused: Refused
 ) -> None:
     run = copy(finished, tmp_path)
-    line = refused(run, **recipe(run / part, tmp_path), overwrite_output_dir=True)
+    line = refused(run, **recipe(run / part, tmp_path), overwrite=True)
     assert "model_name_or_path:" in line and "lies in output_dir" in line
     assert (run / part / "model.safetensors").is_file()
 
@@ -108,7 +108,7 @@ def test_a_readme_of_the_users_is_not_written_over(
 ) -> None:
     (tmp_path / "README.md").write_text("我的项目")
     line = refused(tmp_path, **recipe(tiny_bert, tmp_path))
-    assert "holds a README.md that is not of a run" in line
+    assert "holds a README.md that no run wrote" in line
     assert (tmp_path / "README.md").read_text() == "我的项目"
 
 
@@ -177,9 +177,9 @@ def test_checkpoints_from_which_a_run_cannot_go_on(
     models = {"save_only_model": True, "save_strategy": "steps", "save_steps": 2}
     run = train(tmp_path / "run", **{**settings, **models, "max_steps": 2})
     line = refused(run, **settings, resume_from_checkpoint=True)
-    assert "holds no state of the optimiser (save_only_model)" in line
+    assert "holds no optimizer state (save_only_model)" in line
     line = refused(run, **settings, resume_from_checkpoint=str(run / "checkpoint-4"))
-    assert f"there is no folder {run / 'checkpoint-4'}; give true for the last whole one" in line
+    assert f"there is no folder {run / 'checkpoint-4'}; give true for the last complete one" in line
 
 
 def test_going_on_from_elsewhere_spares_the_run_in_output_dir(

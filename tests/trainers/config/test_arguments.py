@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from collators.epochs import EpochRows, EpochSampler
-from trainers import parse_arguments
+from trainers import parse_run
 from trainers.config.arguments import defaults
 
 NEEDED = {
@@ -32,7 +32,7 @@ def recipe(folder: Path, **more: Any) -> list[str]:
 
 def test_flags_win_over_the_recipe(tmp_path: Path) -> None:
     argv = recipe(tmp_path, learning_rate=1e-5, seed=7)
-    args = parse_arguments([*argv, "--learning_rate", "3e-5"])
+    args = parse_run([*argv, "--learning_rate", "3e-5"]).args
     assert (args.learning_rate, args.seed) == (3e-5, 7)
     assert args.recipe["learning_rate"] == 3e-5
     assert args.recipe["weight_decay"] == 0.0
@@ -43,8 +43,8 @@ def test_yaml_and_json_give_the_same(tmp_path: Path) -> None:
     text = "\n".join([f"{k}: {v}" for k, v in NEEDED.items() if k != "train_file"])
     text += "\nlearning_rate: 5e-5\nloss_args: {temperature: 2e-2}\ntrain_file: [a, b]\n"
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    from_yaml = parse_arguments(["--config", str(tmp_path / "recipe.yaml")])
-    from_json = parse_arguments(recipe(tmp_path, **given))
+    from_yaml = parse_run(["--config", str(tmp_path / "recipe.yaml")]).args
+    from_json = parse_run(recipe(tmp_path, **given)).args
     assert from_yaml.recipe == from_json.recipe
     assert from_yaml.learning_rate == 5e-5  # YAML 1.1 would have read a text
 
@@ -54,7 +54,7 @@ def test_flags_are_read_as_the_type_of_their_field() -> None:
     argv += ["--train_file", "a.jsonl", "b.jsonl", "--bf16", "false"]
     argv += ["--loss_args", '{"temperature": 0.1}', "--label_range", "[0, 5]"]
     argv += ["--push_to_hub", "--max_steps", "-1", "--eval_file", "null", "--save_steps", "0.25"]
-    args = parse_arguments(argv)
+    args = parse_run(argv).args
     assert args.train_file == ["a.jsonl", "b.jsonl"]
     assert (args.bf16, args.push_to_hub, args.max_steps) == (False, True, -1)
     assert args.loss_args == {"temperature": 0.1}
@@ -64,7 +64,7 @@ def test_flags_are_read_as_the_type_of_their_field() -> None:
 
 
 def test_the_defaults_are_a_linear_warm_up_and_adamw() -> None:
-    args = parse_arguments(flags())
+    args = parse_run(flags()).args
     assert args.warmup_steps == 0.1
     assert args.lr_scheduler_type == "linear"
     assert "adamw" in args.optim
@@ -106,7 +106,7 @@ def test_the_defaults_are_a_linear_warm_up_and_adamw() -> None:
 )
 def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)):
-        parse_arguments([*flags(), *argv] if argv[0].startswith("--") else argv)
+        parse_run([*flags(), *argv] if argv[0].startswith("--") else argv)
 
 
 @pytest.mark.parametrize(
@@ -126,19 +126,19 @@ def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
 def test_recipes_that_cannot_be(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "recipe.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(expected)) as error:
-        parse_arguments(["--config", str(tmp_path / "recipe.json")])
+        parse_run(["--config", str(tmp_path / "recipe.json")])
     assert "\n" not in str(error.value)
 
 
 def test_recipes_of_other_encodings(tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     file.write_bytes(b"\xef\xbb\xbf" + json.dumps(NEEDED).encode())
-    assert parse_arguments(["--config", str(file)]).objective == "contrastive"
+    assert parse_run(["--config", str(file)]).args.objective == "contrastive"
     file.write_bytes(
         json.dumps({**NEEDED, "query_prompt": "检索"}, ensure_ascii=False).encode("gbk")
     )
     with pytest.raises(ValueError, match="not UTF-8"):
-        parse_arguments(["--config", str(file)])
+        parse_run(["--config", str(file)])
 
 
 def test_bf16_without_bf16_instructions_is_switched_off_with_a_line(
@@ -146,7 +146,7 @@ def test_bf16_without_bf16_instructions_is_switched_off_with_a_line(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert not parse_arguments([*flags(), "--bf16"]).bf16
+    assert not parse_run([*flags(), "--bf16"]).args.bf16
     assert any("bf16 is off for this run" in message for message in caplog.messages)
 
 

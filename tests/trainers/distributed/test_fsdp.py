@@ -247,7 +247,7 @@ def test_another_launch_cannot_go_on_from_its_checkpoint(
             "resume_from_checkpoint": sharded / name / "checkpoint-2"
         }
         line = refused(folder, capsys, **given)
-        assert f"holds the optimiser's state of a run with {kind}, this one is launched" in line
+        assert f"holds the optimizer state of a run with {kind}, this one is launched" in line
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def batch(model: Embedder) -> dict[str, Any]:
 def gradients(model: Embedder, inputs: dict[str, Any], embeddings: Tensor) -> list[Tensor]:
     model.zero_grad()
     queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
-    loss = ContrastiveLoss()(queries, documents, inputs["positives"], inputs["excluded"])
+    loss = ContrastiveLoss()(queries, documents, inputs["positives"], inputs["false_negative_mask"])
     loss.backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 

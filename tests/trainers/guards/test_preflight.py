@@ -12,8 +12,8 @@ from torch import nn
 
 from hub import Hub, stand_in_hub
 from runs import assert_same_weights, losses, train, weights, write_format
-from trainers import TandemArguments
-from trainers.base import LossTrainer
+from trainers import TandemArguments, build_run
+from trainers.base import BaseTrainer
 from trainers.config.assembly import build_collator, open_model, read_rows
 from trainers.guards.preflight import TRIED, Preflight, PreflightError, check_hub, sizes
 
@@ -102,18 +102,19 @@ def test_a_model_that_cannot_be_written(
     assert not (tmp_path / "run" / TRIED).exists()
 
 
-def trainer_of(recipe: dict[str, Any], run: Path, loss: nn.Module | None = None) -> LossTrainer:
+def trainer_of(recipe: dict[str, Any], folder: Path, loss: nn.Module | None = None) -> BaseTrainer:
     """The trainer of a run, put together as scripts/train.py does."""
     given: dict[str, Any] = {n: str(v) if isinstance(v, Path) else v for n, v in recipe.items()}
-    args = TandemArguments(**given, output_dir=str(run), disable_tqdm=True)
-    model = open_model(args)
-    trainer: LossTrainer = args.objective_spec.trainer(
+    args = TandemArguments(**given, output_dir=str(folder), disable_tqdm=True)
+    run = build_run(args)
+    model = open_model(run)
+    trainer = run.objective.trainer(
         model=model,
         args=args,
-        loss=loss or args.build_loss(),
-        data_collator=build_collator(args, model),
-        train_dataset=read_rows(args, args.train_file, "rejected.jsonl"),
-        eval_dataset=read_rows(args, args.eval_file or [], "rejected.jsonl"),
+        loss=loss or run.build_loss(),
+        data_collator=build_collator(run, model),
+        train_dataset=read_rows(run, args.train_file, "rejected.jsonl"),
+        eval_dataset=read_rows(run, args.eval_file or [], "rejected.jsonl"),
     )
     trainer.add_callback(Preflight(trainer))
     return trainer
@@ -179,7 +180,7 @@ def arguments(tmp_path: Path, token: str | None) -> TandemArguments:
     [
         (
             "hf_wrong",
-            r"push_to_hub: the Hub does not take the token \(Invalid user token.\); log in",
+            r"push_to_hub: the Hub rejects the token \(Invalid user token.\); log in",
         ),
         ("hf_reader", "push_to_hub: the token of someone may only read; give one that may write"),
         (None, "push_to_hub: there is no token; log in with `hf auth login`, or set HF_TOKEN"),
@@ -200,5 +201,5 @@ def test_a_token_that_can_push(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_hub_that_is_not_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(PreflightError, match="push_to_hub: the Hub does not"):
+    with pytest.raises(PreflightError, match="push_to_hub: the Hub rejects"):
         check_hub(arguments(tmp_path, "hf_writer"))

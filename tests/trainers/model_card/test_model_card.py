@@ -16,7 +16,7 @@ from encoders import Embedder, Reranker
 from evaluation.results import Results
 from measured import pairs, results
 from tiny import save_backbone
-from trainers import TandemArguments
+from trainers import Run, TandemArguments, build_run
 from trainers.model_card import card as model_card
 from trainers.model_card.card import write_model_card
 from trainers.model_card.code import DOCUMENTS, QUERIES
@@ -30,9 +30,10 @@ LOG: list[dict[str, Any]] = [
 ]
 
 
-def arguments(folder: Path, objective: str = "contrastive", **more: Any) -> TandemArguments:
+def run_of(folder: Path, objective: str = "contrastive", **more: Any) -> Run:
     given = {"model_name_or_path": "BAAI/bge-base-zh-v1.5", "train_file": "data/训练|行.jsonl"}
-    return TandemArguments(**(given | {"objective": objective, "output_dir": str(folder)} | more))
+    given |= {"objective": objective, "output_dir": str(folder)}
+    return build_run(TandemArguments(**given | more))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def blocks(folder: Path) -> list[dict[str, Any]]:
 
 def test_what_is_known_is_in_the_metadata(embedder: Path) -> None:
     files = ["data/mine.jsonl", "sentence-transformers/all-nli:pair@train", "BeIR/scifact"]
-    write_model_card(embedder, arguments(embedder, train_file=files))
+    write_model_card(run_of(embedder, train_file=files), embedder)
     assert metadata(embedder) == {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
@@ -96,9 +97,7 @@ def test_what_is_not_on_the_hub_is_no_base_model(
     monkeypatch.chdir(embedder.parent)
     for folder in ("folder", "outputs/run", "data/train"):
         Path(folder).mkdir(parents=True)
-    write_model_card(
-        embedder, arguments(embedder, model_name_or_path=base, train_file="data/train")
-    )
+    write_model_card(run_of(embedder, model_name_or_path=base, train_file="data/train"), embedder)
     assert not {"base_model", "datasets", "language", "license"} & metadata(embedder).keys()
 
 
@@ -107,7 +106,7 @@ def test_the_language_is_that_of_the_base_model(embedder: Path, tmp_path: Path) 
     base.mkdir()
     given = "---\nlanguage:\n- zh\n- 'no'\nlicense: mit\n---\n# x\n"
     (base / "README.md").write_text(given, encoding="utf-8")
-    write_model_card(embedder, arguments(embedder, model_name_or_path=str(base)))
+    write_model_card(run_of(embedder, model_name_or_path=str(base)), embedder)
     assert metadata(embedder)["language"] == ["zh", "no"]
     assert "license" not in metadata(embedder)
     # A base from the Hub: its card came with it into the cache.
@@ -116,7 +115,7 @@ def test_the_language_is_that_of_the_base_model(embedder: Path, tmp_path: Path) 
     (cached / "refs" / "main").write_text("a" * 40)
     (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
     (cached / "snapshots" / ("a" * 40) / "README.md").write_text("---\nlanguage: zh\n---\n")
-    write_model_card(embedder, arguments(embedder, model_name_or_path="some/model"))
+    write_model_card(run_of(embedder, model_name_or_path="some/model"), embedder)
     assert metadata(embedder)["language"] == "zh"
 
 
@@ -126,7 +125,7 @@ def test_a_base_card_that_cannot_be_read_stops_nothing(
     base = tmp_path / "base"
     base.mkdir()
     (base / "README.md").write_text("---\nlanguage: [zh\n---\n", encoding="utf-8")
-    write_model_card(embedder, arguments(embedder, model_name_or_path=str(base)))
+    write_model_card(run_of(embedder, model_name_or_path=str(base)), embedder)
     assert "language" not in metadata(embedder)
     assert "the language is left out" in caplog.text
 
@@ -148,7 +147,7 @@ def test_the_code_for_an_embedder_gives_its_vectors(
 ) -> None:
     model = Embedder.from_pretrained(tiny_bert, pooling=pooling, **settings)
     model.save_pretrained(tmp_path / "模型")
-    write_model_card(tmp_path / "模型", arguments(tmp_path / "模型"))
+    write_model_card(run_of(tmp_path / "模型"), tmp_path / "模型")
     queries = model.encode(QUERIES, prompt_name="query")
     documents = model.encode(DOCUMENTS, prompt_name="document")
     assert not torch.allclose(queries[0], queries[1], atol=1e-3)
@@ -165,7 +164,7 @@ def test_the_code_for_a_reranker_gives_its_scores(
 ) -> None:
     model = Reranker.from_pretrained(tiny_classifier, prompts=prompts, max_length=20)
     model.save_pretrained(tmp_path)
-    write_model_card(tmp_path, arguments(tmp_path, "bce"))
+    write_model_card(run_of(tmp_path, "bce"), tmp_path)
     scores = model.score([(QUERIES[0], document) for document in DOCUMENTS])
     for space in blocks(tmp_path):
         assert torch.allclose(torch.as_tensor(space["scores"]), scores, atol=1e-5)
@@ -177,8 +176,8 @@ def test_the_code_names_the_hub_and_asks_for_trust_where_it_must(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
     Embedder.from_pretrained(tiny_bert, projection_dim=8).save_pretrained(tmp_path)
-    args = arguments(tmp_path, hub_model_id="a-team/a-model", trust_remote_code=True)
-    write_model_card(tmp_path, args)
+    run = run_of(tmp_path, hub_model_id="a-team/a-model", trust_remote_code=True)
+    write_model_card(run, tmp_path)
     card = text(tmp_path)
     assert str(tmp_path) not in card
     assert card.count('("a-team/a-model", trust_remote_code=True)') == 3
@@ -201,7 +200,7 @@ def test_every_objective_is_told_in_the_words_of_its_loss(
         else Reranker.from_pretrained(tiny_classifier)
     )
     model.save_pretrained(tmp_path)
-    write_model_card(tmp_path, arguments(tmp_path, objective))
+    write_model_card(run_of(tmp_path, objective), tmp_path)
     card = text(tmp_path)
     about = str(OBJECTIVES[objective].loss.__doc__).strip().splitlines()[0]
     assert about.replace("``", "`") in card
@@ -209,10 +208,10 @@ def test_every_objective_is_told_in_the_words_of_its_loss(
 
 
 def test_data_settings_and_figures_are_told(embedder: Path) -> None:
-    args = arguments(
+    run = run_of(
         embedder, loss_args={"temperature": 0.02}, learning_rate=3e-5, seed=0, query_prompt="查询："
     )
-    write_model_card(embedder, args, LOG, counts=[12345])
+    write_model_card(run, embedder, LOG, counts=[12345])
     lines = text(embedder).splitlines()
     for line in (
         "# 模型",
@@ -241,10 +240,10 @@ def test_the_figures_are_those_of_the_saved_weights(embedder: Path, tmp_path: Pa
         "metric_for_best_model": "eval_ndcg@10",
         "greater_is_better": True,
     }
-    write_model_card(embedder, arguments(embedder, **chosen), LOG)
+    write_model_card(run_of(embedder, **chosen), embedder, LOG)
     assert "| `eval_ndcg@10 (step 10)` | `0.75` |" in text(embedder)
     # A checkpoint of the same run holds the weights of the last step.
-    write_model_card(embedder, arguments(tmp_path / "run", **chosen), LOG)
+    write_model_card(run_of(tmp_path / "run", **chosen), embedder, LOG)
     assert "| `eval_ndcg@10 (step 20)` | `0.5` |" in text(embedder)
 
 
@@ -252,7 +251,7 @@ def test_the_figures_are_those_of_the_saved_weights(embedder: Path, tmp_path: Pa
 
 
 def test_the_evaluation_is_a_section_and_a_model_index(embedder: Path) -> None:
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     add_evaluation(embedder, results())
     lines = text(embedder).splitlines()
     for line in (
@@ -284,7 +283,7 @@ def test_the_evaluation_is_a_section_and_a_model_index(embedder: Path) -> None:
 
 
 def test_a_second_evaluation_takes_the_place_of_the_first(embedder: Path) -> None:
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     add_evaluation(embedder, results())
     before = text(embedder)
     add_evaluation(embedder, results())
@@ -299,7 +298,7 @@ def test_a_second_evaluation_takes_the_place_of_the_first(embedder: Path) -> Non
 
 
 def test_what_a_person_wrote_is_kept(embedder: Path) -> None:
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     add_evaluation(embedder, results())
     file = embedder / "README.md"
     mine = text(embedder).replace("library_name:", "license: mit\nmine: 是\nlibrary_name:")
@@ -310,7 +309,7 @@ def test_what_a_person_wrote_is_kept(embedder: Path) -> None:
 
 
 def test_measurements_on_other_data_stay_in_the_model_index(embedder: Path) -> None:
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     add_evaluation(embedder, results())
     add_evaluation(embedder, results(data="BeIR/scifact", models={"fine-tuned": "outputs/x"}))
     (index,) = metadata(embedder)["model-index"]
@@ -340,7 +339,7 @@ def test_a_card_that_a_person_wrote_gets_the_section(tmp_path: Path, written: st
 
 
 def test_pairs_and_a_first_stage_are_told(embedder: Path) -> None:
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     add_evaluation(embedder, pairs())
     assert "Pairs on `data/商品/heldout` (1,500 pairs)" in text(embedder)
     assert "wins" not in text(embedder)
@@ -357,10 +356,10 @@ def test_an_evaluation_in_the_folder_is_told_if_it_is_of_these_weights(embedder:
     set_time: Callable[[Path, int], None] = lambda path, at: os.utime(path, (at, at))  # noqa: E731
     set_time(weights, 1000)
     set_time(file, 2000)
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     assert text(embedder).count("## Evaluation") == 1
     set_time(weights, 3000)
-    write_model_card(embedder, arguments(embedder))
+    write_model_card(run_of(embedder), embedder)
     assert "## Evaluation" not in text(embedder)
 
 

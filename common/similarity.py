@@ -1,11 +1,11 @@
-"""How two embeddings are compared: by the cosine or the dot product, as the model's folder says."""
+"""Compare embeddings by their cosine or their dot product, in losses, search and serving."""
 
 from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
-# Shapes: N texts, H dimensions of an embedding.
+# Shapes: N texts, Q queries, D documents, H dimensions of an embedding.
 
 Similarity = Literal["cosine", "dot"]
 
@@ -23,3 +23,8 @@ def pairwise(queries: Tensor, documents: Tensor, similarity: Similarity) -> Tens
     if similarity == "cosine":
         return F.cosine_similarity(queries, documents, dim=-1)
     return (queries * documents).sum(dim=-1)
+
+
+def all_pairs(queries: Tensor, documents: Tensor, similarity: Similarity) -> Tensor:
+    """The similarity of every query [Q, H] with every document [D, H]: [Q, D]."""
+    return for_dot_product(queries, similarity) @ for_dot_product(documents, similarity).T

@@ -153,9 +153,9 @@ def test_a_scheduler_that_waits_for_a_metric_goes_without(
         (ValueError, "the evaluation after step 2 failed: no luck; the last"),
         (
             TypeError,
-            "the evaluation after step 2 failed: TypeError in test_trainers_evaluating.py:",
+            "the evaluation after step 2 failed: TypeError in test_evaluations.py:",
         ),
-        (torch.OutOfMemoryError, "failed: OutOfMemoryError in test_trainers_evaluating.py:"),
+        (torch.OutOfMemoryError, "failed: OutOfMemoryError in test_evaluations.py:"),
     ],
 )
 def test_a_failure_leaves_a_checkpoint_to_go_on_from(
@@ -206,7 +206,7 @@ def test_what_cannot_be_measured_ends_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(Measure, "__call__", failing("no luck", TypeError, 0))
     line = ended(tmp_path / "run", capsys, **recipe)
-    assert "error: eval_file: it cannot be measured on: TypeError in test_trainers_eval" in line
+    assert "error: eval_file: it cannot be measured on: TypeError in test_evaluations" in line
     assert "step 1/" not in (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
 
 
@@ -248,7 +248,7 @@ def test_a_model_that_is_saved_as_another_ends_before_the_first_step(
 
     monkeypatch.setattr(CheckpointTrainer, "_write_model", write_others)
     line = ended(tmp_path / "run", capsys, **settings)
-    assert "the model that is saved is not the model that is trained: their answers to" in line
+    assert "the saved model is not the model that is trained: their outputs for" in line
 
 
 @pytest.mark.parametrize("kind", [Embedder, Reranker])

@@ -1,0 +1,37 @@
+"""Names of the files in a run's folder, which of them a run may delete, and which stay private."""
+
+RUN_FILE = "train_config.json"  # the resolved arguments; a recipe itself
+STATE_FILE = "trainer_state.json"  # how far the run is, and what it logged
+LOG_FILE = "finetune.log"
+REJECTED_FILES = "rejected_*.jsonl"  # bad rows, written anew whenever files are read
+BEST_FILE = "best_checkpoint.json"
+EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"
+FIGURES_FOLDER = "figures"
+RANKING_FILE = "run.trec"
+CARD_FILE = "README.md"
+# Nothing opens a model folder without it: written last, removed first.
+CONFIG_FILE = "config.json"
+# In a checkpoint: size and SHA-256 of every other file.
+MANIFEST_FILE = "manifest.json"
+# The final model is written here and then moved into the run's folder.
+MODEL_PART = ".model.part"
+
+# Files that describe the run rather than the model.
+_PRIVATE = (
+    "checkpoint-*", ".checkpoint-*.part", ".checkpoint-*.old", MODEL_PART, "runs", STATE_FILE,
+    BEST_FILE, EVALUATION_FILE, REPORT_FILE, FIGURES_FOLDER, RANKING_FILE,
+)  # fmt: skip
+_MODEL = (
+    CARD_FILE, CONFIG_FILE, "generation_config.json", "modules.json", "model*.safetensors",
+    "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+    "*.model", "chat_template.jinja", "sentence_bert_config.json",
+    "config_sentence_transformers.json", "[0-9]_Pooling", "[0-9]_Dense", "[0-9]_Normalize",
+    "adapter",
+)  # fmt: skip
+
+# What --overwrite deletes: nothing that is not named here.
+DELETABLE = (*_PRIVATE, *_MODEL)
+# Patterns that are not pushed to the Hub: logs and bad rows may contain private data.
+NOT_UPLOADED = [".*", "*.log", "rejected_*", *_PRIVATE, *(f"{name}/*" for name in _PRIVATE)]

@@ -1,0 +1,43 @@
+"""What a recipe is assembled to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encoders import Embedder
+from trainers import TandemArguments, build_run
+from trainers.config.assembly import open_model
+
+
+@pytest.mark.parametrize(
+    ("loss_args", "normalize", "similarity"),
+    [
+        ({}, False, "cosine"),
+        ({"similarity": "cosine"}, False, "cosine"),
+        ({"similarity": "dot"}, False, "dot"),
+        ({"similarity": "dot"}, True, "cosine"),  # which is the same for unit vectors
+    ],
+)
+def test_a_model_is_compared_as_it_was_trained(
+    loss_args: dict[str, Any], normalize: bool, similarity: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    args = TandemArguments(
+        objective="contrastive",
+        model_name_or_path=str(tiny_bert),
+        train_file="rows.jsonl",
+        output_dir=str(tmp_path),
+        loss_args=loss_args,
+        normalize=normalize,
+    )
+    model: Any = open_model(build_run(args))
+    assert model.similarity == similarity
+    model.save_pretrained(tmp_path / "model")
+    assert Embedder.from_pretrained(tmp_path / "model").similarity == similarity
+
+
+def test_other_similarities_are_refused(tmp_path: Path) -> None:
+    given: Any = {"model_name_or_path": "a", "train_file": "b", "output_dir": str(tmp_path)}
+    args = TandemArguments(objective="cosent", loss_args={"similarity": "l2"}, **given)
+    with pytest.raises(ValueError, match='loss_args: similarity: "l2" is not one of cosine, dot'):
+        build_run(args)
