@@ -19,7 +19,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from scripts.serve import ServeArguments
+from serving.settings import ServeSettings
 from trainers import OBJECTIVES
 from trainers.config.arguments import TandemArguments
 
@@ -28,7 +28,7 @@ FOLDER = ROOT / "docs" / "reference"
 
 # How a script is called, and the dataclass of its flags: one line per script or command.
 SCRIPTS: dict[str, type] = {
-    "serve.py": ServeArguments,
+    "serve.py": ServeSettings,
 }
 
 WORDS: dict[Any, str] = {

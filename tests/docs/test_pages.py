@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import trainers.objectives
-from common.recipe import FAMILIAR, merge, read_flags
+from common.flags import FAMILIAR, merge, read_flags
 from docs.generate import SCRIPTS
 from loaders import ReadOptions, detect_shape, load_rows
 from trainers import OBJECTIVES, parse_run
