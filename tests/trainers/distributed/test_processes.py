@@ -236,8 +236,8 @@ def test_the_launch_file_starts_its_processes_and_leaves_the_precision_alone(
 ) -> None:
     plain, half = (seen(launched / "2" / name) for name in ("contrastive", "bf16"))
     assert [note["processes"] for note in plain] == [2, 2]
-    assert [note["precision"] for note in plain] == ["no", "no"]
-    assert [note["precision"] for note in half] == ["bf16", "bf16"]
+    assert [note["autocast"] for note in plain] == [False, False]
+    assert [note["autocast"] for note in half] == [True, True]
     assert [note["processes"] for note in seen(launched / "4" / "contrastive")] == [4] * 4
 
 
