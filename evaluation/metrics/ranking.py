@@ -272,4 +272,5 @@ def _sum(values: Values) -> Values:
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     """``part / whole``, 0 where ``whole`` is 0."""
-    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+    found: Values = np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+    return found
