@@ -1,6 +1,8 @@
 # make quickstart   set up, train an embedder and a reranker on real text, compare them with the base
 # make serve        serve the quick start's models, both on port 8000
 # make test         set up, run the tests
+# make test-fast    those that start no process, no server and no whole training run
+# make coverage     run the tests and tell which lines no test reaches; below 95 % is an error
 # make check        set up, ruff, mypy, and a search for secrets
 # make audit        known weaknesses of the pinned packages (asks pypi.org)
 # make clean        remove .venv, data/docstrings, the quick start's models and all caches
@@ -30,7 +32,7 @@ EVALUATE := $(BIN)/python scripts/evaluate.py --data data/docstrings/heldout --b
 TRAIN := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py \
 	--eval_file null
 
-.PHONY: quickstart serve test check audit setup clean
+.PHONY: quickstart serve test test-fast coverage check audit setup clean
 
 quickstart: $(TABLE)
 	@cat $(TABLE)
@@ -40,8 +42,21 @@ serve: $(EMBEDDER) $(RERANKER)
 	$(BIN)/python scripts/serve.py --embedder $(dir $(EMBEDDER)) --reranker $(dir $(RERANKER)) \
 		--corpus data/docstrings/heldout/corpus.jsonl
 
+# A file's tests share what they start. tests/conftest.py sorts the files, longest first.
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(DEV)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python $(PYTEST)
+
+test-fast: $(DEV)
+	$(BIN)/python $(PYTEST) -m 'not slow'
+
+# Processes that the tests start are measured too (setup.cfg).
+coverage: $(DEV)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 check: $(DEV)
 	$(BIN)/ruff check
@@ -58,7 +73,7 @@ setup: $(DEV)
 
 clean:
 	rm -rf .venv build *.egg-info data/docstrings $(dir $(EMBEDDER) $(RERANKER)) $(TABLE:.txt=.*)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): setup.cfg pyproject.toml constraints.txt

@@ -104,7 +104,8 @@ class Reranker(Encoder):
     def forward(self, **inputs: Tensor) -> Tensor:
         """Tokens of pairs [P, L] to scores [P] (raw logits)."""
         self.check_tokens(inputs["input_ids"])
-        return self.backbone(**inputs).logits.squeeze(-1)
+        scores: Tensor = self.backbone(**inputs).logits.squeeze(-1)
+        return scores
 
     def score(
         self,

@@ -98,7 +98,7 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
             "you trust it, give --trust_remote_code true"
         )
     kind = detect_kind(folder)
-    if asked is None or asked == kind:
+    if asked is None or asked in (kind, KINDS[kind].role):
         return kind
     if content.get("architectures"):
         raise ValueError(

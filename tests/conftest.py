@@ -1,9 +1,10 @@
 """What every test stands on: no network, caches of its own, cores of its own, tiny models."""
 
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # A worker of pytest-xdist and all that it starts keep to their own cores: threads of several
@@ -31,6 +32,7 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from transformers import BertTokenizer  # noqa: E402
 
+from slow import Processes, is_slow  # noqa: E402
 from tiny import make_tokenizer, save_backbone, save_classifier  # noqa: E402
 
 # Machines are noisy: no example is failed for its time.
@@ -42,6 +44,40 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure() -> None:
     torch.set_num_threads(_THREADS)
+
+
+# Begun first, so that no worker of pytest-xdist is left alone with one of them at the end.
+LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/train", "scripts")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_slow(item):
+            item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        at = next((at for at, name in enumerate(LONGEST) if name in item.path.parents), 99)
+        return at, item.path not in slow
+
+    items.sort(key=order)
+
+
+_PROCESSES = Processes()
+
+
+@pytest.fixture(autouse=True)
+def _only_slow_tests_start_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = len(_PROCESSES.started)
+    yield
+    if request.node.get_closest_marker("slow") is None:
+        assert _PROCESSES.started[before:] == []
+
+
+def pytest_collection_finish() -> None:
+    """Spare every full garbage collection, of which a run makes two, the objects of all imports."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

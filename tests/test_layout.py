@@ -88,7 +88,9 @@ def test_folders_are_small() -> None:
             if "__pycache__" in folder.parts or "page" in folder.parts:
                 continue
             entries = [path.name for path in folder.iterdir()]
-            kept = {name for name in entries if name not in {"__init__.py", "__pycache__"}}
+            kept = {
+                name for name in entries if name not in {"__init__.py", "py.typed", "__pycache__"}
+            }
             assert len(kept) <= MOST_ENTRIES, (folder, sorted(kept))
 
 

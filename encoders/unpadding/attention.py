@@ -70,7 +70,7 @@ def unpadded_attention(
     else:
         # Autocast would compute the softmax, and so the second product, in fp32.
         with torch.autocast(q.device.type, enabled=False):
-            states = _Attention.apply(q, k, v, layout, (causal, sliding_window), dropout, scaling)
+            states = _Attention.apply(q, k, v, layout, (causal, sliding_window), dropout, scaling)  # type: ignore[no-untyped-call]
     return states[None], None
 
 

@@ -50,11 +50,12 @@ def _generator(seed: int) -> np.random.Generator:
 
 def scale(probability: float) -> float:
     """The factor for values that stay, which keeps the mean: 1 / (1 - probability), as rounded."""
-    return 1 / (1 - _threshold(probability) / 2**BITS)
+    return float(1 / (1 - _threshold(probability) / 2**BITS))
 
 
 def _threshold(probability: float) -> int:
-    return round(probability * 2**BITS)
+    scaled: float = probability * 2**BITS
+    return round(scaled)
 
 
 class Dropout(nn.Dropout):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from encoders.opening.positions import position_offset
 from encoders.unpadding.attention import ATTENTION
@@ -126,7 +126,8 @@ class Unpadding:
         tokens = [sum(lengths[text] for text in pack) for pack in packs]
 
         def packed(values: Tensor) -> tuple[Tensor, ...]:
-            return values.flatten()[index][None].split(tokens, dim=1)  # [1, T] each
+            found: tuple[Tensor, ...] = values.flatten()[index][None].split(tokens, dim=1)
+            return found  # [1, T] each
 
         # One look-up for all tokens: the gradient of each is as large as the whole vocabulary.
         embedded = self.backbone.get_input_embeddings()(ids.flatten()[index])[None]
@@ -276,4 +277,5 @@ def _probe(backbone: PreTrainedModel) -> Tensor:
     ids = ids.masked_fill(mask == 0, padding)
     states = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     backbone.train(training)
-    return states * mask[..., None]
+    masked: Tensor = states * mask[..., None]
+    return masked

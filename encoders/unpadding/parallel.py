@@ -78,7 +78,7 @@ def parallel_map_with_gradients(
         tensors, forms[at] = tree_flatten(compute(at, given))
         return tuple(tensors)
 
-    found = iter(_ParallelMap.apply(flat, len(inputs), *inputs, *weights))
+    found = iter(_ParallelMap.apply(flat, len(inputs), *inputs, *weights))  # type: ignore[no-untyped-call]
     return [tree_unflatten([next(found) for _ in range(form.num_leaves)], form) for form in forms]
 
 

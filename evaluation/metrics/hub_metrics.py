@@ -19,7 +19,7 @@ from evaluation.metrics.ranking import check_metrics, per_query
 STATISTICS = GRADED | BINARY
 
 
-class RankingMetric(evaluate.Metric):
+class RankingMetric(evaluate.Metric):  # type: ignore[misc]
     """A ranking metric by its name; names are as in ``evaluation.metrics.ranking``.
 
     A prediction is the ranking of a query, ``{"documents": [ids], "scores": [floats]}``, in
@@ -66,7 +66,7 @@ class RankingMetric(evaluate.Metric):
         return {self.metric: float(values[self.metric].mean())}
 
 
-class PairMetric(evaluate.Metric):
+class PairMetric(evaluate.Metric):  # type: ignore[misc]
     """A metric of scored pairs by its name: spearman, pearson, auc, average_precision, accuracy.
 
     Predictions are scores, references are judgements; see ``evaluation.metrics.pairs``.

@@ -86,7 +86,7 @@ def check_finite(vectors: Tensor, ids: Sequence[str], name: str) -> Tensor:
     Raises:
         ValueError: A vector has NaN or infinity, or is so long that a product may be infinite.
     """
-    lengths = vectors.norm(dim=1)
+    lengths: Tensor = vectors.norm(dim=1)
     if not bool(lengths.isfinite().all()):
         wrong = (~lengths.isfinite()).nonzero()[:, 0].tolist()
         raise ValueError(

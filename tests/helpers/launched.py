@@ -3,11 +3,13 @@
     accelerate launch ... tests/helpers/launched.py [NAME=VALUE] recipe.json ...
 
 An environment variable is set for the recipes after it; CORES=2 makes torch take so many and give
-each a row even of the smallest batch. Beside the output folder of each recipe,
-every process writes what it saw. Where FSDP is asked for, accelerate is made to believe that Gloo
-serves GPUs: on a CPU it would shard nothing.
+each a packed row even of the smallest batch; SIZES=1,2,3 trains by the next recipe on that many of
+its rows, one after the other. Beside the output folder of each recipe, every process writes what it
+saw. Where FSDP is asked for, accelerate is made to believe that Gloo serves GPUs: on a CPU it would
+shard nothing.
 """
 
+import gc
 import json
 import os
 import sys
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
@@ -26,6 +29,7 @@ from torch.distributed.tensor import DTensor
 
 from encoders.unpadding import packing
 from runs import main
+from sizes import steps_of_sizes
 from trainers.base import BaseTrainer
 
 
@@ -69,14 +73,20 @@ def seen(trainer: BaseTrainer) -> dict[str, Any]:
             name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)
         ],
         "workers": sum(thread.name.startswith("compute") for thread in threading.enumerate()),
+        "processes": trainer.args.world_size,
+        "precision": trainer.accelerator.mixed_precision,
     }
 
 
 def run(words: Sequence[str]) -> None:
     """Train by each recipe with the real script."""
-    trainers = note_trainers()
+    trainers, rank = note_trainers(), os.environ["RANK"]
+    sizes: list[int] = []
     for word in words:
         name, is_variable, value = word.partition("=")
+        if name == "SIZES":
+            sizes = [int(size) for size in value.split(",")]
+            continue
         if is_variable:
             os.environ[name] = value
             if name == "CORES":
@@ -84,9 +94,14 @@ def run(words: Sequence[str]) -> None:
                 torch.set_num_threads(int(value))
                 packing.MIN_TOKENS_IN_TRAINING, packing.MAX_IMBALANCE = 1, 0.99 * float(value)
             continue
-        main(["--config", word])
         output = Path(json.loads(Path(word).read_text(encoding="utf-8"))["output_dir"])
-        note = output.with_name(f"{output.name}.rank{distributed.get_rank()}")
+        note = output.with_name(f"{output.name}.rank{rank}")
+        if sizes:
+            note.write_text(json.dumps(steps_of_sizes(word, sizes)))
+            sizes = []
+            continue
+        AcceleratorState._reset_state()  # or else the precision of the first run is that of all
+        main(["--config", word])
         note.write_text(json.dumps(seen(trainers.pop())))
 
 
@@ -94,6 +109,7 @@ if __name__ == "__main__":
     os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_the_cpu()
+    gc.freeze()  # as in conftest.py
     run(sys.argv[1:])
     distributed.destroy_process_group()
     time.sleep(0.5)  # as in scripts/train.py

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
+
+from trainers import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parents[2]
 main: Callable[[list[str]], None] = runpy.run_path(str(ROOT / "scripts" / "train.py"))["main"]
@@ -21,6 +24,22 @@ TOPICS = {
     "天气 公园": ["今天天气很好", "我们去公园散步"],
     "感冒 发烧": ["感冒发烧应该吃什么药", "多喝水注意休息"],
     "检索 模型": ["如何用神经网络训练一个检索模型", "神经网络训练"],
+}
+TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# The format whose rows an objective takes as they are.
+NATIVE = {
+    "weighted_mse": "scored",
+    "cosent": "scored",
+    "contrastive": "pairs",
+    "bce": "scored",
+    "mse": "scored",
+    "pairwise": "groups",
+    "listwise": "groups",
+    "distillation": "taught",
+    "margin_mse": "taught",
+    "reranker_distillation": "taught",
+    "reranker_margin_mse": "taught",
 }
 
 
@@ -80,6 +99,16 @@ def write_format(kind: str, folder: Path) -> Path:
     return file
 
 
+def base_recipe(objective: str, models: dict[str, Path], dropout: bool = True) -> dict[str, Any]:
+    """Objective, model and lengths; ``models`` are those of tests/scripts/train/conftest.py."""
+    kind = OBJECTIVES[objective].model
+    name = kind if dropout else f"{kind} without dropout"
+    settings: dict[str, Any] = {"objective": objective, "model_name_or_path": models[name]}
+    if kind == "embedder":
+        return {**settings, "query_max_length": 16, "document_max_length": 32}
+    return {**settings, "max_length": 48}
+
+
 def train(output_dir: Path, **settings: Any) -> Path:
     """Train by the real script; ``settings`` are the recipe. Returns the output folder."""
     recipe = {
@@ -104,10 +133,32 @@ def train(output_dir: Path, **settings: Any) -> Path:
     return output_dir
 
 
+def refused(capsys: pytest.CaptureFixture[str], output_dir: Path, **settings: Any) -> str:
+    """Train by a recipe with a mistake; returns the one line that it earns."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        train(output_dir, **settings)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
 def losses(output_dir: Path, name: str = "loss") -> list[float]:
     """What was logged as ``name``, in order."""
     state = json.loads((output_dir / "trainer_state.json").read_text(encoding="utf-8"))
     return [entry[name] for entry in state["log_history"] if name in entry]
+
+
+def losses_by_source(output_dir: Path) -> list[tuple[str, float]]:
+    """The source of each step of a run on several, and what was logged as its loss."""
+    state = json.loads((output_dir / "trainer_state.json").read_text(encoding="utf-8"))
+    return [
+        (name.removeprefix("loss_"), value)
+        for entry in state["log_history"]
+        for name, value in entry.items()
+        if name.startswith("loss_")
+    ]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -99,7 +99,7 @@ def run(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]
 
 
 def result(process: subprocess.Popen[str]) -> Any:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out)
 

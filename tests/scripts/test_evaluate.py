@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from scipy.stats import spearmanr
 
 from common.run_files import BEST_FILE
@@ -22,6 +23,7 @@ from evaluation.search.retrieval import retrieve
 from runs import ROOT, TOPICS, losses, train, write_format
 from scripts.evaluate import main
 from tiny import save_backbone, save_classifier
+from trainers.model_card.evaluation import SECTION
 
 
 @pytest.fixture(scope="module")
@@ -224,11 +226,16 @@ def test_one_checkpoint_is_compared_with_the_base_of_its_run(
 
 
 def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> None:
+    """Once, however often it was measured."""
     run, file = finished
+    cards = []
     for _ in range(2):
         evaluated("--model", run, "--data", file)
+        cards.append(ModelCard.load(run / "README.md"))
     value = results(run)["metrics"]["ndcg@10"]["fine-tuned"]
-    assert (run / "README.md").read_text(encoding="utf-8").count(f"{value:.3f}") >= 1
+    (section,) = SECTION.findall(cards[1].text)
+    assert f"{value:.3f}" in section
+    assert len(cards[1].data.eval_results) == len(cards[0].data.eval_results) > 0
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Gathering:
 
         The gradient of a row is summed over all processes, as if one had computed everything.
         """
-        gathered: Tensor = _Gather.apply(rows, self.counts, self.own)
+        gathered: Tensor = _Gather.apply(rows, self.counts, self.own)  # type: ignore[no-untyped-call]
         return gathered
 
 

@@ -42,7 +42,7 @@ def embed_in_chunks(
         return torch.cat([model(**chunk) for chunk in chunks])[:count]
     # Autograd calls a function's backward only if an input requires a gradient.
     anchor = torch.zeros((), requires_grad=True)
-    embeddings: Tensor = _Chunks.apply(anchor, model, chunks, no_sync)
+    embeddings: Tensor = _Chunks.apply(anchor, model, chunks, no_sync)  # type: ignore[no-untyped-call]
     return embeddings[:count]
 
 

@@ -108,7 +108,7 @@ class NaNGuard:
     def _on_all_processes(self, finite: Tensor) -> bool:
         if self.accelerator.num_processes > 1:
             bad = self.accelerator.reduce((~finite).float(), "sum")
-            return bad.item() == 0
+            return bool(bad.item() == 0)
         return bool(finite)
 
     def _describe(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
 from torch.utils.data import Subset
 from transformers import (
     Trainer,

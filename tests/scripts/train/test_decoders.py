@@ -10,10 +10,9 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModel, LlamaConfig, Qwen3Config
 
 from encoders import Embedder, Reranker
-from runs import TOPICS, losses, train, write_format
+from runs import TEXTS, losses, train, write_format
 from tiny import make_tokenizer
 
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 PAIRS = [(TEXTS[0], text) for text in TEXTS]
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

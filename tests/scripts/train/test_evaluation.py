@@ -11,10 +11,8 @@ from encoders import Embedder, Reranker
 from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
 from evaluation.measure import How, measure_ranking
 from loaders import ReadOptions, load_rows
-from runs import TOPICS, assert_same_weights, losses, train, write_format
-from tiny import save_backbone, save_classifier
+from runs import TEXTS, assert_same_weights, losses, refused, train, write_format
 
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 STEPS: dict[str, Any] = {
     "eval_strategy": "steps",
     "eval_steps": 2,
@@ -24,14 +22,14 @@ STEPS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_backbone(tmp_path_factory.mktemp("embedder"), TEXTS)
+@pytest.fixture
+def embedder(models: dict[str, Path]) -> Path:
+    return models["embedder"]
 
 
-@pytest.fixture(scope="module")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classifier(tmp_path_factory.mktemp("reranker"), TEXTS)
+@pytest.fixture
+def reranker(models: dict[str, Path]) -> Path:
+    return models["reranker"]
 
 
 def test_an_embedder_is_measured_on_search(embedder: Path, tmp_path: Path) -> None:
@@ -172,9 +170,4 @@ def test_what_cannot_be_measured_is_refused(
         "eval_file": file,
         **STEPS,
     }
-    with pytest.raises(SystemExit) as ended:
-        train(tmp_path / "run", **(recipe | changes))
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error
-    assert error.count("\n") == 1
+    assert message in refused(capsys, tmp_path / "run", **(recipe | changes))

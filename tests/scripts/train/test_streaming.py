@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from runs import TOPICS, assert_same_weights, train, write_format
+from runs import TEXTS, assert_same_weights, refused, train, write_format
 from tiny import save_backbone, save_classifier
-
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 
 
 @pytest.mark.parametrize(
@@ -47,14 +45,12 @@ def test_streaming_with_several_sources(tmp_path: Path) -> None:
 def test_what_cannot_be_streamed_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        train(
-            tmp_path / "run",
-            objective="bce",
-            model_name_or_path=save_classifier(tmp_path / "model", TEXTS),
-            train_file=write_format("tsv", tmp_path),
-            streaming=True,
-        )
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: streaming: ") and "rows.tsv is not JSON Lines" in error
+    line = refused(
+        capsys,
+        tmp_path / "run",
+        objective="bce",
+        model_name_or_path=save_classifier(tmp_path / "model", TEXTS),
+        train_file=write_format("tsv", tmp_path),
+        streaming=True,
+    )
+    assert line.startswith("error: streaming: ") and "rows.tsv is not JSON Lines" in line

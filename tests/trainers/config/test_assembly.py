@@ -37,7 +37,7 @@ def test_a_model_is_compared_as_it_was_trained(
 
 
 def test_other_similarities_are_refused(tmp_path: Path) -> None:
-    given = {"model_name_or_path": "a", "train_file": "b", "output_dir": str(tmp_path)}
+    given: Any = {"model_name_or_path": "a", "train_file": "b", "output_dir": str(tmp_path)}
     args = TandemArguments(objective="cosent", loss_args={"similarity": "l2"}, **given)
     with pytest.raises(ValueError, match='loss_args: similarity: "l2" is not one of cosine, dot'):
         build_run(args)

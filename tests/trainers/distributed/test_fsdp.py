@@ -28,12 +28,10 @@ from transformers import (
 from encoders import Embedder, Reranker
 from encoders.sharding import layer_classes
 from launching import seen, train_all
-from runs import TOPICS, assert_same_weights, losses, train, write_format
+from runs import NO_DROPOUT, TEXTS, assert_same_weights, losses, refused, train, write_format
 from tiny import make_config, make_tokenizer, save_backbone
 from trainers.distributed.sharding import keep_fp32_outside
 
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
-NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 LAUNCH_FILE = ["--config_file", "configs/accelerate/fsdp2.yaml"]
 STEPS: dict[str, Any] = {
     "max_steps": 4,
@@ -194,23 +192,14 @@ def launched_environment(*options: str) -> dict[str, str]:
     return {name: value for name, value in given.items() if name.startswith(names)}
 
 
-def refused(folder: Path, capsys: pytest.CaptureFixture[str], **more: Any) -> str:
-    """The one line that a run earns."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        train(folder / "one" / "refused", **recipes(folder, 3)["bert"] | more)
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def test_on_a_cpu_it_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in launched_environment().items():
         monkeypatch.setenv(name, value)
-    assert "on a CPU accelerate would run DDP instead" in refused(folder, capsys)
+    assert "on a CPU accelerate would run DDP instead" in refused(
+        capsys, folder / "one" / "refused", **recipes(folder, 3)["bert"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,7 +225,7 @@ def test_what_a_launch_may_ask_for(
     for name, value in launched_environment(*options).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("trainers.distributed.sharding.NOT_SHARDING", ())  # as if there were a GPU
-    assert expected in refused(folder, capsys)
+    assert expected in refused(capsys, folder / "one" / "refused", **recipes(folder, 3)["bert"])
 
 
 def test_another_launch_cannot_go_on_from_its_checkpoint(
@@ -246,7 +235,7 @@ def test_another_launch_cannot_go_on_from_its_checkpoint(
         given = recipes(folder, 6)[name] | {
             "resume_from_checkpoint": sharded / name / "checkpoint-2"
         }
-        line = refused(folder, capsys, **given)
+        line = refused(capsys, folder / "one" / "refused", **given)
         assert f"holds the optimizer state of a run with {kind}, this one is launched" in line
 
 

@@ -10,12 +10,9 @@ from torch import Tensor
 from collators import ContrastiveCollator
 from encoders import Embedder
 from losses import ContrastiveLoss
-from runs import TOPICS, assert_same_weights, train, write_format
+from runs import NO_DROPOUT, TEXTS, TOPICS, assert_same_weights, train, write_format
 from tiny import save_backbone
 from trainers.distributed.gradient_cache import embed_in_chunks
-
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
-NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def batch(model: Embedder) -> dict[str, Any]:

@@ -1,32 +1,37 @@
-"""A step of several processes is the step of one: real processes through ``accelerate launch``."""
+"""A step of several processes is the step of one: real processes through ``accelerate launch``.
 
+TANDEM_EVERY_SIZE=1: 1 to 40 rows in ``test_every_process_takes_the_same_steps``.
+"""
+
+import json
 import os
+from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from collators.epochs import EpochSampler
 from launching import LAUNCH, TWO_PROCESSES, finish, seen, start, train_all, write_recipes
-from runs import TOPICS, assert_same_weights, train, weights, write_format
+from runs import (
+    NATIVE,
+    NO_DROPOUT,
+    TEXTS,
+    assert_same_weights,
+    losses,
+    losses_by_source,
+    scored,
+    train,
+    weights,
+    write_format,
+)
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES
 
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
-NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # Rows for each objective: weights, hard negatives and texts that repeat across processes are in.
-FORMATS = {
-    "weighted_mse": "scored",
-    "cosent": "scored",
-    "contrastive": "groups",
-    "bce": "scored",
-    "mse": "scored",
-    "pairwise": "groups",
-    "listwise": "groups",
-    "distillation": "taught",
-    "margin_mse": "taught",
-    "reranker_distillation": "taught",
-    "reranker_margin_mse": "taught",
-}
+FORMATS = NATIVE | {"contrastive": "groups"}
 PREFIXES = {"matryoshka_dims": [32, 8], "matryoshka_weights": [1.0, 0.5], "learning_rate": 0.01}
 # What else a step may hold; each is compared with one process that does the same.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -39,9 +44,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-# Again with two cores for each of two processes: a row on each.
+# By four processes: vectors of all processes, scores of all, and a sum of weights over all.
+BY_FOUR = ["contrastive", "in_chunks", "cosent", "weighted_mse"]
+# Again with two cores for each of two processes: a packed row on each.
 BY_CORES = ["contrastive", "in_chunks", "bce", "cosent_prefixes"]
 SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+# Fewer rows than processes; whole batches and steps (of 6, 12 and 24 rows), and others.
+SIZES = [1, 2, 3, 5, 6, 12, 13, 18, 24, 25]
+if os.environ.get("TANDEM_EVERY_SIZE"):
+    SIZES = list(range(1, 41))
 
 
 def recipe(variant: str, folder: Path, per_device: int, **more: Any) -> dict[str, Any]:
@@ -64,6 +75,94 @@ def recipe(variant: str, folder: Path, per_device: int, **more: Any) -> dict[str
     }
 
 
+def mixture(folder: Path, per_device: int) -> dict[str, Any]:
+    """Three sources with an objective each, over accumulated batches."""
+    paths = {name: str(folder / f"{name}.jsonl") for name in ("groups", "taught", "graded")}
+    sources: list[dict[str, Any]] = [
+        {
+            "path": paths["groups"],
+            "loss_args": {"temperature": 0.1, "symmetric": True},
+            "query_prompt": "检索 ",
+            "document_prompt": "mat ",
+        },
+        {"path": paths["taught"], "objective": "margin_mse", "train_group_size": 4},
+        {"path": paths["graded"], "objective": "weighted_mse", "query_prompt": ""},
+    ]
+    found = recipe("contrastive", folder, per_device, gradient_accumulation_steps=2)
+    del found["train_file"]
+    # Past the epoch's 6 steps.
+    return {**found, "train_files": sources, "learning_rate": 0.01, "max_steps": 7}
+
+
+def sizes(folder: Path) -> dict[str, Any]:
+    """What is most likely to hang: negatives of all processes, and embedding in chunks."""
+    rows = [
+        {"query": TEXTS[at % 18], "pos_doc": TEXTS[(at * 5 + 1) % 18]} for at in range(SIZES[-1])
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / "sizes.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return {
+        "objective": "contrastive",
+        "model_name_or_path": folder / "embedder",
+        "train_file": folder / "sizes.jsonl",
+        "eval_file": folder / "sizes.jsonl",
+        "per_device_train_batch_size": 3,
+        "per_device_eval_batch_size": 3,
+        "gradient_accumulation_steps": 2,
+        "gradient_cache_chunk_size": 4,
+        "num_train_epochs": 1,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+    }
+
+
+# Rows whose weights together are more than a float32 holds: a batch with both has no finite loss.
+HEAVY = {2, 8}
+
+
+def heavy(folder: Path) -> dict[str, Any]:
+    """Twelve rows, six in a step, for four epochs."""
+    rows = [
+        row | {"weight": 3e38 if at in HEAVY else 1.0}
+        for at, row in enumerate(islice(scored(), 12))
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / "heavy.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return {
+        "objective": "weighted_mse",
+        "model_name_or_path": folder / "embedder",
+        "train_file": folder / "heavy.jsonl",
+        "per_device_train_batch_size": 3,
+        "num_train_epochs": 4,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "logging_steps": 1,
+        "on_bad_loss": "skip",
+    }
+
+
+def single(folder: Path) -> dict[str, dict[str, Any]]:
+    """Batches of one row on each process, from which a model may learn nothing."""
+    rows = [{"query": f"query {at}", "pos_doc": f"document {at}"} for at in range(4)]
+    files = {"pairs": rows, "same": [{**row, "pos_doc": "the document"} for row in rows]}
+    for name, content in files.items():
+        lines = [json.dumps(row) for row in content]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    common = {
+        "objective": "contrastive",
+        "model_name_or_path": folder / "embedder",
+        "num_train_epochs": 1,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 1,
+    }
+    given = {**common, "train_file": folder / "pairs.jsonl"}
+    return {
+        "together": given,
+        "apart": {**given, "negatives_across_processes": False},
+        "same": {**common, "train_file": folder / "same.jsonl"},
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models and rows."""
@@ -73,23 +172,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT)
     for kind in ("scored", "groups", "taught"):
         write_format(kind, folder)
+    lines = [json.dumps(row, ensure_ascii=False) for row in islice(scored(), 12)]
+    (folder / "graded.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def launched(folder: Path) -> Path:
-    """All variants by 2 processes and by 4, a launch for each."""
+    """All variants by 2 processes and some by 4, a launch for each."""
     two = {variant: recipe(variant, folder, 4) for variant in VARIANTS}
     two["alone"] = recipe("contrastive", folder, 4, negatives_across_processes=False)
     two["accumulated"] = recipe("weighted_mse", folder, 2, gradient_accumulation_steps=2)
     two["accumulated_cosent"] = recipe("cosent", folder, 4, gradient_accumulation_steps=2)
-    two["saved"] = recipe("bce", folder, 4, **SAVED)
+    two["saved"] = recipe("bce", folder, 4, **SAVED, eval_file=folder / "scored.jsonl")
+    two["bf16"] = recipe("contrastive", folder, 4, bf16=True)
+    two["mixture"] = mixture(folder, 2)
+    two["sizes"] = sizes(folder)
+    two["heavy"] = heavy(folder)
+    two |= single(folder)
     by_cores = {f"{variant}_by_cores": two[variant] for variant in BY_CORES}
+    words = {"sizes": [f"SIZES={','.join(map(str, SIZES))}"]}
     cores = {f"{BY_CORES[0]}_by_cores": ["CORES=2"]}
-    train_all(two | by_cores, folder / "2", variables=cores)
-    four = {variant: recipe(variant, folder, 2) for variant in VARIANTS}
-    train_all(four, folder / "4", [*TWO_PROCESSES, "--num_processes", "4"])
+    train_all(two | by_cores, folder / "2", variables=words | cores)
+    four = {variant: recipe(variant, folder, 2) for variant in BY_FOUR} | {"sizes": sizes(folder)}
+    train_all(four, folder / "4", [*TWO_PROCESSES, "--num_processes", "4"], words)
     return folder
+
+
+def by_one(variant: str, folder: Path, **more: Any) -> Path:
+    """The run of one process, made once."""
+    name = "-".join([variant, *map(str, more.values())])
+    if not (folder / "1" / name).exists():
+        train(folder / "1" / name, **recipe(variant, folder, 8, **more))
+    return folder / "1" / name
 
 
 def check_step(one: Path, other: Path, base: Path) -> None:
@@ -109,10 +224,21 @@ def test_every_objective_is_compared() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_2_and_4_processes_take_the_step_of_one(variant: str, launched: Path) -> None:
-    one = train(launched / "1" / variant, **recipe(variant, launched, 8))
+    """Four do nothing that two do not; what is gathered is tried with four all the same."""
+    one = by_one(variant, launched)
     base = launched / OBJECTIVES[VARIANTS[variant]["objective"]].model
-    for processes in (2, 4):
+    for processes in (2, 4) if variant in BY_FOUR else (2,):
         check_step(one, launched / str(processes) / variant, base)
+
+
+def test_the_launch_file_starts_its_processes_and_leaves_the_precision_alone(
+    launched: Path,
+) -> None:
+    plain, half = (seen(launched / "2" / name) for name in ("contrastive", "bf16"))
+    assert [note["processes"] for note in plain] == [2, 2]
+    assert [note["precision"] for note in plain] == ["no", "no"]
+    assert [note["precision"] for note in half] == ["bf16", "bf16"]
+    assert [note["processes"] for note in seen(launched / "4" / "contrastive")] == [4] * 4
 
 
 @pytest.mark.parametrize("variant", BY_CORES)
@@ -120,21 +246,73 @@ def test_processes_may_have_several_cores(variant: str, launched: Path) -> None:
     two = launched / "2" / f"{variant}_by_cores"
     assert [note["workers"] for note in seen(two)] == [2, 2]
     assert [note["workers"] for note in seen(launched / "2" / variant)] == [0, 0]
-    one = train(launched / "1" / two.name, **recipe(variant, launched, 8))
-    check_step(one, two, launched / OBJECTIVES[VARIANTS[variant]["objective"]].model)
+    base = launched / OBJECTIVES[VARIANTS[variant]["objective"]].model
+    check_step(by_one(variant, launched), two, base)
 
 
 def test_accumulated_batches_are_part_of_the_step(launched: Path) -> None:
-    one = train(launched / "1" / "of_8", **recipe("weighted_mse", launched, 8))
+    one = by_one("weighted_mse", launched)
     assert_same_weights(one, launched / "2" / "accumulated", tolerance=1e-6)
-    more = {"gradient_accumulation_steps": 2}
-    one = train(launched / "1" / "of_16", **recipe("cosent", launched, 8, **more))
+    one = by_one("cosent", launched, gradient_accumulation_steps=2)
     assert_same_weights(one, launched / "2" / "accumulated_cosent", tolerance=1e-6)
+
+
+def test_several_sources_take_the_steps_of_one_process(launched: Path) -> None:
+    """All processes have the same source in each step."""
+    two = launched / "2" / "mixture"
+    one = train(launched / "1" / "mixture", **mixture(launched, 4))
+    assert_same_weights(one, two, tolerance=1e-6)
+    expected, found = losses_by_source(one), losses_by_source(two)
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    assert len({name for name, _ in found}) == 3
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_process_takes_the_same_steps(processes: int, launched: Path) -> None:
+    """No number of rows hangs: every process takes the same steps, evaluates and saves."""
+    batches = [ceil(size / (3 * processes)) for size in SIZES]
+    expected = [ceil(count / 2) for count in batches]
+    folder = launched / str(processes)
+    assert seen(folder / "sizes") == [expected] * processes
+    for size, steps in zip(SIZES, expected, strict=True):
+        saved = folder / f"sizes-{size}" / f"checkpoint-{steps}"
+        assert (saved / "model.safetensors").is_file()
+
+
+def test_all_processes_skip_a_step_that_is_bad_on_one(launched: Path) -> None:
+    sampler, halves = EpochSampler(12, seed=42), []
+    for sampler.epoch in range(4):
+        order = [index % 12 for index in sampler]
+        halves += [(order[at : at + 3], order[at + 3 : at + 6]) for at in (0, 6)]
+    bad = [at for at, two in enumerate(halves, 1) if any(set(rows) >= HEAVY for rows in two)]
+    assert bad
+    run = launched / "2" / "heavy"
+    assert losses(run, "skipped_steps") == list(range(1, len(bad) + 1))
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    for step in bad:
+        rows = next(rows for rows in halves[step - 1] if set(rows) >= HEAVY)
+        assert f"step {step}: the loss is nan on the batch of rows {rows[0]} " in log
+        old, new = (weights(run / f"checkpoint-{at}") for at in (step - 1, step))
+        assert all(torch.equal(value, new[name]) for name, value in old.items())
+
+
+def test_a_batch_of_one_learns_from_the_documents_of_all_processes(launched: Path) -> None:
+    """Without them, every step is idle, and so it is where they are all the same."""
+    counted = {name: losses(launched / "2" / name, "idle_steps")[-1:] for name in single(launched)}
+    assert counted == {"together": [], "apart": [2], "same": [2]}
+
+
+def test_one_process_logs_and_evaluates_for_all(launched: Path) -> None:
+    saved = launched / "2" / "saved"
+    assert len(losses(saved, "eval_loss")) == 1
+    log = (saved / "finetune.log").read_text(encoding="utf-8")
+    assert log.count("step 4/4  loss") == 1
 
 
 def test_without_negatives_across_processes_the_step_is_another(launched: Path) -> None:
     """What the tests above show can fail."""
-    one = train(launched / "1" / "alone", **recipe("contrastive", launched, 8))
+    one = by_one("contrastive", launched)
     with pytest.raises(AssertionError, match="apart"):
         assert_same_weights(one, launched / "2" / "alone", tolerance=1e-6)
 
@@ -165,5 +343,5 @@ def test_two_machines_take_the_step_of_one(folder: Path) -> None:
     for machine in machines:
         done = finish(machine)
         assert done.returncode == 0, done.stdout + done.stderr
-    one = train(folder / "1" / "of_8_on_machines", **recipe("contrastive", folder, 8))
+    one = by_one("contrastive", folder)
     assert_same_weights(one, folder / "nodes" / "machines", tolerance=1e-6)

@@ -1,4 +1,7 @@
-"""Steps from which nothing can be learned: counted for every objective, and told of once."""
+"""Steps from which nothing can be learned: counted for every objective, and told of once.
+
+On two processes: tests/trainers/distributed/test_processes.py.
+"""
 
 import json
 import logging
@@ -9,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launching import train_all
 from runs import losses, train
 from trainers.guards.idle_steps import groups_differ
 
@@ -109,23 +111,6 @@ def test_what_an_untouched_run_counts_goes_on_after_a_resume(
     run = train(tmp_path / "run", max_steps=4, resume_from_checkpoint=True, **given)
     assert losses(run, "idle_steps")[-1] == 4
     assert "nothing could be learned from 4 of 4 steps" in (run / "finetune.log").read_text()
-
-
-def test_a_batch_of_one_on_two_processes_learns(tiny_bert: Path, tmp_path: Path) -> None:
-    """The documents of all processes are negatives; without them, every step is idle."""
-    given = {
-        "objective": "contrastive", "model_name_or_path": tiny_bert, "num_train_epochs": 1,
-        "train_file": write(tmp_path / "rows.jsonl", PAIRS), "logging_steps": 1, **ONE,
-    }  # fmt: skip
-    same = {**given, "train_file": write(tmp_path / "same.jsonl", ONE_DOCUMENT)}
-    recipes = {
-        "together": given,
-        "alone": {**given, "negatives_across_processes": False},
-        "same": same,
-    }
-    train_all(recipes, tmp_path / "runs")
-    counted = {name: losses(tmp_path / "runs" / name, "idle_steps")[-1:] for name in recipes}
-    assert counted == {"together": [], "alone": [2], "same": [2]}
 
 
 def test_groups_differ_by_their_candidates_alone() -> None:

@@ -1,4 +1,7 @@
-"""NaN in a run: the step is named or skipped, and no weight and no checkpoint ever has it."""
+"""NaN in a run: the step is named or skipped, and no weight and no checkpoint ever has it.
+
+On two processes: tests/trainers/distributed/test_processes.py.
+"""
 
 import json
 import re
@@ -12,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from collators.epochs import EpochSampler
-from launching import train_all
 from runs import TOPICS, assert_same_weights, losses, scored, train, weights
 from tiny import save_backbone
 
@@ -119,23 +121,6 @@ def test_a_loss_logged_over_several_steps_is_that_of_those_taken(
     each = train(tmp_path / "each", **light)
     once = train(tmp_path / "once", **light | {"logging_steps": 2})
     assert losses(once) == losses(each)
-
-
-def test_two_processes_skip_alike(recipe: dict[str, Any], tmp_path: Path) -> None:
-    """One of them has the bad batch, and the other's is fine."""
-    halves = [(rows[:3], rows[3:]) for rows in steps(6)]
-    bad = [at for at, two in enumerate(halves, 1) if any(set(HEAVY) <= set(rows) for rows in two)]
-    assert bad
-    common = {"per_device_train_batch_size": 3, "on_bad_loss": "skip", "logging_steps": 1}
-    run = tmp_path / "run"
-    train_all({run.name: recipe | common | {"save_strategy": "steps"}}, tmp_path)
-    assert losses(run, "skipped_steps") == list(range(1, len(bad) + 1))
-    log = (run / "finetune.log").read_text(encoding="utf-8")
-    for step in bad:
-        rows = next(rows for rows in halves[step - 1] if set(HEAVY) <= set(rows))
-        assert f"step {step}: the loss is nan on the batch of rows {rows[0]} " in log
-        old, new = (weights(run / f"checkpoint-{at}") for at in (step - 1, step))
-        assert all(torch.equal(value, new[name]) for name, value in old.items())
 
 
 @pytest.mark.parametrize(

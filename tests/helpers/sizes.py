@@ -1,17 +1,5 @@
-"""Train and evaluate on 1, 2, 3, ... rows in the processes of one launch.
+"""Train and evaluate on 1, 2, 3, ... rows in this process, with the others of its launch."""
 
-    accelerate launch ... tests/helpers/launched_sizes.py recipe.json SIZE ...
-
-Every process writes the steps it took for each size beside the recipe's output folder.
-"""
-
-import json
-import os
-import sys
-import time
-from pathlib import Path
-
-import torch
 from torch.utils.data import Subset
 from transformers import PrinterCallback
 
@@ -40,13 +28,3 @@ def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
         trainer.train()
         steps.append(trainer.state.global_step)
     return steps
-
-
-if __name__ == "__main__":
-    output = Path(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["output_dir"])
-    steps = steps_of_sizes(sys.argv[1], [int(size) for size in sys.argv[2:]])
-    rank = int(os.environ.get("RANK", "0"))
-    output.with_name(f"{output.name}.rank{rank}").write_text(json.dumps(steps))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        time.sleep(0.5)  # as in scripts/train.py

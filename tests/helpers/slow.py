@@ -1,0 +1,86 @@
+"""Which tests are slow: all that start a process or a server, run a script that opens models, or
+export a model.
+
+They are found by what they call, so that none has to be marked by hand.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+# By module and name.
+STARTERS = {
+    ("encoders.export.graph", "export_onnx"),
+    ("launching", "start"),
+    ("launching", "train_all"),
+    ("runs", "train"),
+    ("scripts.evaluate", "main"),
+    ("scripts.export", "main"),
+    ("scripts.mine_negatives", "main"),
+    ("scripts.score_with_teacher", "main"),
+    ("scripts.train", "main"),
+    ("served", "Process"),
+    ("served", "running"),
+    ("served", "served"),
+    ("torch.utils.data.dataloader", "DataLoader"),
+}
+MODULES = {"runpy", "subprocess"}
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """Every global name and attribute that code mentions, that of its inner functions included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
+
+
+@cache
+def starts(call: Callable[..., Any]) -> bool:
+    """Whether a function, or one of its own module that it calls, starts something."""
+    return _starts(call, set())
+
+
+def _starts(call: Callable[..., Any], seen: set[Any]) -> bool:
+    function = getattr(call, "__wrapped__", call)
+    if not isinstance(function, FunctionType) or function in seen:
+        return False
+    seen.add(function)
+    for name in names_in(function.__code__):
+        value = function.__globals__.get(name)
+        if getattr(value, "__name__", "") in MODULES:
+            return True
+        if (getattr(value, "__module__", ""), getattr(value, "__name__", "")) in STARTERS:
+            return True
+        own = getattr(value, "__module__", None) == function.__module__
+        if own and callable(value) and _starts(value, seen):
+            return True
+    return False
+
+
+def is_slow(item: pytest.Function) -> bool:
+    """Whether a test or a fixture that it asks for starts something."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    calls = [item.function, *(fixture.func for defined in fixtures for fixture in defined)]
+    return any(starts(call) for call in calls)
+
+
+class Processes:
+    """What the tests start. A test that is not marked must start nothing."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        sys.addaudithook(self.note)
+
+    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Called by Python at every audited event."""
+        if event == "subprocess.Popen" and str(arguments[0]) == sys.executable:
+            self.started.append(subprocess.list2cmdline(map(os.fsdecode, arguments[1])))
+        elif event == "os.fork":
+            self.started.append("a copy of itself")
