@@ -132,7 +132,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], **recipe: Any) -> 
         ({"eval_strategy": "epoch"}, "eval_file: is missing, but eval_strategy is epoch"),
         ({"load_best_model_at_end": True}, "load_best_model_at_end: needs one eval_strategy and"),
         ({"label_map": {}}, "label_map: is empty"),
-        ({"fsdp": "full_shard"}, "fsdp: is asked for where a run is launched"),
+        ({"fsdp": "full_shard"}, "fsdp: is set at launch"),
         ({"max_label": 3}, "max_label: unknown key; did you mean label_range"),
         ({"hub_strategy": "every_save"}, 'hub_strategy: is always "end" here'),
         ({"query_max_length": 2}, "query_max_length: 2 leaves no room for a text"),
