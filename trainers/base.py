@@ -110,7 +110,8 @@ class BaseTrainer(CheckpointTrainer):
         if num_items_in_batch is None:
             return loss
         # DDP takes the mean over the processes where the sum is wanted.
-        return loss * (items / num_items_in_batch) * self.accelerator.num_processes
+        share: Tensor = loss * (items / num_items_in_batch) * self.accelerator.num_processes
+        return share
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Items of all batches of a step, on all processes; ``Trainer`` passes it on."""
@@ -151,7 +152,7 @@ class BaseTrainer(CheckpointTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called between the last backward pass of a step and the optimizer: the place to skip."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         reason = self.nan_guard.find_bad_step(model, norm, self.state.global_step + 1)
         if reason is None:
             return norm

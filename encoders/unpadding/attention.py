@@ -101,7 +101,8 @@ def _by_varlen_kernel(
         window_size=(reach, 0 if causal else reach),
         enable_gqa=q.shape[1] != k.shape[1],
     )
-    return attended
+    states: Tensor = attended
+    return states
 
 
 def _by_torch(

@@ -22,6 +22,8 @@ def for_dot_product(vectors: np.ndarray, similarity: Similarity) -> np.ndarray:
 def similarities(one: np.ndarray, other: np.ndarray, similarity: Similarity) -> np.ndarray:
     """Of rows [N, H] with the rows beside them [N, H], or with one row [1, H]: [N]."""
     products = for_dot_product(one, similarity) * for_dot_product(other, similarity)
-    found = products.sum(axis=1)
+    found: np.ndarray = products.sum(axis=1)
     # Rounding may put the cosine of a vector with itself just above 1.
-    return found.clip(-1, 1) if similarity == "cosine" else found
+    if similarity == "cosine":
+        found = found.clip(-1, 1)
+    return found

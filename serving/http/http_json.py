@@ -142,7 +142,8 @@ def sigmoid(scores: np.ndarray) -> np.ndarray:
 
 def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
     """The numbers of scores [N], the best first; of equal ones the earlier."""
-    return np.argsort(-np.asarray(scores), kind="stable").tolist()
+    order: list[int] = np.argsort(-np.asarray(scores), kind="stable").tolist()
+    return order
 
 
 def shown_scores(raw: np.ndarray, want_raw: bool) -> np.ndarray:

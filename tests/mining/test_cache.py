@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def test_settings_that_change_vectors_have_caches_of_their_own(tiny_bert: Path) 
 class Counting(Embedder):
     """Remembers what it was asked to encode."""
 
-    def encode(self, texts, **settings):  # type: ignore[no-untyped-def]
+    def encode(self, texts: Sequence[str], **settings: Any) -> torch.Tensor:
         self.asked = [*getattr(self, "asked", []), list(texts)]
         return super().encode(texts, **settings)
 

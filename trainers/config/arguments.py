@@ -57,7 +57,7 @@ class TandemArguments(RecipeFields):
         if isinstance(self.eval_file, str):
             self.eval_file = [self.eval_file]
         try:
-            super().__post_init__()
+            super().__post_init__()  # type: ignore[no-untyped-call]
         except (ImportError, OSError, TypeError) as error:
             # A missing package (deepspeed, ...) or file; an object with unknown keys.
             raise ValueError(" ".join(str(error).split())) from None

@@ -68,7 +68,7 @@ def save_causal(folder: Path, tokenizer: PreTrainedTokenizerBase, tied: bool) ->
         tie_word_embeddings=tied,
         initializer_range=0.3,
     )
-    model = Qwen3ForCausalLM(config).eval()
+    model: Qwen3ForCausalLM = Qwen3ForCausalLM(config).eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model

@@ -122,7 +122,7 @@ def test_openai_tries_again_where_it_helps(tiny_bert: Path, tiny_classifier: Pat
             rejected = engine.metrics.rejected.labels("overloaded")
 
             def refused_again() -> bool:
-                return rejected._value.get() >= 2
+                return bool(rejected._value.get() >= 2)
 
             def let_go() -> None:
                 until(refused_again)
