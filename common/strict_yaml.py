@@ -1,4 +1,4 @@
-"""YAML without the guesses of YAML 1.1: ``no`` is a text, ``5e-5`` a number, ``012`` a text."""
+"""Read YAML without the guesses of YAML 1.1: ``no`` is text, ``5e-5`` a number, ``012`` text."""
 
 import re
 from typing import Any

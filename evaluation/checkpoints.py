@@ -24,7 +24,7 @@ def find_checkpoints(run: Path) -> dict[str, Path]:
     found = {path.name: path for path in sorted(steps, key=lambda path: int(path.name[11:]))}
     if not found:
         raise ValueError(
-            f"--checkpoints: there is no checkpoint-N folder in {run}; give the output_dir of a "
+            f"checkpoints: there is no checkpoint-N folder in {run}; give the output_dir of a "
             "run that saves checkpoints (save_strategy, save_total_limit)"
         )
     final = run / WEIGHTS
@@ -45,8 +45,8 @@ def find_recipe(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """The same.
+def read_train_config(folder: Path) -> dict[str, Any]:
+    """Return the recipe of the run whose output folder, or checkpoint, a folder is.
 
     Raises:
         ValueError: It is neither.

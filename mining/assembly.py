@@ -1,6 +1,5 @@
-"""What the flags name, put together: corpus, search, reranker."""
+"""Open what the settings name: corpus, search index, reranker; write the settings file."""
 
-import argparse
 import hashlib
 import json
 import logging
@@ -9,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -26,7 +25,6 @@ from mining.cache.model_digest import model_digest
 from mining.data.corpus import Corpus
 from mining.data.documents import corpus_documents, training_documents
 from mining.data.queries import Queries
-from mining.flags import reranker_limits
 from mining.miner import Judge
 from mining.policy.policy import Policy
 from mining.scoring.models import EmbedderWithCache, open_teacher
@@ -35,35 +33,24 @@ from mining.search.encode import Encoding
 from mining.search.faiss_index import FaissIndex, write_index
 from mining.search.index import Index, VectorIndex
 from mining.search.lexical import LexicalIndex
+from mining.settings import MiningSettings, WorkSettings
 from mining.work import build_corpus
-from preparation.commands.flags import check_output_file
+from preparation.commands.settings import check_output_file
 
 logger = logging.getLogger(__name__)
 
+S = TypeVar("S")
 Digests = dict[str, str]
 
-# Flags that decide nothing about what is written.
+# Settings that decide nothing about what is written.
 NOT_SETTINGS = ("output", "overwrite", "cache_dir", "examples", "tokens_per_batch", "rejected_file")
 PACKAGES = ("torch", "transformers")
 
 _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
 
 
-def on_all_processes(job: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Do the job; return 0, or 2 after one line about what the user can mend."""
-    prepare_process()
-    try:
-        job(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if PartialState().num_processes > 1:
-        PartialState().destroy_process_group()
-    return 0
-
-
-def prepare_process() -> None:
-    """Find the other processes of ``accelerate launch``, and let one of them speak."""
+def on_all_processes(job: Callable[[S], None], args: S) -> None:
+    """Run a job in each process of ``accelerate launch``; only the main one logs."""
     # Processes wait for the slowest: after a kill, one of them may have all the work that is left.
     cpu = not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=timedelta(days=30))
@@ -72,10 +59,13 @@ def prepare_process() -> None:
         logging.getLogger().setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    job(args)
+    if state.num_processes > 1:
+        state.destroy_process_group()
 
 
-def check_output(args: argparse.Namespace) -> None:
-    """Refuse what groups cannot be written to."""
+def check_output(args: WorkSettings) -> None:
+    """Refuse an output that exists, or that cannot hold groups."""
     check_output_file(args.output, args.overwrite)
     if check_format(args.output) in TABLES:
         raise ValueError(f"{args.output}: groups hold lists; give .jsonl, .json or .parquet")
@@ -86,13 +76,13 @@ def shows_progress() -> bool:
     return PartialState().is_main_process and sys.stderr.isatty()
 
 
-def encoding(args: argparse.Namespace) -> Encoding:
-    """How models are run; ``max_length`` is a reranker's."""
+def encoding(args: WorkSettings) -> Encoding:
+    """Return how models are run; ``max_length`` is the reranker's."""
     return Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
 
 
-def read_corpus(args: argparse.Namespace, options: ReadOptions, work: Path) -> Corpus:
-    """The documents to search: those of ``--corpus``, or of the rows themselves."""
+def read_corpus(args: MiningSettings, options: ReadOptions, work: Path) -> Corpus:
+    """Build the corpus to search from ``corpus``, or from the rows themselves."""
     if args.corpus:
         documents = corpus_documents(args.corpus, options)
     else:
@@ -101,7 +91,7 @@ def read_corpus(args: argparse.Namespace, options: ReadOptions, work: Path) -> C
     corpus, notes = build_corpus(work / "corpus", documents, positives)
     for note in notes:
         logger.warning(note)
-    logger.info("%d different documents to search", corpus.searchable)
+    logger.info("searching %d distinct documents", corpus.searchable)
     return corpus
 
 
@@ -114,16 +104,16 @@ def check_ranks(policy: Policy, documents: int) -> None:
     ):
         if wanted and rank >= documents:
             raise ValueError(
-                f"--{name}: the corpus has {documents} different documents, none of a rank above "
+                f"{name}: the corpus has {documents} distinct documents, none of a rank above "
                 f"{rank}; give lower ranks or a larger corpus"
             )
 
 
 def open_index(
-    args: argparse.Namespace, queries: Queries, corpus: Corpus, work: Path, digests: Digests
+    args: MiningSettings, queries: Queries, corpus: Corpus, work: Path, digests: Digests
 ) -> Index:
-    """What searches; notes the digest of its model."""
-    if args.bm25:
+    """Open the search index; record the digest of its model."""
+    if args.embedder is None:
         return LexicalIndex(queries, corpus)
     model = open_embedder(args, args.embedder)
     digests["embedder"] = model.digest
@@ -139,10 +129,10 @@ def open_index(
     return FaissIndex(asked, documents, corpus.searchable, state.device, file)
 
 
-def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
-    """An embedder, with its vectors and the prompts of the flags."""
+def open_embedder(args: WorkSettings, name: str) -> EmbedderWithCache:
+    """Open an embedder with its vector cache and the prompts of the settings."""
     if not KINDS[detect_kind(name)].retrieves:
-        raise ValueError(f"--embedder: {name} is a reranker; give an embedder")
+        raise ValueError(f"embedder: {name} is a reranker; give an embedder")
     embedder = open_model(name, trust_remote_code=args.trust_remote_code)
     assert retrieves(embedder)
     embedder = embedder.to(PartialState().device)
@@ -150,18 +140,18 @@ def open_embedder(args: argparse.Namespace, name: str) -> EmbedderWithCache:
     return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
 
 
-def open_judge(args: argparse.Namespace, digests: Digests) -> Judge | None:
-    """The reranker, if there is one; notes its digest."""
+def open_judge(args: MiningSettings, digests: Digests) -> Judge | None:
+    """Open the reranker, if one is set; record its digest."""
     if args.reranker is None:
         return None
     teacher, digests["reranker"] = open_reranker(args, args.reranker)
-    return Judge(teacher, reranker_limits(args))
+    return Judge(teacher, args.reranker_limits())
 
 
-def open_reranker(args: argparse.Namespace, name: str) -> tuple[Teacher, str]:
-    """A reranker with its cache, and its digest."""
+def open_reranker(args: WorkSettings, name: str) -> tuple[Teacher, str]:
+    """Open a reranker with its score cache; return both with the digest."""
     if KINDS[detect_kind(name)].retrieves:
-        raise ValueError(f"--reranker: {name} is no reranker (it has no scoring head)")
+        raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = reranker.to(PartialState().device)
     digest = model_digest(reranker)
@@ -169,28 +159,28 @@ def open_reranker(args: argparse.Namespace, name: str) -> tuple[Teacher, str]:
 
 
 def tell_recall(index: Index, queries: int, depth: int) -> float | None:
-    """How much of an exact search FAISS finds; None for other searches."""
+    """Measure the recall of FAISS against exact search; None for other indexes."""
     if not isinstance(index, FaissIndex) or not depth:
         return None
     recall = index.recall(range(0, queries, -(-queries // _COMPARED)), depth)
-    logger.info("FAISS finds %.1f %% of the exact search's best %d documents", 100 * recall, depth)
+    logger.info("FAISS recall: %.1f %% of the exact top %d", 100 * recall, depth)
     return recall
 
 
-def identity(args: argparse.Namespace, sources: Sequence[Source]) -> list[Any]:
-    """All that decides about a run; files are told by name, size and time."""
+def identity(args: WorkSettings, sources: Sequence[Source]) -> list[Any]:
+    """Return all that identifies a run; files count by name, size and time."""
     return [settings_of(args), [source.identity() for source in sources]]
 
 
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide what is written."""
+def settings_of(args: WorkSettings) -> dict[str, Any]:
+    """Return the settings that decide what is written."""
     return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
 
 
 def write_settings(
-    args: argparse.Namespace, sources: Sequence[Source], digests: Digests, **others: Any
+    args: WorkSettings, sources: Sequence[Source], digests: Digests, **others: Any
 ) -> Path:
-    """Write what a file was made of and by, beside it."""
+    """Write a file's settings, inputs and versions beside it."""
     files = [source.path for source in sources if isinstance(source, FileSource)]
     settings = {
         "settings": settings_of(args),
@@ -199,7 +189,7 @@ def write_settings(
         "versions": {name: version(name) for name in PACKAGES},
         **others,
     }
-    path: Path = args.output.with_name(f"{args.output.name}.settings.json")
+    path = args.output.with_name(f"{args.output.name}.settings.json")
     write_lines(path, [json.dumps(settings, ensure_ascii=False, indent=2, default=str)])
     return path
 

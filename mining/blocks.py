@@ -1,4 +1,4 @@
-"""The blocks of queries of a run: shared among processes, and not done again after a kill."""
+"""Mine queries in blocks: distributed over processes, and resumed after a kill."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _SMALLEST, _LARGEST = 256, 2048
 
 
 class Blocks:
-    """What was mined for Q queries: a file for each block, which appears when it is whole.
+    """Results for Q queries: one file a block, which appears when it is complete.
 
     How large a block is depends on Q alone. So a block is the same for any number of processes.
 
@@ -35,7 +35,7 @@ class Blocks:
         self.read = lru_cache(8)(self._read)
 
     def mine(self, miner: Miner, show_progress: bool) -> None:
-        """Mine what is not there yet; all processes of a run call this together."""
+        """Mine the missing blocks; collective: all processes of a run call it."""
         state = PartialState()
         self.folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, self.queries, self.size)[state.process_index :: state.num_processes]
@@ -49,7 +49,7 @@ class Blocks:
         state.wait_for_everyone()
 
     def __getitem__(self, query: int) -> Mined:
-        """What was mined for a query."""
+        """Return the result of a query."""
         return self.read(query - query % self.size)[query % self.size]
 
     def __iter__(self) -> Iterator[Mined]:

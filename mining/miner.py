@@ -1,4 +1,4 @@
-"""Negatives for a block of queries at a time."""
+"""Mine negatives for a block of queries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RANDOM_TRIES = 32
 
 
 class Mined(NamedTuple):
-    """What was found for one query.
+    """The mining result of one query.
 
     Attributes:
         negatives: Hard ones by rank, then random ones.
@@ -51,7 +51,7 @@ class Judge(NamedTuple):
 
 @dataclass
 class Miner:
-    """Searches, tries candidates by the policy, and lets a reranker judge them.
+    """Search, filter candidates by the policy, and let a reranker judge them.
 
     Queries without a positive get no negatives: what answers them is not known.
 
@@ -73,7 +73,7 @@ class Miner:
         self.forms = TextForms(self.corpus)
 
     def mine(self, start: int, stop: int) -> list[Mined]:
-        """Mine for the queries from ``start`` to before ``stop``.
+        """Mine for the queries ``start:stop``.
 
         The candidates of all of them are scored together, in rounds: the reranker sees as many as
         are missing, and where it removes some, the next ones.
@@ -102,12 +102,12 @@ class Miner:
         ]
 
     def _lowest(self, query: int) -> float | None:
-        """The lowest score of a positive; None if there is no positive."""
+        """Return the lowest score of a positive; None if there is no positive."""
         positives = self.queries.positives(query)
         return min(self.index.scores(query, positives)) if positives else None
 
     def _picker(self, query: int, text: str, found: Ranking, lowest: float | None) -> Picker:
-        """A query's candidates, ready to be tried."""
+        """Build the picker of a query."""
         if lowest is None:
             return Picker(iter(()), iter(()), (0, 0), lambda _: None)
         policy = self.policy
@@ -128,7 +128,7 @@ class Miner:
         return Picker(hard, at_random, policy.wanted, rules.reason)
 
     def _random_candidates(self, query: int, text: str, found: Ranking) -> Iterator[Candidate]:
-        """Documents in random order, without those that the search found too far up."""
+        """Yield documents in random order, without those that the search ranked too high."""
         beyond = self.policy.random_from or 0
         too_good = {place for place, _ in found[:beyond]}
         ranks = {place: rank for rank, (place, _) in enumerate(found, start=1)}
@@ -172,7 +172,7 @@ class Miner:
     def _judge_positives(
         self, judge: Judge, start: int, asked: Sequence[tuple[str, str | None]]
     ) -> list[float]:
-        """The reranker's lowest score of a positive of each query, 1 where there is none.
+        """Return the reranker's lowest score of a positive for each query, 1 where there is none.
 
         Negatives that are kept are scored here too, as their scores are going to be written.
         """

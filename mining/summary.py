@@ -1,4 +1,4 @@
-"""What a mining run has found, in numbers and in a few examples to read."""
+"""Summarise a mining run: counts, ranks, removals, examples."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -18,7 +18,7 @@ _SHOWN = 160  # characters of a text
 
 
 def summarize(mined: Iterable[Mined], policy: Policy) -> dict[str, Any]:
-    """Counts of what was mined and removed.
+    """Count what was mined and removed.
 
     Returns:
         ``queries``, ``without_positive``, ``with_too_few``, ``hard``, ``random`` (negatives),

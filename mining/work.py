@@ -1,4 +1,4 @@
-"""The folder of a run: found again after a kill, removed when all is done."""
+"""Working folder of a run: found again after a kill, removed when the run has finished."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ from mining.data.documents import Document
 
 
 def default_cache_dir() -> Path:
-    """Where vectors, scores and unfinished runs are kept unless the user says otherwise."""
+    """Return the default folder of vectors, scores and unfinished runs."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / "mining"
 
 
 @contextmanager
 def work_folder(cache_dir: Path, identity: Any) -> Iterator[Path]:
-    """A folder that belongs to one run; all processes of the run are given it.
+    """Enter the folder of one run, the same for all its processes.
 
     Args:
         cache_dir: Where runs have their folders.
@@ -45,7 +45,7 @@ def work_folder(cache_dir: Path, identity: Any) -> Iterator[Path]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError("the same run is at work already; wait for it or end it") from None
+        raise ValueError("the same run is already in progress; wait for it or stop it") from None
     with lock:
         yield folder
         shutil.rmtree(folder)
@@ -55,7 +55,7 @@ def work_folder(cache_dir: Path, identity: Any) -> Iterator[Path]:
 def build_corpus(
     folder: Path, documents: Iterable[Document], positives: Iterable[Document]
 ) -> tuple[Corpus, list[str]]:
-    """The corpus of a run, written by its first process; all processes call this together.
+    """Build the corpus of a run in its main process; collective: all processes call it.
 
     Args:
         folder: Where to; what is there from before a kill is used.

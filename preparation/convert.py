@@ -1,4 +1,4 @@
-"""Rows of any form to a file of another."""
+"""Convert rows of any form to a file of another."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _SHAPES: dict[Target, Shape] = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """From files in any form to one file.
+    """Convert files of any form to one file.
 
     Args:
         stream: The rows to convert.
@@ -54,11 +54,11 @@ class Conversion:
 
     @property
     def options(self) -> ReadOptions:
-        """How the rows are read."""
+        """The options with which the rows are read."""
         return self.stream.options
 
     def survey(self, rows: Iterator[Any]) -> Survey:
-        """Look at all rows; ``rows`` is the stream, perhaps with a progress bar around it."""
+        """Survey all rows; ``rows`` is the stream, perhaps wrapped in a progress bar."""
         table = TABLES.get(check_format(self.output), "")
         survey = Survey(self.target, table, self.options.positive_threshold)
         for located in rows:
@@ -85,7 +85,7 @@ class Conversion:
 
 
 def _columns(survey: Survey) -> list[str]:
-    """The columns that the rows fill."""
+    """Return the columns of the target form that these rows need."""
     counts = survey.counts
     prompt = ["prompt"] if counts["prompts"] else []
     if survey.target == "tsv":
@@ -103,7 +103,7 @@ def _columns(survey: Survey) -> list[str]:
 
 
 def _records(row: dict[str, Any], survey: Survey) -> Iterator[dict[str, Any]]:
-    """The records of a row of the shape that belongs to the target."""
+    """Yield the target records of a row, whose shape is that of the target."""
     query, prompt = row["query"], row["prompt"]
     if survey.target in ("scored", "tsv"):
         weight = row["weight"] if survey.counts["weights"] else None
@@ -131,7 +131,7 @@ def _records(row: dict[str, Any], survey: Survey) -> Iterator[dict[str, Any]]:
 
 
 def _relevances(group: dict[str, Any]) -> list[float]:
-    """Of the positives, then of the negatives."""
+    """Return the scores of the positives, then of the negatives."""
     if group["graded"]:
         relevances: list[float] = (group["pos_scores"] or []) + (group["neg_scores"] or [])
         return relevances

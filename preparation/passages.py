@@ -1,4 +1,4 @@
-"""Long documents cut into passages, and the passages that answer a query best."""
+"""Cut long documents into passages, and select the passages that match a query best (BM25)."""
 
 import math
 import re
@@ -15,7 +15,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def split_passages(text: str, size: int) -> list[str]:
-    """The passages of a text: each of at most ``size`` characters, no visible one left out.
+    """Split a text into passages of at most ``size`` characters; no visible one is left out.
 
     A passage holds as many whole paragraphs (lines) as fit. If those fill less than half of it,
     it ends after the last sentence that fits; if that too leaves it less than half full, at the
@@ -37,7 +37,7 @@ def split_passages(text: str, size: int) -> list[str]:
 
 
 def _cut(text: str, start: int, size: int) -> int:
-    """Where the passage from ``start`` ends."""
+    """Return the end of the passage that begins at ``start``."""
     half, limit = start + (size + 1) // 2, start + size
     # One character more than fits: what follows decides whether a boundary is there.
     for boundary, at_end in ((_PARAGRAPH, False), (_SENTENCE, True), (_SPACE, False)):
@@ -52,7 +52,7 @@ def _cut(text: str, start: int, size: int) -> int:
 def best_passages(
     query: str, documents: Sequence[Sequence[str]], count: int
 ) -> tuple[list[list[int]], int]:
-    """The places of the passages of each document that match the query best, by BM25.
+    """Return for each document the indices of the passages that match the query best, by BM25.
 
     Word frequencies are those of all the documents given. Of passages that match equally the
     first is taken.
@@ -81,7 +81,7 @@ def best_passages(
 def bm25_scores(
     query: str, passages: Sequence[str], k1: float = 1.2, b: float = 0.75
 ) -> list[float]:
-    """The score of each passage, as ``BM25(passages).search([query])`` gives it.
+    """Score each passage as ``BM25(passages).search([query])`` does.
 
     An index serves many queries; for a single one, counting its own words alone is ten times
     faster.

@@ -1,4 +1,4 @@
-"""What rows hold, and what of it a form cannot hold: counted before anything is written."""
+"""Survey rows for what a target form would lose, before anything is written."""
 
 from array import array
 from collections import Counter
@@ -15,7 +15,7 @@ _MOST_RELEVANCES = 10_000  # that are remembered
 
 
 class Survey:
-    """Looks at rows before they are converted.
+    """Count what rows hold before they are converted.
 
     Args:
         target: The form they are to have: rows of one of the shapes, ``tsv`` (query, document,
@@ -78,7 +78,7 @@ class Survey:
         return scores
 
     def finish(self) -> None:
-        """Draw the conclusions, once all rows were added.
+        """Derive totals, once all rows were added.
 
         Raises:
             ValueError: If the target would mix what cannot be told apart again.
@@ -99,7 +99,7 @@ class Survey:
         return len(np.unique(queries)) - len(np.unique(queries[positive]))
 
     def lost(self, unused: Counter[str]) -> list[str]:
-        """What the target does not hold, one phrase each, with a count; ``unused`` fields first."""
+        """List what the target cannot hold, a phrase with a count each; ``unused`` fields first."""
         counts, target = self.counts, self.target
         found: list[tuple[int, str]] = [
             (times, f"the field {name}, {times} times") for name, times in unused.most_common()

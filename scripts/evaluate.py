@@ -1,4 +1,4 @@
-"""Measure a model, and whether it is better than another, on documents and queries you judge by.
+"""Measure a model on judged documents and queries, and whether it is better than another.
 
     # an embedder against its base, on a folder in the BEIR layout
     python scripts/evaluate.py --data data/docstrings/heldout \\
@@ -15,15 +15,14 @@
 accelerate launch shares the work among processes or GPUs; the figures are the same.
 """
 
-import argparse
 import json
 import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -31,39 +30,78 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
+from common.flags import exit_code, option, parse
 from common.hardware import prepare_cpu
 from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE, STATE_FILE
 from encoders.kinds import KINDS, detect_kind
-from evaluation.checkpoints import choose_best, find_checkpoints, read_run, write_best
+from evaluation.checkpoints import choose_best, find_checkpoints, read_train_config, write_best
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
-from evaluation.evaluation_flags import (
-    Data,
-    add_data,
-    add_first_stage,
-    add_lengths,
-    check_numbers,
-    find_first_stage,
-    how,
-    open_model,
-    read_data,
-)
 from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
+from evaluation.settings import (
+    Data,
+    EvaluationSettings,
+    find_first_stage,
+    how,
+    open_model,
+    read_data,
+)
 from evaluation.summary import pair_results, ranking_results
-from preparation.commands.flags import add_trust
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.card import add_evaluation
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True)
+class EvaluateSettings(EvaluationSettings):
+    """Which models are measured, and what is told of them."""
+
+    model: str | None = option(None, "A folder, a Hub name or package://<module>/<path>.")
+    checkpoint_dir: str | None = option(
+        None, "Instead of model: a checkpoint of a run, compared with the run's base."
+    )
+    checkpoints: Path | None = option(
+        None, "Instead of model: a run's output_dir, to measure all its checkpoints."
+    )
+    baseline: str | None = option(None, "The model to compare with, of the same kind.")
+    select_best: bool = option(False, "With checkpoints: note the best one, to be served.")
+    metric: str | None = option(
+        None, "With checkpoints: what the best one is best at: loss, or a metric; null: the first."
+    )
+    output_dir: Path | None = option(
+        None,
+        "Where evaluation.json, report.html, figures/ and run.trec go; null: the model's folder.",
+    )
+    language: Literal["en", "zh"] = option("en", "Of the report.")
+    show_queries: bool = option(False, "Print the queries that gained and lost most.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in (self.model, self.checkpoint_dir, self.checkpoints) if name]
+        if len(given) != 1:
+            raise ValueError("model: give one of --model, --checkpoint_dir, --checkpoints")
+        for name in ("select_best", "metric"):
+            if getattr(self, name) and not self.checkpoints:
+                raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
+
+    @property
+    def measured(self) -> str:
+        """The one model that is measured, where these are not the checkpoints of a run."""
+        return self.model or self.checkpoint_dir or ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after one line about what the user can mend."""
-    args = parse_arguments(argv)
+    return exit_code(lambda: evaluate(parse(EvaluateSettings, argv, __doc__)))
+
+
+def evaluate(args: EvaluateSettings) -> None:
+    """Set up the process, then measure a model or the checkpoints of a run."""
     # Under accelerate launch, the processes find each other here.
     state = PartialState(cpu=not torch.accelerator.is_available())
     prepare_cpu()
@@ -72,28 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
-    try:
-        if args.checkpoints:
-            evaluate_checkpoints(args)
-        else:
-            evaluate_model(args)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if args.checkpoints:
+        evaluate_checkpoints(args, args.checkpoints)
+    else:
+        evaluate_model(args)
 
 
-def evaluate_model(args: argparse.Namespace) -> None:
-    """Tell the run: data, models, rankings or scores, results."""
-    name, baseline = args.model or args.checkpoint_dir, args.baseline
-    if args.checkpoint_dir and not baseline:
-        baseline = read_run(Path(name))["model_name_or_path"]
-    kind = detect_kind(name)
-    if args.baseline and detect_kind(args.baseline) != kind:
-        raise ValueError(
-            f"--baseline: {args.baseline} is no {kind}, and {name} is one; give a model of its kind"
-        )
-    models = {TUNED: name} | ({BASE: baseline} if baseline else {})
+def evaluate_model(args: EvaluateSettings) -> None:
+    """Measure a model, and the one it is compared with, on the same data."""
+    models = choose_models(args)
+    kind = detect_kind(args.measured)
     data = read_data(args, kind)
     subject = Subject(
         kind=kind,
@@ -119,14 +145,27 @@ def evaluate_model(args: argparse.Namespace) -> None:
     results = ranking_results(ranked, data, subject)
     if first is not None:
         both = {TUNED: ranked[TUNED], BASE: judge(first.run, data, args.metrics)}
-        against = replace(subject, models={TUNED: name, BASE: args.first_stage})
+        against = replace(subject, models={TUNED: args.measured, BASE: args.first_stage})
         results = replace(results, first_stage=ranking_results(both, data, against))
     finish(args, results, None if unfit else ranked[TUNED])
 
 
-def evaluate_checkpoints(args: argparse.Namespace) -> None:
-    """Tell the run: the checkpoints of a run, each measured; the best one, noted for serving."""
-    run, recipe = args.checkpoints, read_run(args.checkpoints)
+def choose_models(args: EvaluateSettings) -> dict[str, str]:
+    """The model, and the one to compare it with: of a checkpoint, by default, its run's base."""
+    baseline = args.baseline
+    if args.checkpoint_dir and not baseline:
+        baseline = read_train_config(Path(args.checkpoint_dir))["model_name_or_path"]
+    elif baseline and detect_kind(baseline) != (kind := detect_kind(args.measured)):
+        raise ValueError(
+            f"baseline: {baseline} is no {kind}, and {args.measured} is one; give a model of its "
+            "kind"
+        )
+    return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
+
+
+def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
+    """Measure each checkpoint of a run; note the best one for serving, if asked to."""
+    recipe = read_train_config(run)
     found = find_checkpoints(run)
     kind = detect_kind(next(iter(found.values())))
     data = read_data(args, kind)
@@ -150,7 +189,7 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
         show_checkpoints(figures, best)
     if best is None:
         reason = next(iter(values.values()))
-        raise ValueError(f"--metric: {metric} is undefined for all checkpoints ({reason})")
+        raise ValueError(f"metric: {metric} is undefined for all checkpoints ({reason})")
     if not PartialState().is_main_process:
         return
     print(f"best: {run / best} ({metric} {values[best]:.4f})")
@@ -159,18 +198,18 @@ def evaluate_checkpoints(args: argparse.Namespace) -> None:
         print(f"scripts/serve.py --model {run} will serve it")
 
 
-def find_metric(args: argparse.Namespace, data: Data) -> str:
-    """What the best checkpoint is best at."""
+def find_metric(args: EvaluateSettings, data: Data) -> str:
+    """Return the metric by which the best checkpoint is chosen."""
     known = list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
     if args.metric is not None and args.metric not in ("loss", *known):
         raise ValueError(
-            f"--metric: {args.metric!r} is not measured here; what is: loss, {', '.join(known)}"
+            f"metric: {args.metric!r} is not measured here; what is: loss, {', '.join(known)}"
         )
     return args.metric or str(known[0])
 
 
-def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = None) -> None:
-    """Print the tables; write figures, report and run; tell the model card."""
+def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = None) -> None:
+    """Print the tables; write figures, report and run; update the model card."""
     if not PartialState().is_main_process:
         return
     # Lines that wrap are hard to read in a file.
@@ -179,7 +218,7 @@ def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = N
     if results.first_stage is not None:
         show_comparison(results.first_stage, console)
     show_comparison(results, console, queries=args.show_queries)
-    model = Path(args.model or args.checkpoint_dir)
+    model = Path(args.measured)
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:
         return
@@ -196,7 +235,7 @@ def finish(args: argparse.Namespace, results: Results, ranked: Ranked | None = N
 
 
 def read_log(folder: Path) -> list[dict[str, Any]] | None:
-    """What a run logged, if the model is one's."""
+    """Return the training log of a run's model; None for other models."""
     file = folder / STATE_FILE
     if not file.is_file():
         return None
@@ -219,49 +258,6 @@ def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) ->
     Console().print(table)
     for line in reasons:
         print(line)
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the flags; ``--help`` explains each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_models(parser)
-    add_first_stage(parser)
-    add_data(parser)
-    add_lengths(parser)
-    add = parser.add_argument
-    add("--output_dir", type=Path, help="where evaluation.json, report.html, figures/ and run.trec "
-        "go (default: the folder of the model)")  # fmt: skip
-    add("--language", choices=["en", "zh"], default="en", help="of the report")
-    add("--show_queries", action="store_true", help="print the queries that gained and lost most")
-    args = parser.parse_args(argv)
-    check(parser, args)
-    return args
-
-
-def add_models(parser: argparse.ArgumentParser) -> None:
-    """Which models are measured."""
-    add = parser.add_argument
-    add("--model", help="a folder, a Hub name or package://module/path")
-    add("--checkpoint_dir", help="a checkpoint of a run; it is compared with the run's base")
-    add("--checkpoints", type=Path, help="a run's output_dir: measure all its checkpoints")
-    add("--baseline", help="the model to compare with, of the same kind")
-    add_trust(parser)
-    add("--select_best", action="store_true", help="with --checkpoints: serve the best one")
-    add("--metric", help="with --checkpoints: what the best one is best at: loss, or a metric")
-
-
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what cannot be before anything is opened."""
-    given = [n for n in ("model", "checkpoint_dir", "checkpoints") if getattr(args, n) is not None]
-    if len(given) != 1:
-        parser.error("give one of --model, --checkpoint_dir, --checkpoints")
-    if (args.select_best or args.metric) and not args.checkpoints:
-        parser.error("--select_best and --metric need --checkpoints OUTPUT_DIR")
-    check_numbers(parser, args)
 
 
 if __name__ == "__main__":

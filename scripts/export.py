@@ -1,4 +1,4 @@
-"""Export a model in half precision or for ONNX Runtime, and check on your own data its worth.
+"""Export a model in half precision or to ONNX, and check what that costs on your own data.
 
     python scripts/export.py --model outputs/embedding_contrastive --format int8 \\
         --output_dir outputs/embedding_int8 --data data/docstrings/heldout
@@ -13,15 +13,14 @@ It is written only if the first of --metrics (of graded pairs: the first that th
 most --max_drop. onnx and int8 need the extra onnx: pip install -c constraints.txt -e '.[onnx]'
 """
 
-import argparse
 import logging
 import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 import transformers
@@ -29,75 +28,63 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
+from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
 from encoders import kinds
 from encoders.export.graph import export_onnx
-from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
-from encoders.kinds import Kind, detect_kind, retrieves, shown
+from encoders.export.onnx_backbone import is_onnx
+from encoders.kinds import detect_kind
 from encoders.opening.source import resolve_model
-from evaluation.data.sets import PairData
-from evaluation.evaluation_flags import (
-    Data,
-    add_data,
-    add_first_stage,
-    add_lengths,
-    check_numbers,
-    find_first_stage,
-    how,
-    open_model,
-    read_data,
-)
-from evaluation.measure import Measure, Model, measure_ranking
-from evaluation.metrics.pairs import Figure, pair_statistics
-from preparation.commands.flags import add_trust
+from evaluation.exported import Agreement, compare_exported
+from evaluation.settings import EvaluationSettings, read_data
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-MAX_DROP = 0.005
-# Least agreement of an fp32 graph with the model, as a cosine of embeddings or 1 - the difference
-# of scores. The same arithmetic in another order differs by about 1e-6.
+# Least agreement of an fp32 graph with the model. The same arithmetic in another order differs by
+# about 1e-6.
 SAME = 1 - 1e-4
-COMPARED = 256  # documents
 
 
-class Worth(NamedTuple):
-    """What is told of a model."""
+@dataclass(kw_only=True)
+class ExportSettings(EvaluationSettings):
+    """What is exported, and what it may lose."""
 
-    size: float  # MB of weights, or of the graph
-    rate: float  # documents (or pairs with a query) a second
-    metric: str
-    value: float
+    model: str = required("A folder, a Hub name or package://<module>/<path>.")
+    output_dir: Path = required("A new folder.")
+    format: Literal["onnx", "int8", "fp16", "bf16"] = option("onnx", "What is written.")
+    max_drop: float = option(0.005, "By how much the metric may fall.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0; 1 if the model lost too much; 2 after one line about what the user can mend."""
-    args = parse_arguments(argv)
+    return exit_code(lambda: export(parse(ExportSettings, argv, __doc__)))
+
+
+def export(args: ExportSettings) -> int:
+    """Write the exported model beside its place, compare it, and move it there if it is good."""
     PartialState(cpu=True)
     prepare_cpu()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
+    check(args)
+    data = read_data(args, detect_kind(args.model))
     partial = args.output_dir.with_name(args.output_dir.name + ".partial")
     try:
-        check(args)
-        data = read_data(args, detect_kind(args.model))
-        export(args, partial)
-        complaint = compare(args, partial, data)
-        if complaint is None:
-            partial.rename(args.output_dir)
-            print(f"exported to {args.output_dir}; scripts/serve.py --model {args.output_dir}")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        write(args, partial)
+        found = compare_exported(args.model, partial, data, args)
+        show(args.model, found)
+        if complaint := complaint_about(found, args):
+            print(f"error: {complaint}", file=sys.stderr)
+            return 1
+        partial.rename(args.output_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    if complaint is not None:
-        print(f"error: {complaint}", file=sys.stderr)
-        return 1
+    print(f"exported to {args.output_dir}; scripts/serve.py --model {args.output_dir}")
     return 0
 
 
-def check(args: argparse.Namespace) -> None:
+def check(args: ExportSettings) -> None:
     """Refuse what cannot be before anything is done.
 
     Raises:
@@ -109,12 +96,12 @@ def check(args: argparse.Namespace) -> None:
             f"{', '.join(missing)} is not installed; pip install -c constraints.txt -e '.[onnx]'"
         )
     if args.output_dir.exists():
-        raise ValueError(f"--output_dir: {args.output_dir} is there already; give another name")
+        raise ValueError(f"output_dir: {args.output_dir} is there already; give another name")
     if is_onnx(resolve_model(args.model)):
-        raise ValueError(f"--model: {args.model} is an ONNX model already")
+        raise ValueError(f"model: {args.model} is an ONNX model already")
 
 
-def export(args: argparse.Namespace, folder: Path) -> None:
+def write(args: ExportSettings, folder: Path) -> None:
     """Write the exported model; in half precision, it is computed in fp32 when it is opened."""
     shutil.rmtree(folder, ignore_errors=True)
     encoder = kinds.open_model(
@@ -127,114 +114,27 @@ def export(args: argparse.Namespace, folder: Path) -> None:
         export_onnx(encoder, folder, int8=args.format == "int8")
 
 
-def compare(args: argparse.Namespace, folder: Path, data: Data) -> str | None:
-    """Print what both are worth; what speaks against the exported one."""
-    kind = detect_kind(args.model)
-    run = measurement(args, kind, data)
-    opened: list[Model] = [
-        open_model(name, kind, args).to("cpu") for name in (args.model, str(folder))
-    ]
-    queries, documents = example(data)
-    answers = [answer(model, queries, documents) for model in opened]
-    agreement = least_agreement(*answers)
-    worth = []
-    for model, files in zip(opened, (resolve_model(args.model), folder), strict=True):
-        begun = time.perf_counter()
-        answer(model, queries, documents)
-        rate = len(documents) / (time.perf_counter() - begun)
-        worth.append(Worth(size(files), rate, *run(model)))
-    table = Table("", "MB", "documents/s", worth[0].metric)
-    for name, one in zip((args.model, "exported"), worth, strict=True):
+def show(model: str, found: Agreement) -> None:
+    """Print what both models are worth."""
+    table = Table("", "MB", "documents/s", found.worth[0].metric)
+    for name, one in zip((model, "exported"), found.worth, strict=True):
         table.add_row(name, f"{one.size:.1f}", f"{one.rate:.1f}", f"{one.value:.4f}")
     Console(width=120).print(table)
-    print(f"least agreement on {len(documents)} documents: {agreement:.6f}")
-    if args.format == "onnx" and agreement < SAME:
-        return f"the exported model differs from the model (agreement {agreement:.6f})"
-    drop = worth[0].value - worth[1].value
+    print(f"least agreement on {found.documents} documents: {found.least:.6f}")
+
+
+def complaint_about(found: Agreement, args: ExportSettings) -> str | None:
+    """What speaks against the exported model."""
+    if args.format == "onnx" and found.least < SAME:
+        return f"the exported model differs from the model (agreement {found.least:.6f})"
+    before, after = found.worth
+    drop = before.value - after.value
     if drop > args.max_drop:
         return (
-            f"{worth[0].metric} falls by {drop:.4f}, more than --max_drop {args.max_drop:g}: "
+            f"{before.metric} falls by {drop:.4f}, more than --max_drop {args.max_drop:g}: "
             "nothing is written"
         )
     return None
-
-
-def measurement(
-    args: argparse.Namespace, kind: Kind, data: Data
-) -> Callable[[Model], tuple[str, float]]:
-    """What gives a model's main metric: its name and value."""
-    if isinstance(data, PairData):
-        name = next(iter(pair_statistics(data.judged())))
-        return lambda model: one_figure(Measure(data, [name], how(args))(model))
-    first = find_first_stage(args, kind, data)
-
-    def run(model: Model) -> tuple[str, float]:
-        return one_figure(measure_ranking(model, data, args.metrics, how(args), first).means())
-
-    return run
-
-
-def one_figure(figures: dict[str, Figure]) -> tuple[str, float]:
-    """The name and value of the first metric.
-
-    Raises:
-        ValueError: It has no value, so that two models cannot be compared by it.
-    """
-    name, value = next(iter(figures.items()))
-    if isinstance(value, str):
-        raise ValueError(f"--data: {name} is undefined on it ({value}); give other data")
-    return name, value
-
-
-def example(data: Data) -> tuple[list[str], list[str]]:
-    """Documents with queries to go with them, as many of each."""
-    if isinstance(data, PairData):
-        return data.queries[:COMPARED], data.documents[:COMPARED]
-    documents = list(data.documents.values())[:COMPARED]
-    queries = list(data.queries.values())
-    return [queries[at % len(queries)] for at in range(len(documents))], documents
-
-
-def answer(model: Model, queries: list[str], documents: list[str]) -> torch.Tensor:
-    """Embeddings of documents [N, H], or scores of pairs [N]."""
-    if retrieves(model):
-        return model.encode(documents, prompt_name="document")
-    return torch.from_numpy(shown(model, model.score_pairs(queries, documents).numpy()))
-
-
-def least_agreement(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The lowest cosine of embeddings, or 1 - the largest difference of scores."""
-    if one.dim() == 2:
-        return float(torch.cosine_similarity(one, other, dim=-1).min())
-    return 1 - float((one - other).abs().max())
-
-
-def size(folder: Path) -> float:
-    """MB of what holds a model's weights."""
-    graph = folder / ONNX_FILE
-    files = [graph] if graph.is_file() else list(folder.glob("*.safetensors"))
-    return sum(file.stat().st_size for file in files) / 1e6
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the flags; ``--help`` explains each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--model", required=True, help="a folder, a Hub name or package://module/path")
-    add("--output_dir", type=Path, required=True, help="a new folder")
-    add_trust(parser)
-    add("--format", choices=["onnx", "int8", *HALF], default="onnx", help="default: %(default)s")
-    add("--max_drop", type=float, default=MAX_DROP, help="of the metric (default: %(default)s)")
-    add_first_stage(parser)
-    add_data(parser)
-    add_lengths(parser)
-    args = parser.parse_args(argv)
-    check_numbers(parser, args)
-    return args
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Mine hard negatives: documents that a search finds for a query, and that do not answer it.
+"""Mine hard negatives: documents that a search ranks high for a query but do not answer it.
 
     # by an embedder, among the documents of the rows themselves
     python scripts/mine_negatives.py --input data/docstrings/train_pairs.jsonl \\
@@ -17,7 +17,6 @@ among processes or GPUs; the file is the same. A run that was killed goes on whe
 is started again.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from accelerate import PartialState
 from rich.console import Console
 from tqdm import tqdm
 
+from common.flags import exit_code, parse
 from loaders import load_rows
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import Source, find_sources
@@ -49,24 +49,23 @@ from mining.data.documents import corpus_sources
 from mining.data.examples import find_examples
 from mining.data.queries import Queries
 from mining.data.records import Records, Survey
-from mining.flags import parse_mining, read_policy
 from mining.miner import Miner
+from mining.settings import MiningSettings
 from mining.summary import show, summarize
 from mining.work import work_folder
-from preparation.commands.flags import read_options
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after one line about what the user can mend."""
-    return on_all_processes(mine, parse_mining(__doc__, argv))
+    return exit_code(lambda: on_all_processes(mine, parse(MiningSettings, argv, __doc__)))
 
 
-def mine(args: argparse.Namespace) -> None:
-    """Tell the run: rows, corpus, search, negatives, file."""
+def mine(args: MiningSettings) -> None:
+    """Read rows and corpus, search, choose negatives, and write the groups."""
     check_output(args)
-    policy, options = read_policy(args), read_options(args)
+    policy, options = args.policy(), args.read_options()
     rows = load_rows(args.input, "candidate_group", options)
     survey = Survey.of(rows)
     for phrase in survey.lost(args.existing == "keep", args.reranker is not None):
@@ -104,7 +103,7 @@ def mine(args: argparse.Namespace) -> None:
     finish(args, len(rows), summary, examples, digests)
 
 
-def write(args: argparse.Namespace, records: Records, survey: Survey) -> None:
+def write(args: MiningSettings, records: Records, survey: Survey) -> None:
     """Write the rows with their negatives."""
     scores = ["pos_scores", "neg_scores"] if records.has_scores else []
     prompt = ["prompt"] if survey.counts["prompts"] else []
@@ -119,13 +118,13 @@ def write(args: argparse.Namespace, records: Records, survey: Survey) -> None:
         )
 
 
-def sources_of(args: argparse.Namespace) -> list[Source]:
-    """What is read."""
-    return find_sources(args.input, args.split) + corpus_sources(args.corpus or [])
+def sources_of(args: MiningSettings) -> list[Source]:
+    """Return the files that are read."""
+    return find_sources(args.input, args.split) + corpus_sources(args.corpus)
 
 
 def finish(
-    args: argparse.Namespace,
+    args: MiningSettings,
     rows: int,
     summary: dict[str, Any],
     examples: list[dict[str, Any]],

@@ -1,4 +1,4 @@
-"""Give rows a teacher's scores, which the objective distillation learns from.
+"""Add a teacher's scores to rows, for the objective distillation.
 
     python scripts/score_with_teacher.py --input data/docstrings/train_groups.jsonl \\
         --output data/docstrings/train_scores.jsonl --model outputs/reranker --max_length 128
@@ -11,7 +11,6 @@ which they are read. accelerate launch shares the work among processes or GPUs; 
 same. A run that was killed goes on when the same command is started again.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from tqdm import tqdm
 
-from encoders.kinds import detect_kind
+from common.flags import exit_code, parse
+from encoders.kinds import KINDS, Kind, detect_kind
 from loaders import load_rows
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import find_sources
@@ -39,11 +39,10 @@ from mining.assembly import (
 from mining.data.documents import training_documents
 from mining.data.queries import Queries
 from mining.data.records import DIGITS, Survey, add_scores
-from mining.flags import parse_scoring
 from mining.scoring.pair_scores import score_all
 from mining.search.index import VectorIndex
+from mining.settings import OF_EMBEDDER, ScoringSettings
 from mining.work import build_corpus, work_folder
-from preparation.commands.flags import read_options
 
 logger = logging.getLogger(__name__)
 
@@ -55,20 +54,21 @@ AddScores = Callable[[Records, Records], None]  # rows, and the records that get
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after one line about what the user can mend."""
-    return on_all_processes(score, parse_scoring(__doc__, argv))
+    return exit_code(lambda: on_all_processes(score, parse(ScoringSettings, argv, __doc__)))
 
 
-def score(args: argparse.Namespace) -> None:
-    """Tell the run: rows, teacher, scores, file."""
+def score(args: ScoringSettings) -> None:
+    """Read rows, score their pairs, and write them as groups."""
     check_output(args)
-    check_settings(args)
-    rows = load_rows(args.input, "candidate_group", read_options(args))
+    kind = detect_kind(args.model)
+    check_settings(args, kind)
+    rows = load_rows(args.input, "candidate_group", args.read_options())
     survey = Survey.of(rows)
     for phrase in survey.lost(keep=True, judged=True):
         logger.warning("lost: %s", phrase)
     digests: Digests = {}
     with work_folder(args.cache_dir, identity(args, find_sources(args.input, args.split))) as work:
-        prepare = by_reranker if detect_kind(args.model) == "reranker" else by_embedder
+        prepare = by_embedder if KINDS[kind].retrieves else by_reranker
         add = prepare(args, rows, work, digests)
         if not PartialState().is_main_process:
             return
@@ -84,25 +84,18 @@ def score(args: argparse.Namespace) -> None:
     print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
 
 
-def check_settings(args: argparse.Namespace) -> None:
+def check_settings(args: ScoringSettings, kind: Kind) -> None:
     """Refuse settings of the other kind of model."""
-    kind = detect_kind(args.model)
-    article = "an" if kind == "embedder" else "a"
-    others = {
-        "embedder": {"max_length": None, "scores": "raw"},
-        "reranker": dict.fromkeys(
-            ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
-        ),
-    }
-    for name, usual in others[kind].items():
-        if getattr(args, name) != usual:
-            raise ValueError(
-                f"--{name} is not a setting of {article} {kind}, which {args.model} is"
-            )
+    usual: dict[str, str | None] = dict.fromkeys(OF_EMBEDDER)
+    if KINDS[kind].retrieves:
+        usual = {"max_length": None, "scores": "raw"}
+    for name, value in usual.items():
+        if getattr(args, name) != value:
+            raise ValueError(f"{name}: is no setting of {args.model}, which is of kind {kind}")
 
 
-def by_reranker(args: argparse.Namespace, rows: Dataset, work: Path, digests: Digests) -> AddScores:
-    """Score all pairs; return what gives records their scores."""
+def by_reranker(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:
+    """Score all pairs; return the function that adds the scores to records."""
     teacher, digests["reranker"] = open_reranker(args, args.model)
     score_all(teacher, rows, shows_progress())
 
@@ -112,9 +105,9 @@ def by_reranker(args: argparse.Namespace, rows: Dataset, work: Path, digests: Di
     return add
 
 
-def by_embedder(args: argparse.Namespace, rows: Dataset, work: Path, digests: Digests) -> AddScores:
-    """Encode all texts; return what gives records the cosines."""
-    options = read_options(args)
+def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:
+    """Encode all texts; return the function that adds the cosines to records."""
+    options = args.read_options()
     corpus, _ = build_corpus(work / "corpus", training_documents(args.input, options), [])
     queries = Queries(rows, corpus, keep=True)
     model = open_embedder(args, args.model)
@@ -134,7 +127,7 @@ def by_embedder(args: argparse.Namespace, rows: Dataset, work: Path, digests: Di
 
 
 def records(rows: Dataset, add: AddScores) -> Iterator[dict[str, Any]]:
-    """The records of all rows."""
+    """Yield the scored records of all rows."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         numbers = range(start, min(start + ROWS_AT_ONCE, len(rows)))
         some = [{**rows[at], "at": at} for at in numbers]

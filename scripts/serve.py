@@ -14,14 +14,10 @@ else the final model. API keys stand in a file (--api_key_file) or in TANDEM_API
 over the config file.
 """
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
-from typing import Any
 
 # Read when torch is loaded. By default threads that wait for each other keep their cores busy: of
 # two that share them with anything else, a batch takes several times as long.
@@ -29,110 +25,41 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import transformers
 
+from common.flags import complain, parse
 from common.hardware import prepare_cpu, process_threads
-from common.recipe import merge, read_flags, read_recipe
-from encoders.kinds import Kind
+from encoders.kinds import KINDS
 from evaluation.data.beir import read_corpus
 from serving.app import build_app
 from serving.engine.engine import Engine
-from serving.engine.limits import Limits
-from serving.engine.model import Precision, ServedModel, find_device, open_model
-from serving.http.auth import VARIABLE, read_keys
+from serving.engine.model import ServedModel, find_device, open_model
+from serving.http.auth import read_keys
 from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 from serving.served_models import Served, find_models
-from trainers.config.fields import option
+from serving.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
-PORTS = {"embedder": 8001, "reranker": 8002}
 PORT_OF_BOTH = 8000
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
-
-
-@dataclass
-class ServeArguments(Limits):
-    """What is served, where, and how."""
-
-    model: str | None = option(
-        None, "A folder, a run's output_dir, a name on the Hub, or package://<module>/<path>."
-    )
-    task: Kind | None = option(
-        None, "embedder or reranker, for a model whose config.json does not tell."
-    )
-    embedder: str | None = option(None, "Instead of model: an embedder, to go with a reranker.")
-    reranker: str | None = option(None, "Instead of model: a reranker, to go with an embedder.")
-    baseline: str | None = option(None, "A model of the same kind, to compare with on the page.")
-    corpus: str | None = option(None, "Documents to /search: corpus.jsonl, or its folder.")
-    served_model_name: str | None = option(
-        None, "What clients are told of model (default: the folder's name)."
-    )
-    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is all of the machine's.")
-    port: int | None = option(
-        None, "Default: 8001 for an embedder, 8002 for a reranker, 8000 for both."
-    )
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
-    precision: Precision = option(
-        "auto", "float32 or bfloat16; auto is bfloat16 where the device has it."
-    )
-    threads: int | None = option(None, "Of the CPU; null: what the process may use.")
-    max_length: int | None = option(None, "Tokens of a text or pair; null: the model's own.")
-    trust_remote_code: bool = option(False, "Let Python code of a model's folder run.")
-    truncate_dim: int | None = option(
-        None, "Embedder: keep so many of an embedding's dimensions, as Matryoshka trains them."
-    )
-    api_key_file: str | None = option(None, f"API keys, one a line (or in {VARIABLE}).")
-    cors_origins: list[str] = option([], "Other sites whose pages may ask, such as https://a.b.")
-    open_metrics: bool = option(False, "/metrics needs no API key.")
-    exit_when_unhealthy: bool = option(
-        False, "End with status 3 when the model thread has ended, to be started anew."
-    )
-    log_json: bool = option(False, "Each line of the log is an object.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        pair = [name for name in ("embedder", "reranker") if getattr(self, name)]
-        if bool(self.model) == bool(pair):
-            raise ValueError("--model: give a model, or --embedder and --reranker")
-        for name in ("task", "served_model_name"):
-            if pair and getattr(self, name):
-                raise ValueError(f"--{name}: is for --model alone; leave it out")
-        if self.port is not None and not 0 <= self.port < 2**16:
-            raise ValueError(f"port: must be from 0 to 65535, got {self.port}")
-        for name in ("threads", "max_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
-
-    def given(self) -> list[tuple[str, Kind | None]]:
-        """The models, each with the kind that it must be of."""
-        if self.model:
-            return [(self.model, self.task)]
-        both: list[tuple[str | None, Kind]] = [
-            (self.embedder, "embedder"),
-            (self.reranker, "reranker"),
-        ]
-        return [(name, kind) for name, kind in both if name]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 after SIGTERM, 2 after one line about what the user can mend, 3 if it broke."""
     try:
-        args = parse_arguments(argv)
+        args = parse(ServeSettings, argv, __doc__)
         set_up_logging(args.log_json)
         find_device(args.device)
         keys = read_keys(args.api_key_file)
         models = find_models(
             args.given(), args.baseline, args.served_model_name, args.trust_remote_code
         )
+        check_kinds(args, models)
         documents = read_corpus(args.corpus) if args.corpus else None
-        if documents is not None and "embedder" not in models:
-            raise ValueError("corpus: is searched by an embedder; give one")
         socket = listen(args.host, find_port(args, models))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error)
     cores = set_up(args, bool(keys))
     engine = Engine(
         lambda: open_models(args, models),
@@ -158,7 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return outcome(engine)
 
 
-def set_up(args: ServeArguments, has_keys: bool) -> int:
+def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
+    """Refuse settings of a kind of model that is not served."""
+    if args.corpus and "embedder" not in models:
+        raise ValueError("corpus: is searched by an embedder; give one")
+    if args.text_max_length and "embedder" not in models:
+        raise ValueError("text_max_length: is for an embedder; a reranker's is max_length")
+    if args.max_length and "reranker" not in models:
+        raise ValueError("max_length: is for a reranker; an embedder's is text_max_length")
+
+
+def set_up(args: ServeSettings, has_keys: bool) -> int:
     """Prepare the process; return the cores that it is to use."""
     if args.host not in LOCAL_HOSTS and not has_keys:
         logger.warning(
@@ -183,64 +120,36 @@ def set_up(args: ServeArguments, has_keys: bool) -> int:
 def outcome(engine: Engine) -> int:
     """The exit status, after one line if it is an error."""
     if isinstance(engine.start_error, ValueError):
-        print(f"error: {engine.start_error}", file=sys.stderr)
-        return 2
+        return complain(engine.start_error)
     if engine.start_error is not None:
         logger.critical("the models could not be loaded", exc_info=engine.start_error)
         return 3
     return 3 if engine.health()[0] == "unhealthy" else 0
 
 
-def find_port(args: ServeArguments, models: dict[str, Served]) -> int:
-    """The port given, or that of the task."""
+def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
+    """The port given, or that of the kind of model."""
     if args.port is not None:
         return args.port
     kinds = {served.kind for served in models.values()}
-    return PORT_OF_BOTH if len(kinds) > 1 else PORTS[kinds.pop()]
+    return PORT_OF_BOTH if len(kinds) > 1 else KINDS[kinds.pop()].port
 
 
-def open_models(args: ServeArguments, models: dict[str, Served]) -> dict[str, ServedModel]:
+def open_models(args: ServeSettings, models: dict[str, Served]) -> dict[str, ServedModel]:
     """Load them."""
     return {
         role: open_model(
             *served,
             device=args.device,
-            max_length=args.max_length,
+            max_length=(
+                args.max_length if KINDS[served.kind].reads_pairs else args.text_max_length
+            ),
             truncate_dim=args.truncate_dim,
             max_batch_tokens=args.max_batch_tokens,
             trust_remote_code=args.trust_remote_code,
         )
         for role, served in models.items()
     }
-
-
-def parse_arguments(argv: Sequence[str] | None) -> ServeArguments:
-    """``--config serving.json``, then flags, which win.
-
-    Raises:
-        ValueError: A key, value or combination that cannot be.
-        SystemExit: After ``--help``.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in argv or "-h" in argv:
-        print_help()
-        raise SystemExit(0)
-    flags = read_flags(argv)
-    files = flags.pop("config", None)
-    if files is not None and len(files) != 1:
-        raise ValueError("--config: takes one file (.json or .yaml)")
-    given: dict[str, Any] = read_recipe(Path(files[0])) if files else {}
-    return ServeArguments(**merge(ServeArguments, given, flags))
-
-
-def print_help() -> None:
-    """List every key with its default and meaning."""
-    print(__doc__)
-    own = {known.name for known in fields(ServeArguments)} - {f.name for f in fields(Limits)}
-    for known in sorted(fields(ServeArguments), key=lambda known: known.name not in own):
-        default = [] if known.default is MISSING else known.default
-        print(f"  --{known.name} (default {json.dumps(default)})\n        "
-              f"{known.metadata['help']}")  # fmt: skip
 
 
 if __name__ == "__main__":

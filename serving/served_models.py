@@ -1,4 +1,4 @@
-"""Which models a server opens: a run's best, its kind, what clients are told of it."""
+"""Resolve the models to serve: a run's best checkpoint, its kind, its public name."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def find_models(
     name: str | None,
     trust_remote_code: bool = False,
 ) -> dict[str, Served]:
-    """The models by role: "embedder", "reranker", and the same with "_baseline".
+    """Find the models by role: "embedder", "reranker", and the same with "_baseline".
 
     Args:
         given: Folders, runs or names, each with the kind that it must be of.
@@ -59,7 +59,7 @@ def find_models(
 
 
 def find_served(name: str) -> tuple[str, str]:
-    """The model's own folder, which is in a run's folder the best one, and why it is this one.
+    """Find the folder to serve, of a run its best model, and why it is this one.
 
     Raises:
         ValueError: The run has no such model, or has not ended.
@@ -85,7 +85,7 @@ def find_served(name: str) -> tuple[str, str]:
 
 
 def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False) -> Kind:
-    """What the model is.
+    """Return the kind of a model.
 
     Raises:
         ValueError: It is another kind than asked for, or needs Python code of its own.
@@ -98,7 +98,7 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
             "you trust it, give --trust_remote_code true"
         )
     kind = detect_kind(folder)
-    if asked is None or asked == kind:
+    if asked is None or asked in (kind, KINDS[kind].role):
         return kind
     if content.get("architectures"):
         raise ValueError(
@@ -109,7 +109,7 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
 
 
 def short_name(name: str) -> str:
-    """What clients are told: no paths of this machine."""
+    """Return the public name of a model, without paths of this machine."""
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser().resolve().name
     return name.rpartition("://")[2]

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoders": {"common"},
     "collators": {"common"},
     "preparation": {"common", "encoders", "loaders"},
-    "evaluation": {"common", "encoders", "loaders", "preparation"},
+    "evaluation": {"common", "encoders", "loaders"},
     "mining": {"common", "encoders", "evaluation", "loaders", "preparation"},
     "serving": {"common", "encoders", "evaluation", "loaders"},
     "trainers": {"common", "collators", "encoders", "evaluation", "loaders", "losses"},

@@ -202,13 +202,13 @@ class BaseTrainer(CheckpointTrainer):
 
     def _what_is_left(self) -> str:
         """Save a checkpoint after a failed evaluation, and name it."""
-        run = self.args.output_dir
+        output_dir = self.args.output_dir
         if not self.is_in_train:
-            return f"the model of this step is in {run}"
+            return f"the model of this step is in {output_dir}"
         # Saving is collective, and the other processes may not have failed.
         if self.args.world_size == 1 and self._step_saved != self.state.global_step:
             self._save_checkpoint(self.model, None)
-        last = get_last_checkpoint(str(run))
+        last = get_last_checkpoint(str(output_dir))
         return "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:

@@ -32,7 +32,8 @@ from datasets import disable_progress_bars
 
 from benchmarks.fuzzing.fuzz_rows import read_rows
 from benchmarks.fuzzing.hostile import BOMB, RECIPE, VALUES, Mutator, seeds
-from common.recipe import merge, read_recipe
+from common.flags import merge
+from common.recipe import read_recipe
 from trainers import TandemArguments, parse_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -186,6 +186,7 @@ def serving(args: argparse.Namespace) -> Iterator[tuple[str, psutil.Process]]:
         corpus.write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
         command = [sys.executable, "scripts/serve.py", "--port", port, "--embedder", BASE]
         command += ["--reranker", reranker, "--corpus", corpus, "--max_length", 64]
+        command += ["--text_max_length", 64]
         process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=log, stderr=log)
         try:
             wait_until_up(f"http://127.0.0.1:{port}", process)

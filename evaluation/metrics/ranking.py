@@ -77,8 +77,8 @@ def recall(rankings: Rankings, k: int | None) -> Values:
 def precision(rankings: Rankings, k: int | None) -> Values:
     """Return Σ_{i=1..k} hit_i / k [Q] (``P``)."""
     assert k is not None
-    found: Values = rankings.hits[:, :k].sum(axis=1) / k
-    return found
+    values: Values = rankings.hits[:, :k].sum(axis=1) / k
+    return values
 
 
 def reciprocal_rank(rankings: Rankings, k: int | None) -> Values:
@@ -102,8 +102,8 @@ def average_precision(rankings: Rankings, k: int | None) -> Values:
 
 def hit_rate(rankings: Rankings, k: int | None) -> Values:
     """Return 1 where one of the first k documents is relevant, else 0 [Q] (``success``)."""
-    found: Values = rankings.hits[:, :k].max(axis=1).astype(np.float64)
-    return found
+    values: Values = rankings.hits[:, :k].max(axis=1).astype(np.float64)
+    return values
 
 
 METRICS: dict[str, Callable[[Rankings, int | None], Values]] = {
@@ -266,10 +266,10 @@ def _sum(values: Values) -> Values:
     ``sum`` adds in an order that depends on K. Then the same ranking would have values that differ
     in the last bit beside longer ones, and count as won or lost.
     """
-    sums: Values = values.cumsum(axis=1)[:, -1]
-    return sums
+    return values.cumsum(axis=1)[:, -1]
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     """``part / whole``, 0 where ``whole`` is 0."""
-    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+    shares: Values = np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+    return shares

@@ -1,4 +1,4 @@
-"""The documents that negatives come from: each text once, on disk, in a fixed order."""
+"""The corpus on disk: each distinct text once, in a fixed order."""
 
 import hashlib
 from array import array
@@ -48,24 +48,24 @@ class Corpus:
         return len(self.rows)
 
     def slice(self, start: int, stop: int) -> list[str]:
-        """The texts at places from ``start`` to before ``stop``."""
+        """Return the texts ``start:stop``."""
         return list(self.rows[start:stop]["text"])
 
     def at(self, places: Sequence[int]) -> list[str]:
-        """The texts at some places."""
+        """Return the texts at some indices."""
         return list(self.rows[list(places)]["text"])
 
     def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """The places of texts, -1 for those that are not there."""
+        """Return the indices of texts, -1 for those that are not in the corpus."""
         return self.table.find(text_keys(texts))
 
     def document_of(self, place: int) -> int:
-        """The number of the document that a text belongs to: texts with one id share it."""
+        """Return the document number of a text: texts with one id share it."""
         return int(self.document[place]) if len(self.document) else place
 
 
 class CorpusBuilder:
-    """Takes documents one by one, with some 60 bytes of memory for each.
+    """Builder of a corpus, with some 60 bytes of memory for each document.
 
     Args:
         folder: An empty folder, which ``Corpus`` opens in the end.
@@ -79,17 +79,17 @@ class CorpusBuilder:
         self.staged = ArrowFile(folder / STAGED, _FEATURES)
 
     def add(self, text: str, identifier: str | None = None) -> None:
-        """Add a document. Of a text that repeats the first is kept, with the ids of all."""
+        """Add a document. A repeated text is stored once, with all its ids."""
         self.staged.write({"text": text})
         self.keys.frombytes(text_keys([text]).tobytes())
         self.ids.append(0 if identifier is None else text_hash(identifier) or 1)
 
     def close_search(self) -> None:
-        """What is added from now on is not searched, unless it is there already."""
+        """Exclude from the search what is added from now on, unless it is there already."""
         self.searchable = len(self.ids)
 
     def finish(self) -> int:
-        """Write the corpus; return how many texts were added that were there before."""
+        """Write the corpus; return how many added texts were repeats."""
         self.staged.__exit__(None, None, None)
         keys = np.frombuffer(self.keys, dtype=np.uint64).reshape(-1, 2)  # [N, 2]
         first = KeyTable(keys).find(keys)  # [N]: where each text stands for the first time

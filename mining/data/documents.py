@@ -1,4 +1,4 @@
-"""Documents with their ids, from corpora and from training files."""
+"""Read documents and their ids from corpora and training files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -79,7 +79,7 @@ def corpus_documents(names: Sequence[str], options: ReadOptions) -> Iterator[Doc
 
 
 def _as_rows(fields: dict[str, Any], options: ReadOptions) -> ReadOptions | None:
-    """How a file is read that has such a record; None if it is no training row."""
+    """Return how a file with such a record is read; None if it is no training row."""
     for columns in (options.columns, None):
         known = Columns(columns)
         if known.find(known.view(fields), "query"):
@@ -88,7 +88,7 @@ def _as_rows(fields: dict[str, Any], options: ReadOptions) -> ReadOptions | None
 
 
 def corpus_sources(names: Sequence[str]) -> list[Source]:
-    """The files that ``corpus_documents`` reads; none of no names."""
+    """Return the files that ``corpus_documents`` reads; none for no names."""
     files = []
     for name in names:
         files += [str(file) for file in text_files(Path(name), "corpus")] or [name]

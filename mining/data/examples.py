@@ -1,4 +1,4 @@
-"""A few of the queries with what was mined for them, for people to read."""
+"""Pick a few queries with their mined negatives, to be read by people."""
 
 from typing import Any
 

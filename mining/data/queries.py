@@ -1,4 +1,4 @@
-"""The queries to mine for: each once, with all that is known to answer it."""
+"""The distinct queries of a run, each with all its known positives."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _SLICE = 1000
 
 
 class Lists:
-    """A list of numbers for each of many owners, in three arrays.
+    """Ragged lists of numbers, one for each owner, in flat arrays.
 
     Args:
         owners: The owner of each number [T].
@@ -30,14 +30,14 @@ class Lists:
         self.ends = np.cumsum(np.bincount(owners, minlength=count))
 
     def __getitem__(self, owner: int) -> list[int]:
-        """The numbers of an owner, in order."""
+        """Return the numbers of an owner, in order."""
         start = self.ends[owner - 1] if owner else 0
         found: list[int] = self.numbers[start : self.ends[owner]].tolist()
         return found
 
 
 class Queries:
-    """The different queries of rows, in the order in which they first appear.
+    """The distinct queries of rows, in order of first appearance.
 
     Queries differ by text or by prompt. What answers a query is known from all rows that ask the
     same, in whatever case, width and punctuation. In memory are only numbers.
@@ -77,30 +77,30 @@ class Queries:
         return len(self.first_row)
 
     def positives(self, query: int) -> list[int]:
-        """Places of the documents that answer a query, of all rows that ask the same."""
+        """Return the indices of a query's positives, over all rows with that query."""
         return self.answers[int(self.meaning[query])]
 
     def kept(self, query: int) -> list[int]:
-        """Places of the negatives that it keeps."""
+        """Return the indices of the negatives that the query keeps."""
         return self.negatives[query]
 
     def kept_texts(self, query: int) -> list[str]:
-        """The same as texts, also those that the corpus lacks."""
+        """Return the kept negatives as texts, those missing from the corpus too."""
         if not self.keep:
             return []
         lists = self.rows[self.rows_of[query]]["neg"]
         return list(dict.fromkeys(text for texts in lists for text in texts))
 
     def texts(self, start: int, stop: int) -> list[str]:
-        """The texts of queries from ``start`` to before ``stop``."""
+        """Return the queries ``start:stop``."""
         return list(self._columns(start, stop)["query"])
 
     def prompted(self, start: int, stop: int, prompt: str) -> list[str]:
-        """The same, each behind its own prompt, or else behind ``prompt``."""
+        """Return the queries ``start:stop``, each behind its own prompt, or else ``prompt``."""
         return [with_prompt(query, prompt, own) for query, own in self.asked(start, stop)]
 
     def asked(self, start: int, stop: int) -> list[tuple[str, str | None]]:
-        """Texts and prompts of the same; None: a query has no prompt of its own."""
+        """Return (query, own prompt or None) of the queries ``start:stop``."""
         columns = self._columns(start, stop)
         return list(zip(columns["query"], columns["prompt"], strict=True))
 
@@ -110,12 +110,12 @@ class Queries:
 
 
 def _marked(prompt: str | None) -> str:
-    """A prompt in a form in which none differs from an empty one."""
+    """Encode a prompt so that a missing one differs from an empty one."""
     return "-" if prompt is None else f"+{prompt}"
 
 
 def _places(corpus: Corpus, lists: list[list[str]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many documents each row has, and their places."""
+    """Return the number of documents of each row, and their indices."""
     texts = [text for each in lists for text in each]
     return np.array([len(each) for each in lists], dtype=np.int64), corpus.find(texts)
 
@@ -123,7 +123,7 @@ def _places(corpus: Corpus, lists: list[list[str]]) -> tuple[NDArray[np.int64], 
 def _lists(
     owner_of: NDArray[np.int64], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 ) -> Lists:
-    """Different places of each owner, rising; documents that the corpus lacks are left out."""
+    """Return each owner's distinct indices in rising order, without those not in the corpus."""
     counts = np.concatenate([each for each, _ in found])
     places = np.concatenate([each for _, each in found])
     pairs = np.stack([np.repeat(owner_of, counts), places], axis=1)[places >= 0]

@@ -1,4 +1,4 @@
-"""Rows with their new negatives, as records to write."""
+"""Merge mined negatives and scores into the records to write."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ DIGITS = 6  # of a score that is written
 
 @dataclass(frozen=True)
 class Survey:
-    """What rows have, counted before anything is written.
+    """Counts of what rows hold, taken before anything is written.
 
     Args:
         counts: "negatives", "prompts", "teacher" (rows with a teacher's scores), "grades" (rows
@@ -31,7 +31,7 @@ class Survey:
 
     @classmethod
     def of(cls, rows: Dataset) -> "Survey":
-        """Look at all rows."""
+        """Count over all rows."""
         counts: Counter[str] = Counter()
         for row in rows:
             scores = (row["pos_scores"] or []) + (row["neg_scores"] or [])
@@ -48,7 +48,7 @@ class Survey:
         return bool(self.counts["grades"] or self.counts["without positive"])
 
     def lost(self, keep: bool, judged: bool) -> list[str]:
-        """What the new rows will not have, one phrase each."""
+        """List what the new rows will lose, one phrase each."""
         counts = self.counts
         teacher = f"the teacher's scores of {counts['teacher']:,} rows"
         found = [
@@ -118,7 +118,7 @@ class Records:
                 yield record | {"prompt": row["prompt"]}
 
     def _texts(self, rows: range) -> list[list[str]]:
-        """The mined negatives of some rows."""
+        """Return the mined negatives of some rows."""
         found = [self.blocks[int(self.queries.query_of[row])].negatives for row in rows]
         texts = iter(self.corpus.at([each.place for negatives in found for each in negatives]))
         return [[next(texts) for _ in negatives] for negatives in found]
@@ -130,7 +130,7 @@ def add_scores(
     records: Sequence[dict[str, Any]],
     scale: Scale,
 ) -> None:
-    """Give records the reranker's scores; ``rows`` have their prompts."""
+    """Add the reranker's scores to records; ``rows`` hold their prompts."""
     pairs = [
         teacher.pair(row["query"], row["prompt"], document)
         for row, record in zip(rows, records, strict=True)
@@ -144,7 +144,7 @@ def add_scores(
 
 
 def _add_relevances(row: dict[str, Any], record: dict[str, Any], kept: int) -> None:
-    """Give a record its relevances: the row's own, 1 and 0 if it has none; 0 for mined ones."""
+    """Add relevances to a record: the row's own, else 1 and 0; 0 for mined negatives."""
     pos, neg = [1.0] * len(row["pos"]), [0.0] * kept
     if row["graded"]:
         pos, neg = row["pos_scores"] or [], (row["neg_scores"] or [])[:kept]

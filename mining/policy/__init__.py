@@ -1,1 +1,1 @@
-"""Which documents may become negatives."""
+"""Decide which documents may become negatives."""

@@ -1,4 +1,4 @@
-"""One query's way to its negatives: candidates are tried one after the other."""
+"""Pick one query's negatives: try candidates in order until enough are taken."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
 
 
 class Picker:
-    """Tries candidates until there are enough, and counts why others were removed.
+    """Try candidates until enough are taken; count why others were removed.
 
     Args:
         hard: Hard candidates in the order in which they are to be tried.
@@ -52,7 +52,7 @@ class Picker:
         self.tried: set[int] = set()
 
     def propose(self) -> list[tuple[int, Candidate]]:
-        """The next candidates that break no rule, as many as are missing; none: it is done.
+        """Return the next candidates that break no rule, as many as are missing; none: done.
 
         Each comes with its kind, 0 for hard and 1 for random. Whoever asks takes or removes it.
         """
@@ -72,7 +72,7 @@ class Picker:
         return proposed
 
     def take(self, kind: int, candidate: Candidate) -> None:
-        """Make a proposed candidate a negative."""
+        """Accept a proposed candidate as a negative."""
         self.taken[kind].append(candidate)
 
     def remove(self, reason: Reason) -> None:
@@ -80,6 +80,6 @@ class Picker:
         self.removed[reason] += 1
 
     def negatives(self) -> list[Candidate]:
-        """What was taken: the hard ones by rank, then the random ones as they were drawn."""
+        """Return the accepted negatives: hard ones by rank, then random ones as drawn."""
         hard, at_random = self.taken
         return sorted(hard, key=lambda candidate: candidate.rank or 0) + at_random

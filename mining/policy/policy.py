@@ -1,4 +1,4 @@
-"""Which documents may become negatives, and in which order they are tried."""
+"""Mining policy: which ranks negatives come from, in which order they are tried, score limits."""
 
 import math
 import random
@@ -13,7 +13,7 @@ _FIRST_DRAW = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """How high a negative may score. None: no such limit.
+    """Upper limits on a negative's score; None: no such limit.
 
     Args:
         max_score: The highest score.
@@ -30,15 +30,15 @@ class Limits:
         for name in ("absolute_margin", "relative_margin"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value:g}; give 0 or more")
+                raise ValueError(f"{name}: must be at least 0, got {value:g}")
 
     @property
     def given(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any limit."""
         return (self.max_score, self.absolute_margin, self.relative_margin) != (None, None, None)
 
     def broken(self, score: float, positive: float) -> str | None:
-        """The limit that a document of this score is above.
+        """Return the name of the limit that a score exceeds; None: it exceeds none.
 
         Args:
             score: The document's.
@@ -56,7 +56,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Policy:
-    """Choices of a mining run. Ranks count from 1, the document that the search finds first.
+    """How negatives are chosen. Ranks count from 1, the best hit of the search.
 
     Args:
         num_negatives: Negatives to mine for each query.
@@ -83,37 +83,41 @@ class Policy:
     def __post_init__(self) -> None:
         first, last = self.rank_range
         if self.num_negatives < 1:
-            raise ValueError(f"num_negatives is {self.num_negatives}; give 1 or more")
+            raise ValueError(f"num_negatives: must be at least 1, got {self.num_negatives}")
         if not 1 <= first <= last:
-            raise ValueError(f"rank_range is {first} {last}; give two ranks of 1 or more, rising")
+            raise ValueError(
+                f"rank_range: must be two ranks in rising order, from 1, got {first} {last}"
+            )
         if not 0 <= self.random_share <= 1:
-            raise ValueError(f"random_share is {self.random_share:g}, not in [0, 1]")
+            raise ValueError(f"random_share: must be from 0 to 1, got {self.random_share:g}")
         if self.random_share and not self.wanted[1]:
             raise ValueError(
-                f"random_share {self.random_share:g} of {self.num_negatives} negatives is less "
+                f"random_share: {self.random_share:g} of {self.num_negatives} negatives is less "
                 "than half of one; give a larger share or more negatives"
             )
         if self.random_from is not None and self.random_from < 1:
-            raise ValueError(f"random_from is {self.random_from}; give a rank of 1 or more")
+            raise ValueError(f"random_from: must be at least 1, got {self.random_from}")
         if self.random_from is not None and not self.random_share:
-            raise ValueError("random_from is for random negatives; give random_share too")
+            raise ValueError("random_from: is for random negatives; give random_share too")
         if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
-            raise ValueError(f"near_duplicates is {self.near_duplicates:g}, not in (0, 1]")
+            raise ValueError(
+                f"near_duplicates: must be above 0 and at most 1, got {self.near_duplicates:g}"
+            )
 
     @property
     def wanted(self) -> tuple[int, int]:
-        """How many hard and how many random negatives a query is to get."""
+        """The number of hard and of random negatives of a query."""
         at_random = math.floor(self.num_negatives * self.random_share + 0.5)
         return self.num_negatives - at_random, at_random
 
     @property
     def depth(self) -> int:
-        """How many documents must be ranked."""
+        """The number of documents that the search must return."""
         hard, _ = self.wanted
         return max(self.rank_range[1] if hard else 0, self.random_from or 0)
 
     def hard_ranks(self, query: str, found: int) -> Iterator[int]:
-        """Ranks in the order in which hard negatives are tried.
+        """Yield ranks in the order in which hard negatives are tried.
 
         Args:
             query: The query's text.
@@ -127,7 +131,7 @@ class Policy:
             yield from self._generator("hard", query).sample(ranks, len(ranks))
 
     def random_places(self, query: str, size: int) -> Iterator[int]:
-        """All places of a corpus of this size in random order; a few cost little."""
+        """Yield all indices of a corpus in random order, lazily: the first few are cheap."""
         generator = self._generator("random", query)
         seen: set[int] = set()
         draw = min(_FIRST_DRAW, size)

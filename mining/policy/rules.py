@@ -1,4 +1,4 @@
-"""Why a document must not be a negative of a query."""
+"""Rules that exclude a document as a negative of a query."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -13,7 +13,7 @@ _TEXTS_IN_MEMORY = 20_000
 
 
 class TextForms:
-    """The forms in which texts of a corpus are compared, kept for the texts of late."""
+    """Normalised forms of corpus texts, cached for the most recent ones."""
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
@@ -25,12 +25,12 @@ class TextForms:
 
 
 def forms(text: str) -> tuple[str, frozenset[int]]:
-    """A text normalised, and its runs of three words (as numbers, which need less memory)."""
+    """Return a text normalised, and the hashes of its word trigrams."""
     return normalize(text), frozenset(hash(run) for run in shingles(text) if run)
 
 
 class Rules:
-    """What is known of one query, to judge its candidates by.
+    """The rules for one query's candidates.
 
     Args:
         query: Its text.
@@ -63,7 +63,7 @@ class Rules:
         self.of_query = forms(query)
 
     def reason(self, candidate: Candidate) -> Reason | None:
-        """Why the candidate must not be taken; None: it may."""
+        """Return why a candidate must not be taken; None: it may."""
         place = candidate.place
         if place in self.positives:
             return "a positive"
@@ -93,5 +93,5 @@ class Rules:
 
 
 def alike(one: frozenset[int], other: frozenset[int]) -> float:
-    """The share of the smaller set that stands in the other one too."""
+    """Return the containment: the share of the smaller set that is in the other too."""
     return len(one & other) / min(len(one), len(other)) if one and other else 0.0

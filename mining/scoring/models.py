@@ -1,4 +1,4 @@
-"""Models with their caches."""
+"""Embedders and rerankers together with their caches."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from mining.search.encode import Encoding, Read, Vectors, encode_all
 
 
 class EmbedderWithCache:
-    """An embedder, and the vectors that it has made.
+    """An embedder with its cache of vectors.
 
     Args:
         embedder: The model, whose prompts are used; a query may have one of its own.
@@ -31,7 +31,7 @@ class EmbedderWithCache:
         self.how = how
 
     def documents(self, corpus: Corpus, max_length: int | None) -> Vectors:
-        """The vectors of all documents; all processes of a run call this together."""
+        """Encode all documents; collective: all processes of a run call it."""
         prompt = self.embedder.find_prompt("document")
 
         def read(start: int, stop: int) -> list[str]:
@@ -40,7 +40,7 @@ class EmbedderWithCache:
         return self._encode(len(corpus), read, max_length, "documents")
 
     def queries(self, queries: Queries, max_length: int | None) -> Vectors:
-        """The vectors of all queries; all processes of a run call this together."""
+        """Encode all queries; collective: all processes of a run call it."""
         prompt = self.embedder.find_prompt("query")
 
         def read(start: int, stop: int) -> list[str]:
@@ -56,13 +56,13 @@ class EmbedderWithCache:
 
 
 def open_teacher(reranker: Encoder, digest: str, cache_dir: Path, how: Encoding) -> Teacher:
-    """A reranker, and the scores that it has given; ``digest`` is the model's."""
+    """Open a reranker with its score cache; ``digest`` is the model's."""
     folder = cache_dir / "scores" / cache_key(reranker, digest, how)
     return Teacher(reranker, VectorCache(folder, 1), how)
 
 
 def cache_key(model: Encoder, digest: str, how: Encoding) -> str:
-    """The name of a cache's folder: a digest of the model and of what else decides its results.
+    """Name a cache's folder by a digest of the model and all else that decides its results.
 
     Prompts are no part of it: texts come to a cache behind them.
     """

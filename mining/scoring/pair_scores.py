@@ -1,4 +1,4 @@
-"""A reranker's scores of all pairs in rows, the work shared among processes."""
+"""Score all pairs of some rows with a reranker, distributed over processes."""
 
 from collections.abc import Iterator
 from itertools import chain, groupby
@@ -21,7 +21,7 @@ _SLICE = 256
 
 
 def score_all(teacher: Teacher, rows: Dataset, show_progress: bool) -> None:
-    """Bring the scores of all pairs of a query and a document into the teacher's cache.
+    """Fill the teacher's cache with the scores of all (query, document) pairs of the rows.
 
     All processes of a run call this together. What the cache has is not computed again.
 
@@ -50,7 +50,7 @@ def score_all(teacher: Teacher, rows: Dataset, show_progress: bool) -> None:
 
 
 def _pairs(teacher: Teacher, rows: Dataset) -> Iterator[list[Pair]]:
-    """The pairs of rows, each text behind its prompt, some rows at a time."""
+    """Yield the pairs of the rows, texts behind their prompts, some rows at a time."""
     for batch in rows.iter(batch_size=_SLICE):
         yield [
             teacher.pair(query, prompt, document)

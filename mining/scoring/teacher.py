@@ -1,4 +1,4 @@
-"""A reranker's scores of pairs, each computed once in its life."""
+"""A reranker whose pair scores are cached on disk."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ Pair = tuple[str, str]
 
 
 class Teacher:
-    """Scores pairs of a query and a document, each behind its prompt (see ``pair``).
+    """Scorer of (query, document) pairs, texts behind their prompts (see ``pair``).
 
     Args:
         reranker: The model.
@@ -31,14 +31,14 @@ class Teacher:
         self.how = how
 
     def pair(self, query: str, prompt: str | None, document: str) -> Pair:
-        """What the reranker is given: the query's own prompt, or else the model's, goes first."""
+        """Build the reranker's input: the query behind its own prompt, or else the model's."""
         return (
             with_prompt(query, self.reranker.find_prompt("query"), prompt),
             with_prompt(document, self.reranker.find_prompt("document")),
         )
 
     def score(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
-        """The raw scores of different pairs [P]; what the cache does not have goes into it.
+        """Return the raw scores of distinct pairs [P], computing and caching missing ones.
 
         Raises:
             ValueError: A score is not finite.
@@ -74,5 +74,5 @@ class Teacher:
 
 
 def sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raw scores on the scale from 0 to 1."""
+    """Map raw scores to the scale from 0 to 1."""
     return (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)

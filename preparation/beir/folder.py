@@ -11,7 +11,7 @@ QRELS_HEADER = "query-id\tcorpus-id\tscore"
 
 
 class BeirFolder:
-    """Writes ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``, all whole or none.
+    """Writer of ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``: all of them or none.
 
     Ids must be given once each; whoever writes sees to that.
 
@@ -39,7 +39,7 @@ class BeirFolder:
         self.exits.__exit__(kind, error, traceback)
 
     def add_document(self, document_id: str, text: str) -> None:
-        """Add a document. Its title is empty: titles are part of the texts of training rows."""
+        """Add a document, with an empty title: training rows have titles as part of their texts."""
         record = {"_id": document_id, "title": "", "text": text}
         self.corpus_file.write(as_json(record) + "\n")
         self.documents += 1
@@ -50,7 +50,7 @@ class BeirFolder:
         self.queries += 1
 
     def judge(self, split: str, query_id: str, document_id: str, grade: int) -> None:
-        """Add a judgement of one split."""
+        """Add a relevance judgement to a split."""
         if split not in self.qrels:
             self.qrels[split] = self._open(f"qrels/{split}.tsv")
             self.qrels[split].write(QRELS_HEADER + "\n")

@@ -1,4 +1,4 @@
-"""Training rows as an evaluation set in the BEIR layout."""
+"""Write training rows as an evaluation set in the BEIR layout."""
 
 from array import array
 from collections import Counter
@@ -17,7 +17,7 @@ _MOST_GRADES = 100
 
 
 def whole_grades(relevances: Counter[float]) -> int:
-    """The smallest number of grades above 0 of which all relevances are whole multiples.
+    """Find the smallest number of grades that represents all relevances without rounding.
 
     >>> whole_grades(Counter([0.5, 0.75]))
     4
@@ -36,7 +36,7 @@ def whole_grades(relevances: Counter[float]) -> int:
 
 
 def rounded(relevances: Counter[float], grades: int) -> int:
-    """How many relevances are no whole multiple of 1 / ``grades``."""
+    """Count the relevances that are no whole multiple of 1 / ``grades``."""
     return sum(
         count
         for relevance, count in relevances.items()
@@ -48,7 +48,7 @@ Read = Callable[[], Iterable[LocatedRow]]
 
 
 def write_beir(read: Read, folder: Path, split: str, grades: int) -> tuple[BeirFolder, int]:
-    """Write the rows that ``read`` gives.
+    """Write rows as a BEIR folder.
 
     Each different query and document text gets an id, ``q1`` and ``d1`` and so on, in the order
     in which they appear. A relevance is judged ``round(relevance * grades)``; a document that is

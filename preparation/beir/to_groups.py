@@ -1,4 +1,4 @@
-"""Judged documents of an evaluation set, as training groups."""
+"""Turn the judged documents of an evaluation set into training groups."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 def group(
     query: str, judged: dict[str, float], texts: dict[str, str], threshold: float, highest: float
 ) -> dict[str, Any]:
-    """The training group of a query.
+    """Build the training group of a query.
 
     Args:
         query: Its text.

@@ -1,91 +1,91 @@
-"""From the BEIR layout to training groups, and back."""
+"""Convert a BEIR folder to training groups; with --to_beir the other way.
 
-import argparse
+From a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv) each split becomes
+OUTPUT_DIR/<split>.jsonl. Documents judged above 0, or min_grade or more, are positives; those
+judged less, below 0 too, are negatives; documents that are not judged are left out. A document is
+its title and its text. Where there is more than one grade above 0, groups have scores too: the
+grade divided by the highest of all. Kept in memory are the judgements and the texts of judged
+documents.
+
+With --to_beir training files of any form become a BEIR folder. Equal texts get one id.
+
+    python scripts/prepare_data.py beir --input data/scifact --output_dir data/scifact_groups
+    python scripts/prepare_data.py beir --input data/trec --output_dir data/trec_groups \\
+        --split test --min_grade 2
+    # back: an evaluation set of any training files
+    python scripts/prepare_data.py beir --to_beir --input dev.jsonl --output_dir data/dev \\
+        --split dev
+"""
+
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from common.flags import option, required
 from loaders.beir.evaluation_set import find_splits, read_set
 from loaders.formats.row_file import RowFile
-from loaders.parsing.row_stream import LocatedRow
+from loaders.parsing.row_stream import LocatedRow, RowStream
+from loaders.settings import RowSettings
 from preparation.beir.from_rows import rounded, whole_grades, write_beir
 from preparation.beir.to_groups import group
 from preparation.commands.convert import refuse_loss, tell_default_labels
-from preparation.commands.flags import (
-    add_bad_rows,
-    add_command,
-    add_input,
-    add_output_dir,
-    add_read_options,
-    open_rows,
-    output_dir_of,
-    positive,
+from preparation.commands.settings import (
+    InputSettings,
+    OutputSettings,
+    check_output_dir,
     progress,
-    read_options,
 )
 from preparation.survey import Survey
 
-EXAMPLES = """\
-  python scripts/prepare_data.py beir --input data/scifact --output_dir data/scifact_groups
-  python scripts/prepare_data.py beir --input data/trec --output_dir data/trec_groups \\
-      --split test --min_grade 2
-  # back: an evaluation set of any training files
-  python scripts/prepare_data.py beir --to_beir --input dev.jsonl --output_dir data/dev \\
-      --split dev"""
-
-
-# Flags that only one of the two ways knows: whether it is the way to BEIR.
+# Keys that only one of the two ways knows: whether it is the way to BEIR.
 _DIRECTIONS = {"grades": True, "allow_loss": True, "min_grade": False, "allow_unknown": False,
                "keep_identical_ids": False}  # fmt: skip
 
 
-def add(commands: Any) -> None:
-    """Add the sub-command."""
-    command = add_command(commands, "beir", beir, EXAMPLES)
-    add_input(command, "a folder in the BEIR layout; with --to_beir training files")
-    add_output_dir(command, seed=False)
-    add = command.add_argument
-    add("--split", metavar="NAME", help="file of qrels/ (default: all; with --to_beir: test)")
-    add("--min_grade", type=positive, metavar="N", help="least grade of a positive "
-        "(default: all above 0)")  # fmt: skip
-    add("--allow_unknown", action="store_true", help="skip judgements of unknown ids, counted")
-    add("--keep_identical_ids", action="store_true", help="a document with the id of its query may "
-        "be a negative of it")  # fmt: skip
-    add("--to_beir", action="store_true", help="from training files to a BEIR folder")
-    add("--grades", type=positive, metavar="N", help="with --to_beir: judge round(relevance x N) "
-        "(default: the least N without rounding)")  # fmt: skip
-    add("--allow_loss", action="store_true", help="with --to_beir: go on though something is lost")
-    add_read_options(command, split=False)
-    add_bad_rows(command)
+@dataclass(kw_only=True)
+class BeirSettings(InputSettings, OutputSettings, RowSettings):
+    """From the BEIR layout to training groups, and back."""
+
+    input: list[str] = required("A folder in the BEIR layout; with to_beir training files.")
+    split: str | None = option(None, "File of qrels/; null: all; with to_beir: test.")
+    min_grade: int | None = option(
+        None, "The least grade of a positive; null: all above 0.", least=1
+    )
+    allow_unknown: bool = option(False, "Skip judgements of unknown ids, counted.")
+    keep_identical_ids: bool = option(
+        False, "A document with the id of its query may be a negative of it."
+    )
+    to_beir: bool = option(False, "From training files to a BEIR folder.")
+    grades: int | None = option(
+        None,
+        "With to_beir: judge round(relevance x grades); null: the least number without rounding.",
+        least=1,
+    )
+    allow_loss: bool = option(False, "With to_beir: go on though something is lost.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, of_to_beir in _DIRECTIONS.items():
+            if getattr(self, name) and of_to_beir != self.to_beir:
+                way = "to" if of_to_beir else "from"
+                raise ValueError(f"{name}: is for the way {way} BEIR only; leave it out")
 
 
-def beir(args: argparse.Namespace) -> None:
-    """Turn judged documents into training groups; with --to_beir the other way.
-
-    From a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv) each split becomes
-    DIR/<split>.jsonl. Documents judged above 0, or N or more (--min_grade N), are positives; those
-    judged less, below 0 too, are negatives; documents that are not judged are left out. A document
-    is its title and its text. Where there is more than one grade above 0, groups have scores too:
-    the grade divided by the highest of all. Kept in memory are the judgements and the texts of
-    judged documents.
-
-    With --to_beir training files of any form become a BEIR folder. Equal texts get one id.
-    """
-    for flag, of_to_beir in _DIRECTIONS.items():
-        if getattr(args, flag) and of_to_beir != args.to_beir:
-            raise ValueError(f"--{flag} is for the way {'to' if of_to_beir else 'from'} BEIR only")
+def run(args: BeirSettings) -> None:
+    """Convert in the direction asked for."""
     if args.to_beir:
         _to_beir(args)
     else:
         _to_groups(args)
 
 
-def _to_groups(args: argparse.Namespace) -> None:
+def _to_groups(args: BeirSettings) -> None:
     if len(args.input) > 1:
-        raise ValueError(f"--input: give one BEIR folder, got {len(args.input)}")
+        raise ValueError(f"input: give one BEIR folder, got {len(args.input)}")
     folder = Path(args.input[0])
     splits = [args.split] if args.split else find_splits(folder)
-    output_dir = output_dir_of(args, [f"{split}.jsonl" for split in splits])
+    output_dir = args.output_dir
+    check_output_dir(output_dir, [f"{split}.jsonl" for split in splits], args.overwrite)
     documents, queries, qrels = read_set(
         folder,
         splits,
@@ -124,11 +124,12 @@ def _to_groups(args: argparse.Namespace) -> None:
         )
 
 
-def _to_beir(args: argparse.Namespace) -> None:
+def _to_beir(args: BeirSettings) -> None:
     split = args.split or "test"
     files = ["corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"]
-    output_dir = output_dir_of(args, files)
-    stream = open_rows(args.input, read_options(args, split=None))
+    output_dir = args.output_dir
+    check_output_dir(output_dir, files, args.overwrite)
+    stream = RowStream(args.input, args.read_options(split=None))
     survey = Survey("beir", "", args.positive_threshold)
     for located in progress(stream, "reading"):
         survey.add(located.row)
@@ -149,4 +150,4 @@ def _to_beir(args: argparse.Namespace) -> None:
         f"{written.judgements} judgements with grades up to {grades}"
     )
     if repeated:
-        print(f"{repeated} judgements repeat others and stand there once")
+        print(f"{repeated} judgements were duplicates and are written once")

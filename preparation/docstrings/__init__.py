@@ -1,1 +1,1 @@
-"""Training data from the docstrings of Python source files."""
+"""Make training data from the docstrings of Python source files."""

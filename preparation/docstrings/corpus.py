@@ -1,4 +1,4 @@
-"""From docstring pairs to training and evaluation data: unique, split by topic, with negatives."""
+"""Deduplicate docstring pairs, split them by topic, and mine hard negatives for them."""
 
 import hashlib
 import random
@@ -21,7 +21,7 @@ _LEXICAL_DEPTH = 20  # BM25 hits that negatives are drawn from: not the very bes
 
 
 def unique(pairs: Sequence[DocstringPair], dropped: Counter[str]) -> list[DocstringPair]:
-    """The pairs without repeated names and queries and without near-duplicate documents.
+    """Drop pairs with a repeated name or query or a near-duplicate document.
 
     The first of each kind stays. Because it is done before the split, no text of a training
     module can come back, almost unchanged, in a held-out one.
@@ -48,7 +48,7 @@ def unique(pairs: Sequence[DocstringPair], dropped: Counter[str]) -> list[Docstr
 def split_by_topic(
     pairs: Sequence[DocstringPair], heldout_size: int, dev_size: int, seed: int
 ) -> dict[Part, list[DocstringPair]]:
-    """Share out whole topics so that no sub-module stands in two parts.
+    """Assign whole topics to parts, so that no sub-module is in two of them.
 
     Every package gives its share of about ``heldout_size`` and ``dev_size`` pairs; topics are
     taken in the order of a hash of (seed, topic), leaving out those larger than what is owed.
@@ -89,7 +89,7 @@ def _hash(seed: int, text: str) -> str:
 
 
 def hard_negatives(pairs: Sequence[DocstringPair], count: int, seed: int) -> Iterator[list[str]]:
-    """Yield for each pair, in order, ``count`` documents that look right but are not.
+    """Yield ``count`` hard negatives for each pair, in order.
 
     A little over half are drawn from the best BM25 hits, the others from the same topic; where a
     topic is too small, any document fills up. Documents are left out whose own query asks the

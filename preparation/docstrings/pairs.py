@@ -1,4 +1,4 @@
-"""Docstrings of installed source files as (query, document) pairs: real text every machine has.
+"""Extract (query, document) pairs from the docstrings of installed source files.
 
 Files are read with ``ast``: nothing is imported and nothing is executed. The first sentence of a
 docstring is the query, what is left of it the document, cleaned of markup and of what is not
@@ -52,7 +52,7 @@ _LAYOUT_PARTS = frozenset({"core", "_core", "lib", "src"})
 
 @dataclass(frozen=True)
 class DocstringPair:
-    """One docstring: its first sentence and the rest.
+    """A docstring as a pair: its first sentence is the query, the rest the document.
 
     Attributes:
         name: Dotted name of what the docstring describes, ``scipy.stats._stats_py.gmean``.
@@ -70,7 +70,7 @@ class DocstringPair:
 
 
 def locate(package: str) -> Path | None:
-    """The folder or file of a top-level package, found without importing it; None if absent."""
+    """Find the folder or file of a top-level package without importing it; None if absent."""
     if package == STDLIB:
         return Path(sysconfig.get_path("stdlib"))
     if not package.isidentifier():
@@ -84,7 +84,7 @@ def locate(package: str) -> Path | None:
 
 
 def source_files(root: Path, package: str) -> list[tuple[str, Path]]:
-    """(dotted module, file) of every source file under ``root`` worth reading, in sorted order."""
+    """List (dotted module, file) of the source files under ``root`` worth reading, sorted."""
     if root.is_file():
         return [(package, root)]
     files = []
@@ -102,7 +102,7 @@ def source_files(root: Path, package: str) -> list[tuple[str, Path]]:
 
 
 def topic_of(module: str, package: str) -> str:
-    """The sub-module that a module belongs to when the data is split."""
+    """Return the sub-module by which a module is assigned to a part."""
     parts = module.split(".")
     if package == STDLIB:
         return parts[0]
@@ -146,12 +146,12 @@ def docstrings(source: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _is_private(name: str) -> bool:
-    """Whether a qualified name is for its own module only: written for no reader, it is terse."""
+    """Whether a qualified name is private to its module; such docstrings are terse."""
     return any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
 
 
 def read_file(package: str, module: str, path: Path, dropped: Counter[str]) -> list[DocstringPair]:
-    """The usable docstrings of a file; the reasons of all others are counted in ``dropped``."""
+    """Extract the usable docstrings of a file; count why others are dropped in ``dropped``."""
     try:
         with _no_garbage_collection():
             found = list(docstrings(path.read_bytes()))

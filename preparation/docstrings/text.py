@@ -1,4 +1,4 @@
-"""The text of a docstring: taken out of its markup, split in summary and rest, and judged."""
+"""Parse a docstring: strip its markup, split summary from body, filter poor text."""
 
 import re
 
@@ -49,7 +49,7 @@ _INLINE = (
 
 
 def clean(text: str) -> str:
-    """A docstring as plain paragraphs: no markup, examples, references or version notes."""
+    """Reduce a docstring to plain paragraphs: no markup, examples, references, version notes."""
     lines = _without_directives(text.expandtabs().splitlines())
     text = "\n".join(_without_sections(lines))
     # Doctests, and program listings: blocks that are no sentences.
@@ -148,7 +148,7 @@ def split_summary(text: str) -> tuple[str, str]:
 
 
 def shortened(document: str) -> str:
-    """A document of at most ``MAX_DOCUMENT_CHARACTERS``, cut at the end of a line."""
+    """Cut a document to ``MAX_DOCUMENT_CHARACTERS``, at the end of a line."""
     if len(document) <= MAX_DOCUMENT_CHARACTERS:
         return document
     return document[: MAX_DOCUMENT_CHARACTERS + 1].rpartition("\n")[0].rstrip()
@@ -171,7 +171,7 @@ _STOP_WORDS = re.compile(
 
 
 def content_stems(text: str) -> set[str]:
-    """The first five letters of each word that carries meaning."""
+    """Return crude stems: the first five letters of each content word."""
     words = re.findall(r"[a-z]{3,}", text.lower())
     return {word[:5] for word in words if not _STOP_WORDS.fullmatch(word)}
 
@@ -187,7 +187,7 @@ def _letters(text: str) -> float:
 
 
 def query_fault(query: str) -> str | None:
-    """Why a summary is no good query; None if it is one."""
+    """Return the reason to drop a summary as a query, or None."""
     words = query.split()
     if len(words) < 4 or len(query) < 20:
         return "summary too short"
@@ -205,7 +205,7 @@ def query_fault(query: str) -> str | None:
 
 
 def document_fault(document: str, query: str) -> str | None:
-    """Why the rest of a docstring is no good document for its summary; None if it is one."""
+    """Return the reason to drop a body as the document of its summary, or None."""
     if _UNWRITABLE.search(document):
         return "rest holds control characters or lone surrogates"
     if len(document.split()) < 25 or len(document) < MIN_DOCUMENT_CHARACTERS:

@@ -1,1 +1,1 @@
-"""Exact and near-duplicate texts."""
+"""Detect exact and near-duplicate texts."""

@@ -1,4 +1,4 @@
-"""Near-duplicates: texts that say the same in almost the same words."""
+"""Detect near-duplicates by containment of word trigrams."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ _BLOCK_ROWS = 256
 
 
 def shingles(text: str) -> list[str]:
-    """The runs of three words of a text; a shorter text is one shingle."""
+    """Return the word trigrams of a text; a shorter text is one shingle."""
     words = tokenize(text)
     if len(words) < _SHINGLE:
         return [" ".join(words)]

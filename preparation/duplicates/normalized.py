@@ -1,4 +1,4 @@
-"""Texts without what does not matter: case, width, spacing, the punctuation of sentences."""
+"""Normalise text for duplicate detection: NFKC, case, spacing, sentence punctuation."""
 
 import re
 import unicodedata
@@ -14,7 +14,7 @@ _KEPT = frozenset("#%&*-/@\\")  # they change what is said: C# is not C, and -5 
 
 
 def normalize(text: str) -> str:
-    """A text folded (NFKC, case), without punctuation, one space between words, none beside Han.
+    """Fold a text (NFKC, case), drop punctuation, put one space between words, none beside Han.
 
     Symbols stay, as they change what is said. A text of punctuation alone stays too.
 
@@ -38,5 +38,5 @@ def _kept(match: re.Match[str]) -> str:
 
 
 def normalized_hash(text: str) -> int:
-    """64 bits of the normalised text, the same in every process."""
+    """Hash the normalised text to 64 bits, the same in every process."""
     return text_hash(normalize(text))

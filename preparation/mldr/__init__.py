@@ -1,1 +1,1 @@
-"""MLDR: long documents in many languages."""
+"""Read MLDR: long documents in many languages."""

@@ -1,4 +1,4 @@
-"""MLDR's rows and corpus as an evaluation set in the BEIR layout."""
+"""Write MLDR rows and corpus as an evaluation set in the BEIR layout."""
 
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from preparation.mldr.rows import Document, MldrRow, Shortening
 
 
 class MldrFolder:
-    """Writes documents and queries once each. Positives are judged 1, negatives 0.
+    """Writer of MLDR as BEIR: each document and query once, positives judged 1, negatives 0.
 
     With passages, the corpus holds passages, and those of a positive document that are its
     positives in training are judged 1; its others are not judged.

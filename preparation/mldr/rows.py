@@ -1,4 +1,4 @@
-"""MLDR: queries with long documents that answer them, and some that do not."""
+"""Read and shorten MLDR rows: a query with long positive and negative documents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class MldrRow:
 
 
 def is_corpus(source: Source) -> bool:
-    """Whether a file holds documents and no queries, by its first record."""
+    """Whether a file is a corpus (documents without queries), by its first record."""
     first = next(source.records(), None)
     fields = first.fields if first is not None else None
     return isinstance(fields, dict) and "query" not in fields and "docid" in fields
@@ -111,7 +111,7 @@ def _identifier(value: object, name: str) -> str:
 
 
 class Shortening:
-    """What is done about documents that are longer than a model can read.
+    """How long documents are shortened: not at all, cut, or split into passages.
 
     Args:
         max_characters: Leave out what comes after so many characters; None: nothing.
@@ -135,7 +135,7 @@ class Shortening:
         self.cut = self.unmatched = 0
 
     def pieces(self, document: Document) -> list[Document]:
-        """A document as it goes into a corpus: itself, cut, or its passages, ``id#0``, ``id#1``."""
+        """Shorten a corpus document: itself, cut, or its passages ``id#0``, ``id#1``, ..."""
         if self.passage_size:
             texts = split_passages(document.text, self.passage_size)
             return [Document(f"{document.id}#{at}", text) for at, text in enumerate(texts)]
@@ -144,7 +144,7 @@ class Shortening:
         return [document]
 
     def row(self, row: MldrRow) -> MldrRow:
-        """A row with its documents shortened, or with their best passages."""
+        """Shorten a row's documents, or replace them by their best passages."""
         whole = row.positives + row.negatives
         if self.max_characters:
             self.cut += sum(len(document.text.strip()) > self.max_characters for document in whole)

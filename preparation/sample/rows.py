@@ -1,4 +1,4 @@
-"""A hundred judged rows in Chinese or English: a small file to try a recipe or a format with."""
+"""Draw judged rows in Chinese or English, to try a recipe or a format with."""
 
 import random
 from typing import Literal
@@ -27,7 +27,7 @@ def sample_rows(language: Language, rows: int = 100, seed: int = 42) -> dict[str
     weight 0.5). The parts, 60/20/20, share no question, in any phrasing, and no document.
     """
     if not MIN_ROWS <= rows <= MAX_ROWS:
-        raise ValueError(f"rows must be between {MIN_ROWS} and {MAX_ROWS}, got {rows}")
+        raise ValueError(f"rows: must be from {MIN_ROWS} to {MAX_ROWS}, got {rows}")
     topics = list(range(len(_TOPICS[language])))
     rng = random.Random(seed)
     rng.shuffle(topics)
@@ -46,7 +46,7 @@ def sample_rows(language: Language, rows: int = 100, seed: int = 42) -> dict[str
 
 
 def _rows_of(language: Language, part: list[int], phrasings: int, rng: random.Random) -> list[Row]:
-    """All rows of one part, question by question; irrelevant documents come from the same part."""
+    """Build the rows of one part by question; irrelevant documents come from the same part."""
     rows: list[Row] = []
     for topic in part:
         queries, *answers = _TOPICS[language][topic]

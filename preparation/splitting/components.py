@@ -1,4 +1,4 @@
-"""Which rows belong together: those that share a text, or hold texts that are almost the same."""
+"""Group rows into connected components: linked by equal or nearly equal texts."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ NEAR_CHARACTERS = 2000
 
 
 class Components:
-    """The rows of some files as a graph, whose connected parts must not be torn apart.
+    """Rows as a graph, of which each connected component must stay in one part.
 
     Rows are linked by a text that, normalised, stands in both, as query or as document; and by
     near-duplicates: queries that are almost the same, documents that are almost the same. Kept in
@@ -73,7 +73,7 @@ class Components:
         self.labels = _components(np.concatenate(edges, axis=1), count, len(different))
 
     def _texts(self, row: Row) -> Iterator[tuple[str, bool]]:
-        """(text, whether it is the query) of all that links the row."""
+        """Yield (text, whether it is the query) for every text that links the row."""
         yield row.query, True
         if self.by != "query":
             for document, relevance in judged_documents(row):
@@ -81,7 +81,7 @@ class Components:
                     yield document, False
 
     def _alike(self, of_queries: bool, threshold: float) -> NDArray[np.int64]:
-        """Near-duplicates among the queries, or the documents: pairs that link them, [2, pairs].
+        """Find near-duplicate queries or documents, as pairs of indices [2, pairs].
 
         Of n texts that are all alike, n - 1 pairs are kept.
         """
@@ -102,7 +102,7 @@ class Components:
         return alike
 
     def _at(self, wanted: NDArray[np.bool_]) -> Iterator[str]:
-        """The texts at some places, read once more."""
+        """Read the texts at some indices again."""
         place = 0
         for row in self.read():
             for text, _ in self._texts(row):
@@ -112,13 +112,13 @@ class Components:
 
 
 class _Sets:
-    """Disjoint sets of numbers below ``count``, each at first alone."""
+    """Union-find over the numbers below ``count``."""
 
     def __init__(self, count: int) -> None:
         self.parent = array("q", range(count))
 
     def unite(self, one: int, two: int) -> bool:
-        """Unite the sets of two numbers; False if they were one already."""
+        """Unite the sets of two numbers; return False if they were one already."""
         one, two = self._root(one), self._root(two)
         self.parent[one] = two
         return one != two

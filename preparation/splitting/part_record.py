@@ -1,4 +1,4 @@
-"""A row as one part of a split has it: the record it was, in JSON."""
+"""Serialise a row back to its JSON record, for split files."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _BESIDE = {"key", "weight"}
 
 
 def part_record(located: LocatedRow, columns: Columns) -> dict[str, Any]:
-    """The record of a row.
+    """Return the JSON record of a row.
 
     From JSON and Parquet it is what stands there. A row of a table, whose labels are texts that
     only the reading options explain, gives its fields under their own names with relevances from

@@ -1,4 +1,4 @@
-"""Components of rows shared out to the parts of a split."""
+"""Assign components of rows to the parts of a split, by size and seed."""
 
 import random
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Who goes where.
+    """The part of each row.
 
     Attributes:
         part_of: Number of the part of each row, [R].
@@ -34,7 +34,7 @@ class Split:
     largest: int
 
     def off(self) -> list[int]:
-        """The parts whose size is not what was wanted, by more than a row and a tenth."""
+        """List the parts whose size is off by more than one row and a tenth of what was wanted."""
         return [
             part
             for part, (size, wanted) in enumerate(zip(self.sizes, self.wanted, strict=True))
@@ -43,7 +43,7 @@ class Split:
 
 
 def share_out(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> Split:
-    """Give each component to one part.
+    """Assign each component to a part.
 
     Large components come first and go where most room is left; the others come in random order
     and go to a part at random, in proportion to the room that is left. Deterministic in
@@ -88,7 +88,7 @@ def _empty_part(rows: int, sizes: NDArray[np.int64], share: float) -> str:
     if largest <= max(1, share * rows):
         return f"{found}; give it a larger share, or give more rows"
     return (
-        f"{found}: they hang together in {len(sizes)} components, the largest of {largest} rows "
-        f"({largest / rows:.0%}), and a component is not torn apart; link rows by less "
+        f"{found}: they form {len(sizes)} components, the largest of {largest} rows "
+        f"({largest / rows:.0%}), and a component is never split; link fewer rows "
         "(--by positive, --by query), or set --near_duplicates higher or to 0"
     )

@@ -1,4 +1,4 @@
-"""What is in a training file, and what is wrong with it."""
+"""Collect statistics and problems of the rows of a training file."""
 
 from array import array
 from collections import Counter
@@ -22,7 +22,7 @@ _SHOWN = 20  # places of each kind of finding
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: how often, and the first places of it."""
+    """A problem: what it is, how often it occurs, and where first."""
 
     what: str
     count: int
@@ -30,7 +30,7 @@ class Finding:
 
 
 class Examination:
-    """Looks at the rows of one input; kept in memory are numbers, some 40 bytes a judged pair.
+    """Examination of the rows of one input, in some 40 bytes of memory a judged pair.
 
     Texts count as the same if they are so normalised; see ``normalize``.
 
@@ -62,7 +62,7 @@ class Examination:
         self._relevance, self._row_of = array("d"), array("Q")
 
     def add(self, located: LocatedRow) -> None:
-        """Look at one row."""
+        """Examine one row."""
         row = located.row
         if not self.files or self.files[-1] != located.file:
             self.files.append(located.file)
@@ -93,20 +93,20 @@ class Examination:
 
     @property
     def rows(self) -> int:
-        """How many rows were added."""
+        """The number of rows examined."""
         return len(self._row)
 
     def relevances(self) -> NDArray[np.float64]:
-        """Of each judged pair; 1 and 0 where a row has positives and negatives only. [J]"""
+        """The relevance of each judged pair [J]; 1 and 0 where rows have no grades."""
         return np.frombuffer(self._relevance, dtype=np.float64)
 
     def pair_lengths(self) -> NDArray[np.int64]:
-        """The lengths of query and document together, of each judged pair. [J]"""
+        """The length of each judged pair [J], query and document together."""
         query, document = (np.frombuffer(k, np.uint64) for k in (self._query, self._document))
         return self.queries.of(query) + self.documents.of(document)
 
     def per_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many positives, and how many negatives, each row has. [R], [R]"""
+        """The number of positives and of negatives of each row: [R], [R]."""
         row_of = np.frombuffer(self._row_of, dtype=np.uint64).astype(np.int64)
         positive = self.relevances() >= self.positive_threshold
         counts = [
@@ -115,7 +115,7 @@ class Examination:
         return counts[0], counts[1]
 
     def texts(self, part: str) -> NDArray[np.uint64]:
-        """The keys of all different ``queries``, ``documents``, ``positives`` or ``pairs``."""
+        """The distinct keys of ``queries``, ``documents``, ``positives`` or ``pairs``."""
         query, document = (np.frombuffer(k, np.uint64) for k in (self._query, self._document))
         if part == "queries":
             return np.unique(query)
@@ -126,12 +126,12 @@ class Examination:
         return np.unique(_pair_keys(query, document))
 
     def findings(self) -> list[Finding]:
-        """What is wrong."""
+        """List all problems."""
         found = [*self._contradictions(), self._repeated_rows(), self._repeated_documents()]
         return [finding for finding in found if finding.count]
 
     def _contradictions(self) -> list[Finding]:
-        """Pairs with more than one relevance: on both sides of the threshold, or on one."""
+        """Find pairs with contradictory relevances: across the threshold, or on one side of it."""
         query, document = (np.frombuffer(k, np.uint64) for k in (self._query, self._document))
         pairs = _pair_keys(query, document)
         order = np.lexsort((self.relevances(), pairs))  # the lowest relevance of a pair first
@@ -167,7 +167,7 @@ class Examination:
         return Finding("a row has the same document twice", len(self._repeats), places)
 
     def _places(self, rows: list[int]) -> str:
-        """``file:line`` of rows, in order; the file once if it is the same."""
+        """Format rows as ``file:line``, in order; the file is named once if it is the same."""
         places: list[str] = []
         for at, row in enumerate(sorted(set(rows))):
             file, line = self.files[self._file[row]], self._line[row]
@@ -177,11 +177,11 @@ class Examination:
 
 
 def _pair_keys(query: NDArray[np.uint64], document: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One key for both; arithmetic modulo 2**64. [J]"""
+    """Combine query and document keys [J] into pair keys, modulo 2**64."""
     keys: NDArray[np.uint64] = query * np.uint64(0x9E3779B97F4A7C15) ^ document
     return keys
 
 
 def shared(one: Examination, other: Examination, part: str) -> int:
-    """How many different queries, documents, positives or pairs two inputs have in common."""
+    """Count the distinct queries, documents, positives or pairs that two inputs share."""
     return len(np.intersect1d(one.texts(part), other.texts(part), assume_unique=True))

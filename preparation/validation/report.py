@@ -1,4 +1,4 @@
-"""A report of tables and lists, for the terminal and as a page."""
+"""Render a validation report on the terminal and as an HTML page."""
 
 from dataclasses import dataclass, field
 from html import escape
@@ -72,7 +72,7 @@ def show(report: Report, console: Console) -> None:
         for place in places:
             console.print(f"    {escape_markup(place)}", highlight=False)
     if not report.problems:
-        console.print("nothing is wrong")
+        console.print("no problems found")
 
 
 _STYLE = """
@@ -89,7 +89,7 @@ code { overflow-wrap: anywhere; }
 
 
 def page(report: Report) -> str:
-    """The report as one HTML page that needs no other file."""
+    """Render the report as one self-contained HTML page."""
     title = escape(report.title)
     body = [f"<h1>{title}</h1>", _html_problems(report)]
     if report.notes:

@@ -1,4 +1,4 @@
-"""Lengths of the different texts of some rows, in whatever unit they are counted."""
+"""Record the length of each distinct text, in any unit."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def count_characters(texts: list[str]) -> list[int]:
 
 
 class TextLengths:
-    """Remembers the length of each text that it is given, by the text's key.
+    """Lengths of distinct texts, by key.
 
     Args:
         count: Gives the lengths of several texts.
@@ -28,7 +28,7 @@ class TextLengths:
         self.waiting: dict[int, str] = {}
 
     def add(self, key: int, text: str) -> None:
-        """Note a text; one whose key is known is not looked at again."""
+        """Add a text, unless its key is known."""
         if key not in self.known and key not in self.waiting:
             self.waiting[key] = text
             if len(self.waiting) == _BATCH:
@@ -41,7 +41,7 @@ class TextLengths:
             self.waiting = {}
 
     def all(self) -> NDArray[np.int64]:
-        """The length of each different text."""
+        """The length of each distinct text."""
         self._count()
         return np.fromiter(self.known.values(), dtype=np.int64, count=len(self.known))
 

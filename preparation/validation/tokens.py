@@ -1,4 +1,4 @@
-"""Texts counted in a model's tokens."""
+"""Count the tokens of texts with a model's tokenizer."""
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -6,7 +6,7 @@ from encoders.opening.source import PACKAGE, resolve_model
 
 
 def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
+    """Open the tokenizer of a model.
 
     Args:
         model: A folder, ``package://<module>/<path>`` or a name on the Hub.
@@ -23,7 +23,7 @@ def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTok
     except (OSError, ValueError) as error:
         reason = f" ({str(error).partition(chr(10))[0]})" if isinstance(error, OSError) else ""
         raise ValueError(
-            f"--model {model}: no tokenizer can be opened there; give a folder that has one, "
+            f"model: {model}: no tokenizer can be opened there; give a folder that has one, "
             f"package://<module>/<path> or a name on the Hub{reason}"
         ) from None
     # It warns of texts longer than the model; those are what is being counted.
@@ -32,7 +32,7 @@ def open_tokenizer(model: str, trust_remote_code: bool = False) -> PreTrainedTok
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text, special ones not counted."""
+    """Count the tokens of each text, without special ones."""
     encoded = tokenizer(
         texts,
         add_special_tokens=False,
@@ -44,7 +44,7 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[i
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """How many special tokens stand around one text, and around a pair."""
+    """Return how many special tokens are added to one text, and to a pair."""
     return (
         tokenizer.num_special_tokens_to_add(pair=False),
         tokenizer.num_special_tokens_to_add(pair=True),

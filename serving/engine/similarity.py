@@ -10,7 +10,8 @@ from common.similarity import Similarity
 def unit_length(vectors: np.ndarray) -> np.ndarray:
     """Rows [N, H] divided by their lengths; a row of zeros stays."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit: np.ndarray = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
 def for_dot_product(vectors: np.ndarray, similarity: Similarity) -> np.ndarray:

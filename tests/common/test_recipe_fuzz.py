@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.recipe import check_names, merge, read_recipe
+from common.flags import check_names, merge
+from common.recipe import read_recipe
 from trainers import TandemArguments, parse_run
 
 NEEDED: dict[str, Any] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import trainers.objectives
-from common.recipe import FAMILIAR, merge, read_flags
+from common.flags import FAMILIAR, merge, read_flags
 from docs.generate import SCRIPTS
 from loaders import ReadOptions, detect_shape, load_rows
 from trainers import OBJECTIVES, parse_run
@@ -258,11 +258,6 @@ def check_flags(script: str, words: list[str]) -> None:
     """Read the flags of a command as the script's dataclass, without its ``--config``."""
     if words and f"{script} {words[0]}" in SCRIPTS:
         script, words = f"{script} {words[0]}", words[1:]
-    if script not in SCRIPTS:  # no dataclass yet
-        file = ROOT / "scripts" / script.split()[0]
-        assert re.search("argparse|preparation.commands|mining.flags", file.read_text("utf-8"))
-        assert not (ROOT / "common/flags.py").exists()
-        return
     flags = read_flags(words)
     config = flags.pop("config", [])
     assert all((ROOT / name).is_file() for name in config)

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
@@ -74,7 +73,7 @@ def seen(trainer: BaseTrainer) -> dict[str, Any]:
         ],
         "workers": sum(thread.name.startswith("compute") for thread in threading.enumerate()),
         "processes": trainer.args.world_size,
-        "precision": trainer.accelerator.mixed_precision,
+        "autocast": trainer.accelerator.native_amp,
     }
 
 
@@ -100,7 +99,6 @@ def run(words: Sequence[str]) -> None:
             note.write_text(json.dumps(steps_of_sizes(word, sizes)))
             sizes = []
             continue
-        AcceleratorState._reset_state()  # or else the precision of the first run is that of all
         main(["--config", word])
         note.write_text(json.dumps(seen(trainers.pop())))
 

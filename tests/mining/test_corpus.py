@@ -139,7 +139,7 @@ def test_a_run_keeps_its_folder_until_it_is_done(tmp_path: Path) -> None:
         corpus, _ = build_corpus(again / "corpus", unread(), unread())
         assert texts(corpus) == ["a"]
         with (
-            pytest.raises(ValueError, match="the same run is at work already"),
+            pytest.raises(ValueError, match="the same run is already in progress"),
             work_folder(tmp_path, ["run", 1]),
         ):
             pass

@@ -29,14 +29,14 @@ def test_no_more_is_ranked_than_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_negatives": 0}, "num_negatives is 0; give 1 or more"),
-        ({"rank_range": (5, 4)}, "rank_range is 5 4; give two ranks of 1 or more, rising"),
-        ({"rank_range": (0, 4)}, "rank_range is 0 4"),
-        ({"random_share": 1.5}, r"random_share is 1.5, not in \[0, 1\]"),
-        ({"random_share": 0.05}, "random_share 0.05 of 7 negatives is less than half of one"),
-        ({"random_from": 9}, "random_from is for random negatives; give random_share too"),
-        ({"random_from": 0, "random_share": 0.5}, "random_from is 0"),
-        ({"near_duplicates": 1.5}, r"near_duplicates is 1.5, not in \(0, 1\]"),
+        ({"num_negatives": 0}, "num_negatives: must be at least 1, got 0"),
+        ({"rank_range": (5, 4)}, "rank_range: must be two ranks in rising order, from 1, got 5 4"),
+        ({"rank_range": (0, 4)}, "rank_range: .* got 0 4"),
+        ({"random_share": 1.5}, "random_share: must be from 0 to 1, got 1.5"),
+        ({"random_share": 0.05}, "random_share: 0.05 of 7 negatives is less than half of one"),
+        ({"random_from": 9}, "random_from: is for random negatives; give random_share too"),
+        ({"random_from": 0, "random_share": 0.5}, "random_from: must be at least 1, got 0"),
+        ({"near_duplicates": 1.5}, "near_duplicates: must be above 0 and at most 1, got 1.5"),
     ],
 )
 def test_impossible_choices_are_refused(settings: dict[str, object], message: str) -> None:
@@ -45,7 +45,7 @@ def test_impossible_choices_are_refused(settings: dict[str, object], message: st
 
 
 def test_negative_margins_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"relative_margin is -0\.1; give 0 or more"):
+    with pytest.raises(ValueError, match=r"relative_margin: must be at least 0, got -0\.1"):
         Limits(relative_margin=-0.1)
 
 

@@ -128,7 +128,7 @@ def test_a_component_that_is_too_large_is_told() -> None:
     names = np.array([0] * 900 + list(range(1, 101)))
     made = share_out(names, (0.8, 0.1, 0.1), 0)
     assert made.sizes[0] == 900 and made.off() == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"the part of 0\.1 gets none of the 1000 rows: they hang"):
+    with pytest.raises(ValueError, match=r"the part of 0\.1 gets none of the 1000 rows: they form"):
         share_out(np.array([0] * 999 + [1]), (0.8, 0.1, 0.1), 0)
     with pytest.raises(ValueError, match="give it a larger share, or give more rows"):
         share_out(np.arange(3), (0.98, 0.01, 0.01), 0)

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from common.flags import parse
 from common.hardware import multiplies_in_bf16
 from encoders import Embedder, Reranker
 from encoders.backbone import bf16_is_fast
 from encoders.kinds import Kind
-from scripts.serve import ServeArguments, find_port, main, parse_arguments, set_up
+from scripts.serve import find_port, main, set_up
 from served import Process
 from serving.http.auth import read_keys
 from serving.served_models import Served, find_models
+from serving.settings import ServeSettings
 from tiny import TEXTS, save_backbone, save_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +49,11 @@ def refused(capsys: pytest.CaptureFixture[str], *flags: object) -> str:
     return lines[0]
 
 
-def models_of(args: ServeArguments) -> dict[str, Served]:
+def parse_settings(argv: list[str]) -> ServeSettings:
+    return parse(ServeSettings, argv, None)
+
+
+def models_of(args: ServeSettings) -> dict[str, Served]:
     return find_models(args.given(), args.baseline, args.served_model_name)
 
 
@@ -63,7 +69,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_task_and_its_port(tiny_bert: Path, tiny_classifier: Path) -> None:
     def found(*flags: object) -> tuple[list[Kind], int]:
-        args = parse_arguments([str(flag) for flag in flags])
+        args = parse_settings([str(flag) for flag in flags])
         models = models_of(args)
         return [model.kind for model in models.values()], find_port(args, models)
 
@@ -81,7 +87,7 @@ def test_a_model_that_does_not_say_its_task(tiny_classifier: Path, tmp_path: Pat
     config = json.loads((silent / "config.json").read_text())
     del config["architectures"]
     (silent / "config.json").write_text(json.dumps(config))
-    args = parse_arguments(["--model", str(silent), "--task", "reranker"])
+    args = parse_settings(["--model", str(silent), "--task", "reranker"])
     assert models_of(args)["reranker"].kind == "reranker"
 
 
@@ -91,7 +97,7 @@ def test_of_a_run_the_best_checkpoint_is_served_or_else_the_final_model(
     def served() -> tuple[str, str]:
         caplog.clear()
         with caplog.at_level("INFO"):
-            (model,) = models_of(ServeArguments(model=str(run))).values()
+            (model,) = models_of(ServeSettings(model=str(run))).values()
         return Path(model.folder).resolve().name, caplog.text
 
     folder, said = served()
@@ -102,7 +108,7 @@ def test_of_a_run_the_best_checkpoint_is_served_or_else_the_final_model(
         folder, said = served()
         assert folder == wanted
         assert "the run's best" in said
-        assert models_of(ServeArguments(model=str(run)))["embedder"].name == "run"
+        assert models_of(ServeSettings(model=str(run)))["embedder"].name == "run"
     (run / "best_checkpoint.json").write_text('{"checkpoint": "checkpoint-999"}')
     with pytest.raises(ValueError, match="checkpoint-999 is not there any more"):
         served()
@@ -119,7 +125,12 @@ def test_what_the_user_can_mend_is_one_line(
         return shutil.copytree(of, tmp_path / name)
 
     assert "neither a folder" in refused(capsys, "--model", "/no/such/model")
-    assert "give a model" in refused(capsys)
+    assert "model: give --model, or --embedder and --reranker" in refused(capsys)
+    of_another_kind = refused(capsys, "--model", tiny_bert, "--max_length", 9)
+    assert "max_length: is for a reranker; an embedder's is text_max_length" in of_another_kind
+    assert "is for an embedder" in refused(
+        capsys, "--model", tiny_classifier, "--text_max_length", 9
+    )
     assert "is no embedder" in refused(capsys, "--model", tiny_classifier, "--task", "embedder")
     assert "is no reranker" in refused(capsys, "--embedder", tiny_bert, "--reranker", tiny_bert)
     assert "is no embedder" in refused(capsys, "--model", tiny_bert, "--baseline", tiny_classifier)
@@ -176,12 +187,12 @@ def test_keys_stand_in_a_file_or_the_environment(
 
 
 def test_the_config_file_says_the_defaults(tiny_bert: Path) -> None:
-    given = parse_arguments(
+    given = parse_settings(
         ["--config", str(ROOT / "configs/serving.json"), "--model", str(tiny_bert)]
     )
-    assert given == ServeArguments(model=str(tiny_bert))
+    assert given == ServeSettings(model=str(tiny_bert))
     flags = ["--config", str(ROOT / "configs/serving.json"), "--model", "m", "--max_items", "7"]
-    assert parse_arguments(flags).max_items == 7
+    assert parse_settings(flags).max_items == 7
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +200,7 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    for name in ServeArguments.__dataclass_fields__:
+    for name in ServeSettings.__dataclass_fields__:
         assert f"--{name} " in said
 
 
@@ -248,5 +259,5 @@ def test_a_server_without_a_key_for_all_the_world_says_so(
 ) -> None:
     for host, keys, warned in (("0.0.0.0", False, True), ("0.0.0.0", True, False), ("::1", 0, 0)):
         caplog.clear()
-        set_up(ServeArguments(model="m", host=host), bool(keys))
+        set_up(ServeSettings(model="m", host=host), bool(keys))
         assert ("there is no API key" in caplog.text) == bool(warned)

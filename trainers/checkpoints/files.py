@@ -20,11 +20,11 @@ from common.run_files import CONFIG_FILE, MANIFEST_FILE, MODEL_PART
 logger = logging.getLogger(__name__)
 
 
-def checkpoints_in(run: Path) -> dict[int, Path]:
+def checkpoints_in(output_dir: Path) -> dict[int, Path]:
     """The ``checkpoint-N`` folders of a run by N, lowest first."""
     found = {
         int(match[1]): path
-        for path in run.glob("checkpoint-*")
+        for path in output_dir.glob("checkpoint-*")
         if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and path.is_dir()
     }
     return dict(sorted(found.items()))
@@ -102,57 +102,59 @@ def discard(checkpoint: Path) -> None:
     shutil.rmtree(old)
 
 
-def rotate(run: Path, limit: int | None, kept: Iterable[Path]) -> None:
+def rotate(output_dir: Path, limit: int | None, kept: Iterable[Path]) -> None:
     """Delete the oldest checkpoints until ``limit`` are left, sparing ``kept``."""
     if not limit or limit < 1:
         return
-    found = checkpoints_in(run).values()
+    found = checkpoints_in(output_dir).values()
     others = [path for path in found if path not in set(kept)]
     for path in others[: max(0, len(found) - limit)]:
         discard(path)
 
 
-def clear_up(run: Path, resume: bool) -> None:
+def clear_up(output_dir: Path, resume: bool) -> None:
     """Remove what an interrupted run had not finished writing or deleting.
 
     Args:
-        run: The run's folder.
+        output_dir: The run's folder.
         resume: Keep a checkpoint that only lacked its final name, and give it that name.
     """
     removed = []
-    for path in sorted(run.glob(".checkpoint-*")):
+    for path in sorted(output_dir.glob(".checkpoint-*")):
         if resume and path.suffix == ".part" and find_damage(path) is None:
             put_in_place(path, path.with_name(path.name[1:].removesuffix(".part")))
         elif path.suffix in {".part", ".old"}:
             shutil.rmtree(path)
             removed.append(path.name)
-    if (run / MODEL_PART).is_dir():
-        shutil.rmtree(run / MODEL_PART)
+    if (output_dir / MODEL_PART).is_dir():
+        shutil.rmtree(output_dir / MODEL_PART)
         removed.append(MODEL_PART)
     if removed:
         logger.warning(
-            "Removed incomplete files of an interrupted run in %s: %s", run, ", ".join(removed)
+            "Removed incomplete files of an interrupted run in %s: %s",
+            output_dir,
+            ", ".join(removed),
         )
 
 
-def put_model_in_place(run: Path) -> None:
+def put_model_in_place(output_dir: Path) -> None:
     """Move the final model from ``.model.part`` to the run's folder.
 
     ``config.json`` is removed first and moved last, so that at whatever moment the run is killed,
     half a model, or half of each of two, cannot be opened.
     """
-    part = run / MODEL_PART
+    part = output_dir / MODEL_PART
     _flush(part)
-    (run / CONFIG_FILE).unlink(missing_ok=True)
-    for stale in run.glob("model*.safetensors*"):
+    (output_dir / CONFIG_FILE).unlink(missing_ok=True)
+    for stale in output_dir.glob("model*.safetensors*"):
         stale.unlink()
     for path in sorted(part.rglob("*"), key=lambda path: path == part / CONFIG_FILE):
-        target = run / path.relative_to(part)
+        target = output_dir / path.relative_to(part)
         if path.is_dir():
             target.mkdir(exist_ok=True)
         else:
             path.replace(target)
-    _sync(run)
+    _sync(output_dir)
     shutil.rmtree(part)
 
 

@@ -45,23 +45,23 @@ class CheckpointTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint aside, with its manifest, and rename it once it is complete."""
         self.store_flos()
-        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        best = run / f"checkpoint-{self.state.best_global_step}"
+        output_dir, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        best = output_dir / f"checkpoint-{self.state.best_global_step}"
         if best.name == name or best.is_dir():
             self.state.best_model_checkpoint = str(best)
-        part, writes = part_of(run / name), self.args.should_save
+        part, writes = part_of(output_dir / name), self.args.should_save
         try:
-            with write_errors(name, run):
+            with write_errors(name, output_dir):
                 if writes:
                     make_empty(part)
-            with write_errors(name, run):
+            with write_errors(name, output_dir):
                 self._write_checkpoint(str(part))
             # The manifest lists every process's files: this block starts when all have written.
-            with write_errors(name, run):
+            with write_errors(name, output_dir):
                 if writes:
                     write_manifest(part)
-                    put_in_place(part, run / name)
-                    rotate(run, self.args.save_total_limit, kept=(run / name, best))
+                    put_in_place(part, output_dir / name)
+                    rotate(output_dir, self.args.save_total_limit, kept=(output_dir / name, best))
         except SavingFailed:
             if writes:
                 shutil.rmtree(part, ignore_errors=True)
@@ -138,20 +138,20 @@ class CheckpointTrainer(Trainer):
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         """Called on every process; one writes."""
-        folder, run = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
-        if folder != run:  # inside a checkpoint, which is atomic as a whole
+        folder, final = Path(output_dir or self.args.output_dir), Path(self.args.output_dir)
+        if folder != final:  # inside a checkpoint, which is atomic as a whole
             if self.args.should_save:
                 self._write_model(folder, state_dict)
             return
         try:
-            with write_errors("the model", run):
+            with write_errors("the model", final):
                 if self.args.should_save:
-                    make_empty(run / MODEL_PART)
-                    self._write_model(run / MODEL_PART, state_dict)
-                    put_model_in_place(run)
+                    make_empty(final / MODEL_PART)
+                    self._write_model(final / MODEL_PART, state_dict)
+                    put_model_in_place(final)
         except SavingFailed:
             if self.args.should_save:
-                shutil.rmtree(run / MODEL_PART, ignore_errors=True)
+                shutil.rmtree(final / MODEL_PART, ignore_errors=True)
             raise
 
     def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:

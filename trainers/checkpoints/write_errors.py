@@ -21,14 +21,14 @@ class SavingFailed(Exception):
 
 
 @contextmanager
-def write_errors(what: str, run: Path) -> Iterator[None]:
+def write_errors(what: str, output_dir: Path) -> Iterator[None]:
     """Raise write failures inside the block as ``SavingFailed`` on all processes.
 
     Every process has to enter: the outcome is gathered, so that none waits for one that failed.
 
     Args:
         what: What is written, for the message: "checkpoint-8".
-        run: The run's folder.
+        output_dir: The run's folder.
 
     Raises:
         SavingFailed: On all processes, if writing failed on one of them.
@@ -42,7 +42,9 @@ def write_errors(what: str, run: Path) -> Iterator[None]:
             raise
     reasons = [found for found in gather_object([reason]) if found is not None]
     if reasons:
-        raise SavingFailed(f"{what} could not be saved in {run}: {reasons[0]}; {_remedy(run)}")
+        raise SavingFailed(
+            f"{what} could not be saved in {output_dir}: {reasons[0]}; {_remedy(output_dir)}"
+        )
 
 
 def system_reason(error: Exception) -> str | None:
@@ -59,15 +61,15 @@ def system_reason(error: Exception) -> str | None:
     return None
 
 
-def _remedy(run: Path) -> str:
-    last = [path.name for path in checkpoints_in(run).values()][-1:]
+def _remedy(output_dir: Path) -> str:
+    last = [path.name for path in checkpoints_in(output_dir).values()][-1:]
     back = (
         f"resume from {last[0]} with --resume_from_checkpoint true"
         if last
         else "start again, as there is no checkpoint yet"
     )
     try:
-        free = f" ({shutil.disk_usage(run).free / 1e6:,.0f} MB are free)"
+        free = f" ({shutil.disk_usage(output_dir).free / 1e6:,.0f} MB are free)"
     except OSError:
         free = ""
     return f"free space{free} or make it writable, then {back}"

@@ -3,18 +3,23 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
+from common.flags import read_values
 from common.hardware import multiplies_in_bf16
-from common.recipe import merge, read_flags, read_recipe
 from trainers.config.argument_checks import check_arguments, check_report_to
 from trainers.config.fields import RecipeFields
 
 logger = logging.getLogger(__name__)
+
+USAGE = """Fine-tune an embedder or a reranker.
+
+    accelerate launch scripts/train.py --config configs/reranker.json
+    accelerate launch scripts/train.py --config configs/reranker.json --learning_rate 1e-4
+"""
 
 
 @dataclass
@@ -75,17 +80,7 @@ def parse_arguments(argv: Sequence[str]) -> TandemArguments:
         ValueError: A key, value or combination that cannot be, named in one sentence.
         SystemExit: After ``--help``.
     """
-    if "--help" in argv or "-h" in argv:
-        print_help()
-        raise SystemExit(0)
-    flags = read_flags(argv)
-    files = flags.pop("config", None)
-    recipe: dict[str, Any] = {}
-    if files is not None:
-        if len(files) != 1:
-            raise ValueError("--config: takes one recipe (.json or .yaml)")
-        recipe = read_recipe(Path(files[0]))
-    values = merge(TandemArguments, recipe, flags)
+    values = read_values(TandemArguments, argv, USAGE)
     arguments = TandemArguments(**values)
     arguments.recipe = defaults() | values
     return arguments
@@ -100,15 +95,3 @@ def defaults() -> dict[str, Any]:
             value = made if known.default is MISSING else known.default
             values[known.name] = getattr(value, "value", value)
     return values
-
-
-def print_help() -> None:
-    """List every key with its type, default and meaning."""
-    print("usage: accelerate launch scripts/train.py --config configs/reranker.json [--key value]")
-    for known in sorted(fields(TandemArguments), key=lambda known: known not in OWN_FIELDS):
-        if not known.init:
-            continue
-        default = "" if known.default is MISSING else f" (default {known.default})"
-        kind = getattr(known.type, "__name__", str(known.type))
-        about = " ".join(str(known.metadata.get("help", "")).split())
-        print(f"  --{known.name} <{kind}>{default}\n        {about}".rstrip())

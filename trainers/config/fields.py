@@ -1,11 +1,12 @@
 """Every key of a training recipe, with its type, default and help."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from transformers import TrainingArguments
 
 from collators.sampling import GROUP_SIZE
+from common.flags import option
 from loaders import ReadOptions
 
 # Keys that a source of train_files may have its own value of.
@@ -22,13 +23,6 @@ OWN_SETTINGS = (
     "columns",
     "split",
 )
-
-
-def option(default: Any, help: str) -> Any:
-    """A field with its help; a list or dict as default is copied."""
-    if isinstance(default, list | dict):
-        return field(default_factory=default.copy, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass

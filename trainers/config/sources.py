@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from common.recipe import check_key, typed
+from common.flags import check_key
+from common.typed_values import typed
 from trainers.config.argument_checks import check_labels
 from trainers.config.arguments import TandemArguments
 from trainers.config.fields import OWN_SETTINGS

@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 from torch import nn
 
-from common.recipe import typed
+from common.typed_values import typed
 from encoders.kinds import KINDS
 from losses import MatryoshkaLoss
 from trainers.config.arguments import TandemArguments

@@ -1,6 +1,5 @@
 """A document with the id of the query is no result of it, as in BEIR; on every way to measure."""
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from encoders import Embedder, Reranker
 from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
 from evaluation.data.sets import RetrievalData
 from evaluation.data.sources import open_data
-from evaluation.evaluation_flags import find_first_stage
 from evaluation.measure import FirstStage, How, measure_ranking
 from evaluation.search.retrieval import retrieve
+from evaluation.settings import EvaluationSettings, find_first_stage
 from loaders import ReadOptions
 from tiny import save_backbone, save_classifier
 
@@ -108,7 +107,7 @@ def test_a_reranker_is_not_given_them(
 ) -> None:
     """Whether the first stage is BM25, an embedder or a run from elsewhere."""
     data = read(arguana)
-    args = argparse.Namespace(first_stage="bm25", top_k=3)
+    args = EvaluationSettings(data=["arguana"], first_stage="bm25", top_k=3)
     by_words = find_first_stage(args, "reranker", data)
     assert by_words is not None
     whole = {query: dict.fromkeys(data.documents, 1.0) for query in data.queries}

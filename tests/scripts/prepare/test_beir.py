@@ -205,7 +205,7 @@ def test_grades_are_whole_and_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert beir(tmp_path / "in.jsonl", tmp_path / "out", "--to_beir") == 0
     out = capsys.readouterr().out
     assert "2 documents, 2 queries, 3 judgements with grades up to 4" in out
-    assert "1 judgements repeat others and stand there once" in out
+    assert "1 judgements were duplicates and are written once" in out
     qrels = (tmp_path / "out" / "qrels" / "test.tsv").read_text("utf-8").splitlines()[1:]
     assert qrels == ["q1\td1\t3", "q1\td2\t2", "q2\td1\t0"]
     flags = ["--to_beir", "--grades", "2", "--overwrite"]

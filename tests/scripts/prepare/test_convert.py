@@ -183,7 +183,7 @@ def test_losses_are_told_and_refused(
     source = write(tmp_path / "in.jsonl", records)
     assert convert(source, to, tmp_path / name) == 2
     lines = capsys.readouterr().err.splitlines()
-    at = lines.index("error: this would be lost (--allow_loss goes on all the same):")
+    at = lines.index("error: this would be lost (--allow_loss converts anyway):")
     assert lines[at + 1 :] == [f"  {phrase}" for phrase in lost]
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     assert convert(source, to, tmp_path / name, "--allow_loss") == 0

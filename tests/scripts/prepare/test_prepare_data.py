@@ -16,7 +16,7 @@ from preparation.duplicates.near_duplicates import similar_pairs
 from scripts.prepare_data import main
 
 ROOT = Path(__file__).resolve().parents[3]
-SIZES = ["--heldout_size", "10", "--dev_size", "5", "--negatives", "3"]
+SIZES = ["--heldout_size", "10", "--dev_size", "5", "--num_negatives", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_files_that_are_there_are_kept_unless_told(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["sample", "--language", "zh", "--rows", "10"], "rows must be between 50 and 200, got 10"),
+        (["sample", "--language", "zh", "--rows", "10"], "rows: must be from 50 to 200, got 10"),
         (["docstrings", "--packages", "no_such_package"], "no_such_package is not installed"),
         (["docstrings", "--packages", "os.path"], "not the name of a top-level package"),
         (["docstrings", "--source", "no/such/folder"], "no/such/folder is not a folder"),
@@ -185,17 +185,28 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        *([], ["sample"], ["sample", "--output_dir", "x", "--language", "fr"]),
-        ["docstrings", "--output_dir", "x", "--negatives", "0"],
-        ["docstrings", "--output", "x"],  # no abbreviations
+        ([], "a command is missing; give one of docstrings, sample, "),
+        (["convrt"], "convrt: unknown command; did you mean convert?"),
+        (["sample", "--language", "en"], "output_dir: is missing; give --output_dir"),
+        (
+            ["sample", "--output_dir", "x", "--language", "fr"],
+            'language: "fr" is not one of zh, en',
+        ),
+        (
+            ["docstrings", "--output_dir", "x", "--num_negatives", "0"],
+            "num_negatives: must be at least 1, got 0",
+        ),
+        (["docstrings", "--output", "x"], "output: unknown key; did you mean output_dir?"),
     ],
 )
-def test_wrong_flags_exit_2(options: list[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(options)
-    assert stopped.value.code == 2
+def test_wrong_flags_exit_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
 
 
 def test_the_output_folder_may_not_be_a_file(

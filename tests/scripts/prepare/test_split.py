@@ -62,7 +62,7 @@ def test_copies_stay_together_and_nothing_is_lost(
     pairs = list(similar_pairs(joined, 0.8))
     assert len(pairs) == 75 and all(places[one] == places[two] for one, two, _ in pairs)
     out = capsys.readouterr().out
-    assert "300 rows hang together in 225 components, the largest of 2 rows; 75 pairs" in out
+    assert "300 rows form 225 components, the largest of 2 rows; 75 pairs" in out
 
 
 def test_without_near_duplicates_copies_go_apart(source: Path, tmp_path: Path) -> None:
@@ -98,12 +98,10 @@ def test_shared_negatives_hang_everything_together(
     source = tmp_path / "in.jsonl"
     source.write_text("\n".join(lines), "utf-8")
     assert split(source, tmp_path / "out", "--near_duplicates", "0") == 2
-    assert (
-        "hang together in 1 components, the largest of 100 rows (100%)" in capsys.readouterr().err
-    )
+    assert "they form 1 components, the largest of 100 rows (100%)" in capsys.readouterr().err
     flags = ["--near_duplicates", "0", "--by", "positive"]
     assert split(source, tmp_path / "out", *flags) == 0
-    assert "--by positive: 2 documents stand in another part too" in capsys.readouterr().out
+    assert "--by positive: 2 documents are in several parts" in capsys.readouterr().out
 
 
 def test_shares_that_cannot_be_met_are_told(
@@ -143,10 +141,10 @@ def test_tables_keep_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--shares", "1"], "--shares takes two or three numbers, got 1"),
-        (["--shares", "0.5", "0.4"], "--shares must be above 0 and add up to 1, got 0.5 0.4"),
-        (["--shares", "1", "0"], "--shares must be above 0 and add up to 1, got 1 0"),
-        (["--near_duplicates", "2"], "--near_duplicates must be from 0 to 1, got 2"),
+        (["--shares", "1"], "shares: takes two or three numbers, got 1"),
+        (["--shares", "0.5", "0.4"], "shares: must be above 0 and add up to 1, got 0.5 0.4"),
+        (["--shares", "1", "0"], "shares: must be above 0 and add up to 1, got 1 0"),
+        (["--near_duplicates", "2"], "near_duplicates: must be from 0 to 1, got 2"),
     ],
 )
 def test_mistakes(

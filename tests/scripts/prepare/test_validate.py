@@ -32,7 +32,7 @@ def test_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     file = write(tmp_path / "a.jsonl", GOOD)
     assert main(["validate", "--input", file, "--document_max_length", "9"]) == 0
     out = capsys.readouterr().out
-    assert "nothing is wrong" in out and "wrong:" not in out
+    assert "no problems found" in out and "wrong:" not in out
     assert cells(out, "a.jsonl") == ["a.jsonl", "2", "groups", "0", "2", "4", "1", "1"]
     assert cells(out, "a.jsonl: queries")[1:3] == ["6", "14"]
     assert cells(out, "a.jsonl: documents")[1:] == ["6", "11", "12", "19", "20", "20"]
@@ -152,9 +152,9 @@ def test_the_page_says_the_same_and_is_escaped(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input", "a.jsonl", "a.jsonl"], "--input names the same file twice"),
+        (["--input", "a.jsonl", "a.jsonl"], "input: names the same file twice"),
         (["--input", "none.jsonl"], "none.jsonl: no such file"),
-        (["--input", "a.jsonl", "--model", "."], "--model .: no tokenizer can be opened there"),
+        (["--input", "a.jsonl", "--model", "."], "model: .: no tokenizer can be opened there"),
         (["--input", "."], "is a folder in the BEIR layout; make training rows of it first"),
     ],
 )

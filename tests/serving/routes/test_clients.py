@@ -15,13 +15,15 @@ import numpy as np
 import openai
 import pytest
 
+from common.flags import parse
 from encoders import Embedder, Reranker
 from encoders.kinds import detect_kind
-from scripts.serve import find_port, parse_arguments
+from scripts.serve import find_port
 from served import JSON, Held, served, until
 from serving.engine.engine import Engine
 from serving.engine.latency import LatencyEstimator
 from serving.served_models import find_models
+from serving.settings import ServeSettings
 from tiny import TEXTS
 from trainers.model_card.code import server_commands
 
@@ -332,7 +334,7 @@ def test_the_commands_of_a_model_card(
         name.symlink_to(folder)
         kind = detect_kind(name)
         serve, ask = map(shlex.split, server_commands(kind, str(name)).splitlines())
-        args = parse_arguments(serve[2:])
+        args = parse(ServeSettings, serve[2:], None)
         assert Path(args.model or "") == name
         models = find_models(args.given(), None, None)
         (url,) = (word for word in ask if word.startswith("http"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from collators.epochs import EpochSampler
+from common.hardware import multiplies_in_bf16
 from launching import LAUNCH, TWO_PROCESSES, finish, seen, start, train_all, write_recipes
 from runs import (
     NATIVE,
@@ -236,8 +237,9 @@ def test_the_launch_file_starts_its_processes_and_leaves_the_precision_alone(
 ) -> None:
     plain, half = (seen(launched / "2" / name) for name in ("contrastive", "bf16"))
     assert [note["processes"] for note in plain] == [2, 2]
-    assert [note["precision"] for note in plain] == ["no", "no"]
-    assert [note["precision"] for note in half] == ["bf16", "bf16"]
+    assert [note["autocast"] for note in plain] == [False, False]
+    # A run in bf16 is one in fp32 on a processor that does not multiply in it.
+    assert [note["autocast"] for note in half] == [multiplies_in_bf16()] * 2
     assert [note["processes"] for note in seen(launched / "4" / "contrastive")] == [4] * 4
 
 

@@ -1,0 +1,140 @@
+"""Settings that say what models are measured on and how, and what these settings open."""
+
+import sys
+from dataclasses import dataclass, fields
+
+from accelerate import PartialState
+
+from common.bm25 import BM25
+from common.flags import Settings, option, required
+from encoders import Embedder, kinds
+from encoders.kinds import KINDS, Kind
+from evaluation.data.sets import PairData, RetrievalData
+from evaluation.data.sources import open_data
+from evaluation.measure import FirstStage, How, Model
+from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
+from evaluation.search.faiss_index import IndexKind
+from evaluation.search.retrieval import retrieve
+from loaders.settings import ReadingSettings
+
+Data = RetrievalData | PairData
+
+
+@dataclass(kw_only=True)
+class DataSettings(ReadingSettings):
+    """What models are measured on."""
+
+    data: list[str] = required("A BEIR folder, files in any training format, or mteb:TASK.")
+    split: str | None = option(
+        None, "Of a folder or Hub data set that has several; BEIR: file of qrels/, null: test."
+    )
+    corpus: str | None = option(
+        None, "Training formats: more documents to search (corpus.jsonl or its folder)."
+    )
+    allow_unknown: bool = option(False, "Skip judgements of unknown ids, counted.")
+    keep_identical_ids: bool = option(
+        False, "A document with the id of the query counts as a result of it; BEIR leaves it out."
+    )
+    as_groups: bool = option(False, "Scored pairs: rank the documents of each query.")
+    metrics: list[str] = option(list(DEFAULT_METRICS), "Such as ndcg@10 recall@100.")
+    max_queries: int | None = option(
+        None, "Take so many queries, evenly spread; null: all.", least=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_metrics(self.metrics)
+        except ValueError as error:
+            raise ValueError(f"metrics: {error}") from None
+
+
+@dataclass(kw_only=True)
+class ModelSettings(Settings):
+    """How models are run."""
+
+    query_max_length: int | None = option(
+        None, "Embedder: tokens of a query; null: the model's limit.", least=1
+    )
+    document_max_length: int | None = option(
+        None, "Embedder: tokens of a document; null: the model's limit.", least=1
+    )
+    max_length: int | None = option(
+        None, "Reranker: tokens of a pair; null: the model's limit.", least=1
+    )
+    query_prompt: str | None = option(
+        None, "Put before queries without a prompt of their own; null: as the model says."
+    )
+    document_prompt: str | None = option(None, "Put before documents; null: as the model says.")
+    tokens_per_batch: int | None = option(
+        None, "About so many tokens in one forward; null: what suits the device.", least=1
+    )
+    bf16: bool = option(False, "Compute in bf16, on devices that have it.")
+    trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")
+
+
+@dataclass(kw_only=True)
+class EvaluationSettings(DataSettings, ModelSettings):
+    """How documents are searched."""
+
+    index: IndexKind | None = option(
+        None, "Embedder: a FAISS index, for large corpora; null: exact search."
+    )
+    truncate_dim: int | None = option(
+        None, "Embedder: keep so many of an embedding's dimensions.", least=1
+    )
+    first_stage: str = option("bm25", "Reranker: an embedder, or bm25, whose hits it orders.")
+    top_k: int = option(100, "Reranker: how many of its hits, for each query.", least=1)
+
+
+def read_data(args: EvaluationSettings, kind: Kind) -> Data:
+    """Read what to measure on."""
+    data = open_data(
+        args.data,
+        kind,
+        args.read_options(evaluates=True),
+        split=args.split or "test",
+        corpus=args.corpus,
+        allow_unknown=args.allow_unknown,
+        as_groups=args.as_groups,
+        keep_identical_ids=args.keep_identical_ids,
+    )
+    return data if isinstance(data, PairData) else data.sample(args.max_queries)
+
+
+def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Model:
+    """Open a model, on the GPU if there is one, with the prompts and dimensions asked for."""
+    model = kinds.open_model(
+        name, kind, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
+    )
+    model.replace_prompts(args.query_prompt, args.document_prompt)
+    return model.to(PartialState().device)
+
+
+def how(args: EvaluationSettings) -> How:
+    """How models are run."""
+    names = [known.name for known in fields(How) if known.name != "show_progress"]
+    shown = PartialState().is_main_process and sys.stderr.isatty()
+    return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
+
+
+def find_first_stage(
+    args: EvaluationSettings, kind: Kind, data: RetrievalData
+) -> FirstStage | None:
+    """Search what a reranker is to order; None where the data say it, or for an embedder."""
+    if KINDS[kind].retrieves or data.candidates is not None:
+        return None
+    if args.first_stage != "bm25":
+        embedder = Embedder.from_pretrained(
+            args.first_stage, trust_remote_code=args.trust_remote_code
+        ).to(PartialState().device)
+        run = retrieve(embedder, data, args.top_k, **how(args).search())
+        return FirstStage(run, args.top_k)
+    ids = list(data.documents)
+    wanted = args.top_k + bool(data.own_documents)
+    hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
+    run = {}
+    for query, found in zip(data.queries, hits, strict=True):
+        scores = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
+        run[query] = dict(list(scores.items())[: args.top_k])
+    return FirstStage(run, args.top_k)

@@ -1,0 +1,49 @@
+"""Settings that sub-commands share, checks of their outputs, and a progress bar."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from common.flags import Settings, option, required
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class InputSettings(Settings):
+    """What is read."""
+
+    input: list[str] = required("Files, folders or Hub data sets, in any format of rows.")
+
+
+@dataclass(kw_only=True)
+class OutputSettings(Settings):
+    """Where to write."""
+
+    output_dir: Path = required("The folder.")
+    overwrite: bool = option(False, "Replace files that are there already.")
+
+
+def check_output_dir(output_dir: Path, files: Iterable[str], overwrite: bool) -> None:
+    """Refuse to write to a file, or over the ``files`` of a folder unasked."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"output_dir: {output_dir} is a file; give a folder")
+    present = [name for name in files if (output_dir / name).exists()]
+    if present and not overwrite:
+        raise ValueError(f"{output_dir} already holds {present[0]}; add --overwrite to replace it")
+
+
+def check_output_file(path: Path, overwrite: bool) -> None:
+    """Refuse to write to a folder, or over a file unasked."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already; add --overwrite to replace it")
+
+
+def progress(items: Iterable[T], what: str, unit: str = "row") -> Iterator[T]:
+    """Yield the items with a progress bar on stderr."""
+    yield from tqdm(items, desc=what, unit=f" {unit}s", mininterval=0.5)

@@ -1,0 +1,78 @@
+"""Settings of scripts/serve.py."""
+
+from dataclasses import dataclass
+
+from common.flags import Settings, option
+from encoders.kinds import Kind
+from serving.engine.limits import Limits
+from serving.engine.model import Precision
+from serving.http.auth import VARIABLE
+
+
+@dataclass(kw_only=True)
+class ServeSettings(Limits, Settings):
+    """What is served, where, and how."""
+
+    model: str | None = option(
+        None, "A folder, a run's output_dir, a name on the Hub, or package://<module>/<path>."
+    )
+    task: Kind | None = option(
+        None, "embedder or reranker, for a model whose config.json does not tell."
+    )
+    embedder: str | None = option(None, "Instead of model: an embedder, to go with a reranker.")
+    reranker: str | None = option(None, "Instead of model: a reranker, to go with an embedder.")
+    baseline: str | None = option(None, "A model of the same kind, to compare with on the page.")
+    corpus: str | None = option(None, "Documents to /search: corpus.jsonl, or its folder.")
+    served_model_name: str | None = option(
+        None, "What clients are told of model (default: the folder's name)."
+    )
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is all of the machine's.")
+    port: int | None = option(
+        None, "Default: 8001 for an embedder, 8002 for a reranker, 8000 for both."
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
+    precision: Precision = option(
+        "auto", "float32 or bfloat16; auto is bfloat16 where the device has it."
+    )
+    threads: int | None = option(None, "Of the CPU; null: what the process may use.", least=1)
+    text_max_length: int | None = option(
+        None, "Embedder: tokens of a text, query or document; null: the model's limit.", least=1
+    )
+    max_length: int | None = option(
+        None, "Reranker: tokens of a pair; null: the model's limit.", least=1
+    )
+    trust_remote_code: bool = option(False, "Let Python code of a model's folder run.")
+    truncate_dim: int | None = option(
+        None,
+        "Embedder: keep so many of an embedding's dimensions, as Matryoshka trains them.",
+        least=1,
+    )
+    api_key_file: str | None = option(None, f"API keys, one a line (or in {VARIABLE}).")
+    cors_origins: list[str] = option([], "Other sites whose pages may ask, such as https://a.b.")
+    open_metrics: bool = option(False, "/metrics needs no API key.")
+    exit_when_unhealthy: bool = option(
+        False, "End with status 3 when the model thread has ended, to be started anew."
+    )
+    log_json: bool = option(False, "Each line of the log is an object.")
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        Limits.__post_init__(self)
+        pair = [name for name in ("embedder", "reranker") if getattr(self, name)]
+        if bool(self.model) == bool(pair):
+            raise ValueError("model: give --model, or --embedder and --reranker")
+        for name in ("task", "served_model_name"):
+            if pair and getattr(self, name):
+                raise ValueError(f"{name}: is for --model alone; leave it out")
+        if self.port is not None and not 0 <= self.port < 2**16:
+            raise ValueError(f"port: must be from 0 to 65535, got {self.port}")
+
+    def given(self) -> list[tuple[str, Kind | None]]:
+        """The models, each with the kind that it must be of."""
+        if self.model:
+            return [(self.model, self.task)]
+        both: list[tuple[str | None, Kind]] = [
+            (self.embedder, "embedder"),
+            (self.reranker, "reranker"),
+        ]
+        return [(name, kind) for name, kind in both if name]
