@@ -117,7 +117,7 @@ def test_pairs_keep_texts_grades_and_prompts(caplog: pytest.LogCaptureFixture) -
     data = pairs_from_rows(rows)
     assert (data.queries, data.documents) == (["一", "one"], ["二", "two"])
     assert data.judged().tolist() == [0.25, 1.0]
-    assert data.prompts == [None, "p: one"]
+    assert data.prompts == [None, "p: "]
     assert "1 pairs have a weight" in caplog.text
 
 

@@ -211,7 +211,6 @@ WORKER = """
 import json, sys
 import torch
 from torch import distributed
-import zoo
 from encoders import Embedder, Reranker
 from evaluation import RetrievalData, rerank, retrieve
 torch.set_num_threads(1)

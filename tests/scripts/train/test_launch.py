@@ -111,7 +111,7 @@ def test_pushing_to_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
         ({"eval_strategy": "epoch"}, "eval_file: is missing, but eval_strategy is epoch"),
         ({"load_best_model_at_end": True}, "load_best_model_at_end: needs one eval_strategy and"),
         ({"label_map": {}}, "label_map: is empty"),
-        ({"fsdp": "full_shard"}, "fsdp: is asked for where a run is launched"),
+        ({"fsdp": "full_shard"}, "fsdp: is set at launch"),
         ({"max_label": 3}, "max_label: unknown key; did you mean label_range"),
         ({"hub_strategy": "every_save"}, 'hub_strategy: is always "end" here'),
         ({"query_max_length": 2}, "query_max_length: 2 leaves no room for a text"),

@@ -206,7 +206,7 @@ def test_what_cannot_be_measured_ends_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(Measure, "__call__", failing("no luck", TypeError, 0))
     line = ended(tmp_path / "run", capsys, **recipe)
-    assert "error: eval_file: it cannot be measured on: TypeError in test_evaluations" in line
+    assert "error: eval_file: measuring on it failed: TypeError in test_evaluations" in line
     assert "step 1/" not in (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
 
 

@@ -53,7 +53,7 @@ def test_a_run_is_bit_identical_without_it(
     """Dropout, sampled negatives, a fresh projection, and workers in the loaders are on."""
     settings = recipe | {"projection_dim": 8, "dataloader_num_workers": 1}
     tried = train(tmp_path / "tried", **settings)
-    assert "preflight: all well" in (tried / "finetune.log").read_text(encoding="utf-8")
+    assert "preflight passed in" in (tried / "finetune.log").read_text(encoding="utf-8")
     assert not (tried / TRIED).exists()
     monkeypatch.setattr(Preflight, "on_train_begin", lambda *_, **__: None)
     plain = train(tmp_path / "plain", **settings)
