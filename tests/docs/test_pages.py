@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import sys
 import types
@@ -177,6 +178,13 @@ def test_every_folder_is_in_the_tree(page: str) -> None:
     tree = re.findall(r"^(\w+)/ {2,}", TEXTS[page], re.MULTILINE)
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert set(tree) == packages | {"configs", "tests"}
+
+
+def test_the_design_says_who_may_import_whom() -> None:
+    kept = runpy.run_path(str(ROOT / "tests/test_layout.py"))["MAY_IMPORT"]
+    _, _, table = TEXTS["docs/design.md"].partition("| package | may import |")
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", table.split("\n\n")[0], re.MULTILINE)
+    assert {package: set(re.findall(r"`(\w+)`", others)) for package, others in rows} == kept
 
 
 # Alike
