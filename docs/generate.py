@@ -9,37 +9,32 @@ the table of objectives or the docstring of a loss.
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
+import pkgutil
 import re
-import types
 import typing
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from datasets.config import HF_DATASETS_CACHE
 from transformers import TrainingArguments
 
-from serving.settings import ServeSettings
+from common.flags import Key, keys
+from common.typed_values import type_text
+from scripts import SETTINGS
 from trainers import OBJECTIVES
 from trainers.config.arguments import TandemArguments
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 
-# How a script is called, and the dataclass of its flags: one line per script or command.
-SCRIPTS: dict[str, type] = {
-    "serve.py": ServeSettings,
-}
-
-WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "integer",
-    float: "number",
-    str: "text",
-    Any: "anything",
-    type(None): "null",
-    list: "list",
-    dict: "object",
+# All but train.py, whose keys have a page of their own.
+SCRIPTS: dict[str, Any] = {
+    command: pkgutil.resolve_name(place)
+    for command, place in SETTINGS.items()
+    if command != "train.py"
 }
 
 
@@ -77,16 +72,14 @@ def recipe_keys() -> str:
         "#transformers.TrainingArguments) work too; [Recipes](../guide/recipes.md) lists the most "
         "used ones.",
     ]
-    for kind in inspect.getmro(TandemArguments):
-        if not dataclasses.is_dataclass(kind) or issubclass(TrainingArguments, kind):
-            continue
-        own = [name for name in kind.__annotations__ if name not in theirs]
-        parts += [f"## {kind.__name__}", prose(kind), table(kind, own)]
-    changed = [name for name in TandemArguments.__annotations__ if name in theirs]
-    parts += [
-        "## Keys of TrainingArguments with another default",
-        table(TandemArguments, changed),
+    own = [key for key in keys(TandemArguments) if key.name not in theirs]
+    changed = [
+        key
+        for key in keys(TandemArguments)
+        if key.name in theirs and key.name in TandemArguments.__annotations__
     ]
+    parts += [f"## {heading}\n\n{text}" for heading, text in grouped(own)]
+    parts += ["## Keys of TrainingArguments with another default", table(changed)]
     return "\n\n".join(parts)
 
 
@@ -129,7 +122,7 @@ def loss_arguments(loss: type) -> str:
     hints = typing.get_type_hints(inspect.getattr_static(loss, "__init__"))
     explained = described(loss)
     rows = [
-        (f"`{name}`", in_words(hints[name]), code(parameter.default), explained[name])
+        (f"`{name}`", type_text(hints[name]), code(parameter.default), explained[name])
         for name, parameter in inspect.signature(loss).parameters.items()
         if parameter.default is not parameter.empty
     ]
@@ -145,54 +138,62 @@ def script_flags() -> str:
         "file of the same keys, which flags override. The keys of `scripts/train.py` are in "
         "[Recipe keys](recipe_keys.md).",
     ]
-    for script, kind in SCRIPTS.items():
-        names = [field.name for field in dataclasses.fields(kind)]
-        parts += [f"## `scripts/{script}`", prose(kind), table(kind, names)]
+    groups = {script: grouped(keys(kind)) for script, kind in SCRIPTS.items()}
+    uses: dict[tuple[str, str], list[str]] = {}
+    for script, its in groups.items():
+        for group in its:
+            uses.setdefault(group, []).append(f"`{script}`")
+    for script, its in groups.items():
+        parts += [f"## `scripts/{script}`", usage_of(script)]
+        parts += [
+            f"### {heading}\n\n{text}" for heading, text in its if len(uses[heading, text]) == 1
+        ]
+        shared = [heading for heading, text in its if len(uses[heading, text]) > 1]
+        if shared:
+            parts.append(f"And of the [shared settings](#shared-settings): {'; '.join(shared)}.")
+    parts.append("## Shared settings")
+    for (heading, text), scripts in uses.items():
+        if len(scripts) > 1:
+            parts.append(f"### {heading}\n\nOf {', '.join(scripts)}.\n\n{text}")
     return "\n\n".join(parts)
 
 
-def table(kind: type, names: Collection[str]) -> str:
-    """Type, default and help of the fields of a dataclass."""
-    hints = typing.get_type_hints(kind)
+def usage_of(script: str) -> str:
+    """What ``--help`` says of a script or command, without its examples."""
+    name, _, command = script.partition(".py")
+    module = importlib.import_module(
+        f"preparation.commands.{command.strip()}" if command else f"scripts.{name}"
+    )
+    lines = (module.__doc__ or "").splitlines()
+    kept = "\n".join(line for line in lines if not line.startswith("    "))
+    return single_quoted(re.sub(r"\n{3,}", "\n\n", kept)).replace("<", "&lt;")
+
+
+def grouped(found: Iterable[Key]) -> list[tuple[str, str]]:
+    """A heading and a table for each class that declares some of the keys."""
+    groups = itertools.groupby(found, lambda key: key.group)
+    return [(single_quoted(group), table(its)) for group, its in groups]
+
+
+def table(found: Iterable[Key]) -> str:
+    """Type, default and help of the keys."""
     rows = [
         (
-            f"`{field.name}`",
-            in_words(hints[field.name]),
-            default_of(field),
-            escape(
-                " ".join(str(field.metadata.get("help", "")).split()).removesuffix(" Required.")
-            ),
+            f"`{key.name}`",
+            escape(key.type),
+            default_of(key),
+            escape(key.help.removesuffix(" Required.")),
         )
-        for field in dataclasses.fields(kind)
-        if field.init and field.name in names
+        for key in found
     ]
     return markdown_table(("key", "type", "default", "meaning"), rows)
 
 
-def default_of(field: dataclasses.Field[Any]) -> str:
-    """As it is written in a recipe, or "required"."""
-    if field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
-    else:
-        value = field.default
-    required = value is dataclasses.MISSING or "Required." in field.metadata.get("help", "")
-    return "required" if required else code(getattr(value, "value", value))
-
-
-def in_words(annotation: Any) -> str:
-    """A type as the author of a recipe knows it."""
-    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(in_words(member) for member in members))
-    if origin is typing.Literal:
-        return ", ".join(code(member) for member in members)
-    if origin is list:
-        return f"list of {in_words(members[0])}"
-    if origin is dict:
-        return f"object of {in_words(members[1])}" if members[1] is not Any else "object"
-    if origin is tuple:
-        return "list of " + ", ".join(in_words(member) for member in members if member is not ...)
-    return WORDS.get(annotation) or str(annotation)
+def default_of(key: Key) -> str:
+    """As it is written in a recipe, or "required"; the same on every machine."""
+    if key.default == "required" or key.help.endswith(" Required."):
+        return "required"
+    return f"`{key.default.replace(str(HF_DATASETS_CACHE), '$HF_DATASETS_CACHE')}`"
 
 
 def prose(thing: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import sys
 import types
@@ -179,6 +180,13 @@ def test_every_folder_is_in_the_tree(page: str) -> None:
     assert set(tree) == packages | {"configs", "tests"}
 
 
+def test_the_design_says_who_may_import_whom() -> None:
+    kept = runpy.run_path(str(ROOT / "tests/test_layout.py"))["MAY_IMPORT"]
+    _, _, table = TEXTS["docs/design.md"].partition("| package | may import |")
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", table.split("\n\n")[0], re.MULTILINE)
+    assert {package: set(re.findall(r"`(\w+)`", others)) for package, others in rows} == kept
+
+
 # Alike
 
 
@@ -258,11 +266,6 @@ def check_flags(script: str, words: list[str]) -> None:
     """Read the flags of a command as the script's dataclass, without its ``--config``."""
     if words and f"{script} {words[0]}" in SCRIPTS:
         script, words = f"{script} {words[0]}", words[1:]
-    if script not in SCRIPTS:  # no dataclass yet
-        file = ROOT / "scripts" / script.split()[0]
-        assert re.search("argparse|preparation.commands|mining.flags", file.read_text("utf-8"))
-        assert not (ROOT / "common/flags.py").exists()
-        return
     flags = read_flags(words)
     config = flags.pop("config", [])
     assert all((ROOT / name).is_file() for name in config)
