@@ -133,8 +133,7 @@ def open_base_model(run: Run) -> Encoder:
     )
     if kinds.retrieves(model):
         _check_sizes(args, model)
-        if "similarity" in args.loss_args:  # search and serving must compare as training does
-            model.settings["similarity_fn_name"] = args.loss_args["similarity"]
+        _set_similarity(run, model)
     model.replace_prompts(args.query_prompt, args.document_prompt)
     return model
 
@@ -152,6 +151,26 @@ def _check_sizes(args: TandemArguments, model: Embedder) -> None:
                 f"{name}: {getattr(args, name)} tokens are asked for, but the model takes at most "
                 f"{model.max_length}; give {model.max_length} or less"
             )
+
+
+def _set_similarity(run: Run, model: Embedder) -> None:
+    """Let the saved model be compared, in search and serving, as its losses compare it."""
+    given = [task.args.loss_args.get("similarity") for task in (*run.sources, run)]
+    if not any(given):
+        if model.similarity != "cosine":
+            raise ValueError(
+                f'loss_args: the model is made for the similarity "{model.similarity}", and the '
+                f'loss compares by the cosine; give {{"similarity": "{model.similarity}"}} to keep '
+                'it, or {"similarity": "cosine"} to change it'
+            )
+        return
+    chosen = {similarity or "cosine" for similarity in given}
+    if len(chosen) > 1:
+        raise ValueError(
+            "loss_args: similarity: the losses of a run must compare alike; give all sources, and "
+            "the run, the same"
+        )
+    model.settings["similarity_fn_name"] = chosen.pop()
 
 
 def build_collator(run: Run, model: Encoder) -> Any:

@@ -41,3 +41,34 @@ def test_other_similarities_are_refused(tmp_path: Path) -> None:
     args = TandemArguments(objective="cosent", loss_args={"similarity": "l2"}, **given)
     with pytest.raises(ValueError, match='loss_args: similarity: "l2" is not one of cosine, dot'):
         build_run(args)
+
+
+def dot_model(folder: Path, backbone: Path) -> Path:
+    model = Embedder.from_pretrained(backbone, normalize=False)
+    model.settings["similarity_fn_name"] = "dot"
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_another_similarity_than_its_loss_is_refused(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    given: Any = {"model_name_or_path": str(dot_model(tmp_path / "dot", tiny_bert))}
+    given |= {"objective": "contrastive", "train_file": "b", "output_dir": str(tmp_path)}
+    with pytest.raises(ValueError, match='made for the similarity "dot"'):
+        open_model(build_run(TandemArguments(**given)))
+    for similarity in ("dot", "cosine"):
+        args = TandemArguments(**given, loss_args={"similarity": similarity})
+        model: Any = open_model(build_run(args))
+        assert model.similarity == similarity
+
+
+def test_sources_of_different_similarities_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    given: Any = {"model_name_or_path": str(tiny_bert), "output_dir": str(tmp_path)}
+    files: Any = [
+        {"path": "a.jsonl", "loss_args": {"similarity": "dot"}},
+        {"path": "b.jsonl", "loss_args": {"temperature": 0.02}},
+    ]
+    args = TandemArguments(objective="contrastive", train_files=files, normalize=False, **given)
+    with pytest.raises(ValueError, match="the losses of a run must compare alike"):
+        open_model(build_run(args))
