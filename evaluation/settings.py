@@ -22,7 +22,7 @@ Data = RetrievalData | PairData
 
 @dataclass(kw_only=True)
 class DataSettings(ReadingSettings):
-    """What models are measured on."""
+    """Evaluation data."""
 
     data: list[str] = required("A BEIR folder, files in any training format, or mteb:TASK.")
     split: str | None = option(
@@ -51,7 +51,7 @@ class DataSettings(ReadingSettings):
 
 @dataclass(kw_only=True)
 class ModelSettings(Settings):
-    """How models are run."""
+    """Inference."""
 
     query_max_length: int | None = option(
         None, "Embedder: tokens of a query; null: the model's limit.", least=1
@@ -75,7 +75,7 @@ class ModelSettings(Settings):
 
 @dataclass(kw_only=True)
 class EvaluationSettings(DataSettings, ModelSettings):
-    """How documents are searched."""
+    """Search."""
 
     index: IndexKind | None = option(
         None, "Embedder: a FAISS index, for large corpora; null: exact search."
@@ -112,7 +112,7 @@ def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Model:
 
 
 def how(args: EvaluationSettings) -> How:
-    """How models are run."""
+    """Inference."""
     names = [known.name for known in fields(How) if known.name != "show_progress"]
     shown = PartialState().is_main_process and sys.stderr.isatty()
     return How(**{name: getattr(args, name) for name in names}, show_progress=shown)

@@ -10,7 +10,7 @@ from loaders.options import ReadOptions
 
 @dataclass(kw_only=True)
 class ReadingSettings(Settings):
-    """How rows are read."""
+    """Reading rows."""
 
     columns: dict[str, str] | None = option(
         None, 'Columns to fields: {"question": "query", "answers.text": "pos"}.'
@@ -42,7 +42,7 @@ class ReadingSettings(Settings):
 
 @dataclass(kw_only=True)
 class RowSettings(ReadingSettings):
-    """What is done about bad rows."""
+    """Bad rows."""
 
     on_bad_rows: Literal["error", "skip"] = option(
         "error", "Stop with a list of the bad rows, or go on without them."

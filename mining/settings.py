@@ -16,7 +16,7 @@ OF_EMBEDDER = ("query_max_length", "document_max_length", "query_prompt", "docum
 
 @dataclass(kw_only=True)
 class WorkSettings(InputSettings, ModelSettings, RowSettings):
-    """What is read and written, and what is kept on the way."""
+    """Input, output and cache."""
 
     input: list[str] = required("Rows in any training format: files, folders, Hub data sets.")
     output: Path = required("The groups: a .jsonl, .json or .parquet file.")
@@ -35,7 +35,7 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
 
 @dataclass(kw_only=True)
 class PolicySettings(Settings):
-    """Which documents become negatives."""
+    """Choice of negatives."""
 
     num_negatives: int = option(Policy.num_negatives, "To mine for each query.", least=1)
     rank_range: tuple[int, int] = option(
@@ -58,7 +58,7 @@ class PolicySettings(Settings):
 
 @dataclass(kw_only=True)
 class LimitSettings(Settings):
-    """What is removed, beside positives by id and text."""
+    """Filters against false negatives."""
 
     max_score: float | None = option(None, "Documents that score more.")
     absolute_margin: float | None = option(
@@ -76,7 +76,7 @@ class LimitSettings(Settings):
 
 @dataclass(kw_only=True)
 class JudgeSettings(Settings):
-    """A reranker's second look: its scores become pos_scores and neg_scores."""
+    """Reranker scores of the mined groups."""
 
     reranker: str | None = option(None, "Scores positives and negatives, as a teacher.")
     reranker_max_score: float | None = option(None, "max_score for its scores, from 0 to 1.")
@@ -92,7 +92,7 @@ class JudgeSettings(Settings):
 
 @dataclass(kw_only=True)
 class MiningSettings(PolicySettings, LimitSettings, JudgeSettings, WorkSettings):
-    """Who searches, and where."""
+    """Search for candidates."""
 
     corpus: list[str] = option(
         [],
@@ -137,6 +137,6 @@ class MiningSettings(PolicySettings, LimitSettings, JudgeSettings, WorkSettings)
 
 @dataclass(kw_only=True)
 class ScoringSettings(WorkSettings):
-    """Who scores."""
+    """Scoring model."""
 
     model: str = required("A reranker or an embedder: a folder, Hub name or package://...")

@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class EvaluateSettings(EvaluationSettings):
-    """Which models are measured, and what is told of them."""
+    """Models to evaluate, and the report."""
 
     model: str | None = option(None, "A folder, a Hub name or package://<module>/<path>.")
     checkpoint_dir: str | None = option(

@@ -47,7 +47,7 @@ SAME = 1 - 1e-4
 
 @dataclass(kw_only=True)
 class ExportSettings(EvaluationSettings):
-    """What is exported, and what it may lose."""
+    """Export."""
 
     model: str = required("A folder, a Hub name or package://<module>/<path>.")
     output_dir: Path = required("A new folder.")

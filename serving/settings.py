@@ -11,7 +11,7 @@ from serving.http.auth import VARIABLE
 
 @dataclass(kw_only=True)
 class ServeSettings(Limits, Settings):
-    """What is served, where, and how."""
+    """Models and server."""
 
     model: str | None = option(
         None, "A folder, a run's output_dir, a name on the Hub, or package://<module>/<path>."

@@ -1,4 +1,4 @@
-"""The interface of a search index, and exact search by cosine similarity."""
+"""The interface of a search index, and exact search by the embedder's similarity."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -28,7 +28,7 @@ class Index(Protocol):
 
 
 class VectorIndex:
-    """Exact search by cosine similarity. Implements ``Index``.
+    """Exact search by dot product of prepared vectors. Implements ``Index``.
 
     Args:
         queries: Vectors of all queries.
