@@ -25,11 +25,37 @@ from accelerate.utils import DistributedType
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.utils.data import Subset
+from transformers import PrinterCallback
 
 from encoders.unpadding import packing
 from runs import main
-from sizes import steps_of_sizes
+from trainers import parse_run
 from trainers.base import BaseTrainer
+from trainers.config.assembly import build_collator, build_measure, open_model, read_rows
+
+
+def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
+    """Train and evaluate on so many rows; the steps of each run. The model trains on and on."""
+    run = parse_run(["--config", recipe])
+    model, output = open_model(run), run.args.output_dir
+    rows = read_rows(run, run.args.train_file, "rejected_rows.jsonl")
+    collator, measure = build_collator(run, model), build_measure(run)
+    steps = []
+    for size in sizes:
+        run = parse_run(["--config", recipe, "--output_dir", f"{output}-{size}"])
+        some = Subset(rows, range(size))
+        trainer = run.build_trainer(
+            model=model,
+            data_collator=collator,
+            train_dataset=some,
+            eval_dataset=some,
+            measure=measure,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        steps.append(trainer.state.global_step)
+    return steps
 
 
 def shard_on_the_cpu() -> None:

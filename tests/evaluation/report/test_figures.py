@@ -16,7 +16,7 @@ from evaluation.report import curves, fonts
 from evaluation.report.curves import draw_run, series
 from evaluation.report.drawing import DARK, Drawing, draw, figure_words
 from evaluation.report.figures import draw_bars, draw_figures, draw_scores
-from evaluation.report.wording import EN, ZH, Language
+from evaluation.report.wording import EN, WORDS, Language
 from evaluation.results import Results
 from measured import LOG, RUN_FIGURES
 from measured import results as content
@@ -159,7 +159,7 @@ def no_chinese_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_chinese_figures_are_in_chinese() -> None:
     assert fonts.font_families()[0].endswith(" SC")  # the extra "fonts" is part of "dev"
-    assert figure_words("zh") is ZH
+    assert figure_words("zh") is WORDS["zh"]
     assert fonts.can_draw("骨直角 数据：+0.5，“引号” é ß ≤ −")
     assert not fonts.can_draw("🦊")
 
