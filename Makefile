@@ -64,7 +64,7 @@ check: $(DEV)
 	$(BIN)/mypy
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook
 
-# Strict: a package that nothing is known of is no good news.
+# Strict: a package that cannot be audited is a failure.
 audit: $(READY)
 	$(BIN)/python -m pip install --constraint constraints.txt '.[audit]'
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt

@@ -147,7 +147,7 @@ def read_values(kind: type[T], argv: Sequence[str] | None, usage: str | None) ->
 
 
 def exit_code(job: Callable[[], int | None]) -> int:
-    """Do a command's job; return its exit code: 2 after one line about what the user can mend."""
+    """Do a command's job; return its exit code: 2 after a one-line error for a user mistake."""
     try:
         return job() or 0
     except (ValueError, OSError) as error:
@@ -155,7 +155,7 @@ def exit_code(job: Callable[[], int | None]) -> int:
 
 
 def complain(error: Exception) -> int:
-    """Print the one line about what the user can mend; return the exit code, 2."""
+    """Print the one-line error for a user mistake; return the exit code, 2."""
     print(f"error: {error}", file=sys.stderr)
     return 2
 

@@ -61,5 +61,5 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"{shorten(twice)}: stands in the recipe twice; keep one")
+        raise ValueError(f"{shorten(twice)}: duplicate key in the recipe; keep one")
     return found

@@ -19,7 +19,7 @@ _SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Keys are texts, and stand in an object once; brackets are not nested without end."""
+    """Keys are strings and unique; nesting depth is limited."""
 
     def fetch_flow_collection_start(self, token: Any) -> None:
         """An opening bracket; the scanner's time grows with the square of how many are open."""

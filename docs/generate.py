@@ -122,7 +122,7 @@ def loss_arguments(loss: type) -> str:
     hints = typing.get_type_hints(inspect.getattr_static(loss, "__init__"))
     explained = described(loss)
     rows = [
-        (f"`{name}`", type_text(hints[name]), code(parameter.default), explained[name])
+        (f"`{name}`", escape(type_text(hints[name])), code(parameter.default), explained[name])
         for name, parameter in inspect.signature(loss).parameters.items()
         if parameter.default is not parameter.empty
     ]

@@ -28,7 +28,7 @@ class Note(NamedTuple):
     Attributes:
         level: Of logging.
         text: One line.
-        of_groups: It concerns those only who compare the documents of a group with each other.
+        of_groups: Relevant only to losses that compare the documents of a group.
     """
 
     level: int

@@ -50,16 +50,27 @@ class DataFiles:
         self._told: set[Note] = set()
 
     @cached_property
+    def _first(self) -> tuple[Row | None, str]:
+        return _first_row(self.sources[0], self.options)
+
+    @cached_property
     def shape(self) -> Shape:
         """The shape of the first good row of the first file."""
-        row = _first_row(self.sources[0], self.options)
+        row, problem = self._first
+        if row is None:
+            raise ValueError(problem)
         if isinstance(row, ScoredPair):
             return "scored_pair"
         return "positive_pair" if isinstance(row, PositivePair) else "candidate_group"
 
     def choose(self, wanted: Sequence[Shape]) -> Shape:
-        """The files' own shape if it is among the wanted ones, else the first of these."""
-        return self.shape if len(wanted) > 1 and self.shape in wanted else wanted[0]
+        """The files' own shape if it is among the wanted ones, else the first of these.
+
+        A file without a good row has none: reading it then lists the bad ones.
+        """
+        if len(wanted) == 1 or self._first[0] is None:
+            return wanted[0]
+        return self.shape if self.shape in wanted else wanted[0]
 
     @overload
     def rows(self, shape: Literal["scored_pair", "candidate_group"]) -> Dataset: ...
@@ -180,13 +191,14 @@ def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
     return DataFiles(files, options).shape
 
 
-def _first_row(source: Source, options: ReadOptions) -> Row:
+def _first_row(source: Source, options: ReadOptions) -> tuple[Row | None, str]:
+    """The first good row; or None, and what is wrong with the rows."""
     parser = RowParser(options)
     reason = ""
     for record in source.records(options.columns or ()):
         try:
-            return parser.parse(record)
+            return parser.parse(record), ""
         except RowError as error:
             reason = reason or f"no row is good; the first is in line {record.line}: {error}"
     parser.columns.check()
-    raise ValueError(f"{source.name}: {reason or 'there is no row in it'}")
+    return None, f"{source.name}: {reason or 'there is no row in it'}"

@@ -37,23 +37,21 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
 class PolicySettings(Settings):
     """Choice of negatives."""
 
-    num_negatives: int = option(Policy.num_negatives, "To mine for each query.", least=1)
+    num_negatives: int = option(Policy.num_negatives, "Negatives to mine per query.", least=1)
     rank_range: tuple[int, int] = option(
         Policy.rank_range, "First and last rank of hard negatives; 1 is the best hit.", least=1
     )
     sampling: Sampling = option(
-        Policy.sampling, "Draw from the range at random, or take the best that may be taken."
+        Policy.sampling, "Sample from the range, or take the highest-ranked allowed ones."
     )
-    random_share: float = option(
-        Policy.random_share, "Of the negatives that are random documents instead."
-    )
+    random_share: float = option(Policy.random_share, "Fraction of the negatives drawn at random.")
     random_from: int | None = option(
         None, "Draw random ones from ranks above this; null: from the whole corpus.", least=1
     )
     existing: Literal["keep", "replace"] = option(
-        "keep", "What becomes of negatives that rows have already."
+        "keep", "Keep or replace the negatives that rows have already."
     )
-    seed: int = option(Policy.seed, "Of the draws.")
+    seed: int = option(Policy.seed, "Random seed for sampling.")
 
 
 @dataclass(kw_only=True)

@@ -40,7 +40,7 @@ class ConvertRerankerSettings(Settings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0; 2 after one line about what the user can mend."""
+    """Return 0; 2 after a one-line error."""
     return exit_code(lambda: convert(parse(ConvertRerankerSettings, argv, __doc__)))
 
 

@@ -96,7 +96,7 @@ class EvaluateSettings(EvaluationSettings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 after one line about what the user can mend."""
+    """Return 0, or 2 after a one-line error."""
     return exit_code(lambda: evaluate(parse(EvaluateSettings, argv, __doc__)))
 
 

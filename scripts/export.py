@@ -56,7 +56,7 @@ class ExportSettings(EvaluationSettings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0; 1 if the model lost too much; 2 after one line about what the user can mend."""
+    """Return 0; 1 if the model lost too much; 2 after a one-line error."""
     return exit_code(lambda: export(parse(ExportSettings, argv, __doc__)))
 
 

@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 after one line about what the user can mend."""
+    """Return 0, or 2 after a one-line error."""
     return exit_code(lambda: on_all_processes(mine, parse(MiningSettings, argv, __doc__)))
 
 

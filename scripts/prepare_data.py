@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
     Returns:
-        0; 1 if ``validate`` found something wrong; 2 after one line about what the user can mend.
+        0; 1 if ``validate`` found something wrong; 2 after a one-line error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     return exit_code(lambda: run(words))

@@ -53,7 +53,7 @@ AddScores = Callable[[Records, Records], None]  # rows, and the records that get
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 after one line about what the user can mend."""
+    """Return 0, or 2 after a one-line error."""
     return exit_code(lambda: on_all_processes(score, parse(ScoringSettings, argv, __doc__)))
 
 

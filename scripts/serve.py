@@ -37,16 +37,15 @@ from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 from serving.served_models import Served, find_models
-from serving.settings import ServeSettings
+from serving.settings import PORT_OF_BOTH, ServeSettings
 
 logger = logging.getLogger(__name__)
 
-PORT_OF_BOTH = 8000
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0 after SIGTERM, 2 after one line about what the user can mend, 3 if it broke."""
+    """Return 0 after SIGTERM, 2 after a one-line error, 3 if it broke."""
     try:
         args = parse(ServeSettings, argv, __doc__)
         set_up_logging(args.log_json)
@@ -128,7 +127,7 @@ def outcome(engine: Engine) -> int:
 
 
 def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
-    """The port given, or that of the kind of model."""
+    """``--port``, else the port of the only kind that is served, else PORT_OF_BOTH."""
     if args.port is not None:
         return args.port
     kinds = {served.kind for served in models.values()}

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from common.flags import Settings, option
-from encoders.kinds import Kind
+from encoders.kinds import KINDS, Kind
 from serving.engine.limits import Limits
 from serving.engine.model import Precision
 from serving.http.auth import VARIABLE
+
+PORT_OF_BOTH = 8000  # of a server with both kinds; KINDS has those of one alone
 
 
 @dataclass(kw_only=True)
@@ -24,17 +26,21 @@ class ServeSettings(Limits, Settings):
     baseline: str | None = option(None, "A model of the same kind, to compare with on the page.")
     corpus: str | None = option(None, "Documents to /search: corpus.jsonl, or its folder.")
     served_model_name: str | None = option(
-        None, "What clients are told of model (default: the folder's name)."
+        None, "Model name reported to clients; null: the folder's name."
     )
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is all of the machine's.")
     port: int | None = option(
-        None, "Default: 8001 for an embedder, 8002 for a reranker, 8000 for both."
+        None,
+        f"null: {KINDS['embedder'].port} for an embedder, {KINDS['reranker'].port} for a reranker, "
+        f"{PORT_OF_BOTH} for both.",
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
     precision: Precision = option(
         "auto", "float32 or bfloat16; auto is bfloat16 where the device has it."
     )
-    threads: int | None = option(None, "Of the CPU; null: what the process may use.", least=1)
+    threads: int | None = option(
+        None, "CPU threads; null: all cores available to the process.", least=1
+    )
     text_max_length: int | None = option(
         None, "Embedder: tokens of a text, query or document; null: the model's limit.", least=1
     )
@@ -51,7 +57,7 @@ class ServeSettings(Limits, Settings):
     cors_origins: list[str] = option([], "Other sites whose pages may ask, such as https://a.b.")
     open_metrics: bool = option(False, "/metrics needs no API key.")
     exit_when_unhealthy: bool = option(
-        False, "End with status 3 when the model thread has ended, to be started anew."
+        False, "Exit with status 3 if the model thread dies, so that a supervisor restarts it."
     )
     log_json: bool = option(False, "Each line of the log is an object.")
 

@@ -1,4 +1,4 @@
-"""Compute on real tokens only: the door. Other packages import nothing from below it.
+"""Padding-free computation: the package's public interface. Other packages import only from here.
 
 Padding is removed inside the backbone: the texts of a batch are concatenated to packed sequences
 (``packing``), which attend within each text (``layout``, ``attention``) and, on a CPU, run on one

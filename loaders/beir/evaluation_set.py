@@ -151,5 +151,5 @@ def _known(
     if said:
         logger.warning("%s; they are left out", "; ".join(said))
         if not unknown.rest:
-            problems.add(f"{path} has no judgements of what there is")
+            problems.add(f"{path} none of its judgements refers to a known query and document")
     return unknown.rest

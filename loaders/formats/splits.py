@@ -68,7 +68,7 @@ def choose(
         name = wanted if wanted in files else usual.get(usual_name(wanted), "")
         if name:
             if len(files) > 1:
-                logger.info("%s: of its splits (%s), %s is read", spec, listed, name)
+                logger.info("%s: reading split %s (available: %s)", spec, name, listed)
             return files[name]
         there = f"there are {listed}" if any(files) else "it has no splits; leave split out"
         raise ValueError(f"{spec}: there is no split {wanted!r}; {there}")

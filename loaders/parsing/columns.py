@@ -37,10 +37,12 @@ def check_columns(columns: Mapping[str, str]) -> None:
             known = [*ALIASES, "negative_1"]
             close = difflib.get_close_matches(target, known, n=1)
             meant = f"did you mean {close[0]}?" if close else f"fields are {', '.join(known)}"
-            raise ValueError(f'columns: "{column}" is to be "{target}", which is no field; {meant}')
+            raise ValueError(
+                f'columns: cannot map "{column}" to "{target}", an unknown field; {meant}'
+            )
         if field in taken:
             raise ValueError(
-                f'columns: "{taken[field]}" and "{column}" are both to be "{field}"; give one'
+                f'columns: "{taken[field]}" and "{column}" are both mapped to "{field}"; keep one'
             )
         taken[field] = column
 
@@ -106,7 +108,9 @@ class Columns:
             if first in self.columns:
                 raise RowError(f'missing field "{field}" (columns: "{first}")')
             also = f" (also read from {', '.join(others)})" if others else ""
-            raise RowError(f'missing field "{first}"{also}')
+            unknown = next((column for column in fields if field_of(column) is None), None)
+            hint = f'; map its column: columns {{"{unknown}": "{field}"}}' if unknown else ""
+            raise RowError(f'missing field "{first}"{also}{hint}')
         return name
 
     def negatives(self, fields: Mapping[str, Any]) -> list[str]:

@@ -108,7 +108,11 @@ def as_score(value: object, name: str, from_text: bool) -> float:
 def as_number(value: object, name: str, from_text: bool) -> float:
     """A finite number; ``from_text``: parsed, where the format has only texts (CSV, TSV)."""
     if isinstance(value, bool) or not isinstance(value, str if from_text else (int, float)):
-        raise RowError(f'"{name}" must be a number, got {show(value)}')
+        quoted = (
+            isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdecimal()
+        )
+        remedy = "; write it without quotes, or give label_map" if quoted else ""
+        raise RowError(f'"{name}" must be a number, got {show(value)}{remedy}')
     try:
         number = float(value)
     except (ValueError, OverflowError):

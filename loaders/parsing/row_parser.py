@@ -55,7 +55,7 @@ class RowParser:
         columns, fields = self.columns, self.columns.view(fields)
         if {"_id", "text"} <= fields.keys() and columns.find(fields, "query") is None:
             raise RowError(
-                "a document or query of a BEIR folder, which is no training row; make groups of "
+                "a document or query of a BEIR folder, not a training row; make groups of "
                 "the folder: scripts/prepare_data.py beir --help"
             )
         query = columns.require(fields, "query")
@@ -78,6 +78,10 @@ class RowParser:
             (n for field in ("pos", "pos_doc", "doc") if (n := columns.find(fields, field))), None
         )
         if name is None:
+            for field in ("pos", "pos_doc", "doc"):
+                if mapped := [name for name in columns.names[field] if name in columns.columns]:
+                    columns.require(fields, field)  # raises, and names the column
+                    assert mapped
             raise RowError(
                 f'no document in the fields {show(list(fields))}: a row needs "pos", "hits", '
                 '"pos_doc", or "doc" with "rel"'

@@ -104,6 +104,4 @@ def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError
     if not bad:
         return ValueError(f"{source.name}: there is no row in it")
     where = rejected.publish()
-    return ValueError(
-        f"{source.name}: all its {bad} rows are bad ({where}); the last: {rejected.last}"
-    )
+    return ValueError(f"{source.name}: all {bad} rows are bad ({where}); the last: {rejected.last}")

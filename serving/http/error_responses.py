@@ -34,7 +34,7 @@ def as_serving_error(error: Exception) -> ServingError:
         code, message = RAISED_BY_FASTAPI[error.status_code]
         return ServingError(code, message, headers=dict(error.headers or {}))
     logger.error("a request failed", exc_info=error)
-    return ServingError("internal_error", "the server made a mistake; its log has more")
+    return ServingError("internal_error", "internal server error; see the server log")
 
 
 def _validation_error(error: RequestValidationError) -> ServingError:

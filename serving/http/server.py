@@ -22,7 +22,9 @@ KEEP_ALIVE = 75
 
 
 class Server(uvicorn.Server):
-    """Drains on SIGTERM: refuses work, finishes the queue within the grace, ends. Twice: at once.
+    """Drains on SIGTERM: refuses work, finishes the queue within the grace, ends.
+
+    A second signal exits immediately.
 
     The port stays open meanwhile, so that ``/health`` can report it. It also ends if the models
     cannot be loaded, or if the model thread ends and ``exit_when_unhealthy`` is set.

@@ -15,7 +15,9 @@ import pytest
 import trainers.objectives
 from common.flags import FAMILIAR, merge, read_flags
 from docs.generate import SCRIPTS
+from encoders.kinds import KINDS
 from loaders import ReadOptions, detect_shape, load_rows
+from serving.settings import PORT_OF_BOTH
 from trainers import OBJECTIVES, parse_run
 from trainers.config.arguments import OWN_FIELDS, defaults
 
@@ -177,7 +179,7 @@ def test_every_file_link_and_heading_named_exists(page: str) -> None:
 def test_every_folder_is_in_the_tree(page: str) -> None:
     tree = re.findall(r"^(\w+)/ {2,}", TEXTS[page], re.MULTILINE)
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert set(tree) == packages | {"configs", "tests"}
+    assert set(tree) == packages | {"configs", "tests", "docs", "benchmarks"}
 
 
 def test_the_design_says_who_may_import_whom() -> None:
@@ -253,6 +255,8 @@ def test_the_recipes_shown_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @each_page
 def test_the_commands_shown_are_valid(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "extending" in page:
+        add_the_example_objective(page, monkeypatch)
     monkeypatch.chdir(ROOT)
     for words in map(shlex.split, commands(page)):
         for at, word in enumerate(words):
@@ -270,6 +274,13 @@ def check_flags(script: str, words: list[str]) -> None:
     config = flags.pop("config", [])
     assert all((ROOT / name).is_file() for name in config)
     merge(SCRIPTS[script], {}, flags)
+
+
+@each_page
+def test_the_ports_shown_are_those_of_the_server(page: str) -> None:
+    known = {PORT_OF_BOTH, *(row.port for row in KINDS.values())}
+    shown = re.findall(r"(?:127\.0\.0\.1|localhost):(\d+)|\bport (\d+)", TEXTS[page])
+    assert {int(one or other) for one, other in shown} <= known
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide/models.md"])

@@ -63,7 +63,7 @@ def test_prepare_data(clone: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert status == 1 and "clone@train and clone@validation share 3 queries" in text
     wrong = ["convert", "--to", "groups", "--output", str(out), "--overwrite", "--input"]
     status, _, error = run(main, capsys, *wrong, f"{clone}@train", "--columns", '{"a": "qery"}')
-    assert status == 2 and error.startswith('error: columns: "a" is to be "qery"')
+    assert status == 2 and error.startswith('error: columns: cannot map "a" to "qery"')
 
 
 def test_split_writes_what_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def _delete_old_run(folder: Path) -> None:
     ]
     logger.warning("deleted the old run in %s (overwrite)", folder)
     if kept:
-        logger.warning("kept what no run writes: %s", ", ".join(kept))
+        logger.warning("kept files not written by a run: %s", ", ".join(kept))
 
 
 def write_run_file(args: TandemArguments) -> None:

@@ -43,6 +43,7 @@ FIXED = {
     "train_sampling_strategy": "random",
     "label_smoothing_factor": 0.0,
 }
+WHY_FIXED = {"label_smoothing_factor": " (it is for class labels; losses here take relevances)"}
 
 
 def check_arguments(args: RecipeFields) -> None:
@@ -117,7 +118,8 @@ def check_fixed(args: RecipeFields) -> None:
     """Keys of ``TrainingArguments`` that have one value here."""
     for name, value in FIXED.items():
         if getattr(args, name) != value:
-            raise ValueError(f"{name}: is always {json.dumps(value)} here; leave it out")
+            why = WHY_FIXED.get(name, "")
+            raise ValueError(f"{name}: is always {json.dumps(value)} here{why}; leave it out")
 
 
 def check_evaluation(args: RecipeFields) -> None:

@@ -129,7 +129,7 @@ class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
     objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
     loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
     matryoshka_dims: list[int] | None = option(
-        None, "Embedder: lengths of prefixes that are to be embeddings too; the loss is summed."
+        None, "Embedder: prefix lengths that should be usable as embeddings; the loss is summed."
     )
     matryoshka_weights: list[float] | None = option(
         None, "The weight of each of matryoshka_dims in the sum; null: 1 each."

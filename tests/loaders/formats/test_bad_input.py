@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loaders import ReadOptions, Shape, detect_shape, load_rows
+from loaders import DataFiles, ReadOptions, Shape, detect_shape, load_rows
 
 GOOD = '{"query": "好", "doc": "d", "rel": 1}\n'
 
@@ -61,7 +61,10 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
             '{"query": "q", "doc": "d", "score": 1.5}',
             '"score" is 1.5, outside [0, 1]; for another scale give label_range or label_map',
         ),
-        ('{"query": "q", "doc": "d", "rel": "1"}', "\"rel\" must be a number, got '1'"),
+        (
+            '{"query": "q", "doc": "d", "rel": "1"}',
+            "\"rel\" must be a number, got '1'; write it without quotes, or give label_map",
+        ),
         ('{"query": "q", "doc": "d", "rel": "true"}', "\"rel\" must be a number, got 'true'"),
         ('{"query": "q", "doc": "d", "rel": NaN}', '"rel" must be a finite number, got nan'),
         ('{"query": "q", "doc": "d", "rel": 1, "weight": -2}', '"weight" must be above 0, got -2'),
@@ -103,7 +106,7 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
         ),
         (
             '{"_id": "d1", "title": "猫", "text": "猫吃鱼"}',
-            "a document or query of a BEIR folder, which is no training row; make groups of the "
+            "a document or query of a BEIR folder, not a training row; make groups of the "
             "folder: scripts/prepare_data.py beir --help",
         ),
     ],
@@ -180,12 +183,25 @@ def test_file_without_a_good_row(tmp_path: Path) -> None:
     assert error_of(path, on_bad_rows="skip") == f"{path}: there is no row in it"
     path.write_text('{"query": "q"}\n{"query": ""}\n')
     assert error_of(path, on_bad_rows="skip") == (
-        f"{path}: all its 2 rows are bad (give rejected_file to have all of them written); the "
+        f"{path}: all 2 rows are bad (give rejected_file to have all of them written); the "
         f'last: {path}:2: "query" is empty'
     )
     first = "no row is good; the first is in line 1: no document in the fields"
     with pytest.raises(ValueError, match=first):
         detect_shape(str(path), ReadOptions())
+
+
+def test_where_no_row_is_good_all_are_listed_whatever_the_objective(tmp_path: Path) -> None:
+    """Of an objective that takes several shapes too, whose choice asks for the files' own."""
+    path = tmp_path / "rows.jsonl"
+    row = '{"question": "q", "answer": "a", "score": "3"}\n'
+    path.write_text(2 * row, encoding="utf-8")
+    rejected = tmp_path / "rejected.jsonl"
+    files = DataFiles(str(path), ReadOptions(rejected_file=rejected))
+    with pytest.raises(ValueError, match='missing field "query"') as refused:
+        files.rows(files.choose(["scored_pair", "candidate_group"]))
+    assert '; map its column: columns {"question": "query"}' in str(refused.value)
+    assert len(rejected.read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -121,11 +121,11 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     [
         (
             {"question": "qery"},
-            '"question" is to be "qery", which is no field; did you mean query?',
+            'cannot map "question" to "qery", an unknown field; did you mean query?',
         ),
-        ({"a": "docs_i_like"}, "which is no field; "),
-        ({"a": "pos", "b": "positives"}, '"a" and "b" are both to be "pos"; give one'),
-        ({"a": "negative_1", "b": "neg_01"}, '"a" and "b" are both to be "negative_1"'),
+        ({"a": "docs_i_like"}, "an unknown field; "),
+        ({"a": "pos", "b": "positives"}, '"a" and "b" are both mapped to "pos"; keep one'),
+        ({"a": "negative_1", "b": "neg_01"}, '"a" and "b" are both mapped to "negative_1"'),
     ],
 )
 def test_columns_that_cannot_be(columns: dict[str, str], message: str) -> None:

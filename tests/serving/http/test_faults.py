@@ -1,4 +1,4 @@
-"""Clients that go, dawdle, or speak badly; servers that are told to end."""
+"""Disconnecting, slow and malformed clients; server shutdown."""
 
 import concurrent.futures
 import json
