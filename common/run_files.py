@@ -27,8 +27,7 @@ _MODEL = (
     "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
     "*.model", "chat_template.jinja", "sentence_bert_config.json",
-    "config_sentence_transformers.json", "[0-9]_Pooling", "[0-9]_Dense", "[0-9]_Normalize",
-    "adapter",
+    "config_sentence_transformers.json", "[0-9]_*", "adapter",
 )  # fmt: skip
 
 # What --overwrite deletes: nothing that is not named here.

@@ -167,6 +167,10 @@ class Embedder(Encoder):
         dot = self.settings.get("similarity_fn_name") == "dot" and not self.normalize
         return "dot" if dot else "cosine"
 
+    def compare_by(self, similarity: Similarity) -> None:
+        """Compare by this similarity from now on, also where the model is saved and opened."""
+        self.settings["similarity_fn_name"] = similarity
+
     @property
     def dimension(self) -> int:
         """Dimensions H of an embedding."""

@@ -153,16 +153,19 @@ def open_model(name_or_path: str | Path, kind: Kind | None = None, **settings: A
     Args:
         name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
         kind: Open it as this kind; None: as the kind it was saved as.
-        settings: Of the classes' ``from_pretrained``. Those that this kind does not have are left
-            out, so that a script can pass all its flags.
+        settings: Of the classes' ``from_pretrained``. None and False are as if they were not given,
+            so that a script can pass all its flags.
 
     Raises:
-        ValueError: There is no such model, or it cannot be opened so.
+        ValueError: There is no such model, it cannot be opened so, or its kind has no such setting.
     """
     kind = kind or detect_kind(name_or_path, settings.get("revision"))
     opens = KINDS[kind].model.from_pretrained
     known = signature(opens).parameters
     taken = {name: value for name, value in settings.items() if name in known}
+    for name in settings.keys() - taken.keys():
+        if settings[name] is not None and settings[name] is not False:
+            raise ValueError(f"{name}: {name_or_path} is of kind {kind}, which has no such setting")
     return opens(name_or_path, **taken)
 
 

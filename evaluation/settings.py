@@ -7,7 +7,7 @@ from accelerate import PartialState
 
 from common.bm25 import BM25
 from common.flags import Settings, option, required
-from encoders import Embedder, kinds
+from encoders import kinds
 from encoders.kinds import KINDS, Kind
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.data.sources import open_data
@@ -125,9 +125,13 @@ def find_first_stage(
     if KINDS[kind].retrieves or data.candidates is not None:
         return None
     if args.first_stage != "bm25":
-        embedder = Embedder.from_pretrained(
-            args.first_stage, trust_remote_code=args.trust_remote_code
-        ).to(PartialState().device)
+        embedder = kinds.open_model(args.first_stage, trust_remote_code=args.trust_remote_code)
+        if not kinds.retrieves(embedder):
+            raise ValueError(
+                f"first_stage: {args.first_stage} is of kind {embedder.kind}, which searches no "
+                "corpus; give an embedder, or bm25"
+            )
+        embedder = embedder.to(PartialState().device)
         run = retrieve(embedder, data, args.top_k, **how(args).search())
         return FirstStage(run, args.top_k)
     ids = list(data.documents)

@@ -1,4 +1,4 @@
-"""Measure a model on judged documents and queries, and whether it is better than another.
+"""Measure a model, and whether it is better than another, on documents and queries you judge by.
 
     # an embedder against its base, on a folder in the BEIR layout
     python scripts/evaluate.py --data data/docstrings/heldout \\

@@ -143,7 +143,7 @@ def open_models(args: ServeSettings, models: dict[str, Served]) -> dict[str, Ser
             max_length=(
                 args.max_length if KINDS[served.kind].reads_pairs else args.text_max_length
             ),
-            truncate_dim=args.truncate_dim,
+            truncate_dim=args.truncate_dim if KINDS[served.kind].retrieves else None,
             max_batch_tokens=args.max_batch_tokens,
             trust_remote_code=args.trust_remote_code,
         )

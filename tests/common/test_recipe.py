@@ -82,7 +82,7 @@ def test_a_repeated_key_names_the_file(tmp_path: Path) -> None:
     argv = written(tmp_path, "recipe.json", '{"seed": 1, "seed": 2}')
     with pytest.raises(ValueError) as error:
         parse_run(argv)
-    assert str(error.value) == f"{argv[1]}: seed: stands in the recipe twice; keep one"
+    assert str(error.value) == f"{argv[1]}: seed: duplicate key in the recipe; keep one"
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])

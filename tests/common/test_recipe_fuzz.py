@@ -94,4 +94,4 @@ def test_names_that_stand_twice_are_found_in_one_pass(tmp_path: Path) -> None:
     """Among a hundred thousand, to count each anew took minutes."""
     names = ", ".join(f'"{n}": 0' for n in range(100_000))
     line = refusal(tmp_path, ".json", f'{{{names}, "99999": 1}}')
-    assert line.endswith("recipe.json: 99999: stands in the recipe twice; keep one")
+    assert line.endswith("recipe.json: 99999: duplicate key in the recipe; keep one")

@@ -24,9 +24,11 @@ def test_a_models_class_and_its_row_name_the_same_kind() -> None:
 
 
 def test_folders_open_as_what_they_are(tiny_bert: Path, tiny_classifier: Path) -> None:
-    one, other = open_model(tiny_bert, truncate_dim=8), open_model(tiny_classifier, truncate_dim=8)
+    one, other = open_model(tiny_bert, truncate_dim=8), open_model(tiny_classifier, pooling=None)
     assert type(one) is Embedder and type(other) is Reranker
-    assert one.dimension == 8  # a setting that the other does not have
+    assert one.dimension == 8
+    with pytest.raises(ValueError, match="truncate_dim: .* of kind reranker, which has no such"):
+        open_model(tiny_classifier, truncate_dim=8)
     assert retrieves(one) and not retrieves(other)
     assert not kind_of(one).reads_pairs and kind_of(other).reads_pairs
     assert type(open_model(tiny_classifier, "embedder")) is Embedder

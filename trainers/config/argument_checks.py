@@ -55,11 +55,6 @@ def check_arguments(args: RecipeFields) -> None:
     check_matryoshka(args)
     check_lora(args)
     check_fixed(args)
-    if args.gradient_cache_chunk_size is not None and args.objective != "contrastive":
-        raise ValueError(
-            "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "
-            "batches (gradient_accumulation_steps), which gives the same gradients"
-        )
     if args.torch_compile and args.unpad_inputs:
         raise ValueError(
             "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "

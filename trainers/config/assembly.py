@@ -8,6 +8,7 @@ from typing import Any
 
 from collators.mixture import MixtureRows, SourceRows
 from collators.sources import SourceCollator
+from common.similarity import Similarity
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
@@ -164,13 +165,13 @@ def _set_similarity(run: Run, model: Embedder) -> None:
                 'it, or {"similarity": "cosine"} to change it'
             )
         return
-    chosen = {similarity or "cosine" for similarity in given}
+    chosen: set[Similarity] = {similarity or "cosine" for similarity in given}
     if len(chosen) > 1:
         raise ValueError(
             "loss_args: similarity: the losses of a run must compare alike; give all sources, and "
             "the run, the same"
         )
-    model.settings["similarity_fn_name"] = chosen.pop()
+    model.compare_by(chosen.pop())
 
 
 def build_collator(run: Run, model: Encoder) -> Any:

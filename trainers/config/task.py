@@ -10,6 +10,7 @@ from common.typed_values import typed
 from encoders.kinds import KINDS
 from losses import MatryoshkaLoss
 from trainers.config.arguments import TandemArguments
+from trainers.contrastive import ContrastiveTrainer
 from trainers.objectives import OBJECTIVES, Objective
 
 # Settings of models that retrieve, and of models that rerank (``ModelKind.role``).
@@ -58,8 +59,14 @@ def find_objective(args: TandemArguments) -> Objective:
     if args.objective not in OBJECTIVES:
         raise ValueError(f"objective: {args.objective!r} is not one of {', '.join(OBJECTIVES)}")
     objective = OBJECTIVES[args.objective]
+    contrastive = objective.trainer is ContrastiveTrainer
+    if args.gradient_cache_chunk_size is not None and not contrastive:
+        raise ValueError(
+            "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "
+            "batches (gradient_accumulation_steps), which gives the same gradients"
+        )
     alone = args.per_device_train_batch_size == args.train_group_size == 1
-    if args.objective == "contrastive" and alone:
+    if contrastive and alone:
         raise ValueError(
             "per_device_train_batch_size: 1 with train_group_size 1 leaves contrastive without any "
             "negative; raise one of them"

@@ -213,11 +213,11 @@ def try_open(trainer: BaseTrainer, folder: Path) -> None:
 
 
 def output(model: Any) -> torch.Tensor:
-    """The unit vector of a text [1, H], or the logit of a pair [1], in fp32 on the CPU."""
-    if hasattr(model, "encode"):
-        return torch.nn.functional.normalize(model.encode([TEXT]).float(), dim=-1)
-    scores: torch.Tensor = model.score([(TEXT, TEXT)], raw=True)
-    return scores
+    """The vector of a text [1, H], or the logit of a pair [1], in fp32 on the CPU."""
+    found: torch.Tensor = (
+        model.encode([TEXT]) if hasattr(model, "encode") else model.score_pairs([TEXT], [TEXT])
+    )
+    return found.float()
 
 
 def check_hub(args: TandemArguments) -> None:

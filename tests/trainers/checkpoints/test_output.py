@@ -67,7 +67,7 @@ def test_overwriting_deletes_a_run_and_nothing_else(
     state = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 1
     log = (run / "finetune.log").read_text(encoding="utf-8")
-    assert "kept what no run writes: my_rows.jsonl, notes" in log
+    assert "kept files not written by a run: my_rows.jsonl, notes" in log
 
 
 @pytest.mark.parametrize(

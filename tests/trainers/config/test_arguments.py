@@ -114,7 +114,7 @@ def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
     [
         ('{"seed": 1,\n "lr" 2}', "recipe.json:2: not JSON: Expecting ':' delimiter"),
         ("[1]", "recipe.json: a recipe is an object of keys and values"),
-        ('{"seed": 1, "seed": 2}', "seed: stands in the recipe twice; keep one"),
+        ('{"seed": 1, "seed": 2}', "seed: duplicate key in the recipe; keep one"),
         ('{"seed": true}', "seed: true is not an integer"),
         ('{"seed": "1"}', 'seed: "1" is not an integer'),
         ('{"bf16": 1}', "bf16: 1 is not true or false"),
