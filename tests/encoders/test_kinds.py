@@ -27,7 +27,7 @@ def test_folders_open_as_what_they_are(tiny_bert: Path, tiny_classifier: Path) -
     one, other = open_model(tiny_bert, truncate_dim=8), open_model(tiny_classifier, pooling=None)
     assert type(one) is Embedder and type(other) is Reranker
     assert one.dimension == 8
-    with pytest.raises(ValueError, match="truncate_dim: .* of kind reranker, which has no such"):
+    with pytest.raises(ValueError, match=r"truncate_dim: .* of kind reranker, which has no such"):
         open_model(tiny_classifier, truncate_dim=8)
     assert retrieves(one) and not retrieves(other)
     assert not kind_of(one).reads_pairs and kind_of(other).reads_pairs
