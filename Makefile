@@ -45,8 +45,10 @@ serve: $(EMBEDDER) $(RERANKER)
 # A file's tests share what they start. tests/conftest.py sorts the files, longest first.
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+RUN := $(BIN)/python
+
 test: $(DEV)
-	$(BIN)/python $(PYTEST)
+	$(RUN) $(PYTEST)
 
 test-fast: $(DEV)
 	$(BIN)/python $(PYTEST) -m 'not slow'
@@ -54,7 +56,7 @@ test-fast: $(DEV)
 # Processes that the tests start are measured too (setup.cfg).
 coverage: $(DEV)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST)
+	$(MAKE) test RUN='$(BIN)/coverage run'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
