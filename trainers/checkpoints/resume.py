@@ -108,8 +108,12 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
             f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or train on from its "
             f"model: --model_name_or_path {checkpoint}"
         )
-    state = read_state(checkpoint)
-    if is_at_end(args, state) and (Path(args.output_dir) / CONFIG_FILE).is_file():
+    state, output_dir = read_state(checkpoint), Path(args.output_dir)
+    # The state is the last that a run writes but for its model, which may be there before: killed
+    # between the two, or with the state of a shorter run, it has still to be brought to its end.
+    final = _read(output_dir / STATE_FILE) if (output_dir / STATE_FILE).is_file() else {}
+    is_done = final.get("global_step") == state["global_step"]
+    if is_at_end(args, state) and is_done and (output_dir / CONFIG_FILE).is_file():
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} is the end of the run (step "
             f"{state['global_step']}, epoch {state['epoch']:g}), whose model is in "

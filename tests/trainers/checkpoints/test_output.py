@@ -188,3 +188,20 @@ def test_going_on_from_elsewhere_spares_the_run_in_output_dir(
     other = train(tmp_path / "other", **recipe(tiny_bert, tmp_path, max_steps=1))
     settings = recipe(tiny_bert, tmp_path, resume_from_checkpoint=str(finished / "checkpoint-2"))
     assert "already holds a finished run" in refused(other, **settings)
+
+
+@pytest.mark.parametrize("left", ["no state", "the state of a shorter run"])
+def test_a_run_killed_between_its_last_checkpoint_and_its_state_is_finished(
+    left: str, finished: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Its model may be in place by then: it is saved before the last evaluation."""
+    run = copy(finished, tmp_path)
+    state, weights = run / "trainer_state.json", (run / "model.safetensors").read_bytes()
+    whole = json.loads(state.read_text(encoding="utf-8"))
+    if left == "no state":
+        state.unlink()
+    else:
+        state.write_text(json.dumps(whole | {"global_step": 2}), encoding="utf-8")
+    train(run, **recipe(tiny_bert, tmp_path), resume_from_checkpoint=True)
+    assert json.loads(state.read_text(encoding="utf-8"))["global_step"] == whole["global_step"]
+    assert (run / "model.safetensors").read_bytes() == weights
