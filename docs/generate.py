@@ -108,7 +108,7 @@ def objectives() -> str:
                     + (f", with {' and '.join(needs)}" if needs else ""),
                     f"- loss: {where(row.loss)}",
                     f"- collator: {where(row.collator)}",
-                    f"- trainer: {where(row.trainer)}",
+                    f"- step: {where(row.step)}",
                 ]
             ),
             prose(row.loss),
