@@ -36,7 +36,7 @@ from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
 from trainers import Run, TandemArguments, parse_run
 from trainers.checkpoints.output import prepare_output, write_run_file
-from trainers.checkpoints.resume_compat import compare_launch, compare_settings
+from trainers.checkpoints.resume import compare_runs
 from trainers.checkpoints.run_log import LogLines, ProgressBar, set_up_logging
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.assembly import (
@@ -123,8 +123,7 @@ def set_up(run: Run) -> str | None:
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
     check_hub(args)
     if checkpoint is not None:
-        compare_launch(args, Path(checkpoint))
-        compare_settings(args, Path(checkpoint))
+        compare_runs(args, Path(checkpoint))
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -1,7 +1,9 @@
-"""Find the checkpoint to resume from, and refuse those that the run could not continue."""
+"""Find the checkpoint to resume from, refuse those that the run could not continue, compare it."""
 
 import json
 import logging
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage
 from trainers.config.arguments import TandemArguments
 
 logger = logging.getLogger(__name__)
+
+# Settings that do not affect the weights.
+_HARMLESS = re.compile(
+    "output_dir|resume_from_checkpoint|overwrite|run_name|project|trackio.*|report_to|"
+    "disable_tqdm|log.*|save_.*|push_to_hub|hub_.*|streaming|dataloader_(?!drop_last).*|tf32|enable_jit_.*"
+)
 
 
 def find_checkpoint(args: TandemArguments, kind: Kind) -> str:
@@ -108,44 +116,113 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
             f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or train on from its "
             f"model: --model_name_or_path {checkpoint}"
         )
-    state, output_dir = read_state(checkpoint), Path(args.output_dir)
-    # The state is the last that a run writes but for its model, which may be there before: killed
-    # between the two, or with the state of a shorter run, it has still to be brought to its end.
-    final = _read(output_dir / STATE_FILE) if (output_dir / STATE_FILE).is_file() else {}
-    is_done = final.get("global_step") == state["global_step"]
-    if is_at_end(args, state) and is_done and (output_dir / CONFIG_FILE).is_file():
+    state = read_state(checkpoint)
+    limit = limit_reached(args, state)
+    if limit is not None and _is_complete(args, state["global_step"]):
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} is the end of the run (step "
             f"{state['global_step']}, epoch {state['epoch']:g}), whose model is in "
-            f"{args.output_dir}; to train longer, {_longer(args, state)}"
+            f"{args.output_dir}; to train longer, raise {limit} above {getattr(args, limit)}"
         )
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The ``trainer_state.json`` of a checkpoint."""
-    return _read(checkpoint / STATE_FILE)
+def _is_complete(args: TandemArguments, step: int) -> bool:
+    """Whether a run that ends at ``step`` has written all: model, state and last evaluation.
+
+    The model may be there before the others. A run that was killed in between, or with the state of
+    a shorter one, has still to be brought to its end.
+    """
+    output_dir = Path(args.output_dir)
+    if not all((output_dir / name).is_file() for name in (CONFIG_FILE, STATE_FILE)):
+        return False
+    final = read_state(output_dir)
+    evaluated = [entry["step"] for entry in final.get("log_history", []) if "eval_runtime" in entry]
+    # With another eval_strategy it comes before the state.
+    is_missing = args.eval_file and args.eval_strategy == "no" and step not in evaluated
+    return final.get("global_step") == step and not is_missing
 
 
-def is_at_end(args: TandemArguments, state: dict[str, Any]) -> bool:
-    """Whether a run of these arguments has nothing left to train."""
-    if _waited(state) >= (args.early_stopping_patience or float("inf")):
-        return True
-    if args.max_steps > 0:
-        return int(state.get("global_step", 0)) >= args.max_steps
-    return float(state.get("epoch") or 0) >= args.num_train_epochs
+def read_state(folder: Path) -> dict[str, Any]:
+    """The ``trainer_state.json`` of a checkpoint or a run."""
+    return _read(folder / STATE_FILE)
 
 
-def _waited(state: dict[str, Any]) -> int:
-    """Evaluations since the best, as early stopping counts them."""
+def limit_reached(args: TandemArguments, state: dict[str, Any]) -> str | None:
+    """The setting by which a run has nothing left to train; None: it has."""
     saved = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
-    return int(saved.get("attributes", {}).get("early_stopping_patience_counter", 0))
+    waited = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    if waited >= (args.early_stopping_patience or float("inf")):
+        return "early_stopping_patience"
+    if args.max_steps > 0:
+        return "max_steps" if state.get("global_step", 0) >= args.max_steps else None
+    return "num_train_epochs" if (state.get("epoch") or 0) >= args.num_train_epochs else None
 
 
-def _longer(args: TandemArguments, state: dict[str, Any]) -> str:
-    name = "max_steps" if args.max_steps > 0 else "num_train_epochs"
-    if _waited(state) >= (args.early_stopping_patience or float("inf")):
-        name = "early_stopping_patience"
-    return f"raise {name} above {getattr(args, name)}"
+def compare_runs(args: TandemArguments, checkpoint: Path) -> None:
+    """Warn of settings, and of a number of processes, that differ from the checkpoint's run.
+
+    Raises:
+        ValueError: Only one of the two runs uses FSDP, or in another form: the optimizer's state
+            cannot be loaded.
+    """
+    _check_optimizer(checkpoint)
+    if args.process_index != 0:
+        return
+    run_file = checkpoint.parent / RUN_FILE
+    theirs = _read(run_file) if run_file.is_file() else {}
+    _compare_processes(args, checkpoint, theirs)
+    changed = [
+        f"{name} {value} (it had {theirs[name]})"
+        for name, value in json.loads(json.dumps(args.recipe)).items()
+        if name in theirs and theirs[name] != value and not _HARMLESS.fullmatch(name)
+    ]
+    if changed:
+        logger.warning(
+            "resume_from_checkpoint: %s is of a run with other settings: %s. The remaining steps "
+            "use the new settings; the result matches neither run",
+            checkpoint, ", ".join(changed),
+        )  # fmt: skip
+
+
+def _compare_processes(args: TandemArguments, checkpoint: Path, theirs: dict[str, Any]) -> None:
+    # One file for each process, or one without a number.
+    processes = len(list(checkpoint.glob("rng_state_*.pth"))) or 1
+    if processes == args.world_size:
+        return
+    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    before, now = processes, args.world_size
+    for name in sizes:
+        before, now = before * theirs.get(name, getattr(args, name)), now * getattr(args, name)
+    rows = (
+        "the order of the rows continues where it was"
+        if before == now
+        else f"a step takes {now} rows instead of {before}, so that the resumed step is at another "
+        f"place of the epoch (for {before} rows, change {' or '.join(sizes)})"
+    )
+    logger.warning(
+        "resume_from_checkpoint: %s is of a run of %d processes, this one has %d: %s; dropout "
+        "draws other random numbers",
+        checkpoint, processes, args.world_size, rows,
+    )  # fmt: skip
+
+
+def _check_optimizer(checkpoint: Path) -> None:
+    now = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    kind = os.environ.get("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT") if now else "no FSDP"
+    found = {
+        "no FSDP": checkpoint / "optimizer.pt",
+        "FULL_STATE_DICT": checkpoint / "optimizer.bin",
+        "SHARDED_STATE_DICT": checkpoint / "optimizer_0",
+    }
+    if kind not in found or found[kind].exists():
+        return
+    for other, path in found.items():
+        if path.exists():
+            raise ValueError(
+                f"resume_from_checkpoint: {checkpoint} holds the optimizer state of a run with "
+                f"{other}, this one is launched with {kind}; launch it like that one, or train on "
+                f"from its model: --model_name_or_path {checkpoint}"
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:

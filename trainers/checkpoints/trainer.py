@@ -21,7 +21,7 @@ from trainers.checkpoints.files import (
     rotate,
     write_manifest,
 )
-from trainers.checkpoints.resume import is_at_end, read_state
+from trainers.checkpoints.resume import limit_reached, read_state
 from trainers.checkpoints.write_errors import SavingFailed, write_errors
 from trainers.config.arguments import TandemArguments
 from trainers.guards.interruption import Interrupted
@@ -98,10 +98,9 @@ class CheckpointTrainer(Trainer):
             Interrupted: A callback raised it at the beginning of a step; there is a checkpoint.
             SavingFailed: A checkpoint could not be written.
         """
-        if isinstance(resume_from_checkpoint, str):
-            state = read_state(Path(resume_from_checkpoint))
-            if is_at_end(self.args, state):
-                return self._restore_end(resume_from_checkpoint)
+        checkpoint = resume_from_checkpoint
+        if isinstance(checkpoint, str) and limit_reached(self.args, read_state(Path(checkpoint))):
+            return self._restore_end(checkpoint)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except Interrupted:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from runs import main, train, weights, write_format
+from runs import assert_same_weights, losses, main, train, weights, write_format
+from trainers.base import BaseTrainer
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +206,26 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_state_is_finished(
     train(run, **recipe(tiny_bert, tmp_path), resume_from_checkpoint=True)
     assert json.loads(state.read_text(encoding="utf-8"))["global_step"] == whole["global_step"]
     assert (run / "model.safetensors").read_bytes() == weights
+
+
+def test_a_run_killed_in_the_evaluation_after_training_is_evaluated(
+    tiny_bert: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model and its state are saved by then."""
+    settings = recipe(tiny_bert, tmp_path, eval_file=write_format("pairs", tmp_path))
+    settings |= {"save_strategy": "steps", "save_steps": 4}
+    whole, run = train(tmp_path / "whole", **settings), tmp_path / "run"
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseTrainer, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, **settings)
+    assert losses(run, "train_loss") and not losses(run, "eval_loss")
+    train(run, **settings, resume_from_checkpoint=True)
+    for name in ("eval_loss", "eval_ndcg@10"):
+        assert losses(run, name) == losses(whole, name) != []
+    assert_same_weights(run, whole)
+    assert "is the end of the run" in refused(run, **settings, resume_from_checkpoint=True)
