@@ -52,7 +52,7 @@ from evaluation.settings import (
 )
 from evaluation.summary import pair_results, ranking_results
 from trainers.config.assembly import evaluation_loss
-from trainers.model_card.card import add_evaluation
+from trainers.model_card.evaluation import add_evaluation
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import datasets
 import transformers
-from accelerate.utils import broadcast_object_list
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -37,7 +36,7 @@ from encoders.opening.transformer import TokenWithoutRow
 from trainers import Run, TandemArguments, parse_run
 from trainers.checkpoints.output import prepare_output, write_run_file
 from trainers.checkpoints.resume import compare_runs
-from trainers.checkpoints.run_log import LogLines, ProgressBar, set_up_logging
+from trainers.checkpoints.run_log import RunLog, set_up_logging
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.assembly import (
     build_collator,
@@ -51,7 +50,7 @@ from trainers.guards.evaluations import EvaluationFailed
 from trainers.guards.idle_steps import count_idle
 from trainers.guards.interruption import Interrupted, Interruption
 from trainers.guards.nan_guard import NonFiniteError, count_skipped
-from trainers.guards.preflight import Preflight, PreflightError, check_hub
+from trainers.guards.preflight import Preflight, PreflightError, check_hub, on_main_process
 from trainers.model_card.card import write_model_card
 from trainers.run import check_steps
 
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_dataset=rows.get("eval"),
         measure=measure,
         write_card=partial(write_model_card, run),
-        callbacks=[ProgressBar(), LogLines(), interruption, *early_stopping(args)],
+        callbacks=[RunLog(), interruption, *early_stopping(args)],
     )
     trainer.add_callback(Preflight(trainer))
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
@@ -119,7 +118,7 @@ def set_up(run: Run) -> str | None:
     """Check launch and output folder, start the log; return the checkpoint to resume from."""
     args = run.args
     check_sharding(args)
-    checkpoint = on_first_process(run)
+    checkpoint = on_main_process(args, lambda: prepare_output(args, run.objective.model))
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
     check_hub(args)
     if checkpoint is not None:
@@ -129,21 +128,6 @@ def set_up(run: Run) -> str | None:
     datasets.disable_progress_bars()
     prepare_cpu(training=True)
     set_seed(args.seed)
-    return checkpoint
-
-
-def on_first_process(run: Run) -> str | None:
-    """Prepare the output folder on the first process; its checkpoint or error is for all."""
-    found: list[Any] = [None]
-    if run.args.process_index == 0:
-        try:
-            found = [prepare_output(run.args, run.objective.model)]
-        except ValueError as error:
-            found = [error]
-    broadcast_object_list(found)
-    if isinstance(found[0], ValueError):
-        raise found[0]
-    checkpoint: str | None = found[0]
     return checkpoint
 
 

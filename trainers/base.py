@@ -15,13 +15,14 @@ from transformers.optimization import GreedyLR
 from transformers.trainer_utils import EvalLoopOutput
 
 from collators.epochs import EpochCallback, EpochRows
+from evaluation.measure import Measure
 from trainers.checkpoints.files import last_checkpoint
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.arguments import TandemArguments
 from trainers.distributed.item_means import ItemMeans, count_items
 from trainers.distributed.sharding import keep_fp32_outside, whole
-from trainers.guards.evaluations import EvaluationFailed, Measure, UndefinedMetrics, describe
+from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.interruption import leave_signals_alone
 from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
@@ -233,7 +234,7 @@ class BaseTrainer(CheckpointTrainer):
         """The metrics of the model as it is now."""
         reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
         with whole(self.accelerator.unwrap_model(self.model), reshard) as model:
-            return dict(measure(model))
+            return measure(model)
 
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False

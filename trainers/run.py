@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from collators.epochs import EpochRows
+from common.flags import read_values
 from trainers.base import BaseTrainer
-from trainers.config.arguments import TandemArguments, parse_arguments
-from trainers.config.sources import Source, build_sources
-from trainers.config.task import Task, check_kind, find_objective
+from trainers.config.arguments import TandemArguments, defaults
+from trainers.config.task import Source, Task, build_sources, check_kind, find_objective
+
+USAGE = """Fine-tune an embedder or a reranker.
+
+    accelerate launch scripts/train.py --config configs/reranker.json
+    accelerate launch scripts/train.py --config configs/reranker.json --learning_rate 1e-4
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,10 @@ def parse_run(argv: Sequence[str] | None = None) -> Run:
         ValueError: A key, value or combination that cannot work, named in one sentence.
         SystemExit: After ``--help``.
     """
-    return build_run(parse_arguments(sys.argv[1:] if argv is None else argv))
+    values = read_values(TandemArguments, sys.argv[1:] if argv is None else argv, USAGE)
+    args = TandemArguments(**values)
+    args.recipe = defaults() | values
+    return build_run(args)
 
 
 def check_steps(args: TandemArguments, rows: Any) -> None:

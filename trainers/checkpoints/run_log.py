@@ -62,8 +62,8 @@ def set_up_logging(output_dir: Path, main_process: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-class ProgressBar(TrainerCallback):
-    """One bar over all steps, with the loss on it; replaces ``Trainer``'s."""
+class RunLog(TrainerCallback):
+    """One line for each thing ``Trainer`` logs, and one bar over all steps, with the loss on it."""
 
     def __init__(self) -> None:
         self.bar: tqdm[Any] | None = None
@@ -94,6 +94,9 @@ class ProgressBar(TrainerCallback):
         if self.bar is not None and logs:
             self.shown |= {name: f"{logs[name]:.4f}" for name in ON_THE_BAR if name in logs}
             self.bar.set_postfix(self.shown)
+        if state.is_world_process_zero and logs:
+            values = "  ".join(f"{name} {_short(value)}" for name, value in logs.items())
+            logger.info("step %d/%d  %s", state.global_step, state.max_steps, values)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -101,22 +104,6 @@ class ProgressBar(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-class LogLines(TrainerCallback):
-    """One line for each thing ``Trainer`` logs."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        if state.is_world_process_zero and logs:
-            values = "  ".join(f"{name} {_short(value)}" for name, value in logs.items())
-            logger.info("step %d/%d  %s", state.global_step, state.max_steps, values)
 
 
 def _short(value: Any) -> str:

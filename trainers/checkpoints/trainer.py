@@ -1,6 +1,5 @@
 """A ``Trainer`` with atomic checkpoints, exact resuming, and model folders, not state dicts."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from trainers.checkpoints.files import (
     write_manifest,
 )
 from trainers.checkpoints.resume import limit_reached, read_state
-from trainers.checkpoints.write_errors import SavingFailed, write_errors
+from trainers.checkpoints.write_errors import write_errors
 from trainers.config.arguments import TandemArguments
 from trainers.guards.interruption import Interrupted
 
@@ -50,22 +49,17 @@ class CheckpointTrainer(Trainer):
         if best.name == name or best.is_dir():
             self.state.best_model_checkpoint = str(best)
         part, writes = part_of(output_dir / name), self.args.should_save
-        try:
-            with write_errors(name, output_dir):
-                if writes:
-                    make_empty(part)
-            with write_errors(name, output_dir):
-                self._write_checkpoint(str(part))
-            # The manifest lists every process's files: this block starts when all have written.
-            with write_errors(name, output_dir):
-                if writes:
-                    write_manifest(part)
-                    put_in_place(part, output_dir / name)
-                    rotate(output_dir, self.args.save_total_limit, kept=(output_dir / name, best))
-        except SavingFailed:
+        with write_errors(name, output_dir, part):
             if writes:
-                shutil.rmtree(part, ignore_errors=True)
-            raise
+                make_empty(part)
+        with write_errors(name, output_dir, part):
+            self._write_checkpoint(str(part))
+        # The manifest lists every process's files: this block starts when all have written.
+        with write_errors(name, output_dir, part):
+            if writes:
+                write_manifest(part)
+                put_in_place(part, output_dir / name)
+                rotate(output_dir, self.args.save_total_limit, kept=(output_dir / name, best))
         self._step_saved = self.state.global_step
 
     def _write_checkpoint(self, folder: str) -> None:
@@ -142,16 +136,11 @@ class CheckpointTrainer(Trainer):
             if self.args.should_save:
                 self._write_model(folder, state_dict)
             return
-        try:
-            with write_errors("the model", final):
-                if self.args.should_save:
-                    make_empty(final / MODEL_PART)
-                    self._write_model(final / MODEL_PART, state_dict)
-                    put_model_in_place(final)
-        except SavingFailed:
+        with write_errors("the model", final, final / MODEL_PART):
             if self.args.should_save:
-                shutil.rmtree(final / MODEL_PART, ignore_errors=True)
-            raise
+                make_empty(final / MODEL_PART)
+                self._write_model(final / MODEL_PART, state_dict)
+                put_model_in_place(final)
 
     def _write_model(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ class SavingFailed(Exception):
 
 
 @contextmanager
-def write_errors(what: str, output_dir: Path) -> Iterator[None]:
+def write_errors(what: str, output_dir: Path, part: Path | None = None) -> Iterator[None]:
     """Raise write failures inside the block as ``SavingFailed`` on all processes.
 
     Every process has to enter: the outcome is gathered, so that none waits for one that failed.
@@ -29,6 +29,7 @@ def write_errors(what: str, output_dir: Path) -> Iterator[None]:
     Args:
         what: What is written, for the message: "checkpoint-8".
         output_dir: The run's folder.
+        part: A folder of half-written files to delete then.
 
     Raises:
         SavingFailed: On all processes, if writing failed on one of them.
@@ -42,6 +43,8 @@ def write_errors(what: str, output_dir: Path) -> Iterator[None]:
             raise
     reasons = [found for found in gather_object([reason]) if found is not None]
     if reasons:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
         raise SavingFailed(
             f"{what} could not be saved in {output_dir}: {reasons[0]}; {_remedy(output_dir)}"
         )

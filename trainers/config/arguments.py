@@ -1,25 +1,48 @@
-"""The arguments of a training run, checked; read from a recipe and flags."""
+"""The arguments of a training run, checked, each by itself and against each other.
 
+All checks raise ``ValueError`` with the key, what is wrong, and the remedy, before anything is
+loaded. What depends on the objective is checked in ``task.py``.
+"""
+
+import json
 import logging
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from common.flags import read_values
 from common.hardware import multiplies_in_bf16
-from trainers.config.argument_checks import check_arguments, check_report_to
-from trainers.config.fields import RecipeFields
+from trainers.config.fields import DataArguments, ModelArguments, RecipeFields
 
 logger = logging.getLogger(__name__)
 
-USAGE = """Fine-tune an embedder or a reranker.
+# Packages of the trackers that have an extra of ours.
+EXTRAS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
 
-    accelerate launch scripts/train.py --config configs/reranker.json
-    accelerate launch scripts/train.py --config configs/reranker.json --learning_rate 1e-4
-"""
+LEAST = {
+    1: (
+        "query_max_length", "document_max_length", "max_length", "projection_dim",
+        "gradient_cache_chunk_size", "early_stopping_patience", "per_device_train_batch_size",
+        "per_device_eval_batch_size", "gradient_accumulation_steps",
+    ),
+    0: (
+        "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "dataloader_num_workers",
+        "seed",
+    ),
+}  # fmt: skip
+# What the trainers rely on.
+FIXED = {
+    "remove_unused_columns": False,
+    "prediction_loss_only": True,
+    "logging_nan_inf_filter": False,
+    "hub_strategy": "end",
+    "train_sampling_strategy": "random",
+    "label_smoothing_factor": 0.0,
+}
+WHY_FIXED = {"label_smoothing_factor": " (it is for class labels; losses here take relevances)"}
 
 
 @dataclass
@@ -30,12 +53,12 @@ class TandemArguments(RecipeFields):
         ValueError: A value or combination that cannot work; it begins with the key.
     """
 
-    # The recipe over all defaults, before this machine had a say (``parse_arguments``).
+    # The recipe over all defaults, before this machine had a say (``parse_run``).
     recipe: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
-        check_arguments(self)
+        _check_arguments(self)
         gpu = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 and not gpu and not multiplies_in_bf16():
             logger.warning(
@@ -49,7 +72,7 @@ class TandemArguments(RecipeFields):
             raise ValueError("fp16: needs a GPU; leave it out, or give bf16 on a CPU that has it")
         if self.report_to is None:
             self.report_to = "none"
-        check_report_to(self.report_to)
+        _check_report_to(self.report_to)
         # Where steps are skipped, their losses must not enter Trainer's mean.
         self.logging_nan_inf_filter = self.on_bad_loss == "skip"
         if isinstance(self.train_file, str):
@@ -73,19 +96,6 @@ OWN_FIELDS = [
 ]
 
 
-def parse_arguments(argv: Sequence[str]) -> TandemArguments:
-    """Read ``--config recipe.json`` (or ``.yaml``) and flags, which win.
-
-    Raises:
-        ValueError: A key, value or combination that cannot be, named in one sentence.
-        SystemExit: After ``--help``.
-    """
-    values = read_values(TandemArguments, argv, USAGE)
-    arguments = TandemArguments(**values)
-    arguments.recipe = defaults() | values
-    return arguments
-
-
 def defaults() -> dict[str, Any]:
     """Every key with its default, this project's own keys first."""
     values = {}
@@ -95,3 +105,140 @@ def defaults() -> dict[str, Any]:
             value = made if known.default is MISSING else known.default
             values[known.name] = getattr(value, "value", value)
     return values
+
+
+def _check_arguments(args: RecipeFields) -> None:
+    _check_required(args)
+    _check_limits(args)
+    check_labels(args)
+    _check_evaluation(args)
+    _check_matryoshka(args)
+    _check_lora(args)
+    _check_fixed(args)
+    if args.torch_compile and args.unpad_inputs:
+        raise ValueError(
+            "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
+            "give unpad_inputs false, or leave torch_compile out"
+        )
+    if args.fsdp:
+        raise ValueError(
+            "fsdp: is set at launch (accelerate launch --config_file "
+            "configs/accelerate/fsdp2.yaml); leave it out of the recipe"
+        )
+
+
+def _check_required(args: RecipeFields) -> None:
+    if args.train_files is not None and args.train_file:
+        raise ValueError(
+            "train_files: stands beside train_file; give one of them (a flag --train_files "
+            "null takes it out of the recipe)"
+        )
+    if args.train_files == []:
+        raise ValueError("train_files: is empty; give sources, or train_file")
+    for name in ("objective", "model_name_or_path", "train_file", "output_dir"):
+        if not getattr(args, name) and not (name == "train_file" and args.train_files):
+            other = " (or train_files)" if name == "train_file" else ""
+            raise ValueError(f"{name}: is missing; add it{other} to the recipe or give --{name}")
+    if args.train_files is None and args.batches_from != "one_source":
+        raise ValueError("batches_from: is for train_files; leave it out")
+
+
+def _check_limits(args: RecipeFields) -> None:
+    values = vars(args)
+    for least, names in LEAST.items():
+        for name in names:
+            if values[name] is not None and values[name] < least:
+                raise ValueError(f"{name}: must be at least {least}, got {values[name]}")
+    if values["max_steps"] == 0 or values["max_steps"] < -1:
+        raise ValueError(
+            f"max_steps: must be at least 1, got {values['max_steps']}; -1 leaves the length to "
+            "num_train_epochs"
+        )
+    if values["max_steps"] == -1 and values["num_train_epochs"] <= 0:
+        raise ValueError(f"num_train_epochs: must be above 0, got {values['num_train_epochs']}")
+
+
+def check_labels(args: DataArguments) -> None:
+    """How labels become relevances."""
+    if args.label_map == {}:
+        raise ValueError('label_map: is empty; give {"label": relevance, ...} or leave it out')
+    bounds = args.label_range
+    if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
+        raise ValueError(f"label_range: must be [lowest, highest], got {bounds}")
+
+
+def _check_fixed(args: RecipeFields) -> None:
+    for name, value in FIXED.items():
+        if getattr(args, name) != value:
+            why = WHY_FIXED.get(name, "")
+            raise ValueError(f"{name}: is always {json.dumps(value)} here{why}; leave it out")
+
+
+def _check_evaluation(args: RecipeFields) -> None:
+    if args.eval_strategy != "no" and not args.eval_file:
+        raise ValueError(
+            f"eval_file: is missing, but eval_strategy is {_value(args.eval_strategy)}; give "
+            'eval_file, or eval_strategy "no"'
+        )
+    same = args.eval_strategy == args.save_strategy != "no"
+    if args.load_best_model_at_end and not same:
+        raise ValueError(
+            "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
+            f"epoch), got {_value(args.eval_strategy)} and {_value(args.save_strategy)}"
+        )
+    for name in ("eval_corpus", "eval_metrics", "eval_split", "eval_columns"):
+        if getattr(args, name) and not args.eval_file:
+            raise ValueError(f"{name}: needs an eval_file; give one, or leave {name} out")
+    if args.early_stopping_patience is not None and not args.load_best_model_at_end:
+        raise ValueError(
+            "early_stopping_patience: needs load_best_model_at_end true, so that the run ends "
+            "with its best model"
+        )
+
+
+def _check_matryoshka(args: RecipeFields) -> None:
+    dims, weights = args.matryoshka_dims, args.matryoshka_weights
+    if dims is None:
+        if weights is not None:
+            raise ValueError("matryoshka_weights: needs matryoshka_dims; give them too")
+        return
+    if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
+        raise ValueError(f"matryoshka_dims: must be different lengths of 1 or more, got {dims}")
+    if weights is not None and (len(weights) != len(dims) or min(weights) <= 0):
+        raise ValueError(
+            f"matryoshka_weights: must be {len(dims)} numbers above 0, one for each of "
+            f"matryoshka_dims, got {weights}"
+        )
+
+
+def _check_lora(args: ModelArguments) -> None:
+    if args.lora_r is None:
+        for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+            if getattr(args, name):
+                raise ValueError(f"{name}: needs lora_r; give it, or leave {name} out")
+        return
+    if not 0 <= args.lora_dropout < 1:
+        raise ValueError(f"lora_dropout: must be in [0, 1), got {args.lora_dropout:g}")
+    for name in ("lora_r", "lora_alpha"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1, got {value}")
+    if args.lora_target_modules == []:
+        raise ValueError("lora_target_modules: is empty; name layers, or leave it out")
+
+
+def _check_report_to(names: str | list[str]) -> None:
+    for name in [names] if isinstance(names, str) else names:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(["none", "all", *INTEGRATION_TO_CALLBACK])
+            raise ValueError(f"report_to: {name!r} is not one of {known}")
+        if name in EXTRAS and not any(find_spec(package) for package in EXTRAS[name]):
+            raise ValueError(
+                f"report_to: {name} is not installed; pip install -c constraints.txt -e '.[{name}]'"
+            )
+
+
+def _value(strategy: Any) -> str:
+    return str(getattr(strategy, "value", strategy))

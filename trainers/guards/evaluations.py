@@ -5,22 +5,13 @@ import math
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import TrainerState
 
 from trainers.config.arguments import TandemArguments
 
 logger = logging.getLogger(__name__)
-
-
-class Measure(Protocol):
-    """Metrics of a model by name: each a number, or the reason why it has no value."""
-
-    def __call__(self, model: Any) -> Mapping[str, float | str]: ...
-
-    def few(self) -> "Measure":
-        """The same on a few rows."""
 
 
 class EvaluationFailed(ValueError):

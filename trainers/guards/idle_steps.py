@@ -1,7 +1,6 @@
 """Idle steps, from whose batches nothing can be learned: warn of the first, count all."""
 
 import logging
-from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -38,14 +37,6 @@ def groups_differ(relevances: Tensor, mask: Tensor) -> Tensor:
     return (highest > lowest).any()
 
 
-@dataclass
-class _Step:
-    """Whether each batch of a step can teach something, and why the last of them could not."""
-
-    signals: list[Tensor] = field(default_factory=list)
-    reason: str = ""
-
-
 class IdleSteps:
     """Counts the steps in which no batch of any process can teach the model anything.
 
@@ -58,7 +49,8 @@ class IdleSteps:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self._steps: list[_Step] = []  # since the last count
+        # Of each step since the last count: whether its batches can teach something, or why not.
+        self._steps: list[list[tuple[Tensor, str]]] = []
         self._unlogged = 0
         self._warned = False
 
@@ -66,13 +58,12 @@ class IdleSteps:
         """Start a step: what is noted from now on belongs to it."""
         if len(self._steps) >= _MOST_PENDING:
             self._count(state)
-        self._steps.append(_Step())
+        self._steps.append([])
 
     def note(self, can_learn: Tensor, reason: str) -> None:
         """Note whether a batch can teach something (a bool []), and why it would not."""
         if self._steps:
-            self._steps[-1].signals.append(can_learn.detach())
-            self._steps[-1].reason = reason
+            self._steps[-1].append((can_learn.detach(), reason))
 
     def pop(self, state: TrainerState) -> int:
         """The run's idle steps up to now if there are new ones, else 0; a collective operation."""
@@ -82,10 +73,11 @@ class IdleSteps:
 
     def _count(self, state: TrainerState) -> None:
         steps, self._steps = self._steps, []
-        noted = [at for at, step in enumerate(steps) if step.signals]
+        noted = [at for at, step in enumerate(steps) if step]
         if not noted:
             return
-        learns = torch.stack([torch.stack(steps[at].signals).any() for at in noted]).float()
+        signals = [torch.stack([can_learn for can_learn, _ in steps[at]]) for at in noted]
+        learns = torch.stack([signal.any() for signal in signals]).float()
         if self.accelerator.num_processes > 1:
             learns = self.accelerator.reduce(learns, "sum")
         idle = [at for at, learned in zip(noted, learns.tolist(), strict=True) if not learned]
@@ -94,9 +86,8 @@ class IdleSteps:
             self._warned = True
             if self.accelerator.is_main_process:
                 number = state.global_step - len(steps) + idle[0] + 1
-                logger.warning(
-                    "nothing can be learned from step %d: %s", number, steps[idle[0]].reason
-                )
+                _, reason = steps[idle[0]][-1]
+                logger.warning("nothing can be learned from step %d: %s", number, reason)
 
 
 def count_idle(state: TrainerState) -> int:

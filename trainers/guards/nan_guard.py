@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class NaNGuard:
     def label_rows(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Let a loader's batches name their rows, for messages; ``begin_step`` takes that out."""
         inner = getattr(loader, "base_dataloader", loader)
-        inner.collate_fn = _LabellingCollator(inner.collate_fn)
+        inner.collate_fn = partial(_labelled, inner.collate_fn)
         return loader
 
     def begin_step(self, batches: list[dict[str, Any]]) -> None:
@@ -68,7 +69,7 @@ class NaNGuard:
         if self._is_finite(norm):
             return None
         reason = f"step {step}: {self._describe()}"
-        if not self._weights_are_finite(model.parameters()):
+        if not self._weights_are_finite(model):
             raise self._stop(f"{reason}, as the weights are not finite; lower learning_rate")
         if self.args.on_bad_loss == "error":
             raise self._stop(
@@ -83,7 +84,7 @@ class NaNGuard:
         Raises:
             NonFiniteError: On all processes.
         """
-        if not self._weights_are_finite(model.parameters()):
+        if not self._weights_are_finite(model):
             remedy = "lower learning_rate" if step else "model_name_or_path must name another model"
             raise self._stop(
                 f"step {step}: the weights are not finite, and are not saved; {remedy}"
@@ -100,10 +101,9 @@ class NaNGuard:
         numbers = torch.stack([*(loss.float() for loss in self.losses), norm.float()])
         return self._on_all_processes(torch.isfinite(numbers).all())
 
-    def _weights_are_finite(self, weights: Iterable[Tensor]) -> bool:
-        own = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
-        finite = torch.stack([torch.isfinite(weight).all() for weight in own]).all()
-        return self._on_all_processes(finite)
+    def _weights_are_finite(self, model: nn.Module) -> bool:
+        own = [w.to_local() if isinstance(w, DTensor) else w for w in model.parameters()]
+        return self._on_all_processes(torch.stack([w.isfinite().all() for w in own]).all())
 
     def _on_all_processes(self, finite: Tensor) -> bool:
         if self.accelerator.num_processes > 1:
@@ -131,14 +131,10 @@ def count_skipped(state: TrainerState) -> int:
     return sum("skipped_steps" in entry for entry in state.log_history)
 
 
-class _LabellingCollator:
-    """Adds a label for each row to the batches of another collator."""
-
-    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
-        self.collate = collate
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self.collate(rows), _LABELS: [_label(row) for row in rows]}
+def _labelled(
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {**collate(rows), _LABELS: [_label(row) for row in rows]}
 
 
 def _label(row: dict[str, Any]) -> str:

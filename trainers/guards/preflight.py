@@ -7,30 +7,26 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
 from torch.utils.data import Subset
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from collators.epochs import EpochRows
+from evaluation.measure import Measure
 from trainers.base import BaseTrainer
 from trainers.checkpoints.write_errors import system_reason
 from trainers.config.arguments import TandemArguments
-from trainers.guards.evaluations import Measure, describe
+from trainers.guards.evaluations import describe
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 # An unfinished checkpoint as far as others can see: cleared up like any if the run is killed.
 TRIED = ".checkpoint-0.part"
 GB = 1e9
@@ -74,18 +70,19 @@ class Preflight(TrainerCallback):
         logger.info("preflight passed in %.1f s", time.perf_counter() - begun)
 
 
-def on_main_process(args: TandemArguments, check: Callable[[], None]) -> None:
-    """Run a check on the main process, and raise its error on all."""
-    error: list[str | None] = [None]
+def on_main_process(args: TandemArguments, work: Callable[[], T]) -> T:
+    """Do something on the main process; what it returns or its ``ValueError`` is for all."""
+    found: list[Any] = [None]
     if args.process_index == 0:
         try:
-            check()
-        except PreflightError as found:
-            error = [str(found)]
-    if args.world_size > 1:
-        broadcast_object_list(error)
-    if error[0] is not None:
-        raise PreflightError(error[0])
+            found = [work()]
+        except ValueError as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], ValueError):
+        raise found[0]
+    result: T = found[0]
+    return result
 
 
 def check_disk(trainer: BaseTrainer) -> None:

@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,10 @@ from common.run_files import CARD_FILE, EVALUATION_FILE, MODEL_PART
 from encoders.kinds import KINDS
 from evaluation.results import Results
 from trainers.config.arguments import TandemArguments
-from trainers.config.sources import Source
-from trainers.config.task import Task
+from trainers.config.task import Source, Task
 from trainers.model_card.code import code_blocks, server_commands
 from trainers.model_card.evaluation import add_evaluation, as_code
 from trainers.run import Run
-
-__all__ = ["add_evaluation", "write_model_card"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,30 +32,12 @@ FILE_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet"
 TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 SETTINGS = (
-    "seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "optim",
-    "train_group_size",
-    "query_max_length",
-    "document_max_length",
-    "max_length",
-    "query_prompt",
-    "document_prompt",
-    "projection_dim",
-    "matryoshka_dims",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "bf16",
-    "fp16",
-)
+    "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size",
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim",
+    "train_group_size", "query_max_length", "document_max_length", "max_length", "query_prompt",
+    "document_prompt", "projection_dim", "matryoshka_dims", "lora_r", "lora_alpha", "lora_dropout",
+    "bf16", "fp16",
+)  # fmt: skip
 
 
 def write_model_card(
@@ -192,8 +171,8 @@ def _data(run: Run, counts: Sequence[int] | None) -> list[str]:
     return [*lines, f"- length: {length}"]
 
 
-def _files(files: str | list[str]) -> str:
-    return ", ".join(as_code(file) for file in ([files] if isinstance(files, str) else files))
+def _files(files: Iterable[str]) -> str:
+    return ", ".join(map(as_code, files))
 
 
 def _objective(task: Task) -> list[str]:

@@ -17,7 +17,7 @@ from evaluation.results import Results
 from measured import pairs, results
 from tiny import save_backbone
 from trainers import Run, TandemArguments, build_run
-from trainers.model_card import card as model_card
+from trainers.model_card import evaluation
 from trainers.model_card.card import write_model_card
 from trainers.model_card.code import DOCUMENTS, QUERIES
 from trainers.objectives import OBJECTIVES
@@ -49,7 +49,7 @@ def text(folder: Path) -> str:
 
 def add_evaluation(folder: Path, content: dict[str, Any]) -> None:
     """Tell the card of the content of an evaluation.json."""
-    model_card.add_evaluation(folder, Results.from_json(content))
+    evaluation.add_evaluation(folder, Results.from_json(content))
 
 
 def metadata(folder: Path) -> dict[str, Any]:
