@@ -70,11 +70,7 @@ def parse_run(argv: Sequence[str] | None = None) -> Run:
 
 
 def check_steps(args: TandemArguments, rows: Any) -> None:
-    """Refuse to drop the last batch of an epoch where it is the only one.
-
-    Args:
-        args: The run's.
-        rows: Those of training.
+    """Refuse to drop the last batch of an epoch of training where it is the only one.
 
     Raises:
         ValueError: It names the keys.

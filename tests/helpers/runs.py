@@ -109,6 +109,20 @@ def base_recipe(objective: str, models: dict[str, Path], dropout: bool = True) -
     return {**settings, "max_length": 48}
 
 
+def six_steps(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
+    """A recipe of six steps of batches of 3 from 12 rows, with a checkpoint after each second."""
+    return {
+        "objective": "contrastive",
+        "model_name_or_path": model,
+        "train_file": write_format("pairs", folder),
+        "per_device_train_batch_size": 3,
+        "max_steps": 6,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        **more,
+    }
+
+
 def train(output_dir: Path, **settings: Any) -> Path:
     """Train by the real script; ``settings`` are the recipe. Returns the output folder."""
     recipe = {

@@ -30,10 +30,6 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "sentence-transfo
 def prepare_output(args: TandemArguments, kind: Kind) -> str | None:
     """Check ``output_dir``, create it, and find the checkpoint to resume from.
 
-    Args:
-        args: The run's arguments.
-        kind: The kind of model that the run trains.
-
     Returns:
         The checkpoint's folder, or None for a fresh run.
 

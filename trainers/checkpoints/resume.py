@@ -1,4 +1,4 @@
-"""Find the checkpoint to resume from, refuse those that the run could not continue, compare it."""
+"""Find the checkpoint to resume from, refuse one that cannot be continued, compare its run."""
 
 import json
 import logging
@@ -23,10 +23,6 @@ _HARMLESS = re.compile(
 
 def find_checkpoint(args: TandemArguments, kind: Kind) -> str:
     """The folder that ``resume_from_checkpoint`` means: a path, or true for the last one.
-
-    Args:
-        args: The run's arguments.
-        kind: The kind of model that the run trains.
 
     Raises:
         ValueError: There is none, it is of another objective, or at the end of the run.

@@ -43,9 +43,7 @@ class _LogFile(logging.FileHandler):
 def set_up_logging(output_dir: Path, main_process: bool) -> None:
     """Send log lines to the console and to ``finetune.log`` in ``output_dir`` (appended).
 
-    Args:
-        output_dir: The run's folder.
-        main_process: False: this process logs warnings only, and to the console only.
+    Other processes than the main one log warnings only, and to the console only.
     """
     handlers: list[logging.Handler] = [_ThroughBar()]
     if main_process:

@@ -63,12 +63,10 @@ def read_eval_rows(run: Run) -> Any:
 
 
 def read_options(task: Task, rejected: str, evaluates: bool = False) -> ReadOptions:
-    """How files are read: those to train on, or those that the run ``evaluates`` on.
+    """How files are read: those to train on, or, with its own settings, ``eval_file``.
 
     Args:
-        task: Of the run or of a source.
         rejected: Name of the file for bad rows, in the run's folder.
-        evaluates: Use the settings of ``eval_file``.
     """
     args = task.args
     columns, split = args.columns, args.split

@@ -21,15 +21,11 @@ def count_items(inputs: dict[str, Any]) -> Tensor:
 
 
 class ItemMeans:
-    """Sums up metrics batch by batch, on their device, and gives their means when asked.
-
-    Args:
-        accelerator: The run's.
-    """
+    """Sums up metrics batch by batch, on their device, and gives their means when asked."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self._sums = self._empty()
+        self.clear()
         self._before: dict[str, list[Tensor]] = {}
 
     def add(self, name: str, value: Tensor, items: Tensor) -> None:
@@ -49,7 +45,8 @@ class ItemMeans:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._sums = self._empty()
+        zero = torch.zeros((), device=self.accelerator.device)
+        self._sums: dict[str, list[Tensor]] = defaultdict(lambda: [zero, zero])
 
     def pop(self) -> dict[str, float]:
         """The means since the last call; a collective operation."""
@@ -61,7 +58,3 @@ class ItemMeans:
             means[name] = (total[0] / total[1]).item()
         self.clear()
         return means
-
-    def _empty(self) -> defaultdict[str, list[Tensor]]:
-        zero = torch.zeros((), device=self.accelerator.device)
-        return defaultdict(lambda: [zero, zero])

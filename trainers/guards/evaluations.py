@@ -21,9 +21,6 @@ class EvaluationFailed(ValueError):
 class UndefinedMetrics:
     """Keeps metrics without a value away from JSON, from the best model and from the scheduler.
 
-    Args:
-        args: The run's.
-
     Attributes:
         best: The metric that chooses the best model, as it is logged.
         reasons: Why metrics had no value at the last evaluation, by name.
@@ -46,15 +43,11 @@ class UndefinedMetrics:
                 self.reasons[name] = f"it is {value}"
             else:
                 defined[name] = value
-        if self.reasons and main_process:
-            self._warn(state.global_step)
         if self.reasons:
-            entry: Any = {
-                "undefined": self.reasons,
-                "epoch": state.epoch,
-                "step": state.global_step,
-            }
-            state.log_history.append(entry)
+            if main_process:
+                self._warn(state.global_step)
+            step: Any = {"epoch": state.epoch, "step": state.global_step}
+            state.log_history.append({"undefined": self.reasons, **step})
         return defined
 
     def _warn(self, step: int) -> None:

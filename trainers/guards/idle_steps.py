@@ -42,9 +42,6 @@ class IdleSteps:
 
     The answers stay on their device and are read when the loss is logged, so that no step has to
     synchronise with the device for them.
-
-    Args:
-        accelerator: The run's.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

@@ -44,9 +44,6 @@ class Preflight(TrainerCallback):
     """Tries one batch of the evaluation, the metrics, and a save of the model.
 
     None of it changes a weight or draws a random number: the run is the same without it.
-
-    Args:
-        trainer: Of the run.
     """
 
     def __init__(self, trainer: BaseTrainer) -> None:

@@ -94,12 +94,7 @@ curl -s http://127.0.0.1:{port}/{route} -H 'Content-Type: application/json' -d '
 
 
 def server_commands(kind: Kind, name: str) -> str:
-    """Shell commands that serve the model with Tandem, and send a request.
-
-    Args:
-        kind: Of the model.
-        name: A name on the Hub, or a folder.
-    """
+    """Shell commands that serve the model (a name on the Hub, or a folder), and send a request."""
     return SERVE.format(
         name=shlex.quote(name),
         port=KINDS[kind].port,
@@ -113,7 +108,6 @@ def code_blocks(folder: Path, kind: Kind, name: str, trust: bool) -> dict[str, s
 
     Args:
         folder: The saved model, whose pooling, projection and prompts the code repeats.
-        kind: Of the model.
         name: What the code calls the model: a name on the Hub, or a folder.
         trust: Whether the model needs Python code of its own.
     """

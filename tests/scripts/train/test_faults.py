@@ -16,24 +16,14 @@ import pytest
 
 import trainers.checkpoints.trainer
 from common.run_files import CONFIG_FILE
-from runs import ROOT, assert_same_weights, losses, train, write_format
+from runs import ROOT, assert_same_weights, losses, six_steps, train, write_format
 from trainers.base import BaseTrainer
 from trainers.checkpoints.files import checkpoints_in, find_damage, make_empty
 
 
 def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
-    """Six steps of two batches each in four epochs: step 2 is in the middle of an epoch's two."""
-    return {
-        "objective": "contrastive",
-        "model_name_or_path": model,
-        "train_file": write_format("pairs", folder),
-        "per_device_train_batch_size": 3,
-        "gradient_accumulation_steps": 2,
-        "max_steps": 6,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        **more,
-    }
+    """Of two batches each: an epoch has two of the six steps."""
+    return six_steps(model, folder, gradient_accumulation_steps=2, **more)
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import runs
 from runs import assert_same_weights, losses, main, train, weights, write_format
 from trainers.base import BaseTrainer
 
@@ -36,18 +38,7 @@ Refused = Callable[..., str]
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
     """Train with a mistake; returns the one line that it earns."""
-
-    def run(output_dir: Path, **settings: Any) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            train(output_dir, **settings)
-        error = capsys.readouterr().err.strip()
-        assert stopped.value.code == 2
-        assert error.startswith("error: ")
-        assert len(error.splitlines()) == 1
-        return error
-
-    return run
+    return partial(runs.refused, capsys)
 
 
 # Overwriting

@@ -76,10 +76,7 @@ def test_the_defaults_are_a_linear_warm_up_and_adamw() -> None:
     [
         (["recipe.json"], "a flag begins with --; a recipe is given as --config recipe.json"),
         (["--config", "nowhere.json"], "--config: there is no file nowhere.json"),
-        (["--config"], "--config: takes one recipe"),
         (["--seed"], "--seed: a value is missing"),
-        (["--seed", "1", "2"], "--seed: takes one value, got 2 (1 2)"),
-        (["--seed", "x"], '--seed: "x" is not an integer'),
         (["--learning_rate", "fast"], '--learning_rate: "fast" is not a number'),
         (["--loss_args", "{temperature}"], "--loss_args: {temperature} is not JSON"),
         (["--seeed", "1"], "seeed: unknown key; did you mean seed?"),
@@ -114,13 +111,10 @@ def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
     [
         ('{"seed": 1,\n "lr" 2}', "recipe.json:2: not JSON: Expecting ':' delimiter"),
         ("[1]", "recipe.json: a recipe is an object of keys and values"),
-        ('{"seed": 1, "seed": 2}', "seed: duplicate key in the recipe; keep one"),
         ('{"seed": true}', "seed: true is not an integer"),
-        ('{"seed": "1"}', 'seed: "1" is not an integer'),
         ('{"bf16": 1}', "bf16: 1 is not true or false"),
         ('{"label_map": {"1": "high"}}', "label_map: "),
         ('{"train_file": [1]}', "train_file: [1] is not a list or text"),
-        ('{"on_bad_rows": "drop"}', 'on_bad_rows: "drop" is not one of error, skip'),
     ],
 )
 def test_recipes_that_cannot_be(tmp_path: Path, text: str, expected: str) -> None:

@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from collators.epochs import EpochSampler
-from runs import TOPICS, assert_same_weights, losses, scored, train, weights
+from runs import TEXTS, assert_same_weights, losses, refused, scored, train, weights
 from tiny import save_backbone
 
-TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 HEAVY = (2, 8)  # rows whose weights together are more than a float32 holds
 
 
@@ -65,10 +64,7 @@ def test_the_run_has_good_and_bad_steps() -> None:
 def test_a_bad_step_ends_the_run_and_is_named(
     recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        train(tmp_path / "run", **recipe)
-    line = capsys.readouterr().err.strip()
-    assert stopped.value.code == 2 and len(line.splitlines()) == 1
+    line = refused(capsys, tmp_path / "run", **recipe)
     rows = list(steps(6))[BAD[0] - 1]
     query = json.loads(recipe["train_file"].read_text("utf-8").splitlines()[rows[0]])["query"]
     assert line.startswith(f"error: step {BAD[0]}: the loss is nan on the batch of rows {rows[0]} ")
@@ -141,9 +137,8 @@ def test_weights_that_are_not_finite_are_never_written(
 ) -> None:
     """The first step is finite, and its update is not: to skip the others would be no remedy."""
     blown = {"learning_rate": 1e38, "warmup_steps": 0, "save_steps": save_steps}
-    with pytest.raises(SystemExit):
-        train(tmp_path / "run", **recipe | blown | {"on_bad_loss": on_bad_loss})
-    line = capsys.readouterr().err.strip()
+    settings = recipe | blown | {"on_bad_loss": on_bad_loss}
+    line = refused(capsys, tmp_path / "run", **settings)
     assert line.startswith(f"error: {expected}") and "lower learning_rate" in line
     assert "weights are not finite" in line and line.endswith("there is no checkpoint yet")
     assert not list((tmp_path / "run").rglob("*.safetensors"))
@@ -156,7 +151,5 @@ def test_a_model_that_is_not_finite_to_begin_with(
     tensors = load_file(broken / "model.safetensors")
     tensors["embeddings.word_embeddings.weight"][5, 0] = torch.nan
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(SystemExit):
-        train(tmp_path / "run", **recipe | {"model_name_or_path": broken})
-    line = capsys.readouterr().err.strip()
+    line = refused(capsys, tmp_path / "run", **recipe | {"model_name_or_path": broken})
     assert line.startswith("error: step 0: the weights are not finite, and are not saved; model_na")

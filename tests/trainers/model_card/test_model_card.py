@@ -15,6 +15,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from encoders import Embedder, Reranker
 from evaluation.results import Results
 from measured import pairs, results
+from runs import TEXTS, train, write_format
 from tiny import save_backbone
 from trainers import Run, TandemArguments, build_run
 from trainers.model_card import evaluation
@@ -370,13 +371,10 @@ def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
 
 def test_a_run_writes_the_card(tmp_path: Path) -> None:
     """By the real script; the base is a folder, so nothing of the Hub is claimed."""
-    from runs import TOPICS, train, write_format
-
-    texts = [text for topic, documents in TOPICS.items() for text in (topic, *documents)]
     output = train(
         tmp_path / "run",
         objective="contrastive",
-        model_name_or_path=save_backbone(tmp_path / "base", texts),
+        model_name_or_path=save_backbone(tmp_path / "base", TEXTS),
         train_file=write_format("pairs", tmp_path),
         max_steps=2,
     )
