@@ -15,6 +15,7 @@ from transformers.optimization import GreedyLR
 from transformers.trainer_utils import EvalLoopOutput
 
 from collators.epochs import EpochCallback, EpochRows
+from encoders.backbone import Encoder
 from evaluation.measure import Measure
 from trainers.checkpoints.files import last_checkpoint
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
@@ -98,7 +99,7 @@ class BaseTrainer(CheckpointTrainer):
 
     # The loss.
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
@@ -126,9 +127,7 @@ class BaseTrainer(CheckpointTrainer):
         if not batch_samples:
             return None
         items = torch.stack([count_items(batch) for batch in batch_samples]).sum().to(device)
-        if self.accelerator.num_processes > 1:
-            items = self.accelerator.gather(items).sum()
-        return items
+        return self.accelerator.gather(items).sum()
 
     def record_metric(self, name: str, value: Tensor, items: Tensor) -> None:
         """Record a metric of this batch; its mean over the items, by source too, will be logged."""
@@ -233,7 +232,8 @@ class BaseTrainer(CheckpointTrainer):
     def measured(self, measure: Measure) -> dict[str, float | str]:
         """The metrics of the model as it is now."""
         reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
-        with whole(self.accelerator.unwrap_model(self.model), reshard) as model:
+        model: Encoder = self.accelerator.unwrap_model(self.model)
+        with whole(model, reshard):
             return measure(model)
 
     def _evaluate(

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -129,16 +130,12 @@ def write_run_file(args: TandemArguments) -> None:
     if args.process_index != 0:
         return
     recipe = {name: value for name, value in args.recipe.items() if name not in NOT_WRITTEN}
-    versions = {name: _version(name) for name in PACKAGES}
     folder = Path(args.output_dir)
     if args.overwrite and (folder / RUN_FILE).is_file():
         _delete_old_run(folder)
     write_atomically(folder / RUN_FILE, json.dumps(recipe, ensure_ascii=False, indent=2) + "\n")
-    logger.info("versions: %s", ", ".join(f"{k} {v}" for k, v in versions.items() if v))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    versions = []
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    logger.info("versions: %s", ", ".join(versions))

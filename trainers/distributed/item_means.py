@@ -52,9 +52,7 @@ class ItemMeans:
         """The means since the last call; a collective operation."""
         means = {}
         for name, sums in self._sums.items():
-            total = torch.stack(sums)
-            if self.accelerator.num_processes > 1:
-                total = self.accelerator.reduce(total, "sum")
+            total = self.accelerator.reduce(torch.stack(sums), "sum")
             means[name] = (total[0] / total[1]).item()
         self.clear()
         return means

@@ -84,8 +84,8 @@ def keep_fp32_outside(plugin: Any) -> None:
 
 
 @contextmanager
-def whole(model: nn.Module, reshard_after_forward: bool) -> Iterator[nn.Module]:
-    """Unshard the model, so that each process can run it independently.
+def whole(model: nn.Module, reshard_after_forward: bool) -> Iterator[None]:
+    """Unshard the model inside the block, so that each process can run it independently.
 
     A forward pass of a sharded model is collective, and in an evaluation each process has another
     number of texts. A model that is not sharded is left as it is.
@@ -99,7 +99,7 @@ def whole(model: nn.Module, reshard_after_forward: bool) -> Iterator[nn.Module]:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
     try:
-        yield model
+        yield
     finally:
         for module in shards:
             module.reshard()

@@ -46,8 +46,12 @@ class UndefinedMetrics:
         if self.reasons:
             if main_process:
                 self._warn(state.global_step)
-            step: Any = {"epoch": state.epoch, "step": state.global_step}
-            state.log_history.append({"undefined": self.reasons, **step})
+            entry: Any = {
+                "undefined": self.reasons,
+                "epoch": state.epoch,
+                "step": state.global_step,
+            }
+            state.log_history.append(entry)
         return defined
 
     def _warn(self, step: int) -> None:

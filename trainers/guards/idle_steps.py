@@ -75,8 +75,7 @@ class IdleSteps:
             return
         signals = [torch.stack([can_learn for can_learn, _ in steps[at]]) for at in noted]
         learns = torch.stack([signal.any() for signal in signals]).float()
-        if self.accelerator.num_processes > 1:
-            learns = self.accelerator.reduce(learns, "sum")
+        learns = self.accelerator.reduce(learns, "sum")
         idle = [at for at, learned in zip(noted, learns.tolist(), strict=True) if not learned]
         self._unlogged += len(idle)
         if idle and not self._warned:

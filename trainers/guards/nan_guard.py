@@ -106,16 +106,14 @@ class NaNGuard:
         return self._on_all_processes(torch.stack([w.isfinite().all() for w in own]).all())
 
     def _on_all_processes(self, finite: Tensor) -> bool:
-        if self.accelerator.num_processes > 1:
-            bad = self.accelerator.reduce((~finite).float(), "sum")
-            return bool(bad.item() == 0)
-        return bool(finite)
+        bad = self.accelerator.reduce((~finite).float(), "sum")
+        return bool(bad.item() == 0)
 
     def _describe(self) -> str:
         """What is not finite in the step, and on which rows; a collective operation."""
-        batches = [(float(loss), rows) for loss, rows in zip(self.losses, self.labels, strict=True)]
-        if self.accelerator.num_processes > 1:
-            batches = gather_object(batches)
+        batches = gather_object(
+            [(float(loss), rows) for loss, rows in zip(self.losses, self.labels, strict=True)]
+        )
         bad = [(loss, rows) for loss, rows in batches if not math.isfinite(loss)]
         what = f"the loss is {bad[0][0]}" if bad else "the gradient is not finite, but the loss is,"
         rows = [row for _, labels in bad or batches for row in labels]

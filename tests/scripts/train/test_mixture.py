@@ -93,8 +93,8 @@ def test_a_step_is_that_of_its_source_alone(
     # Evaluation is by the run's own objective.
     recipe = json.loads((whole / "train_config.json").read_text(encoding="utf-8"))
     for given in (recipe, recipe | {"train_files": None, "train_file": ["not read"]}):
-        loss = evaluation_loss(given, str(whole), [files["groups"]], str(tmp_path / "evaluation"))
-        assert losses(whole, "eval_loss") == pytest.approx([loss], abs=1e-5)
+        again = evaluation_loss(given, str(whole), [files["groups"]], str(tmp_path / "evaluation"))
+        assert losses(whole, "eval_loss") == pytest.approx([again], abs=1e-5)
 
 
 def test_mixed_rows_are_those_of_one_file(
