@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,22 @@ from torch import Tensor
 # Texts are padded to a multiple of this, and those of the same padded length form a group. Fewer
 # groups mean fewer calls, and processors multiply matrices of such sizes best.
 STEP = 16
+
+
+class Rule(NamedTuple):
+    """How a token attends: only to those before it, to those less than a window away, and how much.
+
+    Args:
+        causal: A token does not look ahead.
+        window: None: there is none.
+        dropout: Probability; 0 in evaluation.
+        scaling: Of the scores.
+    """
+
+    causal: bool
+    window: int | None
+    dropout: float
+    scaling: float
 
 
 class Group:
@@ -81,17 +98,9 @@ class TextLayout:
             for first in range(rows.start, rows.stop, step):
                 yield group, slice(first, min(first + step, rows.stop))
 
-    def mask(
-        self,
-        scores: Tensor,
-        group: Group,
-        rows: slice,
-        heads: int,
-        causal: bool,
-        window: int | None,
-    ) -> None:
+    def mask(self, scores: Tensor, group: Group, rows: slice, heads: int, rule: Rule) -> None:
         """Mask, in place, scores [M, l, l] of ``rows`` where a token must not attend."""
-        bias = position_bias(group.places, causal, window, scores)
+        bias = position_bias(group.places, rule, scores)
         if bias is not None:
             scores += bias
         if not group.full:
@@ -105,15 +114,15 @@ class TextLayout:
             padding = (at >= lengths[:, None])[:, None]  # [M, 1, STEP]
             scores[..., -STEP:] += padding * mask_value(scores)
 
-    def bias(self, group: Group, like: Tensor, causal: bool, window: int | None) -> Tensor | None:
+    def bias(self, group: Group, like: Tensor, rule: Rule) -> Tensor | None:
         """The same mask for a whole group, to be added to the scores: at most [n, 1, l, l]."""
-        bias = position_bias(group.places, causal, window, like)
+        bias = position_bias(group.places, rule, like)
         if group.full:
             return bias
         at = torch.arange(group.places, device=self.device)
         padding = (at >= group.lengths[:, None])[:, None, None]  # [n, 1, 1, l]
         keys = padding * mask_value(like)
-        return keys.to(like.dtype) if bias is None else keys + bias
+        return keys if bias is None else keys + bias
 
     def _index(self, heads: int, given: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of [T * given] that make [S * A], which of these are padding, and the way back.
@@ -141,15 +150,15 @@ class TextLayout:
         return self._rows[heads, given]
 
 
-def position_bias(places: int, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
+def position_bias(places: int, rule: Rule, like: Tensor) -> Tensor | None:
     """Added to scores [.., l, l] of causal or windowed attention; None: neither limits anything."""
-    reach = places if window is None else min(window, places)
-    if not causal and reach == places:
+    reach = places if rule.window is None else min(rule.window, places)
+    if not rule.causal and reach == places:
         return None
     at = torch.arange(places, device=like.device)
     distance = at[:, None] - at[None, :]
     seen = distance.abs() < reach
-    if causal:
+    if rule.causal:
         seen &= distance >= 0
     return ~seen * mask_value(like)
 
