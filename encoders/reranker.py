@@ -9,7 +9,7 @@ from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
-from encoders.backbone import Encoder, ScoreSettings
+from encoders.backbone import Encoder, ScoreSettings, run_settings
 from encoders.opening.source import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 
@@ -112,11 +112,7 @@ class Reranker(Encoder):
         pairs: Sequence[tuple[str, str]],
         *,
         raw: bool = False,
-        prompts: dict[str, str] | None = None,
-        max_length: int | None = None,
-        tokens_per_batch: int | None = None,
-        bf16: bool = False,
-        show_progress: bool = False,
+        **settings: Unpack[ScoreSettings],
     ) -> Tensor:
         """Score (query, document) pairs: float32 [len(pairs)] on the CPU, in the order given.
 
@@ -124,21 +120,11 @@ class Reranker(Encoder):
             pairs: Any number of pairs, none included.
             raw: Logits, without the model's activation: as a rule the sigmoid, which lies between 0
                 and 1, but a folder may name another.
-            prompts: Text put before each "query" and "document"; None: the model's own prompts.
-            max_length: Tokens to which a pair is cut, the longer text first; None: the model's.
-            tokens_per_batch: About so many tokens in one forward; None: what suits the device.
-            bf16: Compute in bf16, on devices that have it.
-            show_progress: Show a progress bar.
+            settings: ``prompts``, ``max_length``, ``tokens_per_batch``, ``bf16`` and others; see
+                ``ScoreSettings``. The longer text of a pair is cut first.
         """
-        scores = self.score_pairs(
-            [query for query, _ in pairs],
-            [document for _, document in pairs],
-            prompts=prompts,
-            max_length=max_length,
-            tokens_per_batch=tokens_per_batch,
-            bf16=bf16,
-            show_progress=show_progress,
-        )
+        queries, documents = [query for query, _ in pairs], [document for _, document in pairs]
+        scores = self.score_pairs(queries, documents, **settings)
         return scores if raw else self.activation(scores)
 
     def score_pairs(
@@ -148,10 +134,7 @@ class Reranker(Encoder):
         return self.run_all(
             *self.joined(queries, documents, settings),
             truncation="longest_first",
-            max_length=settings.get("max_length"),
-            tokens_per_batch=settings.get("tokens_per_batch"),
-            bf16=settings.get("bf16", False),
-            show_progress=settings.get("show_progress", False),
+            **run_settings(settings, settings.get("max_length")),
         )
 
     def save_pretrained(
