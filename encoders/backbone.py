@@ -176,7 +176,12 @@ class Encoder(nn.Module):
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """Write a folder that ``from_pretrained`` opens."""
+        """Write a folder that ``from_pretrained`` opens.
+
+        Args:
+            folder: Where to.
+            state_dict: This module's weights, where they are not in it (gathered from shards).
+        """
         raise NotImplementedError
 
     def score_pairs(

@@ -15,12 +15,12 @@ from common.prompts import with_prompt
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
-from encoders.chain.prompts import prompt_lengths
 from encoders.chain.settings import (
     POOLINGS,
     change_modules,
     is_unit_length,
     output_width,
+    prompt_lengths,
     read_prompts,
     warn_if_not_used,
     width_of,
@@ -247,12 +247,7 @@ class Embedder(Encoder):
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """Write a folder that sentence-transformers (5.1 to today's) and ``AutoModel`` load.
-
-        Args:
-            folder: Where to.
-            state_dict: This module's weights, where they are not in it (gathered from shards).
-        """
+        """Write a folder that sentence-transformers (5.1 to today's) and ``AutoModel`` load."""
         folder = Path(folder)
         state = self.state_dict() if state_dict is None else state_dict
         parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}

@@ -67,14 +67,7 @@ class Reranker(Encoder):
     ) -> Self:
         """Open a sequence classifier with one label, or a backbone, which gets a new head.
 
-        Args:
-            name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
-            max_length: Tokens after which a pair is cut; None: the smallest limit that the folder
-                states.
-            prompts: Replaces the folder's prompts.
-            unpad_inputs: Compute on real tokens only, where the backbone can.
-            revision: Branch, tag or commit on the Hub.
-            trust_remote_code: Whether Python code of the folder may run.
+        Arguments as in ``Embedder.from_pretrained``; ``max_length`` is of a pair.
 
         Raises:
             ValueError: No such model, no weights, or a classifier of several labels.
@@ -82,10 +75,8 @@ class Reranker(Encoder):
         folder = resolve_model(str(name_or_path), revision)
         opened = open_backbone(_backbone(folder), cls.task, trust_remote_code)
         backbone: Any = opened.backbone
-        body = {
-            name for name in opened.missing if name.startswith(f"{backbone.base_model_prefix}.")
-        }
-        body = {name for name in body if ".pooler." not in name}
+        prefix = f"{backbone.base_model_prefix}."
+        body = {n for n in opened.missing if n.startswith(prefix) and ".pooler." not in n}
         check_weights(folder, backbone, body)
         if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
@@ -140,12 +131,7 @@ class Reranker(Encoder):
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """Write a folder that ``CrossEncoder`` and ``AutoModelForSequenceClassification`` load.
-
-        Args:
-            folder: Where to.
-            state_dict: This module's weights, where they are not in it (gathered from shards).
-        """
+        """Write a folder that ``CrossEncoder`` and ``AutoModelForSequenceClassification`` load."""
         folder = Path(folder)
         about: dict[str, Any] = {"activation_fn": fullname(self.activation)}
         if prompts := {side: prompt for side, prompt in self.prompts.items() if prompt}:

@@ -38,7 +38,6 @@ class Group:
         lengths: Tokens of each text, [n].
         places: l, the padded length.
         start: Padded tokens of all groups before.
-        device: Where the model is.
     """
 
     def __init__(self, lengths: list[int], places: int, start: int, device: torch.device) -> None:
@@ -60,7 +59,6 @@ class TextLayout:
 
     Args:
         lengths: Of the texts, ascending, in their order in T.
-        device: Where the model is.
     """
 
     def __init__(self, lengths: list[int], device: torch.device) -> None:
