@@ -80,16 +80,16 @@ class Reranker(Encoder):
         check_weights(folder, backbone, body)
         if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
-        stated = _settings(folder, backbone.config)
+        activation, own_prompts, settings = _settings(folder, backbone.config)
         return cls(
             backbone,
             opened.tokenizer,
             max_length=max_length or opened.max_length,
             unpad_inputs=unpad_inputs,
             trust_remote_code=trust_remote_code,
-            prompts=stated["prompts"] if prompts is None else prompts,
-            activation=_activation(folder, stated["activation_fn"], trust_remote_code),
-            settings=stated["settings"],
+            prompts=own_prompts if prompts is None else prompts,
+            activation=_activation(folder, activation, trust_remote_code),
+            settings=settings,
         )
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -170,20 +170,21 @@ def _backbone(folder: Path) -> Path:
     return folder / str(entries[0]["path"])
 
 
-def _settings(folder: Path, config: Any) -> dict[str, Any]:
-    """Activation and prompts, from all places where releases 3 to 6 and Tandem write them."""
+def _settings(
+    folder: Path, config: Any
+) -> tuple[str | None, dict[str, str], dict[str, Any] | None]:
+    """Activation, prompts and settings, from where releases 3 to 6 and Tandem write them."""
     own = getattr(config, "sentence_transformers", None) or {}
     old = getattr(config, "sbert_ce_default_activation_function", None)
-    found = {"activation_fn": own.get("activation_fn", old), "settings": None}
+    activation = own.get("activation_fn", old)
     prompts = {side: text for side, text in (own.get("prompts") or {}).items() if text}
     settings = read_settings(folder / SETTINGS)
-    if settings.get("model_type") == CROSS_ENCODER:
-        found |= {"settings": settings}
-        found["activation_fn"] = settings.get("activation_fn") or found["activation_fn"]
-        # CrossEncoder puts it in front of the pair, and so of the query.
-        default = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "")
-        prompts = prompts or ({"query": default} if default else {})
-    return found | {"prompts": prompts}
+    if settings.get("model_type") != CROSS_ENCODER:
+        return activation, prompts, None
+    # CrossEncoder puts it in front of the pair, and so of the query.
+    default = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "")
+    prompts = prompts or ({"query": default} if default else {})
+    return settings.get("activation_fn") or activation, prompts, settings
 
 
 def _activation(folder: Path, name: str | None, trust_remote_code: bool) -> nn.Module | None:

@@ -48,11 +48,11 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     """
     backbone: Any = model.base_model
     before = model.config._attn_implementation
-    if backbone._can_set_attn_implementation():
-        padded = _probe(backbone)
+    padded = _probe(backbone) if backbone._can_set_attn_implementation() else None
+    if padded is not None:
         model.set_attn_implementation(ATTENTION)
         unpadding = Unpadding(backbone)
-        unpadded = None if padded is None else _probe(backbone)
+        unpadded = _probe(backbone)
         if unpadded is not None and torch.allclose(padded, unpadded, atol=1e-4, rtol=1e-3):
             return True
         unpadding.remove()
