@@ -1,10 +1,8 @@
 """Rows in, one batch of tensors out. Each docstring shows the batch."""
 
 from collators.contrastive import ContrastiveCollator
-from collators.groups import GroupCollator
-from collators.pairs import PairCollator
-from collators.scored_pairs import ScoredPairCollator
-from collators.teacher_groups import EmbedderDistillationCollator, RerankerDistillationCollator
+from collators.pairs import GroupCollator, PairCollator, RerankerDistillationCollator
+from collators.texts import EmbedderDistillationCollator, ScoredPairCollator
 
 __all__ = [
     "ContrastiveCollator",

@@ -43,7 +43,6 @@ class ContrastiveCollator(EmbedderCollator):
     seed: int = SEED
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Make the batch; sizes follow the rows given."""
         queries = [self.query_text(row) for row in rows]
         candidates = [row["pos_doc"] for row in rows]
         candidates += [text for row in rows for text in self.hard_negatives(row)]
@@ -61,17 +60,14 @@ class ContrastiveCollator(EmbedderCollator):
         mask = torch.from_numpy(np.stack([masks[row["query"]] for row in rows]))
         mask[range(len(rows)), positives] = False
 
-        texts, query_index, document_index = self.encode(queries, list(documents))
         return {
             "positives": torch.tensor(positives),
-            "queries": query_index,
-            "documents": document_index,
             "false_negative_mask": mask,
             "hashes": torch.from_numpy(hashes),
             "relevant_hashes": torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(relevant[row["query"]]) for row in rows], batch_first=True
             ),
-            "texts": texts,
+            **self.encode(queries, list(documents)),
         }
 
     def hard_negatives(self, row: dict[str, Any]) -> list[str]:
@@ -82,7 +78,6 @@ class ContrastiveCollator(EmbedderCollator):
         return draw(negatives, self.train_group_size - 1, generator(self.seed, row))
 
     def documents_of(self, row: dict[str, Any]) -> list[str]:
-        """The positive and the hard negatives."""
         return [row["pos_doc"], *self.hard_negatives(row)]
 
 

@@ -1,8 +1,9 @@
-"""Dataset and sampler over several sources, each weighted as the recipe says."""
+"""Dataset, sampler and collator of several sources, each weighted as the recipe says."""
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from collators.epochs import EpochRows, EpochSampler
 
 logger = logging.getLogger(__name__)
+
+Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 class SourceRows(NamedTuple):
@@ -128,3 +131,29 @@ class MixtureSampler(EpochSampler):
             for row in order[begin:].tolist():
                 yield turn * self.starts[-1] + self.starts[source] + row
             begin = 0
+
+
+@dataclass
+class SourceCollator:
+    """Rows of one source to a batch of that source's own collator.
+
+    The batch has ``source`` beside the tensors, the number of the source. Rows without a source are
+    those of evaluation: ``evaluation`` collates them, and their number is the one after the last.
+
+    Args:
+        sources: The collator of each source.
+        evaluation: The collator of rows without a source.
+    """
+
+    sources: Sequence[Collator]
+    evaluation: Collator
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make the batch.
+
+        Raises:
+            ValueError: The rows are of several sources.
+        """
+        (source,) = {row.get("source", len(self.sources)) for row in rows}
+        collator = [*self.sources, self.evaluation][source]
+        return {**collator(rows), "source": source}

@@ -1,4 +1,4 @@
-"""Batches for the pointwise losses of a reranker."""
+"""Batches of a reranker: single pairs of query and document, or groups with one query."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from collators.sampling import GROUP_SIZE, SEED, draw_group
+from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
 from common.prompts import with_prompt
 
-# Shapes: P pairs of a batch, L tokens of the longest of them.
+# Shapes: P pairs of a batch, L tokens of the longest; G groups, C candidates of the largest group.
 
 
 @dataclass
@@ -97,3 +97,35 @@ class PairCollator:
         documents = [with_prompt(document, self.document_prompt) for _, document in pairs]
         tokens = self.tokenizer(queries, documents, verbose=False)["input_ids"]
         return {"max_length": (sum(len(ids) > self.max_length for ids in tokens), len(tokens))}
+
+
+class GroupCollator(PairCollator):
+    """``CandidateGroup`` rows to one batch of groups.
+
+    The batch of G rows with P candidates in all, at most C in a group, L tokens in a pair::
+
+        relevances  float [G, C]   0 where mask is False
+        mask        bool  [G, C]   True for candidates; P of them
+        texts       dict           the model's inputs, [P, L] each, group after group
+
+    Each group holds one positive and up to ``train_group_size - 1`` other candidates, drawn anew
+    in each epoch. Settings as in ``PairCollator``.
+    """
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch, queries, documents = pad_groups(
+            [self.query_text(row) for row in rows], [self.candidates(row) for row in rows]
+        )
+        return {**batch, "texts": self.encode(queries, documents)}
+
+
+class RerankerDistillationCollator(GroupCollator):
+    """``CandidateGroup`` rows to a batch as ``GroupCollator``'s.
+
+    ``relevances`` [G, C] are the teacher's scores. Candidates are drawn from all of the group,
+    positives too, but for the first, which is a positive.
+    """
+
+    def candidates(self, row: dict[str, Any]) -> list[tuple[str, float]]:
+        """The documents of a row that are trained on in this epoch, with the teacher's scores."""
+        return super().candidates({**row, "graded": True})

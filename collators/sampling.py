@@ -58,15 +58,20 @@ def draw_group(row: dict[str, Any], size: int, seed: int) -> list[tuple[str, flo
     return first + draw(rest, size - len(first), random)
 
 
-def pad_groups(groups: Sequence[Sequence[tuple[str, float]]]) -> tuple[Tensor, Tensor]:
-    """Relevances of G groups as tensors, padded to the C candidates of the largest.
+def pad_groups(
+    queries: Sequence[str], groups: Sequence[Sequence[tuple[str, float]]]
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Join the P candidates of G queries, and pad their relevances to the C of the largest group.
 
     Returns:
-        Relevances float [G, C], 0 for padding, and mask bool [G, C], True for candidates.
+        ``relevances`` float [G, C], 0 for padding, and ``mask`` bool [G, C], True for candidates;
+        then the query and the document of each candidate, P each.
     """
     shape = len(groups), max(len(group) for group in groups)
     relevances, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
     for at, group in enumerate(groups):
         relevances[at, : len(group)] = torch.tensor([relevance for _, relevance in group])
         mask[at, : len(group)] = True
-    return relevances, mask
+    repeated = [query for query, group in zip(queries, groups, strict=True) for _ in group]
+    documents = [document for group in groups for document, _ in group]
+    return {"relevances": relevances, "mask": mask}, repeated, documents

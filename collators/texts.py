@@ -1,12 +1,12 @@
-"""Tokenize the texts of a batch for an embedder, each different text once."""
+"""Batches of an embedder: judged pairs and taught groups, each different text tokenized once."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
 from common.prompts import with_prompt
 
 # Shapes: N different texts of a batch, L tokens of the longest of them.
@@ -45,21 +45,19 @@ class EmbedderCollator:
                 )
 
     def documents_of(self, row: dict[str, Any]) -> list[str]:
-        """The documents of a row that are trained on in its epoch."""
-        raise AssertionError("each collator says which documents a row has")
+        """The documents of a row that are trained on in its epoch; each collator says which."""
+        raise NotImplementedError
 
     def query_text(self, row: dict[str, Any]) -> str:
         """The row's query behind its own prompt, or else the run's."""
         return with_prompt(row["query"], self.query_prompt, row.get("prompt"))
 
-    def encode(
-        self, queries: list[str], documents: list[str]
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def encode(self, queries: list[str], documents: list[str]) -> dict[str, Any]:
         """Tokenize both sides together.
 
         Returns:
-            The model's inputs (``input_ids`` and ``attention_mask``, [N, L]), and for each query
-            and each document its index among the N texts.
+            ``texts``, the model's inputs (``input_ids`` and ``attention_mask``, [N, L]), and
+            ``queries`` and ``documents``, the index of each among the N texts.
         """
         documents = [with_prompt(document, self.document_prompt) for document in documents]
         keys = [(text, self.query_max_length) for text in queries]
@@ -73,7 +71,11 @@ class EmbedderCollator:
                 encoded[places[text, max_length]] = {name: tokens[name][at] for name in tokens}
         batch = self.tokenizer.pad(encoded, return_tensors="pt")
         index = torch.tensor([places[key] for key in keys])
-        return dict(batch), index[: len(queries)], index[len(queries) :]
+        return {
+            "queries": index[: len(queries)],
+            "documents": index[len(queries) :],
+            "texts": dict(batch),
+        }
 
     def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
         """For each length setting, how many of the texts of ``rows`` it cuts, and of how many."""
@@ -89,3 +91,62 @@ class EmbedderCollator:
             limit = getattr(self, name)
             counts[name] = sum(len(ids) > limit for ids in tokens), len(tokens)
         return counts
+
+
+class ScoredPairCollator(EmbedderCollator):
+    """``ScoredPair`` rows to one batch.
+
+    The batch of B rows with N different texts of at most L tokens::
+
+        relevances  float [B]   rel of each row
+        weights     float [B]   weight of each row
+        queries     int   [B]   index of each query among the N texts
+        documents   int   [B]   index of each document among the N texts
+        texts       dict        the model's inputs, [N, L] each
+
+    Two rows (A, B), (A, C) give N = 3, queries [0, 0] and documents [1, 2].
+    """
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "relevances": torch.tensor([row["rel"] for row in rows], dtype=torch.float32),
+            "weights": torch.tensor([row["weight"] for row in rows], dtype=torch.float32),
+            **self.encode([self.query_text(row) for row in rows], [row["doc"] for row in rows]),
+        }
+
+    def documents_of(self, row: dict[str, Any]) -> list[str]:
+        return [row["doc"]]
+
+
+@dataclass
+class EmbedderDistillationCollator(EmbedderCollator):
+    """``CandidateGroup`` rows to a batch for an embedder.
+
+    The batch of G rows with P candidates in all and N different texts of at most L tokens::
+
+        relevances  float [G, C]   the teacher's scores, 0 where mask is False
+        mask        bool  [G, C]   True for candidates; P of them
+        queries     int   [P]      index of each candidate's query among the N texts
+        documents   int   [P]      index of each candidate among the N texts
+        texts       dict           the model's inputs, [N, L] each
+
+    Args:
+        train_group_size: Candidates of a group, a positive first, drawn anew in each epoch.
+        seed: The run's seed; see ``collators.sampling``.
+    """
+
+    train_group_size: int = GROUP_SIZE
+    seed: int = SEED
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch, queries, documents = pad_groups(
+            [self.query_text(row) for row in rows], [self.candidates(row) for row in rows]
+        )
+        return {**batch, **self.encode(queries, documents)}
+
+    def candidates(self, row: dict[str, Any]) -> list[tuple[str, float]]:
+        """The documents of a row that are trained on in this epoch, with the teacher's scores."""
+        return draw_group({**row, "graded": True}, self.train_group_size, self.seed)
+
+    def documents_of(self, row: dict[str, Any]) -> list[str]:
+        return [document for document, _ in self.candidates(row)]

@@ -1,6 +1,5 @@
 """Base class of all models: a transformers backbone, its tokenizer, batching, saving, scoring."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict, Unpack
@@ -15,21 +14,33 @@ from common.prompts import with_prompt
 from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import position_limit
+from encoders.opening.template import save_tokenizer
 from encoders.opening.transformer import Task, TokenWithoutRow, tokens_without_a_row
 from encoders.sharding import layer_classes, shared_out
-from encoders.unpadding import (
-    PackedSequence,
-    cut_by_tokens,
-    or_first,
-    speed_up_dropout,
-)
+from encoders.unpadding import PackedSequence, cut_by_tokens, or_first, speed_up_dropout
 from encoders.unpadding import unpad_inputs as unpad
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
 
 
-class ScoreSettings(TypedDict, total=False):
+class RunSettings(TypedDict, total=False):
+    """How ``Encoder.run_all`` computes.
+
+    Args:
+        max_length: Tokens after which a text (or pair) is cut; None: the model's own limit.
+        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
+        bf16: Compute in bf16, on devices that have it.
+        show_progress: Show a progress bar.
+    """
+
+    max_length: int | None
+    tokens_per_batch: int | None
+    bf16: bool
+    show_progress: bool
+
+
+class ScoreSettings(RunSettings, total=False):
     """How ``Encoder.score_pairs`` scores. Kinds take no notice of the lengths of other kinds.
 
     Args:
@@ -37,21 +48,30 @@ class ScoreSettings(TypedDict, total=False):
             have them already.
         query_prompts: One per query, which wins over ``prompts``; None: it has none of its own.
         query_max_length: Tokens of a query, where it is read alone; None: the model's limit.
-        document_max_length: The same for a document.
-        max_length: Tokens of a pair, where both are read together; None: the model's limit.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
-        bf16: Compute in bf16, on devices that have it.
-        show_progress: Show a progress bar.
+        document_max_length: The same for a document. ``max_length`` is of a pair, where both are
+            read together.
     """
 
     prompts: Mapping[str, str] | None
     query_prompts: Sequence[str | None]
     query_max_length: int | None
     document_max_length: int | None
-    max_length: int | None
-    tokens_per_batch: int | None
-    bf16: bool
-    show_progress: bool
+
+
+def run_settings(settings: ScoreSettings, max_length: int | None) -> RunSettings:
+    """What ``score_pairs`` passes on to ``run_all``, with this limit.
+
+    Raises:
+        TypeError: There is no such setting.
+    """
+    if unknown := sorted(settings.keys() - ScoreSettings.__annotations__.keys()):
+        raise TypeError(f"score_pairs() has no setting {', '.join(unknown)}")
+    return {
+        "max_length": max_length,
+        "tokens_per_batch": settings.get("tokens_per_batch"),
+        "bf16": settings.get("bf16", False),
+        "show_progress": settings.get("show_progress", False),
+    }
 
 
 class Encoder(nn.Module):
@@ -119,16 +139,14 @@ class Encoder(nn.Module):
         given = {"query": query, "document": document}
         self.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
 
-    def find_prompt(self, name: str | None) -> str:
+    def find_prompt(self, name: str) -> str:
         """One of the model's prompts; "query" and "document" may be empty.
 
         Raises:
             ValueError: There is no prompt of that name.
         """
-        if name is None or name in self.prompts:
-            return self.prompts.get(name or "", "")
-        if name in ("query", "document"):
-            return ""
+        if name in self.prompts or name in ("query", "document"):
+            return self.prompts.get(name, "")
         known = ", ".join(sorted({"query", "document", *self.prompts}))
         raise ValueError(f"prompt_name: {name!r} is not one of the model's prompts: {known}")
 
@@ -143,7 +161,7 @@ class Encoder(nn.Module):
         """Queries and documents behind their prompts."""
         prompts = settings.get("prompts")
         prompts = self.prompts if prompts is None else prompts
-        query, document = (prompts.get(side, "") for side in ("query", "document"))
+        query, document = prompts.get("query", ""), prompts.get("document", "")
         own = settings.get("query_prompts") or [None] * len(queries)
         return (
             [with_prompt(text, query, mine) for text, mine in zip(queries, own, strict=True)],
@@ -158,14 +176,16 @@ class Encoder(nn.Module):
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """Write a folder that ``from_pretrained`` opens."""
+        """Write a folder that ``from_pretrained`` opens.
+
+        Args:
+            folder: Where to.
+            state_dict: This module's weights, where they are not in it (gathered from shards).
+        """
         raise NotImplementedError
 
     def score_pairs(
-        self,
-        queries: Sequence[str],
-        documents: Sequence[str],
-        **settings: Unpack[ScoreSettings],
+        self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
     ) -> Tensor:
         """Score each query with the document beside it: float32 [N] on the CPU, unbounded.
 
@@ -198,15 +218,9 @@ class Encoder(nn.Module):
             ValueError: The folder does not hold such a model.
         """
         opened = type(self).from_pretrained(folder, trust_remote_code=self.trust_remote_code)
-        weights = opened.state_dict()
-        own = self.state_dict()
+        weights, own = opened.state_dict(), self.state_dict()
         if self.lora is not None:
-            backbone = {
-                name.removeprefix("backbone."): weight
-                for name, weight in own.items()
-                if name.startswith("backbone.")
-            }
-            loaded = self.lora.load(Path(folder) / FOLDER, backbone)
+            loaded = self.lora.load(Path(folder) / FOLDER, self.backbone.state_dict())
             rest = {k: v for k, v in weights.items() if not k.startswith("backbone.")}
             weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
         self.load_state_dict(shared_out(weights, own))
@@ -227,13 +241,15 @@ class Encoder(nn.Module):
     def run_all(
         self,
         *texts: Sequence[str],
-        max_length: int | None,
-        tokens_per_batch: int | None,
-        bf16: bool,
-        show_progress: bool,
         truncation: str | bool = True,
+        max_length: int | None = None,
+        tokens_per_batch: int | None = None,
+        bf16: bool = False,
+        show_progress: bool = False,
     ) -> Tensor:
         """``forward`` in batches on any number of texts (or pairs of texts), in the order given.
+
+        Settings as in ``RunSettings``.
 
         Returns:
             float32 on the CPU, [N, ...] as ``forward`` gives it; [0] of no texts.
@@ -241,12 +257,10 @@ class Encoder(nn.Module):
         self.eval()
         budget = tokens_per_batch or TOKENS_PER_BATCH
         cut = {"truncation": truncation, "max_length": max_length or self.max_length}
-        precision = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=bf16 and bf16_is_fast(self.device)
-        )
+        bf16 = bf16 and bf16_is_fast(self.device)
         results = []
         with (
-            precision,
+            torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
             tqdm(total=len(texts[0]), disable=not show_progress, unit="text", leave=False) as bar,
         ):
             for start in range(0, len(texts[0]), TEXTS_TOKENIZED_AT_ONCE):
@@ -281,17 +295,6 @@ class Encoder(nn.Module):
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Called by ``Trainer`` for ``activation_checkpointing: true`` (gradient checkpointing)."""
         self.backbone.activation_checkpointing_enable(**kwargs)
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer so that transformers 4 opens it too, if it has no class of its own."""
-    tokenizer.save_pretrained(folder)
-    file = folder / "tokenizer_config.json"
-    about = json.loads(file.read_text(encoding="utf-8"))
-    if about.get("tokenizer_class") == "TokenizersBackend":  # its name from transformers 5 on
-        about["tokenizer_class"] = "PreTrainedTokenizerFast"
-        text = json.dumps(about, ensure_ascii=False, indent=2)
-        file.write_text(text + "\n", encoding="utf-8")
 
 
 def bf16_is_fast(device: torch.device) -> bool:

@@ -6,7 +6,6 @@ the last token times the word's row of the output matrix, so a sequence classifi
 the difference of the two rows gives the same score, and trains, saves and serves like any other.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from common.json_files import read_json
 from encoders.opening.source import resolve_model
 from encoders.opening.template import set_pair_template
 from encoders.reranker import Reranker
@@ -53,7 +53,7 @@ def open_causal_reranker(
         ValueError: It is no causal language model, or an answer is not one token.
     """
     folder = resolve_model(name_or_path, revision)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     kind = ", ".join(config.get("architectures") or ["a model without a name"])
     if not kind.endswith("ForCausalLM"):
         raise ValueError(

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from common.prompts import with_prompt
 from common.similarity import Similarity, pairwise
-from encoders.backbone import Encoder, ScoreSettings
+from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
-from encoders.chain.prompts import prompt_lengths
 from encoders.chain.settings import (
     POOLINGS,
     change_modules,
     is_unit_length,
     output_width,
+    prompt_lengths,
     read_prompts,
     warn_if_not_used,
     width_of,
@@ -69,14 +69,16 @@ class Embedder(Encoder):
         if truncate_dim is not None:
             self.settings.pop("truncate_dim", None)
         self.do_lower_case = do_lower_case
+        self._ends_with_unit_length = is_unit_length(self.head[-1])
         width = output_width(self.head, width_of(self.backbone))
-        self.full_dimension = min(width, self.settings.get("truncate_dim") or width)
-        self.truncate_dim = truncate_dim
-        if truncate_dim is not None and not 1 <= truncate_dim <= self.full_dimension:
+        width = min(width, self.settings.get("truncate_dim") or width)
+        if truncate_dim is not None and not 1 <= truncate_dim <= width:
             raise ValueError(
-                f"truncate_dim: must be from 1 to the model's {self.full_dimension} dimensions, "
+                f"truncate_dim: must be from 1 to the model's {width} dimensions, "
                 f"got {truncate_dim}"
             )
+        self.truncate_dim = truncate_dim
+        self.dimension = truncate_dim or width  # H
         # Prompts that callers have passed; see ``_prompt_lengths``.
         self._given_prompts: set[str] = set()
         # BERT's pooler takes no part in an embedding, and DDP stops at weights without a gradient.
@@ -171,15 +173,6 @@ class Embedder(Encoder):
         """Compare by this similarity from now on, also where the model is saved and opened."""
         self.settings["similarity_fn_name"] = similarity
 
-    @property
-    def dimension(self) -> int:
-        """Dimensions H of an embedding."""
-        return self.truncate_dim or self.full_dimension
-
-    @property
-    def _ends_with_unit_length(self) -> bool:
-        return is_unit_length(self.head[-1])
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Tokens [N, L] to embeddings [N, H]."""
         self.check_tokens(input_ids)
@@ -210,10 +203,7 @@ class Embedder(Encoder):
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
-        max_length: int | None = None,
-        tokens_per_batch: int | None = None,
-        bf16: bool = False,
-        show_progress: bool = False,
+        **settings: Unpack[RunSettings],
     ) -> Tensor:
         """Embed texts: float32 [len(texts), H] on the CPU, in the order given.
 
@@ -222,10 +212,8 @@ class Embedder(Encoder):
             prompt: Put before each text; "": none. None: the model's own, that is the one of
                 ``prompt_name``, or else of the folder's ``default_prompt_name``, if it has one.
             prompt_name: One of the model's prompts, such as "query" or "document".
-            max_length: Tokens after which a text is cut; None: the model's own limit.
-            tokens_per_batch: About so many tokens in one forward; None: what suits the device.
-            bf16: Compute in bf16, on devices that have it.
-            show_progress: Show a progress bar.
+            settings: ``max_length``, ``tokens_per_batch``, ``bf16``, ``show_progress``; see
+                ``RunSettings``.
 
         Raises:
             ValueError: The model has no prompt of that name.
@@ -233,13 +221,8 @@ class Embedder(Encoder):
         if prompt is None:
             prompt = self.find_prompt(prompt_name) if prompt_name else self.default_prompt
         self._given_prompts.add(prompt)
-        return self.run_all(
-            [with_prompt(text, prompt) for text in texts],
-            max_length=max_length,
-            tokens_per_batch=tokens_per_batch,
-            bf16=bf16,
-            show_progress=show_progress,
-        ).view(len(texts), self.dimension)
+        found = self.run_all([with_prompt(text, prompt) for text in texts], **settings)
+        return found.view(len(texts), self.dimension)
 
     def score_pairs(
         self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
@@ -247,19 +230,11 @@ class Embedder(Encoder):
         """The ``similarity`` of each pair; see ``Encoder.score_pairs``."""
         self._given_prompts |= {*(settings.get("prompts") or {}).values()}
 
-        def encode(texts: list[str], max_length: int | None) -> Tensor:
-            return self.encode(
-                texts,
-                prompt="",  # ``joined`` has put it there
-                max_length=max_length,
-                tokens_per_batch=settings.get("tokens_per_batch"),
-                bf16=settings.get("bf16", False),
-                show_progress=settings.get("show_progress", False),
-            )
-
-        queries, documents = self.joined(queries, documents, settings)
-        asked = encode(queries, settings.get("query_max_length"))  # [N, H]
-        found = encode(documents, settings.get("document_max_length"))  # [N, H]
+        asked_by = run_settings(settings, settings.get("query_max_length"))
+        found_by = run_settings(settings, settings.get("document_max_length"))
+        queries, documents = self.joined(queries, documents, settings)  # with their prompts
+        asked = self.encode(queries, prompt="", **asked_by)  # [N, H]
+        found = self.encode(documents, prompt="", **found_by)  # [N, H]
         return pairwise(asked, found, self.similarity)
 
     def architecture(self) -> dict[str, Any]:
@@ -272,12 +247,7 @@ class Embedder(Encoder):
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """Write a folder that sentence-transformers (5.1 to today's) and ``AutoModel`` load.
-
-        Args:
-            folder: Where to.
-            state_dict: This module's weights, where they are not in it (gathered from shards).
-        """
+        """Write a folder that sentence-transformers (5.1 to today's) and ``AutoModel`` load."""
         folder = Path(folder)
         state = self.state_dict() if state_dict is None else state_dict
         parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}

@@ -28,35 +28,35 @@ class ModelKind(NamedTuple):
     Args:
         model: Its class.
         is_saved_in: Whether a folder holds such a model; the first row that says so has it.
-        retrieves: Whether it searches a corpus, with one vector per text (``Embedder.encode``);
-            else it puts in order what a first stage has found.
-        reads_pairs: Whether one forward reads query and document together; else each alone.
-        logits: Whether ``score_pairs`` gives logits, which are shown through the sigmoid; else
-            similarities, which are shown as they are.
         port: Of a server that has this kind alone.
         info: What ``/info`` says beside what it says of every model, in the words of
             text-embeddings-inference where it has some.
         summary: The first sentence of the model card.
         pipeline_tag: Of the Hub.
         tags: Of the Hub, beside those of the run.
-        library: Of the Hub; ``library_name`` in the card.
         hub_tasks: Task -> type and name of the result in the card's model-index.
         labels: What reports call it, by language.
+        retrieves: Whether it searches a corpus, with one vector per text (``Embedder.encode``);
+            else it puts in order what a first stage has found.
+        reads_pairs: Whether one forward reads query and document together; else each alone.
+        logits: Whether ``score_pairs`` gives logits, which are shown through the sigmoid; else
+            similarities, which are shown as they are.
+        library: Of the Hub; ``library_name`` in the card.
     """
 
     model: type[Encoder]
     is_saved_in: Callable[[Path], bool]
-    retrieves: bool
-    reads_pairs: bool
-    logits: bool
     port: int
     info: Callable[[Any], dict[str, Any]]
     summary: str
     pipeline_tag: str
     tags: tuple[str, ...]
-    library: str
     hub_tasks: dict[str, tuple[str, str]]
     labels: dict[str, str]
+    retrieves: bool = False
+    reads_pairs: bool = False
+    logits: bool = False
+    library: str = "sentence-transformers"
 
     @property
     def task(self) -> Literal["retrieval", "reranking"]:
@@ -92,53 +92,40 @@ KINDS: dict[Kind, ModelKind] = {
     "reranker": ModelKind(
         model=Reranker,
         is_saved_in=is_classifier,
-        retrieves=False,
-        reads_pairs=True,
-        logits=True,
         port=8002,
         info=_reranker_info,
         summary="A reranker: it gives a query and a document a score from 0 to 1",
         pipeline_tag="text-ranking",
         tags=("cross-encoder", "reranker"),
-        library="sentence-transformers",
         hub_tasks={
             "reranking": ("cross-encoder-reranking", "Reranking"),
             "pairs": ("cross-encoder-correlation", "Scores of judged pairs"),
         },
         labels={"en": "reranker", "zh": "重排模型"},
+        reads_pairs=True,
+        logits=True,
     ),
     # Last: whatever no other row claims, a plain backbone included, can be trained as an embedder.
     "embedder": ModelKind(
         model=Embedder,
         is_saved_in=lambda folder: True,
-        retrieves=True,
-        reads_pairs=False,
-        logits=False,
         port=8001,
         info=_embedder_info,
         summary="An embedder: it turns texts into vectors that are alike where the texts match",
         pipeline_tag="sentence-similarity",
         tags=("feature-extraction", "embedder"),
-        library="sentence-transformers",
         hub_tasks={
             "retrieval": ("information-retrieval", "Information retrieval"),
             "pairs": ("semantic-similarity", "Semantic similarity"),
         },
         labels={"en": "embedder", "zh": "向量模型"},
+        retrieves=True,
     ),
 }
 
 
 def detect_kind(name_or_path: str | Path, revision: str | None = None) -> Kind:
-    """The kind of a saved model.
-
-    Args:
-        name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
-        revision: Branch, tag or commit on the Hub.
-
-    Raises:
-        ValueError: There is no such model.
-    """
+    """The kind of a saved model; arguments and errors as in ``resolve_model``."""
     return kind_of_folder(resolve_model(str(name_or_path), revision))
 
 

@@ -31,11 +31,7 @@ class Lora:
     heads: list[str]
 
     def merged(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of the plain backbone, ``W + alpha / r * B @ A``, from those with adapters.
-
-        Args:
-            weights: The backbone's state dict.
-        """
+        """The weights of the plain backbone, ``W + alpha / r * B @ A``, from those with both."""
         plain = {}
         for name, weight in weights.items():
             if f".lora_A.{NAME}" in name or f".lora_B.{NAME}" in name:
@@ -54,7 +50,7 @@ class Lora:
         own = {
             INSIDE + name.replace(f".{NAME}", ""): weight.detach().cpu().contiguous()
             for name, weight in weights.items()
-            if self._is_own(name)
+            if self.trains(name)
         }
         save_file(own, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -70,19 +66,19 @@ class Lora:
                 f"{folder} has no {WEIGHTS}: the run that wrote it trained without lora_r; leave "
                 "lora_r out, or resume from a checkpoint of a run with it"
             )
-        saved = load_file(file)
-        own = [name for name in weights if self._is_own(name)]
-        found = {name: saved.get(INSIDE + name.replace(f".{NAME}", "")) for name in own}
-        for name, weight in found.items():
+        saved, found = load_file(file), {}
+        for name in filter(self.trains, weights):
+            weight = saved.get(INSIDE + name.replace(f".{NAME}", ""))
             if weight is None or weight.shape != weights[name].shape:
                 raise ValueError(
                     f"{file}: {name} is missing or of another size; resume with the run's own "
                     "lora_r and lora_target_modules"
                 )
-        return {name: weight for name, weight in found.items() if weight is not None}
+            found[name] = weight
+        return found
 
-    def _is_own(self, name: str) -> bool:
-        """Whether a weight is trained."""
+    def trains(self, name: str) -> bool:
+        """Whether a weight of the backbone is trained."""
         return ".lora_" in name or any(f".{head}." in f".{name}" for head in self.heads)
 
 
@@ -129,10 +125,10 @@ def add_lora(
     inject_adapter_in_model(config, backbone, adapter_name=NAME)
     # Set only now: peft would have copied the heads, which are trained in place here.
     config.modules_to_save = heads or None
+    lora = Lora(config, heads)
     for name, weight in backbone.named_parameters():
-        whole = any(f".{head}." in f".{name}" for head in heads)
-        weight.requires_grad_(".lora_" in name or whole)
-    return Lora(config, heads)
+        weight.requires_grad_(lora.trains(name))
+    return lora
 
 
 def _linear_layers(
@@ -147,16 +143,15 @@ def _linear_layers(
     ]  # fmt: skip
     if target_modules is None:
         return linear
-    ends = tuple(target_modules)
-    chosen = [name for name in linear if f".{name}".endswith(tuple(f".{end}" for end in ends))]
-    for end in ends:
-        if not any(f".{name}".endswith(f".{end}") for name in chosen):
+    for end in target_modules:
+        if not any(f".{name}".endswith(f".{end}") for name in linear):
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise ValueError(
                 f"lora_target_modules: {end!r} is no linear layer of this model; its layers are "
                 f"{', '.join(known)}"
             )
-    return chosen
+    ends = tuple(f".{end}" for end in target_modules)
+    return [name for name in linear if f".{name}".endswith(ends)]
 
 
 def find_heads(backbone: Any) -> list[str]:

@@ -9,7 +9,7 @@ from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
-from encoders.backbone import Encoder, ScoreSettings
+from encoders.backbone import Encoder, ScoreSettings, run_settings
 from encoders.opening.source import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 
@@ -67,14 +67,7 @@ class Reranker(Encoder):
     ) -> Self:
         """Open a sequence classifier with one label, or a backbone, which gets a new head.
 
-        Args:
-            name_or_path: A folder, a name on the Hub, or ``package://<module>/<path>``.
-            max_length: Tokens after which a pair is cut; None: the smallest limit that the folder
-                states.
-            prompts: Replaces the folder's prompts.
-            unpad_inputs: Compute on real tokens only, where the backbone can.
-            revision: Branch, tag or commit on the Hub.
-            trust_remote_code: Whether Python code of the folder may run.
+        Arguments as in ``Embedder.from_pretrained``; ``max_length`` is of a pair.
 
         Raises:
             ValueError: No such model, no weights, or a classifier of several labels.
@@ -82,23 +75,21 @@ class Reranker(Encoder):
         folder = resolve_model(str(name_or_path), revision)
         opened = open_backbone(_backbone(folder), cls.task, trust_remote_code)
         backbone: Any = opened.backbone
-        body = {
-            name for name in opened.missing if name.startswith(f"{backbone.base_model_prefix}.")
-        }
-        body = {name for name in body if ".pooler." not in name}
+        prefix = f"{backbone.base_model_prefix}."
+        body = {n for n in opened.missing if n.startswith(prefix) and ".pooler." not in n}
         check_weights(folder, backbone, body)
         if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
-        stated = _settings(folder, backbone.config)
+        activation, own_prompts, settings = _settings(folder, backbone.config)
         return cls(
             backbone,
             opened.tokenizer,
             max_length=max_length or opened.max_length,
             unpad_inputs=unpad_inputs,
             trust_remote_code=trust_remote_code,
-            prompts=stated["prompts"] if prompts is None else prompts,
-            activation=_activation(folder, stated["activation_fn"], trust_remote_code),
-            settings=stated["settings"],
+            prompts=own_prompts if prompts is None else prompts,
+            activation=_activation(folder, activation, trust_remote_code),
+            settings=settings,
         )
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -112,11 +103,7 @@ class Reranker(Encoder):
         pairs: Sequence[tuple[str, str]],
         *,
         raw: bool = False,
-        prompts: dict[str, str] | None = None,
-        max_length: int | None = None,
-        tokens_per_batch: int | None = None,
-        bf16: bool = False,
-        show_progress: bool = False,
+        **settings: Unpack[ScoreSettings],
     ) -> Tensor:
         """Score (query, document) pairs: float32 [len(pairs)] on the CPU, in the order given.
 
@@ -124,21 +111,11 @@ class Reranker(Encoder):
             pairs: Any number of pairs, none included.
             raw: Logits, without the model's activation: as a rule the sigmoid, which lies between 0
                 and 1, but a folder may name another.
-            prompts: Text put before each "query" and "document"; None: the model's own prompts.
-            max_length: Tokens to which a pair is cut, the longer text first; None: the model's.
-            tokens_per_batch: About so many tokens in one forward; None: what suits the device.
-            bf16: Compute in bf16, on devices that have it.
-            show_progress: Show a progress bar.
+            settings: ``prompts``, ``max_length``, ``tokens_per_batch``, ``bf16`` and others; see
+                ``ScoreSettings``. The longer text of a pair is cut first.
         """
-        scores = self.score_pairs(
-            [query for query, _ in pairs],
-            [document for _, document in pairs],
-            prompts=prompts,
-            max_length=max_length,
-            tokens_per_batch=tokens_per_batch,
-            bf16=bf16,
-            show_progress=show_progress,
-        )
+        queries, documents = [query for query, _ in pairs], [document for _, document in pairs]
+        scores = self.score_pairs(queries, documents, **settings)
         return scores if raw else self.activation(scores)
 
     def score_pairs(
@@ -148,21 +125,13 @@ class Reranker(Encoder):
         return self.run_all(
             *self.joined(queries, documents, settings),
             truncation="longest_first",
-            max_length=settings.get("max_length"),
-            tokens_per_batch=settings.get("tokens_per_batch"),
-            bf16=settings.get("bf16", False),
-            show_progress=settings.get("show_progress", False),
+            **run_settings(settings, settings.get("max_length")),
         )
 
     def save_pretrained(
         self, folder: str | Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """Write a folder that ``CrossEncoder`` and ``AutoModelForSequenceClassification`` load.
-
-        Args:
-            folder: Where to.
-            state_dict: This module's weights, where they are not in it (gathered from shards).
-        """
+        """Write a folder that ``CrossEncoder`` and ``AutoModelForSequenceClassification`` load."""
         folder = Path(folder)
         about: dict[str, Any] = {"activation_fn": fullname(self.activation)}
         if prompts := {side: prompt for side, prompt in self.prompts.items() if prompt}:
@@ -201,20 +170,21 @@ def _backbone(folder: Path) -> Path:
     return folder / str(entries[0]["path"])
 
 
-def _settings(folder: Path, config: Any) -> dict[str, Any]:
-    """Activation and prompts, from all places where releases 3 to 6 and Tandem write them."""
+def _settings(
+    folder: Path, config: Any
+) -> tuple[str | None, dict[str, str], dict[str, Any] | None]:
+    """Activation, prompts and settings, from where releases 3 to 6 and Tandem write them."""
     own = getattr(config, "sentence_transformers", None) or {}
     old = getattr(config, "sbert_ce_default_activation_function", None)
-    found = {"activation_fn": own.get("activation_fn", old), "settings": None}
+    activation = own.get("activation_fn", old)
     prompts = {side: text for side, text in (own.get("prompts") or {}).items() if text}
     settings = read_settings(folder / SETTINGS)
-    if settings.get("model_type") == CROSS_ENCODER:
-        found |= {"settings": settings}
-        found["activation_fn"] = settings.get("activation_fn") or found["activation_fn"]
-        # CrossEncoder puts it in front of the pair, and so of the query.
-        default = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "")
-        prompts = prompts or ({"query": default} if default else {})
-    return found | {"prompts": prompts}
+    if settings.get("model_type") != CROSS_ENCODER:
+        return activation, prompts, None
+    # CrossEncoder puts it in front of the pair, and so of the query.
+    default = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "")
+    prompts = prompts or ({"query": default} if default else {})
+    return settings.get("activation_fn") or activation, prompts, settings
 
 
 def _activation(folder: Path, name: str | None, trust_remote_code: bool) -> nn.Module | None:

@@ -37,13 +37,12 @@ def shared_out(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
         weights: The same on every process.
         own: The model's state dict, sharded or not.
     """
-    return {name: _like(weight, own.get(name)) for name, weight in weights.items()}
-
-
-def _like(weight: Tensor, own: Tensor | None) -> Tensor:
-    if not isinstance(own, DTensor) or isinstance(weight, DTensor):
-        return weight
-    local = weight.to(own.device)
-    # No communication: every process has read the same file.
-    shard: Tensor = distribute_tensor(local, own.device_mesh, own.placements, src_data_rank=None)
-    return shard
+    placed = dict(weights)
+    for name, weight in weights.items():
+        like = own.get(name)
+        if isinstance(like, DTensor) and not isinstance(weight, DTensor):
+            # No communication: every process has read the same file.
+            placed[name] = distribute_tensor(
+                weight.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+            )
+    return placed

@@ -10,14 +10,16 @@ batches. Two class attributes tell the trainers more, where they are true:
 """
 
 from losses.contrastive import ContrastiveLoss
-from losses.cosent import CoSENTLoss
-from losses.distillation import DistillationLoss, EmbedderDistillationLoss
-from losses.listwise import ListwiseLoss
-from losses.margin_mse import EmbedderMarginMSELoss, MarginMSELoss
+from losses.distillation import (
+    DistillationLoss,
+    EmbedderDistillationLoss,
+    EmbedderMarginMSELoss,
+    MarginMSELoss,
+)
+from losses.groups import ListwiseLoss, PairwiseLoss
 from losses.matryoshka import MatryoshkaLoss
-from losses.pairwise import PairwiseLoss
 from losses.pointwise import BCELoss, MSELoss
-from losses.weighted_mse import WeightedMSELoss
+from losses.scored_pairs import CoSENTLoss, WeightedMSELoss
 
 __all__ = [
     "BCELoss",

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from collators.epochs import EpochRows
-from collators.sources import SourceCollator
+from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
 from trainers import Run, TandemArguments, parse_run

@@ -71,9 +71,7 @@ class EmbedderFolder:
 def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder:
     """Read an embedder's folder; one without ``modules.json`` is a plain backbone.
 
-    Args:
-        folder: The model's folder.
-        trust_remote_code: Whether modules of other libraries, or of the folder, may be imported.
+    With ``trust_remote_code`` modules of other libraries, or of the folder, may be imported.
 
     Raises:
         ValueError: The folder has a module that is not supported; the message names it.
@@ -219,7 +217,7 @@ def write_modules(
     """Write modules and settings next to a backbone that was saved in ``folder`` itself.
 
     Args:
-        folder: The model's folder.
+        folder: The model's.
         modules: After the backbone.
         weights: The state dict of an ``nn.ModuleList`` of them.
         settings: For ``config_sentence_transformers.json``.
@@ -231,7 +229,7 @@ def write_modules(
         path = f"{at + 1}_{kind.__name__}"
         config, old = _old_config(module)
         (folder / path).mkdir(parents=True, exist_ok=True)
-        if type(module) is not Normalize or not old:
+        if kind is not Normalize or not old:
             write_json(folder / path / "config.json", config)
         own = {
             name.removeprefix(f"{at}."): weight.detach().cpu().contiguous()

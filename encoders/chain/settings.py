@@ -1,14 +1,15 @@
-"""Apply a run's settings (pooling, projection, normalisation, prompts) to a folder's modules."""
+"""Settings of a folder and of a run: prompts, and the pooling, projection, normalisation."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers.base.modules import Dense, Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from encoders.chain.modules import pooling_modes, run_modules
 
@@ -30,11 +31,7 @@ def width_of(backbone: Any) -> int:
 
 
 def output_width(modules: nn.ModuleList, width: int) -> int:
-    """Dimensions that modules make of token states; tried, so that they are known to fit together.
-
-    Args:
-        modules: Behind a backbone, in order.
-        width: Of the backbone's token states.
+    """Dimensions that modules make of token states of a width; tried, so that they surely fit.
 
     Raises:
         ValueError: They do not fit together.
@@ -82,6 +79,42 @@ def read_prompts(settings: dict[str, Any]) -> dict[str, str]:
         logger.info("the prompt %r (%r) is put before documents", name, prompts[name])
         prompts["document"] = prompts[name]
     return prompts
+
+
+def prompt_lengths(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Collection[str],
+    input_ids: Tensor,
+    attention_mask: Tensor,
+) -> Tensor:
+    """Tokens of each text's prompt, [N]; 0 where it has none.
+
+    Texts already have their prompts in front, so a prompt is recognised by its tokens; a text that
+    happens to begin with the same words counts as having it. A space at the prompt's end may have
+    been merged into the next word's token; it counts anyway, as in sentence-transformers.
+
+    Args:
+        tokenizer: The model's.
+        prompts: All that may be in front of a text.
+        input_ids: [N, L], as ``attention_mask``.
+    """
+    known: list[list[int]] = []
+    for prompt in prompts:
+        ids = tokenizer(prompt)["input_ids"]
+        known.append(ids[:-1] if ids[-1] in tokenizer.all_special_ids else ids)
+    known.sort(key=len, reverse=True)
+    found = []
+    for ids, mask in zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True):
+        text = [token for token, real in zip(ids, mask, strict=True) if real]
+        matches = [own for own in known if text[: len(own)] == own]
+        spaces = [own for own in known if _ends_in_a_space(tokenizer, own, text)]
+        found.append(len((matches or spaces or [[]])[0]))
+    return torch.tensor(found, device=input_ids.device)
+
+
+def _ends_in_a_space(tokenizer: PreTrainedTokenizerBase, own: list[int], text: list[int]) -> bool:
+    bare = not str(tokenizer.decode(own[-1:])).strip()
+    return bare and len(own) > 1 and text[: len(own) - 1] == own[:-1]
 
 
 def change_modules(

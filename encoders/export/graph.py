@@ -60,19 +60,15 @@ def export_onnx(encoder: Encoder, folder: Path, int8: bool = False) -> None:
     file = folder / ONNX_FILE
     file.parent.mkdir()
     with _errors_only():
-        if int8:
-            _write_int8(encoder, file)
-        else:
+        if not int8:
             _write_graph(encoder, file)
+            return
+        from encoders.export.int8 import quantize
 
-
-def _write_int8(encoder: Encoder, file: Path) -> None:
-    from encoders.export.int8 import quantize
-
-    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-        full = Path(scratch) / "full.onnx"
-        _write_graph(encoder, full)
-        quantize(full, file)
+        with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+            full = Path(scratch) / "full.onnx"
+            _write_graph(encoder, full)
+            quantize(full, file)
 
 
 @contextmanager

@@ -20,11 +20,7 @@ ZERO = 128  # of states, which are unsigned
 
 
 class Quantizer:
-    """Rewrites the nodes of a graph.
-
-    Args:
-        graph: Changed in place.
-    """
+    """Rewrites the nodes of a graph, in place."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.graph = graph

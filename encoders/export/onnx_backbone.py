@@ -93,16 +93,14 @@ class OnnxBackbone(nn.Module):
         # The longest first, so that threads do not wait for a long one at the end.
         parts = pieces(lengths, self.apart)[::-1]
         computed = [run(parts[0], self.shared)] if len(parts) == 1 else parallel_map(run, parts)
-        found: Tensor | None = None
+        first = computed[0]
+        padded = attention_mask.shape[1:] if first.dim() == 3 else ()
+        found = first.new_zeros(len(lengths), *padded, first.shape[-1])
         for (texts, longest), part in zip(parts, computed, strict=True):
-            if found is None:
-                padded = attention_mask.shape[1:] if part.dim() == 3 else ()
-                found = part.new_zeros(len(lengths), *padded, part.shape[-1])
             if part.dim() == 3:
                 found[texts, :longest] = part
             else:
                 found[texts] = part
-        assert found is not None
         found = found.to(attention_mask.device)
         if self.output == "logits":
             return SequenceClassifierOutput(logits=found)
@@ -112,9 +110,7 @@ class OnnxBackbone(nn.Module):
 def pieces(lengths: list[int], apart: bool = False) -> list[tuple[list[int], int]]:
     """Text indices and their longest length: pieces of one padded length and bounded size.
 
-    Args:
-        lengths: Tokens of each.
-        apart: Each text is a piece.
+    ``lengths`` are the tokens of each text; with ``apart`` each text is a piece.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     if apart:

@@ -1,12 +1,12 @@
 """Resolve a model name: a folder, a name on the Hub, or ``package://`` in an installed package."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from common.json_files import read_json
 from encoders.export import is_onnx
 
 PACKAGE = "package://"
@@ -44,21 +44,13 @@ def resolve_model(name_or_path: str, revision: str | None = None) -> Path:
     return folder
 
 
-def architectures(folder: Path) -> list[str]:
-    """The names of the transformers classes that a folder was saved from, by its config.json.
-
-    None where the backbone has a folder of its own (release 2 of sentence-transformers).
-    """
-    config = folder / "config.json"
-    if not config.is_file():
-        return []
-    names = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
-    return [str(name) for name in names]
-
-
 def is_classifier(folder: Path) -> bool:
-    """Whether a folder was saved from a sequence classifier."""
-    return any(name.endswith("ForSequenceClassification") for name in architectures(folder))
+    """Whether a folder was saved from a sequence classifier, by its ``config.json``.
+
+    There is none where the backbone has a folder of its own (release 2 of sentence-transformers).
+    """
+    names = read_json(folder / "config.json").get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in names)
 
 
 def _in_package(name: str) -> Path:

@@ -1,14 +1,17 @@
-"""Build an instruction template or an end token into a tokenizer.
+"""Build an instruction template or an end token into a tokenizer, and save it.
 
 Both become part of its post-processor: they survive the truncation of long texts, are saved with
 the model, and apply in every program that opens the folder.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, normalizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from common.json_files import read_json, write_json
 
 QUERY, DOCUMENT = "{query}", "{document}"
 
@@ -112,3 +115,13 @@ def _generic(tokenizer: PreTrainedTokenizerBase, content: str) -> PreTrainedToke
         truncation_side=tokenizer.truncation_side,
         **kept,
     )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer so that transformers 4 opens it too, if it has no class of its own."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    about = read_json(file)
+    if about.get("tokenizer_class") == "TokenizersBackend":  # its name from transformers 5 on
+        about["tokenizer_class"] = "PreTrainedTokenizerFast"
+        write_json(file, about)

@@ -5,7 +5,6 @@ which half of an encoder-decoder is the encoder. The result is checked here, so 
 or answers wrongly in silence.
 """
 
-import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from common.json_files import read_json
 from encoders.export import OnnxBackbone, is_onnx
 from encoders.opening.positions import position_limit, position_offset
 
@@ -81,7 +81,10 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
     """
     if is_onnx(folder):
         graph: Any = OnnxBackbone(folder, OUTPUTS[task])
-        tokenizer = _open_tokenizer(folder)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except Exception as error:  # third-party code on untrusted files may raise anything
+            raise ValueError(_refusal(folder, error)) from error
         return Opened(graph, tokenizer, set(), _smallest_limit(folder, tokenizer, graph))
     _check_config(folder, task, trust_remote_code)
     _check_sentencepiece(folder)
@@ -113,12 +116,11 @@ def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) ->
     """
     if not missing:
         return
-    config = backbone.config
     what = "it is not a whole model"
-    if config.is_encoder_decoder:
+    if backbone.config.is_encoder_decoder:
         what = (
-            f"the encoder of {config.model_type} alone is not found in the folder of the whole "
-            "encoder-decoder; save the encoder by itself"
+            f"the encoder of {backbone.config.model_type} alone is not found in the folder of the "
+            "whole encoder-decoder; save the encoder by itself"
         )
     raise ValueError(
         f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
@@ -129,16 +131,13 @@ def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) ->
 def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
     """Refuse, by ``config.json``, models that would open as something else."""
     if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        raise ValueError(
-            f"model_name_or_path: {folder} holds "
-            + (
+        found = "no config.json"
+        if (folder / "adapter_config.json").is_file():
+            found = (
                 "a LoRA adapter (adapter_config.json) without its base model; merge the two "
                 "(peft's merge_and_unload) and save the result"
-                if adapter
-                else "no config.json"
             )
-        )
+        raise ValueError(f"model_name_or_path: {folder} holds {found}")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # third-party code on untrusted files may raise anything
@@ -190,10 +189,7 @@ def _check_settings(file: Path, settings: dict[str, Any], task: Task) -> None:
 
 
 def _smallest_limit(
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    backbone: Any,
-    processing: Any = None,
+    folder: Path, tokenizer: PreTrainedTokenizerBase, backbone: Any, processing: Any = None
 ) -> int | None:
     """The smallest of the folder's limits of a text, in tokens."""
     stated = [tokenizer.model_max_length, position_limit(backbone)]
@@ -202,21 +198,12 @@ def _smallest_limit(
         ("tokenizer_config.json", "model_max_length"),
         ("sentence_bert_config.json", "max_seq_length"),
     ):
-        if (folder / name).is_file():
-            stated.append(json.loads((folder / name).read_text(encoding="utf-8")).get(key))
+        stated.append(read_json(folder / name).get(key))
     for modality in ("common", "text"):
         stated.append((((processing or {}).get(modality)) or {}).get("max_length"))
     numbers = [limit for limit in stated if isinstance(limit, int | float)]
     limits = [int(limit) for limit in numbers if 1 <= limit < NO_LIMIT]
     return min(limits, default=None)
-
-
-def _open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # third-party code on untrusted files may raise anything
-        raise ValueError(_refusal(folder, error)) from error
-    return tokenizer
 
 
 def _refusal(folder: Path, error: Exception) -> str:

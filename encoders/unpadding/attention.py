@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from encoders.unpadding.dropout import dropout_mask, scale
-from encoders.unpadding.layout import TextLayout, position_bias
+from encoders.unpadding.layout import Rule, TextLayout, position_bias
 from encoders.unpadding.parts import parts
 
 try:
@@ -58,63 +58,40 @@ def unpadded_attention(
     assert layout is not None and attention_mask is None, "call the model, not its layers"
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = Rule(causal, sliding_window, dropout, scaling)
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
     half = q.dtype in (torch.bfloat16, torch.float16)
     trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
     if not parts.grouped_attention:
-        states = _text_by_text(q, k, v, layout, causal, sliding_window, dropout, scaling)
+        states = _text_by_text(q, k, v, layout, rule)
     elif q.is_cuda and half and not dropout and varlen_attn is not None:
-        states = _by_varlen_kernel(q, k, v, layout, causal, sliding_window, scaling)
+        states = _by_varlen_kernel(q, k, v, layout, rule)
     elif q.is_cuda or not trains_here or (dropout and not parts.fast_dropout):
-        states = _by_torch(q, k, v, layout, causal, sliding_window, dropout, scaling)
+        states = _by_torch(q, k, v, layout, rule)
     else:
         # Autocast would compute the softmax, and so the second product, in fp32.
         with torch.autocast(q.device.type, enabled=False):
-            states = _Attention.apply(q, k, v, layout, (causal, sliding_window), dropout, scaling)  # type: ignore[no-untyped-call]
+            states = _Attention.apply(q, k, v, layout, rule)  # type: ignore[no-untyped-call]
     return states[None], None
 
 
 AttentionInterface.register(ATTENTION, unpadded_attention)
 
 
-def _by_varlen_kernel(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: TextLayout,
-    causal: bool,
-    window: int | None,
-    scaling: float,
-) -> Tensor:
+def _by_varlen_kernel(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
     """torch's kernel for packed sequences: GPUs, 16 bits, no dropout."""
-    reach = -1 if window is None else window - 1
-    bounds = layout.bounds
+    reach = -1 if rule.window is None else rule.window - 1
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    bounds, longest = layout.bounds, layout.longest
     attended: Any = varlen_attn(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
-        bounds,
-        bounds,
-        layout.longest,
-        layout.longest,
-        scale=scaling,
-        window_size=(reach, 0 if causal else reach),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+        q, k, v, bounds, bounds, longest, longest, scale=rule.scaling,
+        window_size=(reach, 0 if rule.causal else reach), enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
     states: Tensor = attended
     return states
 
 
-def _by_torch(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: TextLayout,
-    causal: bool,
-    window: int | None,
-    dropout: float,
-    scaling: float,
-) -> Tensor:
+def _by_torch(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
     """``scaled_dot_product_attention``, group by group."""
     heads, width = q.shape[1:]
     states = [layout.pack(x, heads) for x in (q, k, v)]  # [S * A, D]
@@ -122,35 +99,25 @@ def _by_torch(
     for group in layout.groups:
         rows = group.rows(heads)
         q, k, v = (x[rows].view(group.count, heads, group.places, width) for x in states)
-        states_of_group = F.scaled_dot_product_attention(
-            q, k, v, layout.bias(group, q, causal, window), dropout, scale=scaling
-        )
-        attended.append(states_of_group.reshape(-1, width))
+        bias = layout.bias(group, q, rule)
+        found = F.scaled_dot_product_attention(q, k, v, bias, rule.dropout, scale=rule.scaling)
+        attended.append(found.reshape(-1, width))
     return layout.unpack(torch.cat(attended), heads)
 
 
-def _text_by_text(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: TextLayout,
-    causal: bool,
-    window: int | None,
-    dropout: float,
-    scaling: float,
-) -> Tensor:
+def _text_by_text(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
     """The plain loop, for ``parts.grouped_attention = False``."""
     attended = []
-    bounds = layout.bounds.tolist()
-    for start, stop in pairwise(bounds):
+    for start, stop in pairwise(layout.bounds.tolist()):
         own, keys, values = (x[start:stop].transpose(0, 1) for x in (q, k, v))  # [A, l, D]
         keys, values = (
             x.repeat_interleave(q.shape[1] // x.shape[0], dim=0) for x in (keys, values)
         )
-        bias = position_bias(stop - start, causal, window, own)
-        bias = None if bias is None else bias.to(own.dtype)
-        states = F.scaled_dot_product_attention(own, keys, values, bias, dropout, scale=scaling)
-        attended.append(states.transpose(0, 1))
+        bias = position_bias(stop - start, rule, own)
+        found = F.scaled_dot_product_attention(
+            own, keys, values, bias, rule.dropout, scale=rule.scaling
+        )
+        attended.append(found.transpose(0, 1))
     return torch.cat(attended)  # [T, A, D]
 
 
@@ -163,18 +130,11 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        layout: TextLayout,
-        order: tuple[bool, int | None],
-        dropout: float,
-        scaling: float,
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: TextLayout, rule: Rule
     ) -> Tensor:
-        heads = query.shape[1]
+        heads, dropout = query.shape[1], rule.dropout
         q, k, v = (layout.pack(states, heads) for states in (query, key, value))  # [S * A, D]
-        q *= scaling
+        q *= rule.scaling
         attended = torch.empty_like(q)
         saved = []
         for group, rows in layout.tiles(heads, SCORES_AT_ONCE):
@@ -182,14 +142,14 @@ class _Attention(torch.autograd.Function):
                 _matrices(x, rows, group.places) for x in (q, k, v, attended)
             )
             weights = torch.bmm(left, right.transpose(1, 2))  # [M, l, l]
-            layout.mask(weights, group, rows, heads, *order)
+            layout.mask(weights, group, rows, heads, rule)
             torch.softmax(weights, -1, out=weights)
             if dropout:
                 # One tensor for backward: the sign says which weights were dropped.
                 weights.addcmul_(weights, dropout_mask(weights, dropout), value=-2)
             torch.bmm(weights.clamp_min(0) if dropout else weights, values, out=out)
             saved.append(weights)
-        ctx.sizes = layout, heads, key.shape[1], dropout, scaling
+        ctx.sizes = layout, rule, heads, key.shape[1]
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(q, k, v, attended, *saved)
         return layout.unpack(attended, heads).mul_(scale(dropout))
@@ -199,7 +159,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         # With softmax P, what dropout keeps K (0 or 1) and c = scale(dropout): O = c (P K) V. The
         # gradient of the scores is P K (c dO V') - P d, where d is c dO O summed over the width.
-        layout, heads, shared, dropout, scaling = ctx.sizes
+        layout, rule, heads, shared = ctx.sizes
+        dropout = rule.dropout
         q, k, v, attended, *saved = ctx.saved_tensors
         given = layout.pack(gradient, heads, zeros=True).mul_(scale(dropout))
         sums = (given * attended).sum(-1, keepdim=True)  # [S * A, 1]
@@ -215,11 +176,11 @@ class _Attention(torch.autograd.Function):
             scores.addcmul_(weights, total, value=-1)
             torch.bmm(scores, right, out=for_q)
             torch.bmm(scores.transpose(1, 2), left, out=for_k)
-        dq *= scaling
+        dq *= rule.scaling
         d_query, d_key, d_value = (layout.unpack(x, heads) for x in (dq, dk, dv))
         if shared != heads:
             d_key, d_value = (x.unflatten(1, (shared, -1)).sum(2) for x in (d_key, d_value))
-        return d_query, d_key, d_value, None, None, None, None
+        return d_query, d_key, d_value, None, None
 
 
 def _matrices(states: Tensor, rows: slice, places: int) -> Tensor:

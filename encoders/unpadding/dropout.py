@@ -17,7 +17,7 @@ _thread = threading.local()
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within this thread, draw from a generator of its own, independent of other threads."""
-    _thread.generator = _generator(seed)
+    _thread.generator = np.random.Generator(np.random.SFC64(seed))
     try:
         yield
     finally:
@@ -31,21 +31,14 @@ def dropout_mask(like: Tensor, probability: float) -> Tensor:
     draws one at a time, from twice as many bits, and takes about eight times as long. The
     probability is rounded to 1 / 65,536; ``scale`` is the inverse of the rounded one.
     """
-    bits = _random_words(like.numel() // 4 + 1).view(torch.int16)
-    bits = bits[: like.numel()].view(like.shape)
-    return torch.lt(bits, _threshold(probability) - 2 ** (BITS - 1), out=torch.empty_like(like))
-
-
-def _random_words(count: int) -> Tensor:
-    """[count] of int64, from this thread's generator, or from a new one seeded by torch's."""
-    own = getattr(_thread, "generator", None)
-    generator = own or _generator(int(torch.randint(2**63 - 1, ())))
+    generator = getattr(_thread, "generator", None)
+    if generator is None:  # outside ``seeded``: a new one, seeded by torch's
+        seed = int(torch.randint(2**63 - 1, ()))
+        generator = np.random.Generator(np.random.SFC64(seed))
     lowest, highest = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-    return torch.from_numpy(generator.integers(lowest, highest, count, np.int64, endpoint=True))
-
-
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(seed))
+    words = generator.integers(lowest, highest, like.numel() // 4 + 1, np.int64, endpoint=True)
+    bits = torch.from_numpy(words).view(torch.int16)[: like.numel()].view(like.shape)
+    return torch.lt(bits, _threshold(probability) - 2 ** (BITS - 1), out=torch.empty_like(like))
 
 
 def scale(probability: float) -> float:

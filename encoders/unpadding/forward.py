@@ -12,6 +12,7 @@ several packed sequences, one core each.
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
@@ -47,11 +48,11 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     """
     backbone: Any = model.base_model
     before = model.config._attn_implementation
-    if backbone._can_set_attn_implementation():
-        padded = _try_probe(backbone)
+    padded = _probe(backbone) if backbone._can_set_attn_implementation() else None
+    if padded is not None:
         model.set_attn_implementation(ATTENTION)
         unpadding = Unpadding(backbone)
-        unpadded = None if padded is None else _try_probe(backbone)
+        unpadded = _probe(backbone)
         if unpadded is not None and torch.allclose(padded, unpadded, atol=1e-4, rtol=1e-3):
             return True
         unpadding.remove()
@@ -80,7 +81,7 @@ class PackedSequence(NamedTuple):
 
 
 class Unpadding:
-    """Replaces a backbone's ``forward``; its hooks make a pooler find each text's first token.
+    """Replaces a backbone's ``forward``; its hook makes a pooler find each text's first token.
 
     Args:
         backbone: A model whose attention goes through transformers' ``AttentionInterface``.
@@ -94,20 +95,18 @@ class Unpadding:
         self.first_position = position_offset(backbone)
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
-        self.hooks = []
+        self.hook = None
         if isinstance(pooler, nn.Module):
             # A pooler reads ``states[:, 0]``: give it the first tokens as [texts, 1, H].
-            self.hooks.append(
-                pooler.register_forward_pre_hook(
-                    lambda _, args: (args[0][0, _current.starts, None], *args[1:])
-                )
+            self.hook = pooler.register_forward_pre_hook(
+                lambda _, args: (args[0][0, _current.starts, None], *args[1:])
             )
 
     def remove(self) -> None:
         """Restore the backbone."""
         del self.backbone.forward
-        for hook in self.hooks:
-            hook.remove()
+        if self.hook is not None:
+            self.hook.remove()
 
     def forward(self, *args: Any, pad_output: bool = True, **kwargs: Any) -> Any:
         """The backbone's signature and output; ``pad_output=False``: ``PackedSequence`` objects."""
@@ -117,8 +116,7 @@ class Unpadding:
         mask = inputs.pop("attention_mask", None)
         mask = torch.ones_like(ids) if mask is None else or_first(mask)
         lengths = mask.sum(dim=1).tolist()
-        cores = self._cores(ids.device)
-        packs = self._pack(lengths, ids.device, cores)
+        packs, cores = self._pack(lengths, ids.device)
         order = [text for pack in packs for text in pack]
         text_of, place_of = mask[order].nonzero(as_tuple=True)
         # Where each packed token stands in the batch, flattened to [B * L].
@@ -162,35 +160,35 @@ class Unpadding:
 
     def _parallel(self, run: Callable[[int, Tensor], Any], given: tuple[Tensor, ...]) -> list[Any]:
         """``run`` for each packed sequence, on a core of its own."""
-        compute = self._seeded(run, len(given)) if self.backbone.training else run
+        # A random generator for each, so that draws do not depend on which thread is first.
+        seeds = torch.randint(2**63 - 1, (len(given),)).tolist() if self.backbone.training else None
+
+        def compute(at: int, embeddings: Tensor) -> Any:
+            with nullcontext() if seeds is None else seeded(seeds[at]):
+                return run(at, embeddings)
+
         if not torch.is_grad_enabled():
             return parallel_map(lambda at: compute(at, given[at]), range(len(given)))
         words = self.backbone.get_input_embeddings().weight  # looked up before
         weights = [p for p in self.backbone.parameters() if p.requires_grad and p is not words]
         return parallel_map_with_gradients(compute, given, weights)
 
-    def _seeded(self, run: Callable[[int, Tensor], Any], count: int) -> Callable[..., Any]:
-        """``run`` with a random generator per packed sequence, whichever thread is first."""
-        seeds = torch.randint(2**63 - 1, (count,)).tolist()
+    def _pack(self, lengths: list[int], device: torch.device) -> tuple[list[list[int]], int]:
+        """The texts of each packed sequence, by index, and how many sequences may run in parallel.
 
-        def run_seeded(at: int, embeddings: Tensor) -> Any:
-            with seeded(seeds[at]):
-                return run(at, embeddings)
-
-        return run_seeded
-
-    def _cores(self, device: torch.device) -> int:
-        """How many packed sequences may run in parallel: on a CPU, one per core.
-
-        One, where FSDP shards the weights (its processes must gather them in one order), and where
-        dropout draws from a generator that all threads share, so that their order would matter.
+        On a CPU that is one per core. It is one, where FSDP shards the weights (its processes must
+        gather them in one order), and where dropout draws from a generator that all threads share,
+        so that their order would matter.
         """
+        # Also in the first pass of the gradient cache, which computes no gradients: it must pack
+        # the batch as the second pass does, or dropout would differ there.
+        training = torch.is_grad_enabled() or self.backbone.training
         sharded = any(isinstance(module, FSDPModule) for module in self.backbone.modules())
-        if device.type != "cpu" or sharded or not parts.worker_threads:
-            return 1
-        if self._in_training() and self._shares_a_generator():
-            return 1
-        return torch.get_num_threads()
+        alone = sharded or not parts.worker_threads or (training and self._shares_a_generator())
+        cores = 1 if device.type != "cpu" or alone else torch.get_num_threads()
+        if device.type != "cpu" or not parts.several_sequences:
+            return cut_by_tokens(lengths, 2**62), cores
+        return pack_texts(lengths, self.backbone.config.hidden_size, cores, training), cores
 
     def _shares_a_generator(self) -> bool:
         """Whether random numbers come from torch's dropout, or are drawn again to recompute."""
@@ -200,19 +198,6 @@ class Unpadding:
             type(module) is nn.Dropout and module.p > 0 and module.training
             for module in self.backbone.modules()
         )
-
-    def _in_training(self) -> bool:
-        """Also in the first pass of the gradient cache, which computes no gradients.
-
-        It must pack the batch as the second pass does, or dropout would differ there.
-        """
-        return torch.is_grad_enabled() or self.backbone.training
-
-    def _pack(self, lengths: list[int], device: torch.device, cores: int) -> list[list[int]]:
-        """The texts of each packed sequence, by index."""
-        if device.type != "cpu" or not parts.several_sequences:
-            return cut_by_tokens(lengths, 2**62)
-        return pack_texts(lengths, self.backbone.config.hidden_size, cores, self._in_training())
 
 
 def or_first(mask: Tensor) -> Tensor:
@@ -248,10 +233,17 @@ def _pad_output(
     return output
 
 
-def _try_probe(backbone: PreTrainedModel) -> Any:
-    """States of a small batch, or None where the model fails on it."""
+@torch.no_grad()
+def _probe(backbone: Any) -> Tensor | None:
+    """States of two texts of different length, 0 at padding; None where the model fails on them."""
+    training = backbone.training
+    backbone.eval()
+    device = next(backbone.parameters()).device
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], device=device)
     try:
-        return _probe(backbone)
+        ids = torch.arange(10, device=device).view(2, 5) * 7 % (backbone.config.vocab_size - 5) + 5
+        ids = ids.masked_fill(mask == 0, getattr(backbone.config, "pad_token_id", None) or 0)
+        states: Tensor = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     except (
         TypeError,
         ValueError,
@@ -262,20 +254,6 @@ def _try_probe(backbone: PreTrainedModel) -> Any:
     ) as error:
         logger.debug("unpadding %s: %s", backbone.config.model_type, error)
         return None
-
-
-@torch.no_grad()
-def _probe(backbone: PreTrainedModel) -> Tensor:
-    """States of two texts of different length, with zeros at padding."""
-    training = backbone.training
-    backbone.eval()
-    device = next(backbone.parameters()).device
-    vocabulary = backbone.config.vocab_size
-    ids = torch.arange(10, device=device).view(2, 5) * 7 % (vocabulary - 5) + 5
-    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], device=device)
-    padding = getattr(backbone.config, "pad_token_id", None) or 0
-    ids = ids.masked_fill(mask == 0, padding)
-    states = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
-    backbone.train(training)
-    masked: Tensor = states * mask[..., None]
-    return masked
+    finally:
+        backbone.train(training)
+    return states * mask[..., None]

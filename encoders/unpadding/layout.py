@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,22 @@ from torch import Tensor
 STEP = 16
 
 
+class Rule(NamedTuple):
+    """How a token attends: only to those before it, to those less than a window away, and how much.
+
+    Args:
+        causal: A token does not look ahead.
+        window: None: there is none.
+        dropout: Probability; 0 in evaluation.
+        scaling: Of the scores.
+    """
+
+    causal: bool
+    window: int | None
+    dropout: float
+    scaling: float
+
+
 class Group:
     """Consecutive texts of the same padded length.
 
@@ -21,7 +38,6 @@ class Group:
         lengths: Tokens of each text, [n].
         places: l, the padded length.
         start: Padded tokens of all groups before.
-        device: Where the model is.
     """
 
     def __init__(self, lengths: list[int], places: int, start: int, device: torch.device) -> None:
@@ -43,7 +59,6 @@ class TextLayout:
 
     Args:
         lengths: Of the texts, ascending, in their order in T.
-        device: Where the model is.
     """
 
     def __init__(self, lengths: list[int], device: torch.device) -> None:
@@ -81,17 +96,9 @@ class TextLayout:
             for first in range(rows.start, rows.stop, step):
                 yield group, slice(first, min(first + step, rows.stop))
 
-    def mask(
-        self,
-        scores: Tensor,
-        group: Group,
-        rows: slice,
-        heads: int,
-        causal: bool,
-        window: int | None,
-    ) -> None:
+    def mask(self, scores: Tensor, group: Group, rows: slice, heads: int, rule: Rule) -> None:
         """Mask, in place, scores [M, l, l] of ``rows`` where a token must not attend."""
-        bias = position_bias(group.places, causal, window, scores)
+        bias = position_bias(group.places, rule, scores)
         if bias is not None:
             scores += bias
         if not group.full:
@@ -105,15 +112,15 @@ class TextLayout:
             padding = (at >= lengths[:, None])[:, None]  # [M, 1, STEP]
             scores[..., -STEP:] += padding * mask_value(scores)
 
-    def bias(self, group: Group, like: Tensor, causal: bool, window: int | None) -> Tensor | None:
+    def bias(self, group: Group, like: Tensor, rule: Rule) -> Tensor | None:
         """The same mask for a whole group, to be added to the scores: at most [n, 1, l, l]."""
-        bias = position_bias(group.places, causal, window, like)
+        bias = position_bias(group.places, rule, like)
         if group.full:
             return bias
         at = torch.arange(group.places, device=self.device)
         padding = (at >= group.lengths[:, None])[:, None, None]  # [n, 1, 1, l]
         keys = padding * mask_value(like)
-        return keys.to(like.dtype) if bias is None else keys + bias
+        return keys if bias is None else keys + bias
 
     def _index(self, heads: int, given: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of [T * given] that make [S * A], which of these are padding, and the way back.
@@ -141,15 +148,15 @@ class TextLayout:
         return self._rows[heads, given]
 
 
-def position_bias(places: int, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
+def position_bias(places: int, rule: Rule, like: Tensor) -> Tensor | None:
     """Added to scores [.., l, l] of causal or windowed attention; None: neither limits anything."""
-    reach = places if window is None else min(window, places)
-    if not causal and reach == places:
+    reach = places if rule.window is None else min(rule.window, places)
+    if not rule.causal and reach == places:
         return None
     at = torch.arange(places, device=like.device)
     distance = at[:, None] - at[None, :]
     seen = distance.abs() < reach
-    if causal:
+    if rule.causal:
         seen &= distance >= 0
     return ~seen * mask_value(like)
 

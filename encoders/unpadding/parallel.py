@@ -20,7 +20,7 @@ Compute = Callable[[int, Tensor], tuple[Tensor, ...]]
 
 
 def parallel_map(compute: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
-    """As ``parallel_iter``, as a list."""
+    """The list of ``parallel_iter``."""
     return list(parallel_iter(compute, parts))
 
 
@@ -91,14 +91,7 @@ class _ParallelMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, compute: Compute, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of all parts, concatenated.
-
-        Args:
-            ctx: Of autograd.
-            compute: The outputs of a part, from its index and its input.
-            count: Number of parts.
-            tensors: The input of each part, then the weights.
-        """
+        """The outputs of all parts, concatenated; ``tensors``: their inputs, then the weights."""
         ctx.set_materialize_grads(False)
         ctx.weights = tensors[count:]
         ctx.inputs = [given.detach().requires_grad_() for given in tensors[:count]]
@@ -113,7 +106,6 @@ class _ParallelMap(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        """Gradients of the inputs and of the weights."""
         given = iter(gradients)
         parts = [[(output, next(given)) for output in part] for part in ctx.outputs]
 

@@ -19,6 +19,12 @@ def ids(tokenizer: BertTokenizer, *texts: str) -> list[int]:
     return list(tokenizer(*texts)["input_ids"])
 
 
+def tokens(batch: dict[str, Any]) -> list[list[int]]:
+    """The ids of each text of a batch, without padding."""
+    rows = zip(batch["texts"]["input_ids"], batch["texts"]["attention_mask"].bool(), strict=True)
+    return [row[mask].tolist() for row, mask in rows]
+
+
 def scored(query: str, doc: str, rel: float, weight: float = 1.0, **more: Any) -> dict[str, Any]:
     return {"query": query, "doc": doc, "rel": rel, "weight": weight, "prompt": None, **more}
 
@@ -40,11 +46,9 @@ def test_scored_pairs_encode_a_repeated_text_once(tiny_tokenizer: BertTokenizer)
     assert batch["weights"].tolist() == [2.0, 1.0, 1.0]
     assert batch["queries"].tolist() == [0, 0, 1]
     assert batch["documents"].tolist() == [2, 1, 0]
-    rows, mask = batch["texts"]["input_ids"], batch["texts"]["attention_mask"]
-    assert len(rows) == 3
-    for row, text in enumerate([CAT, RAIN, DOG]):
-        assert rows[row][mask[row].bool()].tolist() == ids(tiny_tokenizer, text)
-    assert rows.shape[1] == max(len(ids(tiny_tokenizer, text)) for text in (CAT, RAIN, DOG))
+    wanted = [ids(tiny_tokenizer, text) for text in (CAT, RAIN, DOG)]
+    assert tokens(batch) == wanted
+    assert batch["texts"]["input_ids"].shape[1] == max(map(len, wanted))
 
 
 def test_prompts_and_lengths_of_each_side(tiny_tokenizer: BertTokenizer) -> None:
@@ -79,12 +83,7 @@ def test_the_same_text_with_two_limits_is_two_texts(tiny_tokenizer: BertTokenize
 def test_contrastive_positives_and_hard_negatives(tiny_tokenizer: BertTokenizer) -> None:
     collate = ContrastiveCollator(tiny_tokenizer, 16, 16, train_group_size=2)
     batch = collate([positive(CAT, DOG, 0, negatives=[RAIN]), positive(RAIN, CAT, 1)])
-    texts = [
-        row[mask.bool()].tolist()
-        for row, mask in zip(
-            batch["texts"]["input_ids"], batch["texts"]["attention_mask"], strict=True
-        )
-    ]
+    texts = tokens(batch)
     documents = [texts[row] for row in batch["documents"].tolist()]
     assert documents == [ids(tiny_tokenizer, text) for text in (DOG, CAT, RAIN)]
     queries = [texts[row] for row in batch["queries"].tolist()]
@@ -195,17 +194,17 @@ def test_prompts_of_rows_replace_the_runs_prompt_in_a_mixed_batch(
         tiny_tokenizer, 16, 16, query_prompt="the ", document_prompt="on "
     )
     batch = collate(rows)
-    texts, mask = batch["texts"]["input_ids"], batch["texts"]["attention_mask"].bool()
-    found = [texts[row][mask[row]].tolist() for row in batch["queries"].tolist()]
+    texts = tokens(batch)
+    found = [texts[row] for row in batch["queries"].tolist()]
     expected = [f"the {CAT}", f"dog {CAT}", CAT]
     assert found == [ids(tiny_tokenizer, text) for text in expected]
     (document,) = batch["documents"].tolist()
-    assert texts[document][mask[document]].tolist() == ids(tiny_tokenizer, f"on {DOG}")
+    assert texts[document] == ids(tiny_tokenizer, f"on {DOG}")
     pairs = PairCollator(tiny_tokenizer, 32, query_prompt="the ", document_prompt="on ")
     scores = pairs([scored(CAT, DOG, 1.0), scored(CAT, DOG, 1.0, prompt="dog ")])
-    texts, mask = scores["texts"]["input_ids"], scores["texts"]["attention_mask"].bool()
-    assert texts[0][mask[0]].tolist() == ids(tiny_tokenizer, f"the {CAT}", f"on {DOG}")
-    assert texts[1][mask[1]].tolist() == ids(tiny_tokenizer, f"dog {CAT}", f"on {DOG}")
+    assert tokens(scores) == [
+        ids(tiny_tokenizer, f"{prompt} {CAT}", f"on {DOG}") for prompt in ("the", "dog")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -236,11 +235,9 @@ def test_pairs_are_joined_by_the_tokenizer(tiny_tokenizer: BertTokenizer) -> Non
     batch = collate([scored(CAT, DOG, 1.0, 2.0), scored(CAT, RAIN, 0.5)])
     assert batch["relevances"].tolist() == [1.0, 0.5]
     assert batch["weights"].tolist() == [2.0, 1.0]
-    rows, mask = batch["texts"]["input_ids"], batch["texts"]["attention_mask"].bool()
-    assert rows[0][mask[0]].tolist() == ids(tiny_tokenizer, CAT, DOG)
-    assert rows[1][mask[1]].tolist() == ids(tiny_tokenizer, CAT, RAIN)
-    kinds = batch["texts"]["token_type_ids"][0][mask[0]].tolist()
-    assert kinds == [0] * (len(ids(tiny_tokenizer, CAT))) + [1] * 4
+    assert tokens(batch) == [ids(tiny_tokenizer, CAT, text) for text in (DOG, RAIN)]
+    kinds = batch["texts"]["token_type_ids"][0][batch["texts"]["attention_mask"][0].bool()]
+    assert kinds.tolist() == [0] * (len(ids(tiny_tokenizer, CAT))) + [1] * 4
 
 
 def test_the_document_is_cut_before_the_query(tiny_tokenizer: BertTokenizer) -> None:
@@ -258,8 +255,7 @@ def test_groups_are_padded_to_the_largest(tiny_tokenizer: BertTokenizer) -> None
     assert batch["relevances"].tolist() == [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     assert batch["mask"].tolist() == [[True, True, True], [True, True, False]]
     assert len(batch["texts"]["input_ids"]) == 5
-    first = batch["texts"]["input_ids"][0][batch["texts"]["attention_mask"][0].bool()]
-    assert first.tolist() == ids(tiny_tokenizer, CAT, DOG)
+    assert tokens(batch)[0] == ids(tiny_tokenizer, CAT, DOG)
 
 
 # What is drawn

@@ -1,6 +1,7 @@
 """Every kind of model is opened, scores pairs and joins prompts by the same calls."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,13 @@ def test_folders_open_as_what_they_are(tiny_bert: Path, tiny_classifier: Path) -
     assert type(open_model(tiny_classifier, "embedder")) is Embedder
     with pytest.raises(ValueError, match="no-such-model"):
         open_model("no-such-model")
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+    folder = backbone(tmp_path / "model")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        detect_kind(folder)
 
 
 def test_a_backbone_in_a_folder_of_its_own_is_an_embedders(tmp_path: Path) -> None:
@@ -96,6 +104,15 @@ def test_prompts_of_pairs(kind: str, tiny_bert: Path, tiny_classifier: Path) -> 
     ]
     assert queries[0].startswith("a dog ") and queries[2] == QUERIES[2]
     expect(model.score_pairs(QUERIES, DOCUMENTS, query_prompts=own), queries, "the dog ")
+
+
+@pytest.mark.parametrize("kind", ["embedder", "reranker"])
+def test_an_unknown_setting_is_an_error(kind: str, tiny_bert: Path, tiny_classifier: Path) -> None:
+    """Read by name from a mapping, it would be ignored in silence."""
+    model = open_model(tiny_bert if kind == "embedder" else tiny_classifier)
+    settings: dict[str, Any] = {"max_lenght": 8}
+    with pytest.raises(TypeError, match=r"score_pairs\(\) has no setting max_lenght"):
+        model.score_pairs(QUERIES, DOCUMENTS, **settings)
 
 
 def test_a_dot_model_of_unit_vectors_is_compared_by_the_cosine(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from encoders import Embedder, Reranker
 from encoders.chain.modules import run_modules
 from encoders.chain.settings import POOLINGS
 from encoders.kinds import detect_kind
-from tiny import TEXTS, save_backbone, save_classifier
+from tiny import TEXTS, save_backbone
 
 TEXTS_AND_LONG = [*TEXTS, "the cat sat on the mat " * 60, ""]
 PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[6], TEXTS[5]), (TEXTS[2], "the dog slept " * 90), ("a", "b")]
@@ -148,23 +148,6 @@ def test_saved_embedder_through_plain_automodel(tiny_bert: Path, tmp_path: Path)
     assert torch.allclose(torch.nn.functional.normalize(mean, dim=0), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_folder_of_todays_sentence_transformers_opens(
-    tiny_bert: Path, tmp_path: Path, pooling: str
-) -> None:
-    Embedder.from_pretrained(tiny_bert, pooling=pooling, projection_dim=8).save_pretrained(
-        tmp_path / "ours"
-    )
-    theirs = SentenceTransformer(str(tmp_path / "ours"), device="cpu")
-    theirs.save(str(tmp_path / "theirs"))
-    types = (tmp_path / "theirs" / "modules.json").read_text()
-    assert "sentence_transformers.models." not in types  # the newest form, not ours
-    again = Embedder.from_pretrained(tmp_path / "theirs")
-    expected = theirs.encode(list(TEXTS), convert_to_tensor=True)
-    assert again.pooling == pooling
-    assert torch.allclose(again.encode(TEXTS), expected, atol=1e-5)
-
-
 def test_load_weights_takes_over_everything_trained(tiny_bert: Path, tmp_path: Path) -> None:
     model = Embedder.from_pretrained(tiny_bert, projection_dim=8)
     model.save_pretrained(tmp_path)
@@ -255,14 +238,6 @@ def test_reranker_prompts_survive(tiny_classifier: Path, tmp_path: Path) -> None
 # What is refused
 
 
-def test_a_folder_without_weights(tiny_bert: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "model.safetensors").unlink()
-    torch.save({}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="holds no safetensors weights"):
-        Embedder.from_pretrained(tmp_path)
-
-
 def test_a_folder_with_half_of_the_weights(tiny_bert: Path, tmp_path: Path) -> None:
     save_backbone(tmp_path, num_hidden_layers=1)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -290,9 +265,6 @@ def test_impossible_settings(tiny_bert: Path, tmp_path: Path) -> None:
     Embedder.from_pretrained(tiny_bert, projection_dim=8).save_pretrained(tmp_path / "projected")
     with pytest.raises(ValueError, match="has a projection already"):
         Embedder.from_pretrained(tmp_path / "projected", projection_dim=4)
-    save_classifier(tmp_path / "three", num_labels=3)
-    with pytest.raises(ValueError, match="3 labels"):
-        Reranker.from_pretrained(tmp_path / "three")
 
 
 def test_a_folder_without_a_vocabulary_is_refused(tiny_bert: Path, tmp_path: Path) -> None:

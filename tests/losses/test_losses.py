@@ -1,4 +1,4 @@
-"""Each loss against a naive loop in plain Python, a closed form, and its promises."""
+"""Each loss against a naive loop in plain Python, and its promises."""
 
 import math
 from collections.abc import Callable
@@ -13,6 +13,9 @@ from losses import (
     BCELoss,
     ContrastiveLoss,
     CoSENTLoss,
+    DistillationLoss,
+    EmbedderDistillationLoss,
+    EmbedderMarginMSELoss,
     ListwiseLoss,
     MSELoss,
     PairwiseLoss,
@@ -76,14 +79,6 @@ def test_weighted_mse_is_the_naive_sum(similarity: Similarity, compare: Compare)
     expected = total / float(W.sum())
     found = WeightedMSELoss(similarity)(Q, D, REL, W).item()
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
-
-
-def test_weighted_mse_closed_form() -> None:
-    same = WeightedMSELoss()(Q, 3 * Q, torch.zeros(6), W)  # cosine 1 everywhere, relevance 0
-    assert same.item() == pytest.approx(1.0, abs=1e-6)
-    assert WeightedMSELoss()(Q, Q, torch.ones(6), W).item() == pytest.approx(0.0, abs=1e-6)
-    ones = torch.ones(6, 5)  # dot product 10 everywhere
-    assert WeightedMSELoss("dot")(ones, 2 * ones, torch.ones(6), W).item() == pytest.approx(81)
 
 
 @by_similarity
@@ -173,13 +168,6 @@ def test_symmetric_contrastive_adds_the_naive_other_direction(
     assert found == pytest.approx((forward + backward / 6) / 2, rel=1e-5, abs=1e-5)
 
 
-def test_contrastive_of_equal_vectors_is_log_of_the_candidates() -> None:
-    ones = torch.ones(4, 5)
-    none = torch.zeros(4, 7, dtype=torch.bool)
-    loss = ContrastiveLoss()(ones, torch.ones(7, 5), torch.arange(4), none)
-    assert loss.item() == pytest.approx(math.log(7), abs=1e-5)
-
-
 def test_an_excluded_document_gets_no_gradient() -> None:
     documents = vectors(3, 5).requires_grad_()
     excluded = torch.tensor([[False, False, True]])
@@ -216,10 +204,6 @@ def test_bce_is_the_naive_sum() -> None:
         log_loss = float(relevance) * math.log(p) + (1 - float(relevance)) * math.log(1 - p)
         total -= float(weight) * log_loss
     assert BCELoss()(SCORES, REL, W).item() == pytest.approx(total / float(W.sum()), abs=1e-6)
-
-
-def test_bce_of_zero_scores_is_log_two() -> None:
-    assert BCELoss()(torch.zeros(6), REL, W).item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_mse_is_the_naive_sum() -> None:
@@ -268,14 +252,6 @@ def test_listwise_is_the_naive_sum() -> None:
     assert loss.item() == pytest.approx(total / 3, abs=1e-6)
 
 
-def test_listwise_with_one_positive_is_cross_entropy() -> None:
-    scores = torch.tensor([[2.0, 1.0, -1.0], [0.0, 0.5, 3.0]])
-    relevances = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
-    mask = torch.ones(2, 3, dtype=torch.bool)
-    expected = torch.nn.functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long))
-    assert torch.allclose(ListwiseLoss()(scores.flatten(), relevances, mask), expected)
-
-
 @pytest.mark.parametrize("loss", [PairwiseLoss(), PairwiseLoss(1.0), ListwiseLoss()])
 @pytest.mark.parametrize("relevance", [0.0, 0.5, 1.0])
 def test_groups_without_signal_give_a_connected_zero(
@@ -301,19 +277,19 @@ def test_padding_and_the_order_of_candidates_do_not_matter(loss: Callable[..., T
     assert loss(turned, grades_turned, MASK).item() == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 @pytest.mark.parametrize(
-    ("make", "word"),
+    ("loss", "name"),
     [
-        (lambda: ContrastiveLoss(temperature=0), "temperature"),
-        (lambda: CoSENTLoss(temperature=-1), "temperature"),
-        (lambda: ListwiseLoss(temperature=0), "temperature"),
-        (lambda: PairwiseLoss(margin=0), "margin"),
-        (lambda: ContrastiveLoss(temperature=math.nan), "temperature"),
-        (lambda: CoSENTLoss(temperature=math.nan), "temperature"),
-        (lambda: ListwiseLoss(temperature=math.inf), "temperature"),
-        (lambda: PairwiseLoss(margin=math.nan), "margin"),
+        (ContrastiveLoss, "temperature"),
+        (CoSENTLoss, "temperature"),
+        (ListwiseLoss, "temperature"),
+        (PairwiseLoss, "margin"),
+        (DistillationLoss, "temperature"),
+        (EmbedderDistillationLoss, "teacher_temperature"),
+        (EmbedderMarginMSELoss, "scale"),
     ],
 )
-def test_impossible_settings_are_refused(make: Callable[[], object], word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        make()
+def test_impossible_settings_are_refused(loss: Any, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+        loss(**{name: value})

@@ -6,8 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from collators.mixture import MixtureRows, SourceRows
-from collators.sources import SourceCollator
+from collators.mixture import MixtureRows, SourceCollator, SourceRows
 from common.similarity import Similarity
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder

@@ -30,6 +30,16 @@ def gradients(model: PreTrainedModel, value: Tensor) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+def assert_same(
+    one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]
+) -> None:
+    """Values, and gradients by parameter."""
+    assert torch.allclose(one[0], other[0], atol=1e-10, rtol=0)
+    assert one[1].keys() == other[1].keys()
+    for parameter, gradient in one[1].items():
+        assert torch.allclose(gradient, other[1][parameter], atol=1e-9, rtol=1e-9), parameter
+
+
 def assert_equal_as_backbone(name: str, lengths: list[int], checkpointing: bool = False) -> None:
     inputs = batch(lengths)
     mask = inputs["attention_mask"][..., None]
@@ -47,10 +57,7 @@ def assert_equal_as_backbone(name: str, lengths: list[int], checkpointing: bool 
         weight = torch.cos(torch.arange(states.numel(), dtype=torch.float64)).view_as(states)
         loss = (states * mask * weight * direction).sum()
         found.append((states.detach() * mask, gradients(model, loss)))
-    assert torch.allclose(found[0][0], found[1][0], atol=1e-10, rtol=0)
-    assert found[0][1].keys() == found[1][1].keys()
-    for parameter, gradient in found[0][1].items():
-        assert torch.allclose(gradient, found[1][1][parameter], atol=1e-9, rtol=1e-9), parameter
+    assert_same(*found)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
@@ -78,10 +85,7 @@ def test_scores_and_gradients_of_a_classifier(name: str, lengths: list[int]) -> 
         assert scores.shape == (len(lengths),)
         weight = torch.arange(1.0, len(lengths) + 1, dtype=torch.float64)
         found.append((scores.detach(), gradients(model, (scores * weight).sum())))
-    assert torch.allclose(found[0][0], found[1][0], atol=1e-10, rtol=0)
-    assert found[0][1].keys() == found[1][1].keys()
-    for parameter, gradient in found[0][1].items():
-        assert torch.allclose(gradient, found[1][1][parameter], atol=1e-9, rtol=1e-9), parameter
+    assert_same(*found)
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))

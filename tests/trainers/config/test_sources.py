@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collators.mixture import MixtureRows, MixtureSampler, SourceRows
-from collators.sources import SourceCollator
+from collators.mixture import MixtureRows, MixtureSampler, SourceCollator, SourceRows
 from runs import write_format
 from trainers import OBJECTIVES, Run, TandemArguments, build_run, parse_run
 from trainers.config.assembly import read_train_rows

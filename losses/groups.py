@@ -1,4 +1,4 @@
-"""Pairwise ranking: of two candidates of a query, score the more relevant one higher."""
+"""Losses of a reranker on the judged candidates of a query: two at a time, or all at once."""
 
 import math
 
@@ -47,3 +47,36 @@ class PairwiseLoss(nn.Module):
         losses = F.softplus(-margins) if self.margin is None else F.relu(self.margin - margins)
         pairs = (gains > 0).sum(dim=(1, 2)).clamp(min=1)  # [G]
         return ((gains * losses).sum(dim=(1, 2)) / pairs).mean()
+
+
+class ListwiseLoss(nn.Module):
+    """Cross-entropy between the softmax over a group's scores and its relevances.
+
+    ``mean over groups of -sum_i (rel_i / sum_k rel_k) * log softmax(s / T)_i``; the softmax is
+    ListNet's top-one probability (Cao et al., "Learning to Rank: From Pairwise Approach to
+    Listwise Approach", 2007). With one positive of relevance 1 it is the usual cross-entropy. A
+    group whose candidates are all equally relevant adds 0.
+
+    Args:
+        temperature: T; divides the scores.
+    """
+
+    needs_different_relevances = True
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean over the groups; arguments as in ``PairwiseLoss``."""
+        scores = scores.float() / self.temperature
+        scores = scores.new_full(mask.shape, float("-inf")).masked_scatter(mask, scores)  # [G, C]
+        log_probabilities = F.log_softmax(scores, dim=1).masked_fill(~mask, 0.0)
+        relevances = relevances.masked_fill(~mask, 0.0)
+        targets = relevances / relevances.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        highest = relevances.masked_fill(~mask, float("-inf")).amax(dim=1)
+        lowest = relevances.masked_fill(~mask, float("inf")).amin(dim=1)
+        losses = -(targets * log_probabilities).sum(dim=1)  # [G]
+        return (losses * (highest > lowest)).mean()
