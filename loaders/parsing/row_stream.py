@@ -1,6 +1,8 @@
 """Stream the validated rows of files, without storing them."""
 
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +10,14 @@ from typing import NamedTuple
 from loaders.formats.records import Record
 from loaders.formats.sources import Source, find_sources
 from loaders.options import ReadOptions
+from loaders.parsing.columns import Columns, field_of
 from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
-from loaders.parsing.unused import suspicious
 from loaders.shapes.rows import Row
+
+# Parts of names that suggest that a field matters.
+_EXPECTED = re.compile(r"(?:^|[^a-z])(?:pos|neg|title|score|label|answer)", re.IGNORECASE)
 
 
 class LocatedRow(NamedTuple):
@@ -74,29 +79,40 @@ class RowStream:
 def good_rows(
     sources: Sequence[Source], parser: RowParser, rejected: RejectedRows, needs_rows: bool = True
 ) -> Iterator[LocatedRow]:
-    """Yield the good rows and collect the bad ones in ``rejected``.
+    """Yield the good rows of all sources; see ``rows_of``.
 
     Raises:
-        ValueError: For a column that no row has. If ``needs_rows``, for a source without a good
-            row, unless the caller is going to report its bad rows at the end.
+        ValueError: Also for a column that no row has.
     """
     for source in sources:
-        good, bad_before, unused = 0, rejected.count, parser.unused.copy()
-        for record in source.records(parser.columns.columns):
-            try:
-                row = parser.parse(record)
-            except RowError as error:
-                rejected.add(source.name, record, str(error))
-            else:
-                good += 1
-                yield LocatedRow(source.name, record, row)
-        for name, count in suspicious(parser.unused - unused, parser.columns).items():
-            parser.suspicious[source.name, name] += count
-        bad = rejected.count - bad_before
-        if needs_rows and not good and (bad == 0 or rejected.options.on_bad_rows == "skip"):
-            parser.columns.check()
-            raise _no_good_row(source, bad, rejected)
+        yield from rows_of(source, parser, rejected, needs_rows)
     parser.columns.check()
+
+
+def rows_of(
+    source: Source, parser: RowParser, rejected: RejectedRows, needs_rows: bool = True
+) -> Iterator[LocatedRow]:
+    """Yield the good rows of a source and collect the bad ones in ``rejected``.
+
+    Raises:
+        ValueError: If ``needs_rows``, for a source without a good row, unless the caller is going
+            to report its bad rows at the end.
+    """
+    good, bad_before, unused = 0, rejected.count, parser.unused.copy()
+    for record in source.records(parser.columns.columns):
+        try:
+            row = parser.parse(record)
+        except RowError as error:
+            rejected.add(source.name, record, str(error))
+        else:
+            good += 1
+            yield LocatedRow(source.name, record, row)
+    for name, count in _suspicious(parser.unused - unused, parser.columns).items():
+        parser.suspicious[source.name, name] += count
+    bad = rejected.count - bad_before
+    if needs_rows and not good and (bad == 0 or rejected.options.on_bad_rows == "skip"):
+        parser.columns.check()
+        raise _no_good_row(source, bad, rejected)
 
 
 def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError:
@@ -105,3 +121,19 @@ def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError
         return ValueError(f"{source.name}: there is no row in it")
     where = rejected.publish()
     return ValueError(f"{source.name}: all {bad} rows are bad ({where}); the last: {rejected.last}")
+
+
+def _suspicious(unused: Counter[str], columns: Columns) -> Counter[str]:
+    """The unused fields whose names suggest that they matter.
+
+    Args:
+        unused: Field name -> times; ``outer.inner`` for a field of nested objects.
+        columns: Tell whether ``outer`` is itself a field.
+    """
+    found: Counter[str] = Counter()
+    for name, count in unused.items():
+        outer, _, inner = name.rpartition(".")
+        within = outer in columns.columns or field_of(outer) is not None
+        if _EXPECTED.search(inner if within else name):
+            found[name] = count
+    return found
