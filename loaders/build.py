@@ -78,7 +78,7 @@ class Build:
             yield located.row
 
     def _write_scored_pairs(self, rejected: RejectedRows) -> None:
-        with ArrowFile(self.folder / ROWS, SCORED_PAIR) as file:
+        with ArrowFile(self.folder / ROWS, SCORED_PAIR.arrow_schema) as file:
             for pairs in self._scored_pairs(rejected):
                 for pair in pairs:
                     file.write(pair._asdict())
@@ -101,7 +101,7 @@ class Build:
         grouping = Grouping()
         weights = graded = repeats = 0
         staged = self.folder / "staged.arrow"
-        with ArrowFile(staged, GROUP) as file:
+        with ArrowFile(staged, GROUP.arrow_schema) as file:
             for row in self._rows(rejected):
                 group = to_group(row, self.options.positive_threshold)
                 graded += group.graded
@@ -118,7 +118,7 @@ class Build:
             self._note_repeats(repeats)
             staged.rename(self.folder / ROWS)
             return
-        with ArrowFile(self.folder / ROWS, GROUP) as file:
+        with ArrowFile(self.folder / ROWS, GROUP.arrow_schema) as file:
             for group in self._counted(grouping.groups(Dataset.from_file(str(staged)))):
                 file.write(group._asdict())
         staged.unlink()

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from common.hashing import text_hash, text_hashes
 from common.types import Shape
 from loaders.build import ROWS, Build
-from loaders.formats.encodings import open_text
-from loaders.formats.json_object import DECODER
+from loaders.formats.json_text import DECODER
 from loaders.formats.local import FileSource, SavedSource
+from loaders.formats.opening import open_text
 from loaders.formats.records import Record
 from loaders.formats.sources import Source
 from loaders.options import ReadOptions

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from loaders.beir.problems import Problems, listed
 from loaders.beir.texts import as_id
-from loaders.formats.encodings import open_text
-from loaders.formats.records import read_errors, read_file
+from loaders.formats.opening import open_text, read_errors
+from loaders.formats.records import read_file
 from loaders.parsing.fields import RowError, show
 
 Qrels = dict[str, dict[str, float]]  # query id -> document id -> relevance

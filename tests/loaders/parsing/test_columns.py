@@ -174,7 +174,11 @@ def test_what_sentence_transformers_mines(tmp_path: Path) -> None:
 
 def test_a_list_with_scores_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """labeled-list with scores looks like positives with a teacher's scores."""
-    file = write(tmp_path / "a.jsonl", {"anchor": "q", "positive": ["p", "n"], "scores": [0.9, 0]})
+    row = {"anchor": "q", "positive": ["p", "n"], "scores": [0.9, 0]}
+    with_negatives = write(tmp_path / "b.jsonl", {**row, "neg": ["m"], "neg_scores": [0]})
+    assert groups(with_negatives) == [("q", ["p", "n"], ["m"])]
+    assert "several positives with scores" not in caplog.text
+    file = write(tmp_path / "a.jsonl", row)
     assert groups(file) == [("q", ["p", "n"], [])]
     assert "1 rows have several positives with scores and no negatives" in caplog.text
     assert groups(file, columns={"positive": "doc", "scores": "rel"}) == [("q", ["p"], ["n"])]
