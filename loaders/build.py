@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from common.types import Shape
 from loaders.formats.sources import Source
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
 from loaders.parsing.rejected import RejectedRows
@@ -17,7 +16,7 @@ from loaders.parsing.row_stream import good_rows
 from loaders.shapes.arrow import GROUP, SCORED_PAIR, ArrowFile
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.grouping import Grouping
-from loaders.shapes.rows import CandidateGroup, Row, ScoredPair
+from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
 ROWS, REJECTED, NOTES = "rows.arrow", "rejected_rows.jsonl", "notes.json"
 

@@ -15,7 +15,6 @@ from datasets import Dataset
 from filelock import FileLock
 
 from common.hashing import source_code
-from common.types import Shape
 from loaders.build import NOTES, REJECTED, ROWS, Build, Note
 from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
@@ -24,7 +23,7 @@ from loaders.parsing.fields import RowError
 from loaders.parsing.rejected import copy_rejected
 from loaders.parsing.row_parser import RowParser
 from loaders.shapes.positive_pairs import PositivePairs
-from loaders.shapes.rows import PositivePair, Row, ScoredPair
+from loaders.shapes.rows import PositivePair, Row, ScoredPair, Shape
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,15 @@ class DataFiles:
 
     @cached_property
     def _first(self) -> tuple[Row | None, str]:
-        return _first_row(self.sources[0], self.options)
+        """The first good row; or None, and what is wrong with the rows."""
+        parser, source, reason = RowParser(self.options), self.sources[0], ""
+        for record in source.records(self.options.columns or ()):
+            try:
+                return parser.parse(record), ""
+            except RowError as error:
+                reason = reason or f"no row is good; the first is in line {record.line}: {error}"
+        parser.columns.check()
+        return None, f"{source.name}: {reason or 'there is no row in it'}"
 
     @cached_property
     def shape(self) -> Shape:
@@ -76,18 +83,15 @@ class DataFiles:
     def rows(self, shape: Literal["scored_pair", "candidate_group"]) -> Dataset: ...
     @overload
     def rows(self, shape: Literal["positive_pair"]) -> PositivePairs: ...
-    @overload
-    def rows(self, shape: Shape) -> Dataset | PositivePairs: ...
     def rows(self, shape: Shape) -> Dataset | PositivePairs:
         """All rows in one shape: ``PositivePairs`` for ``positive_pair``, otherwise a ``Dataset``.
 
         Both have a length and are indexed by row.
         """
         # Positive pairs are a view of groups, and share their copy in the cache.
-        stored: Shape = "scored_pair" if shape == "scored_pair" else "candidate_group"
-        folder = self._read(Build, stored)
-        rows = Dataset.from_file(str(folder / ROWS))
-        rows = PositivePairs.of(rows) if shape == "positive_pair" else rows
+        folder = self._read(Build, "candidate_group" if shape == "positive_pair" else shape)
+        stored = Dataset.from_file(str(folder / ROWS))
+        rows = PositivePairs(stored) if shape == "positive_pair" else stored
         self._report(folder, rows)
         return rows
 
@@ -100,7 +104,7 @@ class DataFiles:
         """
         folder = self._read(IndexBuild, shape)
         rows = RowsInPlace(self.sources, shape, self.options, folder / ROWS)
-        view = PositivePairs.of(rows) if shape == "positive_pair" else rows
+        view = PositivePairs(rows) if shape == "positive_pair" else rows
         self._report(folder, view)
         return view
 
@@ -168,10 +172,6 @@ def load_rows(
 def load_rows(
     files: str | Sequence[str], shape: Literal["positive_pair"], options: ReadOptions
 ) -> PositivePairs: ...
-@overload
-def load_rows(
-    files: str | Sequence[str], shape: Shape, options: ReadOptions
-) -> Dataset | PositivePairs: ...
 def load_rows(
     files: str | Sequence[str], shape: Shape, options: ReadOptions
 ) -> Dataset | PositivePairs:
@@ -189,16 +189,3 @@ def load_rows_in_place(
 def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
     """The shape of the first good row of the first file."""
     return DataFiles(files, options).shape
-
-
-def _first_row(source: Source, options: ReadOptions) -> tuple[Row | None, str]:
-    """The first good row; or None, and what is wrong with the rows."""
-    parser = RowParser(options)
-    reason = ""
-    for record in source.records(options.columns or ()):
-        try:
-            return parser.parse(record), ""
-        except RowError as error:
-            reason = reason or f"no row is good; the first is in line {record.line}: {error}"
-    parser.columns.check()
-    return None, f"{source.name}: {reason or 'there is no row in it'}"

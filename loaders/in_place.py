@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.hashing import text_hash, text_hashes
-from common.types import Shape
 from loaders.build import ROWS, Build
 from loaders.formats.json_text import DECODER
 from loaders.formats.local import FileSource, SavedSource
@@ -23,7 +22,7 @@ from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
 from loaders.parsing.row_stream import rows_of
 from loaders.shapes.conversions import to_group, to_scored_pairs
-from loaders.shapes.rows import CandidateGroup, Row, ScoredPair
+from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
 # Where a row is: the number of its file, first byte and length of its line, the hash of its query.
 # "count" is a group's number of positives, or which of the line's scored pairs the row is.
