@@ -112,33 +112,28 @@ class DataFiles:
         """Read and check the files unless that is done; return the folder with the outcome."""
         folder = self._cache_folder(build, shape)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = folder.with_name(f"{folder.name}.building")  # renamed when it is complete
         # All processes of a run get here at once: one reads, the others wait and share.
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
-                self._fill(folder, build, shape)
+                shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+                beside.mkdir()
+                try:
+                    build(self.sources, shape, self.options, beside).run()
+                    beside.rename(folder)
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
         return folder
 
     def _cache_folder(self, build: type[Build], shape: Shape) -> Path:
         """A folder named by a hash of everything that the rows depend on."""
         chosen = asdict(self.options)
         del chosen["rejected_file"]
-        digest = hashlib.blake2b(digest_size=16)
         parts = [build.__name__, shape, chosen, [source.identity() for source in self.sources]]
-        digest.update(json.dumps(parts).encode())
+        digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16)
         for code in source_code(Path(__file__).parent):
             digest.update(code)
         return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / digest.hexdigest()
-
-    def _fill(self, folder: Path, build: type[Build], shape: Shape) -> None:
-        """Build into a folder beside ``folder``, which takes that name when it is complete."""
-        beside = folder.with_name(f"{folder.name}.building")
-        shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
-        beside.mkdir()
-        try:
-            build(self.sources, shape, self.options, beside).run()
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def _report(self, folder: Path, rows: Dataset | RowsInPlace | PositivePairs) -> None:
         """Log the notes that concern these rows, each once, and put the bad rows in their file."""

@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,7 @@ from loaders.formats.records import Record
 from loaders.formats.sources import Source
 from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
-from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
-from loaders.parsing.row_stream import rows_of
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
@@ -118,21 +118,20 @@ class IndexBuild(Build):
         self, sources: list[Source], shape: Shape, options: ReadOptions, folder: Path
     ) -> None:
         super().__init__(sources, shape, options, folder)
-        for source in sources:
-            _check_lines(source)
+        self.paths = [_lines_file(source) for source in sources]
         self.place = (0, 0, 0)  # of the row just read: number of its file, first byte, length
 
-    def _write_scored_pairs(self, rejected: RejectedRows) -> None:
+    def _write_scored_pairs(self) -> None:
         with (self.folder / ROWS).open("wb") as file:
-            for pairs in self._scored_pairs(rejected):
+            for pairs in self._scored_pairs():
                 for count, pair in enumerate(pairs):
                     file.write(self._entry(count, pair.query))
 
-    def _write_groups(self, rejected: RejectedRows) -> None:
+    def _write_groups(self) -> None:
         pairs = self.shape == "positive_pair"
         hashes = (self.folder / _POSITIVES).open("wb") if pairs else nullcontext()
         with (self.folder / ROWS).open("wb") as file, hashes as positives:
-            for group in self._counted(self._groups(rejected)):
+            for group in self._counted(self._groups()):
                 file.write(self._entry(len(group.pos), group.query))
                 if positives is not None:
                     positives.write(text_hashes(group.pos).tobytes())
@@ -141,34 +140,31 @@ class IndexBuild(Build):
         file, begin, size = self.place
         return _ENTRY.pack(file, count, begin, size, text_hash(query))
 
-    def _groups(self, rejected: RejectedRows) -> Iterator[CandidateGroup]:
-        for row in self._rows(rejected):
+    def _groups(self) -> Iterator[CandidateGroup]:
+        for row in self._rows():
             if isinstance(row, ScoredPair):
                 raise ValueError(
-                    f"streaming: {self.sources[self.place[0]].name} has scored pairs, which this "
+                    f"streaming: {self.paths[self.place[0]]} has scored pairs, which this "
                     "objective unites by query; write groups of them (prepare_data.py convert "
                     "--to groups), or leave streaming out"
                 )
             yield to_group(row, self.options.positive_threshold)
 
-    def _rows(self, rejected: RejectedRows) -> Iterator[Row]:
-        for number, source in enumerate(self.sources):
-            assert isinstance(source, FileSource)
-            with source.path.open("rb") as stream:
+    def _rows(self) -> Iterator[Row]:
+        for number, located_rows in groupby(self.stream, key=attrgetter("number")):
+            with self.paths[number].open("rb") as stream:
                 line = begin = size = 0
-                for located in rows_of(source, self.parser, rejected):
+                for located in located_rows:
                     while line < located.record.line:
                         begin += size
                         size = len(stream.readline())
                         line += 1
-                    self.good += 1
                     self.place = (number, begin, size)
                     yield located.row
-        self.parser.columns.check()
 
 
-def _check_lines(source: Source) -> None:
-    """Refuse what is not one row a line in an unpacked file of JSON."""
+def _lines_file(source: Source) -> Path:
+    """The file of a source; refuse what is not one row a line in an unpacked file of JSON."""
     if isinstance(source, SavedSource):
         raise ValueError(
             f"streaming: {source.name} is a folder of save_to_disk, not JSON Lines; write them "
@@ -190,6 +186,7 @@ def _check_lines(source: Source) -> None:
             f"streaming: {source.name} is not JSON Lines, one row a line; write them "
             "(prepare_data.py convert), or leave streaming out"
         )
+    return source.path
 
 
 def _first_character(path: Path) -> str:

@@ -61,11 +61,6 @@ class RejectedRows:
             + "\n  ".join(self.first + more)
         )
 
-    def note(self, good: int) -> str:
-        """One line about skipped rows."""
-        total = self.count + good
-        return f"{self.count} of {total} rows are bad and skipped; the first: {self.first[0]}"
-
 
 def copy_rejected(path: Path, options: ReadOptions) -> bool:
     """Copy the rejected rows to ``rejected_file`` atomically; return whether there are any."""

@@ -21,11 +21,12 @@ _EXPECTED = re.compile(r"(?:^|[^a-z])(?:pos|neg|title|score|label|answer)", re.I
 
 
 class LocatedRow(NamedTuple):
-    """A row with its record and the name of its file."""
+    """A row with its record, and the name and number (from 0) of its file."""
 
     file: str
     record: Record
     row: Row
+    number: int
 
 
 class RowStream:
@@ -35,6 +36,7 @@ class RowStream:
         files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
         options: How records become rows.
         needs_rows: Whether a file without a good row is an error.
+        rejected: The file that collects the bad rows; None: a temporary one.
 
     Attributes:
         parser: Of the latest iteration; it has counted the unused fields.
@@ -44,7 +46,8 @@ class RowStream:
 
     Raises:
         ValueError: While iterating: at the end, if there were bad rows and they are not to be
-            skipped; after a file without a good row, if ``needs_rows``.
+            skipped, or a column that no row has; after a file without a good row, if
+            ``needs_rows``, unless its bad rows are going to be reported at the end.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class RowStream:
         files: str | Source | Sequence[str | Source],
         options: ReadOptions,
         needs_rows: bool = True,
+        rejected: Path | None = None,
     ) -> None:
         self.needs_rows = needs_rows
         self.sources = find_sources(files, options.split, options.evaluates)
         self.options = options
+        self.rejected = rejected
         self.parser = RowParser(options)
         self.good = self.bad = 0
         self.reasons: list[str] = []
@@ -65,62 +70,39 @@ class RowStream:
         self.good = self.bad = 0
         self.reasons = []
         with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "rejected_rows.jsonl"
+            path = self.rejected or Path(scratch) / "rejected_rows.jsonl"
             with RejectedRows(path, self.options) as rejected:
-                for located in good_rows(self.sources, self.parser, rejected, self.needs_rows):
-                    self.good += 1
-                    yield located
+                for number, source in enumerate(self.sources):
+                    yield from self._rows_of(source, number, rejected)
+                self.parser.columns.check()
                 self.bad, self.reasons = rejected.count, rejected.first
                 if rejected.count and self.options.on_bad_rows == "error":
                     raise rejected.error(self.good)
                 rejected.publish()
 
-
-def good_rows(
-    sources: Sequence[Source], parser: RowParser, rejected: RejectedRows, needs_rows: bool = True
-) -> Iterator[LocatedRow]:
-    """Yield the good rows of all sources; see ``rows_of``.
-
-    Raises:
-        ValueError: Also for a column that no row has.
-    """
-    for source in sources:
-        yield from rows_of(source, parser, rejected, needs_rows)
-    parser.columns.check()
-
-
-def rows_of(
-    source: Source, parser: RowParser, rejected: RejectedRows, needs_rows: bool = True
-) -> Iterator[LocatedRow]:
-    """Yield the good rows of a source and collect the bad ones in ``rejected``.
-
-    Raises:
-        ValueError: If ``needs_rows``, for a source without a good row, unless the caller is going
-            to report its bad rows at the end.
-    """
-    good, bad_before, unused = 0, rejected.count, parser.unused.copy()
-    for record in source.records(parser.columns.columns):
-        try:
-            row = parser.parse(record)
-        except RowError as error:
-            rejected.add(source.name, record, str(error))
-        else:
-            good += 1
-            yield LocatedRow(source.name, record, row)
-    for name, count in _suspicious(parser.unused - unused, parser.columns).items():
-        parser.suspicious[source.name, name] += count
-    bad = rejected.count - bad_before
-    if needs_rows and not good and (bad == 0 or rejected.options.on_bad_rows == "skip"):
-        parser.columns.check()
-        raise _no_good_row(source, bad, rejected)
-
-
-def _no_good_row(source: Source, bad: int, rejected: RejectedRows) -> ValueError:
-    """The error for a source without a good row."""
-    if not bad:
-        return ValueError(f"{source.name}: there is no row in it")
-    where = rejected.publish()
-    return ValueError(f"{source.name}: all {bad} rows are bad ({where}); the last: {rejected.last}")
+    def _rows_of(self, source: Source, number: int, rejected: RejectedRows) -> Iterator[LocatedRow]:
+        parser = self.parser
+        good_before, bad_before, unused = self.good, rejected.count, parser.unused.copy()
+        for record in source.records(parser.columns.columns):
+            try:
+                row = parser.parse(record)
+            except RowError as error:
+                rejected.add(source.name, record, str(error))
+            else:
+                self.good += 1
+                yield LocatedRow(source.name, record, row, number)
+        for name, count in _suspicious(parser.unused - unused, parser.columns).items():
+            parser.suspicious[source.name, name] += count
+        bad = rejected.count - bad_before
+        skips = self.options.on_bad_rows == "skip"
+        if self.needs_rows and self.good == good_before and (bad == 0 or skips):
+            parser.columns.check()
+            if not bad:
+                raise ValueError(f"{source.name}: there is no row in it")
+            raise ValueError(
+                f"{source.name}: all {bad} rows are bad ({rejected.publish()}); the last: "
+                f"{rejected.last}"
+            )
 
 
 def _suspicious(unused: Counter[str], columns: Columns) -> Counter[str]:
