@@ -134,12 +134,6 @@ def test_columns_that_cannot_be(columns: dict[str, str], message: str) -> None:
     assert message in str(raised.value)
 
 
-def test_other_columns_are_other_rows_in_the_cache(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl", {"query": "q", "a": "1", "b": "2"})
-    assert groups(file, columns={"a": "pos"}) == [("q", ["1"], [])]
-    assert groups(file, columns={"b": "pos"}) == [("q", ["2"], [])]
-
-
 @pytest.mark.parametrize("style", ["negative_{}", "negative{}", "neg_{}", "hard_negative_{}"])
 def test_numbered_negatives_come_in_the_order_of_their_numbers(style: str, tmp_path: Path) -> None:
     numbered = {style.format(at): f"n{at}" for at in (10, 2, 1, 9, 0)}

@@ -64,6 +64,9 @@ def test_rows_are_those_of_a_naive_reading(read: Any, seed: int, tmp_path: Path)
         assert len(others) == len(list(others)) == len(set(others))
         first = dict.fromkeys(text for text in group["pos"] if text != pos)
         assert list(others)[: len(first)] == list(first)  # its own group's come first
+    assert rows[-1] == rows[len(rows) - 1]
+    with pytest.raises(IndexError):
+        rows[len(rows)]
 
 
 def naive_batch(rows: list[dict[str, Any]], documents: list[str]) -> list[list[bool]]:
