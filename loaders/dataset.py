@@ -20,8 +20,8 @@ from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
 from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
-from loaders.parsing.rejected import copy_rejected
 from loaders.parsing.row_parser import RowParser
+from loaders.parsing.row_stream import copy_rejected
 from loaders.shapes.positive_pairs import PositivePairs
 from loaders.shapes.rows import PositivePair, Row, ScoredPair, Shape
 

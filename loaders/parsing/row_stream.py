@@ -1,21 +1,25 @@
-"""Stream the validated rows of files, without storing them."""
+"""Stream the validated rows of files, and collect the bad ones with their reasons."""
 
+import json
+import math
+import os
 import re
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from loaders.formats.records import Record
 from loaders.formats.sources import Source, find_sources
 from loaders.options import ReadOptions
 from loaders.parsing.columns import Columns, field_of
 from loaders.parsing.fields import RowError
-from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
 from loaders.shapes.rows import Row
 
+_SHOWN = 20  # bad rows in a message
 # Parts of names that suggest that a field matters.
 _EXPECTED = re.compile(r"(?:^|[^a-z])(?:pos|neg|title|score|label|answer)", re.IGNORECASE)
 
@@ -36,7 +40,8 @@ class RowStream:
         files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
         options: How records become rows.
         needs_rows: Whether a file without a good row is an error.
-        rejected: The file that collects the bad rows; None: a temporary one.
+        rejected: The file that collects the bad rows, as JSON Lines of ``file``, ``line``,
+            ``reason``, ``record``; None: a temporary one.
 
     Attributes:
         parser: Of the latest iteration; it has counted the unused fields.
@@ -71,38 +76,54 @@ class RowStream:
         self.reasons = []
         with tempfile.TemporaryDirectory() as scratch:
             path = self.rejected or Path(scratch) / "rejected_rows.jsonl"
-            with RejectedRows(path, self.options) as rejected:
+            with path.open("w", encoding="utf-8") as rejected:
                 for number, source in enumerate(self.sources):
                     yield from self._rows_of(source, number, rejected)
-                self.parser.columns.check()
-                self.bad, self.reasons = rejected.count, rejected.first
-                if rejected.count and self.options.on_bad_rows == "error":
-                    raise rejected.error(self.good)
-                rejected.publish()
+            self.parser.columns.check()
+            copy_rejected(path, self.options)
+        if self.bad and self.options.on_bad_rows == "error":
+            more = [f"... and {self.bad - _SHOWN} more"] if self.bad > _SHOWN else []
+            raise ValueError(
+                f"{self.bad} of {self.bad + self.good} rows are bad ({self._where()}); repair "
+                'them, or set on_bad_rows to "skip" to go on without them:\n  '
+                + "\n  ".join(self.reasons + more)
+            )
 
-    def _rows_of(self, source: Source, number: int, rejected: RejectedRows) -> Iterator[LocatedRow]:
+    def _rows_of(self, source: Source, number: int, rejected: IO[str]) -> Iterator[LocatedRow]:
         parser = self.parser
-        good_before, bad_before, unused = self.good, rejected.count, parser.unused.copy()
+        good_before, bad_before, unused = self.good, self.bad, parser.unused.copy()
+        last = ""
         for record in source.records(parser.columns.columns):
             try:
                 row = parser.parse(record)
             except RowError as error:
-                rejected.add(source.name, record, str(error))
+                self.bad += 1
+                last = f"{source.name}:{record.line}: {error}"
+                if len(self.reasons) < _SHOWN:
+                    self.reasons.append(last)
+                rejected.write(_rejected_line(source.name, record, str(error)))
             else:
                 self.good += 1
                 yield LocatedRow(source.name, record, row, number)
         for name, count in _suspicious(parser.unused - unused, parser.columns).items():
             parser.suspicious[source.name, name] += count
-        bad = rejected.count - bad_before
+        bad = self.bad - bad_before
         skips = self.options.on_bad_rows == "skip"
         if self.needs_rows and self.good == good_before and (bad == 0 or skips):
             parser.columns.check()
             if not bad:
                 raise ValueError(f"{source.name}: there is no row in it")
+            rejected.flush()
+            copy_rejected(Path(rejected.name), self.options)
             raise ValueError(
-                f"{source.name}: all {bad} rows are bad ({rejected.publish()}); the last: "
-                f"{rejected.last}"
+                f"{source.name}: all {bad} rows are bad ({self._where()}); the last: {last}"
             )
+
+    def _where(self) -> str:
+        """Where the bad rows are."""
+        if self.options.rejected_file is None:
+            return "give rejected_file to have all of them written"
+        return f"all of them are in {self.options.rejected_file}"
 
 
 def _suspicious(unused: Counter[str], columns: Columns) -> Counter[str]:
@@ -119,3 +140,40 @@ def _suspicious(unused: Counter[str], columns: Columns) -> Counter[str]:
         if _EXPECTED.search(inner if within else name):
             found[name] = count
     return found
+
+
+def copy_rejected(path: Path, options: ReadOptions) -> bool:
+    """Copy the rejected rows to ``rejected_file`` atomically; return whether there are any."""
+    target = options.rejected_file
+    if target is None or path.stat().st_size == 0:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # All processes of a run may do this at once.
+    beside = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.copyfile(path, beside)
+    beside.replace(target)
+    return True
+
+
+def _rejected_line(file: str, record: Record, reason: str) -> str:
+    """The line of JSON for a bad row."""
+    row = {"file": file, "line": record.line, "reason": reason, "record": record.fields}
+    try:
+        text = json.dumps(_plain(row), ensure_ascii=False) + "\n"
+        text.encode()
+    except RecursionError:
+        return json.dumps(row | {"record": "(nested too deeply to be shown)"}) + "\n"
+    except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 does not have
+        return json.dumps(_plain(row)) + "\n"
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON types: dates and the like become text, and so does NaN."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
