@@ -15,6 +15,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 # everything else that is a letter, a digit or "_" as words.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W{_CJK}]+")
+# Saturation of the term frequency, and length normalisation from 0 (none) to 1; as in Lucene.
+K1, B = 1.2, 0.75
 _BLOCK_BYTES = 64 * 2**20  # of the dense scores [Q, D] held at a time
 
 
@@ -42,19 +44,17 @@ class BM25:
 
     A document's score is the sum over the words w of the query, repeated ones counted again, of::
 
-        idf(w) * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean_length))
+        idf(w) * tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / mean_length))
         idf(w) = ln(1 + (D - df + 0.5) / (df + 0.5))
 
     Args:
         documents: The texts; a hit names a document by its place in this list.
-        k1: Saturation of the term frequency; lower saturates sooner.
-        b: Length normalisation, from 0 (none) to 1 (in proportion to length).
 
     Raises:
         ValueError: No document has a word.
     """
 
-    def __init__(self, documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, documents: Sequence[str]) -> None:
         if not any(tokenize(document) for document in documents):
             raise ValueError(
                 f"BM25 found no word in {len(documents)} documents; give it at least one text"
@@ -65,9 +65,9 @@ class BM25:
         lengths = np.bincount(counts.row, weights=counts.data, minlength=self.num_documents)
         document_frequency = np.bincount(counts.col, minlength=vocabulary_size)
         idf = np.log1p((self.num_documents - document_frequency + 0.5) / (document_frequency + 0.5))
-        damping = k1 * (1 - b + b * lengths / lengths.mean())
+        damping = K1 * (1 - B + B * lengths / lengths.mean())
         tf = counts.data.astype(np.float64)
-        weights = idf[counts.col] * tf * (k1 + 1) / (tf + damping[counts.row])
+        weights = idf[counts.col] * tf * (K1 + 1) / (tf + damping[counts.row])
         self._weights = sparse.csr_matrix(  # [V, D]
             (weights.astype(np.float32), (counts.col, counts.row)),
             shape=(vocabulary_size, self.num_documents),

@@ -8,16 +8,13 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from common.types import Shape
 from loaders.formats.sources import Source
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
-from loaders.parsing.rejected import RejectedRows
-from loaders.parsing.row_parser import RowParser
-from loaders.parsing.row_stream import good_rows
+from loaders.parsing.row_stream import RowStream
 from loaders.shapes.arrow import GROUP, SCORED_PAIR, ArrowFile
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.grouping import Grouping
-from loaders.shapes.rows import CandidateGroup, Row, ScoredPair
+from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
 ROWS, REJECTED, NOTES = "rows.arrow", "rejected_rows.jsonl", "notes.json"
 
@@ -45,12 +42,10 @@ class Build:
     def __init__(
         self, sources: list[Source], shape: Shape, options: ReadOptions, folder: Path
     ) -> None:
-        self.sources = sources
+        self.stream = RowStream(sources, options, rejected=folder / REJECTED)
         self.shape = shape
         self.options = options
         self.folder = folder
-        self.parser = RowParser(options)
-        self.good = 0
         self.notes: list[Note] = []
 
     def run(self) -> None:
@@ -60,34 +55,30 @@ class Build:
             ValueError: For bad rows (unless they are to be skipped), and for a file that cannot
                 be read or has no good row at all.
         """
-        with RejectedRows(self.folder / REJECTED, self.options) as rejected:
-            if self.shape == "scored_pair":
-                self._write_scored_pairs(rejected)
-            else:
-                self._write_groups(rejected)
-            if rejected.count and self.options.on_bad_rows == "error":
-                raise rejected.error(self.good)
-            if rejected.count:
-                self._note(rejected.note(self.good))
+        if self.shape == "scored_pair":
+            self._write_scored_pairs()
+        else:
+            self._write_groups()
+        if bad := self.stream.bad:
+            total, first = bad + self.stream.good, self.stream.reasons[0]
+            self._note(f"{bad} of {total} rows are bad and skipped; the first: {first}")
         self._note_labels_and_fields()
         (self.folder / NOTES).write_text(json.dumps(self.notes), encoding="utf-8")
 
-    def _rows(self, rejected: RejectedRows) -> Iterator[Row]:
-        for located in good_rows(self.sources, self.parser, rejected):
-            self.good += 1
-            yield located.row
+    def _rows(self) -> Iterator[Row]:
+        return (located.row for located in self.stream)
 
-    def _write_scored_pairs(self, rejected: RejectedRows) -> None:
-        with ArrowFile(self.folder / ROWS, SCORED_PAIR) as file:
-            for pairs in self._scored_pairs(rejected):
+    def _write_scored_pairs(self) -> None:
+        with ArrowFile(self.folder / ROWS, SCORED_PAIR.arrow_schema) as file:
+            for pairs in self._scored_pairs():
                 for pair in pairs:
                     file.write(pair._asdict())
 
-    def _scored_pairs(self, rejected: RejectedRows) -> Iterator[list[ScoredPair]]:
+    def _scored_pairs(self) -> Iterator[list[ScoredPair]]:
         """Yield the scored pairs of each row; note if all have the same relevance."""
         relevances: set[float] = set()
         count = 0
-        for row in self._rows(rejected):
+        for row in self._rows():
             pairs = to_scored_pairs(row)
             count += len(pairs)
             if len(relevances) < 2:
@@ -96,13 +87,13 @@ class Build:
         if count > 1 and len(relevances) == 1:
             self._note(f"all {count} rows have the relevance {relevances.pop():g}")
 
-    def _write_groups(self, rejected: RejectedRows) -> None:
+    def _write_groups(self) -> None:
         """Write each row as a group, then unite the scored pairs of each query."""
         grouping = Grouping()
         weights = graded = repeats = 0
         staged = self.folder / "staged.arrow"
-        with ArrowFile(staged, GROUP) as file:
-            for row in self._rows(rejected):
+        with ArrowFile(staged, GROUP.arrow_schema) as file:
+            for row in self._rows():
                 group = to_group(row, self.options.positive_threshold)
                 graded += group.graded
                 repeats += group.repeats_a_document()
@@ -118,7 +109,7 @@ class Build:
             self._note_repeats(repeats)
             staged.rename(self.folder / ROWS)
             return
-        with ArrowFile(self.folder / ROWS, GROUP) as file:
+        with ArrowFile(self.folder / ROWS, GROUP.arrow_schema) as file:
             for group in self._counted(grouping.groups(Dataset.from_file(str(staged)))):
                 file.write(group._asdict())
         staged.unlink()
@@ -148,21 +139,22 @@ class Build:
             )
 
     def _note_labels_and_fields(self) -> None:
-        if count := self.parser.labels.by_default:
+        parser = self.stream.parser
+        if count := parser.labels.by_default:
             self._note(
                 f"{count} labels mapped by the default label_map {json.dumps(DEFAULT_LABEL_MAP)}; "
                 "give label_map or label_range to change that"
             )
-        if count := self.parser.scored_positives:
+        if count := parser.scored_positives:
             self._note(
                 f"{count} rows have several positives with scores and no negatives: all count "
                 "as positives; if the scores tell which are (sentence-transformers' labeled-list), "
                 'give columns: {"<the texts>": "doc", "scores": "rel"}'
             )
-        for (file, name), count in self.parser.suspicious.most_common(20):
+        for (file, name), count in parser.suspicious.most_common(20):
             self._note(f"{file}: the field {name} is not used ({count} times)")
-        said = {name for _, name in self.parser.suspicious}
-        others = [item for item in self.parser.unused.most_common(20) if item[0] not in said]
+        said = {name for _, name in parser.suspicious}
+        others = [item for item in parser.unused.most_common(20) if item[0] not in said]
         if others:
             names = ", ".join(f"{name} ({count} times)" for name, count in others)
             self._note(f"fields that are not used: {names}", logging.INFO)

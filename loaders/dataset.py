@@ -15,16 +15,15 @@ from datasets import Dataset
 from filelock import FileLock
 
 from common.hashing import source_code
-from common.types import Shape
 from loaders.build import NOTES, REJECTED, ROWS, Build, Note
 from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
 from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
-from loaders.parsing.rejected import copy_rejected
 from loaders.parsing.row_parser import RowParser
+from loaders.parsing.row_stream import copy_rejected
 from loaders.shapes.positive_pairs import PositivePairs
-from loaders.shapes.rows import PositivePair, Row, ScoredPair
+from loaders.shapes.rows import PositivePair, Row, ScoredPair, Shape
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,15 @@ class DataFiles:
 
     @cached_property
     def _first(self) -> tuple[Row | None, str]:
-        return _first_row(self.sources[0], self.options)
+        """The first good row; or None, and what is wrong with the rows."""
+        parser, source, reason = RowParser(self.options), self.sources[0], ""
+        for record in source.records(self.options.columns or ()):
+            try:
+                return parser.parse(record), ""
+            except RowError as error:
+                reason = reason or f"no row is good; the first is in line {record.line}: {error}"
+        parser.columns.check()
+        return None, f"{source.name}: {reason or 'there is no row in it'}"
 
     @cached_property
     def shape(self) -> Shape:
@@ -76,18 +83,15 @@ class DataFiles:
     def rows(self, shape: Literal["scored_pair", "candidate_group"]) -> Dataset: ...
     @overload
     def rows(self, shape: Literal["positive_pair"]) -> PositivePairs: ...
-    @overload
-    def rows(self, shape: Shape) -> Dataset | PositivePairs: ...
     def rows(self, shape: Shape) -> Dataset | PositivePairs:
         """All rows in one shape: ``PositivePairs`` for ``positive_pair``, otherwise a ``Dataset``.
 
         Both have a length and are indexed by row.
         """
         # Positive pairs are a view of groups, and share their copy in the cache.
-        stored: Shape = "scored_pair" if shape == "scored_pair" else "candidate_group"
-        folder = self._read(Build, stored)
-        rows = Dataset.from_file(str(folder / ROWS))
-        rows = PositivePairs.of(rows) if shape == "positive_pair" else rows
+        folder = self._read(Build, "candidate_group" if shape == "positive_pair" else shape)
+        stored = Dataset.from_file(str(folder / ROWS))
+        rows = PositivePairs(stored) if shape == "positive_pair" else stored
         self._report(folder, rows)
         return rows
 
@@ -100,7 +104,7 @@ class DataFiles:
         """
         folder = self._read(IndexBuild, shape)
         rows = RowsInPlace(self.sources, shape, self.options, folder / ROWS)
-        view = PositivePairs.of(rows) if shape == "positive_pair" else rows
+        view = PositivePairs(rows) if shape == "positive_pair" else rows
         self._report(folder, view)
         return view
 
@@ -108,33 +112,28 @@ class DataFiles:
         """Read and check the files unless that is done; return the folder with the outcome."""
         folder = self._cache_folder(build, shape)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = folder.with_name(f"{folder.name}.building")  # renamed when it is complete
         # All processes of a run get here at once: one reads, the others wait and share.
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
-                self._fill(folder, build, shape)
+                shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+                beside.mkdir()
+                try:
+                    build(self.sources, shape, self.options, beside).run()
+                    beside.rename(folder)
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
         return folder
 
     def _cache_folder(self, build: type[Build], shape: Shape) -> Path:
         """A folder named by a hash of everything that the rows depend on."""
         chosen = asdict(self.options)
         del chosen["rejected_file"]
-        digest = hashlib.blake2b(digest_size=16)
         parts = [build.__name__, shape, chosen, [source.identity() for source in self.sources]]
-        digest.update(json.dumps(parts).encode())
+        digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16)
         for code in source_code(Path(__file__).parent):
             digest.update(code)
         return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / digest.hexdigest()
-
-    def _fill(self, folder: Path, build: type[Build], shape: Shape) -> None:
-        """Build into a folder beside ``folder``, which takes that name when it is complete."""
-        beside = folder.with_name(f"{folder.name}.building")
-        shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
-        beside.mkdir()
-        try:
-            build(self.sources, shape, self.options, beside).run()
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def _report(self, folder: Path, rows: Dataset | RowsInPlace | PositivePairs) -> None:
         """Log the notes that concern these rows, each once, and put the bad rows in their file."""
@@ -168,10 +167,6 @@ def load_rows(
 def load_rows(
     files: str | Sequence[str], shape: Literal["positive_pair"], options: ReadOptions
 ) -> PositivePairs: ...
-@overload
-def load_rows(
-    files: str | Sequence[str], shape: Shape, options: ReadOptions
-) -> Dataset | PositivePairs: ...
 def load_rows(
     files: str | Sequence[str], shape: Shape, options: ReadOptions
 ) -> Dataset | PositivePairs:
@@ -189,16 +184,3 @@ def load_rows_in_place(
 def detect_shape(files: str | Sequence[str], options: ReadOptions) -> Shape:
     """The shape of the first good row of the first file."""
     return DataFiles(files, options).shape
-
-
-def _first_row(source: Source, options: ReadOptions) -> tuple[Row | None, str]:
-    """The first good row; or None, and what is wrong with the rows."""
-    parser = RowParser(options)
-    reason = ""
-    for record in source.records(options.columns or ()):
-        try:
-            return parser.parse(record), ""
-        except RowError as error:
-            reason = reason or f"no row is good; the first is in line {record.line}: {error}"
-    parser.columns.check()
-    return None, f"{source.name}: {reason or 'there is no row in it'}"

@@ -1,35 +1,35 @@
 """Rows that stay in their JSON Lines files; an index says where each one is."""
 
+import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.hashing import text_hash, text_hashes
-from common.types import Shape
 from loaders.build import ROWS, Build
-from loaders.formats.encodings import open_text
-from loaders.formats.json_object import DECODER
+from loaders.formats.json_text import DECODER
 from loaders.formats.local import FileSource, SavedSource
+from loaders.formats.opening import open_text
 from loaders.formats.records import Record
 from loaders.formats.sources import Source
 from loaders.options import ReadOptions
 from loaders.parsing.fields import RowError
-from loaders.parsing.rejected import RejectedRows
 from loaders.parsing.row_parser import RowParser
-from loaders.parsing.row_stream import good_rows
 from loaders.shapes.conversions import to_group, to_scored_pairs
-from loaders.shapes.rows import CandidateGroup, Row, ScoredPair
+from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
 # Where a row is: the number of its file, first byte and length of its line, the hash of its query.
 # "count" is a group's number of positives, or which of the line's scored pairs the row is.
 _PLACE = np.dtype(
     [("file", "<u4"), ("count", "<u4"), ("begin", "<u8"), ("bytes", "<u8"), ("query", "<u8")]
 )
-_BATCH = 1 << 14
+_ENTRY = struct.Struct("<IIQQQ")  # a place, as it is written
 _POSITIVES = "positives.bin"
 # Scored pairs of a long line are asked for one after the other: the last such lines stay parsed.
 _LONG, _RECENT = 1 << 14, 4
@@ -118,94 +118,53 @@ class IndexBuild(Build):
         self, sources: list[Source], shape: Shape, options: ReadOptions, folder: Path
     ) -> None:
         super().__init__(sources, shape, options, folder)
-        for source in sources:
-            _check_lines(source)
+        self.paths = [_lines_file(source) for source in sources]
         self.place = (0, 0, 0)  # of the row just read: number of its file, first byte, length
 
-    def _write_scored_pairs(self, rejected: RejectedRows) -> None:
-        with _index_file(self.folder / ROWS) as file:
-            for pairs in self._scored_pairs(rejected):
+    def _write_scored_pairs(self) -> None:
+        with (self.folder / ROWS).open("wb") as file:
+            for pairs in self._scored_pairs():
                 for count, pair in enumerate(pairs):
-                    file.write(self.place, count, pair.query)
+                    file.write(self._entry(count, pair.query))
 
-    def _write_groups(self, rejected: RejectedRows) -> None:
-        with _index_file(self.folder / ROWS) as file, ExitStack() as stack:
-            positives = None
-            if self.shape == "positive_pair":
-                positives = stack.enter_context((self.folder / _POSITIVES).open("wb"))
-            for group in self._counted(self._groups(rejected)):
-                file.write(self.place, len(group.pos), group.query)
+    def _write_groups(self) -> None:
+        pairs = self.shape == "positive_pair"
+        hashes = (self.folder / _POSITIVES).open("wb") if pairs else nullcontext()
+        with (self.folder / ROWS).open("wb") as file, hashes as positives:
+            for group in self._counted(self._groups()):
+                file.write(self._entry(len(group.pos), group.query))
                 if positives is not None:
-                    text_hashes(group.pos).tofile(positives)
+                    positives.write(text_hashes(group.pos).tobytes())
 
-    def _groups(self, rejected: RejectedRows) -> Iterator[CandidateGroup]:
-        for row in self._rows(rejected):
+    def _entry(self, count: int, query: str) -> bytes:
+        file, begin, size = self.place
+        return _ENTRY.pack(file, count, begin, size, text_hash(query))
+
+    def _groups(self) -> Iterator[CandidateGroup]:
+        for row in self._rows():
             if isinstance(row, ScoredPair):
                 raise ValueError(
-                    f"streaming: {self.sources[self.place[0]].name} has scored pairs, which this "
+                    f"streaming: {self.paths[self.place[0]]} has scored pairs, which this "
                     "objective unites by query; write groups of them (prepare_data.py convert "
                     "--to groups), or leave streaming out"
                 )
             yield to_group(row, self.options.positive_threshold)
 
-    def _rows(self, rejected: RejectedRows) -> Iterator[Row]:
-        for number, source in enumerate(self.sources):
-            assert isinstance(source, FileSource)
-            with source.path.open("rb") as stream:
-                lines = _Lines(stream)
-                for located in good_rows([source], self.parser, rejected):
-                    self.good += 1
-                    self.place = (number, *lines.place(located.record.line))
+    def _rows(self) -> Iterator[Row]:
+        for number, located_rows in groupby(self.stream, key=attrgetter("number")):
+            with self.paths[number].open("rb") as stream:
+                line = begin = size = 0
+                for located in located_rows:
+                    while line < located.record.line:
+                        begin += size
+                        size = len(stream.readline())
+                        line += 1
+                    self.place = (number, begin, size)
                     yield located.row
 
 
-class _Lines:
-    """Where the lines of a file begin and end; asked for in ascending order."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.number = self.begin = self.bytes = 0
-
-    def place(self, number: int) -> tuple[int, int]:
-        """First byte and length of line ``number``, counted from 1."""
-        while self.number < number:
-            self.begin += self.bytes
-            self.bytes = len(self.stream.readline())
-            self.number += 1
-        return self.begin, self.bytes
-
-
-class _Index:
-    """Writes places of rows, many at a time."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.waiting: list[tuple[int, ...]] = []
-        self.rows = 0
-
-    def write(self, place: tuple[int, int, int], count: int, query: str) -> None:
-        file, begin, size = place
-        self.waiting.append((file, count, begin, size, text_hash(query)))
-        self.rows += 1
-        if len(self.waiting) >= _BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the rows still in memory."""
-        np.array(self.waiting, _PLACE).tofile(self.stream)
-        self.waiting = []
-
-
-@contextmanager
-def _index_file(path: Path) -> Iterator[_Index]:
-    with path.open("wb") as stream:
-        index = _Index(stream)
-        yield index
-        index.flush()
-
-
-def _check_lines(source: Source) -> None:
-    """Refuse what is not one row a line in an unpacked file of JSON."""
+def _lines_file(source: Source) -> Path:
+    """The file of a source; refuse what is not one row a line in an unpacked file of JSON."""
     if isinstance(source, SavedSource):
         raise ValueError(
             f"streaming: {source.name} is a folder of save_to_disk, not JSON Lines; write them "
@@ -227,6 +186,7 @@ def _check_lines(source: Source) -> None:
             f"streaming: {source.name} is not JSON Lines, one row a line; write them "
             "(prepare_data.py convert), or leave streaming out"
         )
+    return source.path
 
 
 def _first_character(path: Path) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from datasets import Dataset
 
-from common.types import Shape
 from loaders.build import ROWS, Build
 from loaders.formats.records import check_format
 from loaders.formats.row_file import TABLES, RowFile
 from loaders.options import ReadOptions
 from loaders.parsing.row_stream import RowStream
+from loaders.shapes.rows import Shape
 from preparation.survey import Survey, Target
 
 _SHAPES: dict[Target, Shape] = {

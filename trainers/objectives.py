@@ -16,8 +16,8 @@ from collators import (
     RerankerDistillationCollator,
     ScoredPairCollator,
 )
-from common.types import Shape
 from encoders.kinds import Kind
+from loaders.shapes.rows import Shape
 from losses import (
     BCELoss,
     ContrastiveLoss,

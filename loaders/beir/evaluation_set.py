@@ -1,14 +1,14 @@
 """Read an evaluation set in the BEIR layout: corpus, queries and relevance judgements."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from loaders.beir.files import QRELS, qrels_files, text_files
 from loaders.beir.problems import Problems
-from loaders.beir.qrels import Qrels, Unknown, read_qrels
+from loaders.beir.qrels import Qrels, known_judgements, read_qrels
 from loaders.beir.texts import Kind, Texts, Watch, read_texts
 
 logger = logging.getLogger(__name__)
@@ -53,10 +53,10 @@ def read_set(
     asked = set(chain.from_iterable(qrels.values()))
     judged = {document for of in qrels.values() for ids in of.values() for document in ids}
     if for_training:
-        documents = _texts(folder, "corpus", "document", problems, watch, judged, judged)
+        documents = _texts(folder, "document", problems, watch, judged, judged)
     else:
-        documents = _texts(folder, "corpus", "document", problems, watch)
-    queries = _texts(folder, "queries", "query", problems, watch, needs_text=asked)
+        documents = _texts(folder, "document", problems, watch)
+    queries = _texts(folder, "query", problems, watch, needs_text=asked)
     for split, paths in files.items():
         qrels[split] = _known(paths[0], qrels[split], queries, documents, problems, allow_unknown)
     problems.check()
@@ -71,7 +71,7 @@ def read_corpus(path: Path) -> dict[str, str]:
     """
     problems = Problems()
     if path.is_dir():
-        documents = _texts(path, "corpus", "document", problems)
+        documents = _texts(path, "document", problems)
     else:
         documents = read_texts([path], "document", problems)
     problems.check()
@@ -116,17 +116,17 @@ def _no_qrels(folder: Path) -> str:
 
 def _texts(
     folder: Path,
-    name: str,
     kind: Kind,
     problems: Problems,
     watch: Watch = lambda records, _: records,
-    wanted: set[str] | None = None,
-    needs_text: set[str] = frozenset(),  # type: ignore[assignment]
+    wanted: Container[str] | None = None,
+    needs_text: Container[str] = (),
 ) -> Texts:
+    name = "corpus" if kind == "document" else "queries"
     files = text_files(folder, name)
     if not files:
         problems.add(f"{folder} has no {name}.jsonl (or {name}.jsonl.gz); is it a BEIR folder?")
-        return Texts({}, complete=False, lines=0)
+        return Texts({}, complete=False)
     return read_texts(files, kind, problems, wanted=wanted, needs_text=needs_text, watch=watch)
 
 
@@ -139,17 +139,17 @@ def _known(
     allow_unknown: bool,
 ) -> Qrels:
     """The judgements whose queries and documents exist."""
-    unknown = Unknown(
+    known, others = known_judgements(
         qrels,
         queries.texts if queries.complete else None,
         documents.texts if documents.complete else None,
     )
-    said = unknown.sentences(path)
+    said = "; ".join(f"{path}: {phrase}" for phrase in others)
     if said and not allow_unknown:
-        problems.add(f"{'; '.join(said)}; repair the ids, or leave these out (allow_unknown)")
+        problems.add(f"{said}; repair the ids, or leave these out (allow_unknown)")
         return qrels
     if said:
-        logger.warning("%s; they are left out", "; ".join(said))
-        if not unknown.rest:
-            problems.add(f"{path} none of its judgements refers to a known query and document")
-    return unknown.rest
+        logger.warning("%s; they are left out", said)
+        if not known:
+            problems.add(f"{path}: none of its judgements refers to a known query and document")
+    return known

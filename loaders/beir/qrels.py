@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from loaders.beir.problems import Problems, listed
 from loaders.beir.texts import as_id
-from loaders.formats.encodings import open_text
-from loaders.formats.records import read_errors, read_file
+from loaders.formats.opening import open_text, read_errors
+from loaders.formats.records import read_file
 from loaders.parsing.fields import RowError, show
 
 Qrels = dict[str, dict[str, float]]  # query id -> document id -> relevance
@@ -109,16 +109,19 @@ def _number(cell: Any) -> float:
 
 
 def _table(path: Path) -> Iterator[Row]:
-    header = None
-    for at, (number, line) in enumerate(_lines(path)):
-        cells = [cell.strip() for cell in line.rstrip().split("\t")]
-        if len(cells) < 3:
-            cells = line.split()
-        if at == 0 and math.isnan(_number(cells[-1])):
-            header = _header(cells, range(len(cells)))
-            if header:
+    header, is_first = None, True
+    with read_errors(path), open_text(path, newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
                 continue
-        yield number, cells, header
+            cells = [cell.strip() for cell in line.rstrip().split("\t")]
+            if len(cells) < 3:
+                cells = line.split()
+            if is_first and math.isnan(_number(cells[-1])):
+                header = _header(cells, range(len(cells)))
+            if header is None or not is_first:
+                yield number, cells, header
+            is_first = False
 
 
 def _records(path: Path) -> Iterator[Row]:
@@ -147,51 +150,34 @@ def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
     return by_place if columns.relevance == places[-1] and isinstance(places, range) else None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers.
-
-    Raises:
-        ValueError: The file cannot be read (on).
-    """
-    with read_errors(path), open_text(path, newline="\n") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, line
-
-
-class Unknown:
-    """Judgements of queries or documents that do not exist.
+def known_judgements(
+    qrels: Qrels, queries: Container[str] | None, documents: Container[str] | None
+) -> tuple[Qrels, list[str]]:
+    """The judgements of queries and documents that exist, and a phrase on each kind of others.
 
     Args:
         qrels: All judgements.
         queries: The ids of all queries; None: unknown, since their file could not be read.
         documents: The same for documents.
     """
-
-    def __init__(
-        self, qrels: Qrels, queries: Container[str] | None, documents: Container[str] | None
-    ) -> None:
-        self.queries: Counter[str] = Counter()
-        self.documents: Counter[str] = Counter()
-        self.rest: Qrels = {}  # the judgements without them
-        for query, judged in qrels.items():
-            if queries is not None and query not in queries:
-                self.queries[query] = len(judged)
-                continue
-            for document, relevance in judged.items():
-                if documents is not None and document not in documents:
-                    self.documents[document] += 1
-                else:
-                    self.rest.setdefault(query, {})[document] = relevance
-
-    def sentences(self, path: Path) -> list[str]:
-        """One sentence per kind, for a message; empty if there are none."""
-        return [
-            f"{path}: {counts.total()} judgements name {len(counts)} {kind} that {file} does not "
-            f"have: {listed(counts)}"
-            for kind, file, counts in (
-                ("queries", "queries.jsonl", self.queries),
-                ("documents", "corpus.jsonl", self.documents),
-            )
-            if counts
-        ]
+    no_query: Counter[str] = Counter()
+    no_document: Counter[str] = Counter()
+    known: Qrels = {}
+    for query, judged in qrels.items():
+        if queries is not None and query not in queries:
+            no_query[query] = len(judged)
+            continue
+        for document, relevance in judged.items():
+            if documents is not None and document not in documents:
+                no_document[document] += 1
+            else:
+                known.setdefault(query, {})[document] = relevance
+    return known, [
+        f"{counts.total()} judgements name {len(counts)} {kind} that {file} does not have: "
+        f"{listed(counts)}"
+        for kind, file, counts in (
+            ("queries", "queries.jsonl", no_query),
+            ("documents", "corpus.jsonl", no_document),
+        )
+        if counts
+    ]

@@ -16,19 +16,10 @@ Watch = Callable[[Iterable[Record], str], Iterable[Record]]
 
 # Names of a record's id and text; the first one with a value counts.
 IDS: dict[Kind, tuple[str, ...]] = {
-    "document": (
-        "_id",
-        "docid",
-        "doc_id",
-        "doc-id",
-        "corpus-id",
-        "corpus_id",
-        "docno",
-        "pid",
-        "id",
-    ),
+    "document": ("_id", "docid", "doc_id", "doc-id", "corpus-id", "corpus_id", "docno", "pid",
+                 "id"),
     "query": ("_id", "qid", "query_id", "query-id", "queryid", "id"),
-}
+}  # fmt: skip
 TEXTS: dict[Kind, tuple[str, ...]] = {
     "document": ("text", "contents", "content", "passage"),
     "query": ("text", "query", "question"),
@@ -42,12 +33,10 @@ class Texts(NamedTuple):
     Attributes:
         texts: The wanted texts by id.
         complete: Whether the id of every line could be read.
-        lines: Number of lines.
     """
 
     texts: dict[str, str]
     complete: bool
-    lines: int
 
 
 def read_texts(
@@ -66,79 +55,64 @@ def read_texts(
     Args:
         files: JSON Lines, a JSON array or Parquet, packed or not.
         kind: What they hold.
-        problems: Collects the problems.
+        problems: Collects them.
         wanted: Ids to keep; None: all.
         needs_text: Ids whose text must not be empty.
         watch: Wraps the records of a file, for a progress bar.
     """
-    reading = _Reading(kind, problems, wanted, needs_text)
+    texts: dict[str, str] = {}
+    repeated: dict[str, None] = {}
+    complete = True
+    count = empty = titles = 0
     for path in files:
-        reading.read(path, watch)
-    return reading.result(files)
-
-
-class _Reading:
-    def __init__(
-        self,
-        kind: Kind,
-        problems: Problems,
-        wanted: Container[str] | None,
-        needs_text: Container[str],
-    ) -> None:
-        self.kind, self.problems = kind, problems
-        self.wanted, self.needs_text = wanted, needs_text
-        self.texts: dict[str, str] = {}
-        self.repeated: dict[str, None] = {}
-        self.complete = True
-        self.count = self.empty = self.titles = 0
-
-    def read(self, path: Path, watch: Watch) -> None:
         try:
             for record in watch(read_records(path), str(path)):
-                self.count += 1
-                self._add(record, f"{path}:{record.line}")
+                count += 1
+                identity, text, problem = _id_and_text(record, kind, needs_text)
+                if problem:
+                    problems.add_line(f"{path}:{record.line}: {problem}")
+                else:
+                    empty += not text
+                    titles += kind == "query" and bool(record.fields.get("title"))
+                if identity is None:
+                    complete = False
+                elif wanted is None or identity in wanted:
+                    if identity in texts:
+                        repeated[identity] = None
+                    texts[identity] = text
         except ValueError as error:
-            self.problems.add(str(error))
-            self.complete = False
+            problems.add(str(error))
+            complete = False
+    name = files[0] if len(files) == 1 else files[0].parent
+    if repeated:
+        problems.add(
+            f"{name}: {len(repeated)} ids are repeated, and ids must be unique: {listed(repeated)}"
+        )
+    if complete and not count:
+        problems.add(f"{name} is empty")
+    if empty:
+        logger.info("%s: %d of %d texts are empty", name, empty, count)
+    if titles:
+        logger.warning("%s: %d queries have a title, which is not read, as in BEIR", name, titles)
+    return Texts(texts, complete and count > 0)
 
-    def _add(self, record: Record, where: str) -> None:
-        identity = None
-        text = ""
-        try:
-            fields = fields_of(record)
-            identity = find_id(fields, self.kind)
-            if identity is None:
-                raise RowError(f"missing id ({', '.join(IDS[self.kind])})")
-            text = find_text(fields, self.kind)
-            if not text and identity in self.needs_text:
-                raise RowError(f"{show(identity)} is judged and has no text")
-            self.empty += not text
-            self.titles += self.kind == "query" and bool(fields.get("title"))
-        except RowError as error:
-            self.problems.add_line(f"{where}: {error}")
+
+def _id_and_text(
+    record: Record, kind: Kind, needs_text: Container[str]
+) -> tuple[str | None, str, str]:
+    """The id and the text of a record, as far as they can be read, and what is wrong with it."""
+    identity, text = None, ""
+    try:
+        fields = fields_of(record)
+        identity = find_id(fields, kind)
         if identity is None:
-            self.complete = False
-        elif self.wanted is None or identity in self.wanted:
-            if identity in self.texts:
-                self.repeated[identity] = None
-            self.texts[identity] = text
-
-    def result(self, files: Sequence[Path]) -> Texts:
-        name = str(files[0] if len(files) == 1 else files[0].parent)
-        if self.repeated:
-            count = len(self.repeated)
-            self.problems.add(
-                f"{name}: {count} ids are repeated, and ids must be unique: {listed(self.repeated)}"
-            )
-        if self.complete and not self.count:
-            self.problems.add(f"{name} is empty")
-        if self.empty:
-            logger.info("%s: %d of %d texts are empty", name, self.empty, self.count)
-        if self.titles:
-            logger.warning(
-                "%s: %d queries have a title, which is not read, as in BEIR", name, self.titles
-            )
-        return Texts(self.texts, self.complete and self.count > 0, self.count)
+            raise RowError(f"missing id ({', '.join(IDS[kind])})")
+        text = find_text(fields, kind)
+        if not text and identity in needs_text:
+            raise RowError(f"{show(identity)} is judged and has no text")
+    except RowError as error:
+        return identity, text, str(error)
+    return identity, text, ""
 
 
 def read_records(path: Path) -> Iterable[Record]:

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from loaders.formats.encodings import check_fetched
+from loaders.formats.opening import check_fetched
 from loaders.formats.records import Record, read_file
 from loaders.parsing.fields import show
 

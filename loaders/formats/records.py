@@ -3,19 +3,15 @@
 import csv
 import json
 import sys
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loaders.formats.broken_file import BrokenFile
-from loaders.formats.encodings import check_fetched, not_utf8, open_text
-from loaders.formats.json_array import JsonArray
-from loaders.formats.json_object import DECODER, RepeatedName
+from loaders.formats.json_text import DECODER, JsonArray, RepeatedName
+from loaders.formats.opening import BrokenFile, check_fetched, open_text, read_errors
 from loaders.options import DEFAULT_LABEL_MAP
 from loaders.parsing.fields import ALIASES
 
@@ -51,22 +47,6 @@ def read_file(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     with read_errors(path):
         check_fetched(path)
         yield from FORMATS[data_suffix(path)](path, columns)
-
-
-@contextmanager
-def read_errors(path: Path) -> Iterator[None]:
-    """Turn whatever ends the reading of a file into a ``ValueError`` that names it."""
-    try:
-        try:
-            yield
-        except BrokenFile as error:
-            raise ValueError(f"{path}:{error.line}: {error}") from None
-        except UnicodeDecodeError:
-            raise not_utf8(path) from None  # which reads a packed file again, and may fail at that
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def check_format(path: Path) -> str:

@@ -5,14 +5,14 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from loaders.formats.records import check_format
+from loaders.shapes.arrow import ArrowFile
 
 # Formats whose cells are texts and numbers: they cannot hold a list.
 TABLES = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv"}
@@ -28,7 +28,6 @@ _TYPES = {
     "neg_scores": pa.list_(_NUMBER),
     "hits": pa.list_(pa.struct({"content": _TEXT, "label": _NUMBER})),
 }  # every other column is a text
-_PARQUET_ROWS, _PARQUET_CHARACTERS = 1000, 1 << 23
 _SPACES = str.maketrans("\t\r\n", "   ")  # a TSV cell cannot hold these
 
 
@@ -58,7 +57,8 @@ class RowFile:
     def __enter__(self) -> Self:
         beside = self.exits.enter_context(whole_file(self.path))
         if self.suffix == ".parquet":
-            self.parquet = self.exits.enter_context(_ParquetFile(beside, self.columns))
+            schema = pa.schema([(name, _TYPES.get(name, _TEXT)) for name in self.columns])
+            self.parquet = self.exits.enter_context(ArrowFile(beside, schema, parquet=True))
             return self
         packed = self.path.name.lower().endswith(".gz")
         self.stream = self.exits.enter_context(open_output(beside, packed))
@@ -93,34 +93,6 @@ class RowFile:
             self.stream.write("\t".join(texts) + "\n")
 
 
-class _ParquetFile:
-    """Writes records in row groups of bounded size."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self.schema = pa.schema([(name, _TYPES.get(name, _TEXT)) for name in columns])
-        self.waiting: list[dict[str, Any]] = []
-        self.characters = 0
-        self.writer = pq.ParquetWriter(path, self.schema)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self.writer.close()
-
-    def write(self, record: dict[str, Any]) -> None:
-        self.waiting.append(record)
-        self.characters += len(str(record))
-        if len(self.waiting) >= _PARQUET_ROWS or self.characters >= _PARQUET_CHARACTERS:
-            self._flush()
-
-    def _flush(self) -> None:
-        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema))
-        self.waiting, self.characters = [], 0
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; it is renamed to ``path`` on success, else removed."""
@@ -139,21 +111,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         stream.writelines(f"{line}\n" for line in lines)
 
 
-def open_output(path: Path, packed: bool = False) -> AbstractContextManager[IO[str]]:
-    """Open a UTF-8 text file for writing; ``packed``: by gzip, reproducibly (no time stamp)."""
-    if packed:
-        return _packed(path)
-    return path.open("w", encoding="utf-8", newline="\n")
-
-
 @contextmanager
-def _packed(path: Path) -> Iterator[IO[str]]:
-    with (
-        path.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as unpacked,
-        io.TextIOWrapper(unpacked, encoding="utf-8", newline="\n") as stream,
-    ):
-        yield stream
+def open_output(path: Path, packed: bool = False) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file for writing; ``packed``: by gzip, reproducibly (no time stamp)."""
+    with ExitStack() as exits:
+        raw: Any = exits.enter_context(path.open("wb"))
+        if packed:
+            packer = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+            raw = exits.enter_context(packer)
+        yield exits.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"))
 
 
 def as_json(record: dict[str, Any]) -> str:

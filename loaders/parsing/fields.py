@@ -36,14 +36,9 @@ def show(value: object) -> str:
     return _VALUES.repr(value)
 
 
-def find(record: Mapping[str, Any], field: str) -> str | None:
-    """The name under which ``record`` has ``field``; None if it is absent or null."""
-    return next((name for name in ALIASES[field] if record.get(name) is not None), None)
-
-
 def require(record: Mapping[str, Any], field: str) -> str:
-    """The name under which ``record`` has ``field``."""
-    name = find(record, field)
+    """The name under which ``record`` has ``field``, and not null."""
+    name = next((name for name in ALIASES[field] if record.get(name) is not None), None)
     if name is None:
         first, *others = ALIASES[field]
         also = f" (also read from {', '.join(others)})" if others else ""
@@ -120,12 +115,6 @@ def as_number(value: object, name: str, from_text: bool) -> float:
     if not math.isfinite(number):
         raise RowError(f'"{name}" must be a finite number, got {show(value)}')
     return number
-
-
-def as_scores(value: object, name: str, from_text: bool) -> list[float]:
-    """A list of finite numbers; a single number is a list of one."""
-    items = value if isinstance(value, list) else [value]
-    return [as_score(item, f"{name}[{at}]", from_text) for at, item in enumerate(items)]
 
 
 def as_relevance(number: float, name: str, label_range: tuple[float, float] | None) -> float:

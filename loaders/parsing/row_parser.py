@@ -10,7 +10,7 @@ from loaders.parsing.fields import (
     RowError,
     as_number,
     as_relevance,
-    as_scores,
+    as_score,
     as_text,
     check_characters,
     passage_text,
@@ -18,7 +18,10 @@ from loaders.parsing.fields import (
     show,
 )
 from loaders.parsing.labels import Labels
+from loaders.shapes.conversions import to_group
 from loaders.shapes.rows import CandidateGroup, PositivePair, Row, ScoredPair
+
+_DOCUMENTS = ("pos", "pos_doc", "doc")
 
 
 class RowParser:
@@ -49,60 +52,79 @@ class RowParser:
         """
         if record.problem is not None:
             raise RowError(record.problem)
-        fields = record.fields
-        if not isinstance(fields, dict):
-            raise RowError(f"a row must be an object with named fields, got {show(fields)}")
-        columns, fields = self.columns, self.columns.view(fields)
-        if {"_id", "text"} <= fields.keys() and columns.find(fields, "query") is None:
+        if not isinstance(record.fields, dict):
+            raise RowError(f"a row must be an object with named fields, got {show(record.fields)}")
+        fields = self.columns.view(record.fields)
+        if {"_id", "text"} <= fields.keys() and self.columns.find(fields, "query") is None:
             raise RowError(
                 "a document or query of a BEIR folder, not a training row; make groups of "
                 "the folder: scripts/prepare_data.py beir --help"
             )
-        query = columns.require(fields, "query")
-        text = as_text(fields[query], query)
-        used = [query]
-        prompt = self._prompt(fields, used)
-        row = self._documents_of(record._replace(fields=fields), text, prompt, used)
-        self._check_scores(row)
+        parsed = _ParsedRecord(self, record._replace(fields=fields))
+        row = parsed.row()
+        _check_needs(row, self.options)
         for name, value in fields.items():
-            if value is not None and not columns.is_used(name, used):
+            if value is not None and not self.columns.is_used(name, parsed.used):
                 self.unused[name] += 1
         return row
 
-    def _documents_of(self, record: Record, text: str, prompt: str | None, used: list[str]) -> Row:
+
+class _ParsedRecord:
+    """A record being parsed, its query and prompt first; ``used``: the columns read so far."""
+
+    def __init__(self, parser: RowParser, record: Record) -> None:
+        self.parser, self.options, self.record = parser, parser.options, record
+        self.columns, self.labels = parser.columns, parser.labels
+        self.fields: dict[str, Any] = record.fields
+        query = self.columns.require(self.fields, "query")
+        self.used = [query]
+        self.query = as_text(self.fields[query], query)
+        self.prompt: str | None = None
+        if name := self._take("prompt"):
+            if not isinstance(self.fields[name], str):
+                raise RowError(f'"{name}" must be a text, got {show(self.fields[name])}')
+            self.prompt = check_characters(self.fields[name], name)
+
+    def _take(self, field: str) -> str | None:
+        """The column with a field, which counts as used; None if there is none."""
+        name = self.columns.find(self.fields, field)
+        if name is not None:
+            self.used.append(name)
+        return name
+
+    def row(self) -> Row:
         """Parse the row, by the field that holds its documents."""
-        columns, fields = self.columns, record.fields
-        if columns.find(fields, "hits"):
-            return self._hits(record, text, prompt, used)
-        name = next(
-            (n for field in ("pos", "pos_doc", "doc") if (n := columns.find(fields, field))), None
-        )
+        columns, fields = self.columns, self.fields
+        if hits := self._take("hits"):
+            return self._hits(hits)
+        name = next(filter(None, (columns.find(fields, field) for field in _DOCUMENTS)), None)
         if name is None:
-            for field in ("pos", "pos_doc", "doc"):
-                if mapped := [name for name in columns.names[field] if name in columns.columns]:
+            for field in _DOCUMENTS:
+                if any(known in columns.columns for known in columns.names[field]):
                     columns.require(fields, field)  # raises, and names the column
-                    assert mapped
             raise RowError(
                 f'no document in the fields {show(list(fields))}: a row needs "pos", "hits", '
                 '"pos_doc", or "doc" with "rel"'
             )
-        if labels := self._labels_of(record, name):
-            used += [name, labels]
+        self.used.append(name)
+        if labels := self._labels_of(name):
+            self.used.append(labels)
             if isinstance(fields[name], list):
-                return self._labeled_list(record, name, labels, text, prompt)
-            return self._scored_pair(record, name, labels, text, prompt, used)
+                return self._labeled_list(name, labels)
+            return self._scored_pair(name, labels)
         if name in columns.names["pos"]:
-            return self._group(record, text, prompt, used)
-        return self._positive_pair(fields, name, text, prompt, used)
+            return self._group(name)
+        pos_doc = self._passage(fields[name], name, name)
+        return PositivePair(self.query, pos_doc, self._negatives(), self.prompt)
 
-    def _labels_of(self, record: Record, name: str) -> str | None:
+    def _labels_of(self, name: str) -> str | None:
         """The column with the labels of the document, or list of documents, under ``name``.
 
         Required for a "doc". A column of positives has labels too where sentence-transformers
         mined it: one text with a label (labeled-pair), or a list of texts with a list of labels
         (labeled-list).
         """
-        columns, fields = self.columns, record.fields
+        columns, fields = self.columns, self.fields
         if name in columns.names["doc"]:
             return columns.require(fields, "rel")
         if columns.negatives(fields) or columns.find(fields, "pos_scores"):
@@ -110,134 +132,107 @@ class RowParser:
         several = isinstance(fields[name], list)
         for labels in columns.names["rel"]:
             value = fields.get(labels)
-            teacher = several and labels == "score" and labels not in columns.columns
-            fits = isinstance(value, list) if several else self.labels.may_be_one(value, record)
-            if value is not None and fits and not teacher:
+            if several:
+                teacher = labels == "score" and labels not in columns.columns
+                fits = isinstance(value, list) and not teacher
+            else:
+                fits = value is not None and self.labels.may_be_one(value, self.record)
+            if fits:
                 return labels
         return None
 
-    def _scored_pair(
-        self, record: Record, doc: str, rel: str, query: str, prompt: str | None, used: list[str]
-    ) -> ScoredPair:
-        fields = record.fields
+    def _scored_pair(self, doc: str, rel: str) -> ScoredPair:
+        fields = self.fields
         weight = 1.0
-        if name := self.columns.find(fields, "weight"):
-            used.append(name)
-            weight = as_number(fields[name], name, record.labels != "typed")
+        if name := self._take("weight"):
+            weight = as_number(fields[name], name, self.record.labels != "typed")
             if weight <= 0:
                 raise RowError(f'"{name}" must be above 0, got {weight:g}')
         key = None
-        if name := self.columns.find(fields, "key"):
-            used.append(name)
+        if name := self._take("key"):
             if not isinstance(fields[name], str | int | float):
                 raise RowError(f'"{name}" must be a text or a number, got {show(fields[name])}')
             key = check_characters(str(fields[name]), name)
         text = self._passage(fields[doc], doc, doc)
-        relevance = self.labels.relevance(fields[rel], rel, record)
-        return ScoredPair(query, text, relevance, weight, key, prompt)
+        relevance = self.labels.relevance(fields[rel], rel, self.record)
+        return ScoredPair(self.query, text, relevance, weight, key, self.prompt)
 
-    def _positive_pair(
-        self, fields: dict[str, Any], name: str, query: str, prompt: str | None, used: list[str]
-    ) -> PositivePair:
-        used.append(name)
-        pos_doc = self._passage(fields[name], name, name)
-        negatives = self._negatives(fields, used)
-        self._check_negatives(negatives)
-        return PositivePair(query, pos_doc, negatives, prompt)
-
-    def _group(
-        self, record: Record, query: str, prompt: str | None, used: list[str]
-    ) -> CandidateGroup:
-        fields = record.fields
-        name = self.columns.require(fields, "pos")
-        used.append(name)
-        pos = self._documents(fields, name)
-        neg = self._negatives(fields, used)
-        pos_scores, neg_scores = self._both_scores(record, len(pos), len(neg), used)
+    def _group(self, name: str) -> CandidateGroup:
+        pos = self._documents(name)
+        neg = self._negatives()
+        pos_scores, neg_scores = self._both_scores(len(pos), len(neg))
         if not self.options.relevance_from_scores:
             if not pos:
                 raise RowError(f'"{name}" is empty')
-            self._check_negatives(neg)
-            return CandidateGroup(query, pos, neg, pos_scores, neg_scores, prompt, graded=False)
-        for documents, scores, name in ((pos, pos_scores, "pos"), (neg, neg_scores, "neg")):
+            return CandidateGroup(
+                self.query, pos, neg, pos_scores, neg_scores, self.prompt, graded=False
+            )
+        sides = (("pos", pos, pos_scores), ("neg", neg, neg_scores))
+        for side, documents, scores in sides:
             if documents and scores is None:
                 raise RowError(
-                    f'missing field "{name}_scores", which relevance_from_scores asks for'
+                    f'missing field "{side}_scores", which relevance_from_scores asks for'
                 )
         relevances = [
-            as_relevance(score, f"{name}[{at}]", self.options.label_range)
-            for name, scores in (("pos_scores", pos_scores), ("neg_scores", neg_scores))
+            as_relevance(score, f"{side}_scores[{at}]", self.options.label_range)
+            for side, _, scores in sides
             for at, score in enumerate(scores or [])
         ]
-        return self._graded(query, pos + neg, relevances, prompt)
+        return self._graded(pos + neg, relevances)
 
-    def _hits(
-        self, record: Record, query: str, prompt: str | None, used: list[str]
-    ) -> CandidateGroup:
-        name = self.columns.require(record.fields, "hits")
-        used.append(name)
-        hits = record.fields[name]
+    def _hits(self, name: str) -> CandidateGroup:
+        hits = self.fields[name]
         if not isinstance(hits, list):
             raise RowError(f'"{name}" must be a list, got {show(hits)}')
         documents, relevances = [], []
         for at, hit in enumerate(hits):
+            place = f"{name}[{at}]"
             if not isinstance(hit, dict):
-                raise RowError(f'"{name}[{at}]" must be an object, got {show(hit)}')
-            text, made_of = passage_text(hit, f"{name}[{at}]")
+                raise RowError(f'"{place}" must be an object, got {show(hit)}')
+            text, made_of = passage_text(hit, place)
             rel = require(hit, "rel")
             documents.append(text)
-            relevances.append(self.labels.relevance(hit[rel], f"{name}[{at}].{rel}", record))
+            relevances.append(self.labels.relevance(hit[rel], f"{place}.{rel}", self.record))
             self._count_others(hit, name, (*made_of, rel))
-        return self._graded(query, documents, relevances, prompt)
+        return self._graded(documents, relevances)
 
-    def _labeled_list(
-        self, record: Record, name: str, labels: str, query: str, prompt: str | None
-    ) -> CandidateGroup:
+    def _labeled_list(self, name: str, labels: str) -> CandidateGroup:
         """Parse parallel lists of documents and labels."""
-        documents, given = self._documents(record.fields, name), record.fields[labels]
+        documents, given = self._documents(name), self.fields[labels]
         if not isinstance(given, list) or len(given) != len(documents):
             count = len(given) if isinstance(given, list) else "no list of"
             raise RowError(f'"{labels}" has {count} labels for {len(documents)} texts in "{name}"')
         relevances = [
-            self.labels.relevance(label, f"{labels}[{at}]", record)
+            self.labels.relevance(label, f"{labels}[{at}]", self.record)
             for at, label in enumerate(given)
         ]
-        return self._graded(query, documents, relevances, prompt)
+        return self._graded(documents, relevances)
 
-    def _graded(
-        self, query: str, documents: list[str], relevances: list[float], prompt: str | None
-    ) -> CandidateGroup:
+    def _graded(self, documents: list[str], relevances: list[float]) -> CandidateGroup:
         """Split documents into positives and negatives by their relevance."""
         if not documents:
             raise RowError("a group without any document")
-        group = CandidateGroup(query, [], [], [], [], prompt, graded=True)
-        assert group.pos_scores is not None and group.neg_scores is not None
+        pos, neg, pos_scores, neg_scores = [], [], [], []
         for document, relevance in zip(documents, relevances, strict=True):
             if relevance >= self.options.positive_threshold:
-                group.pos.append(document)
-                group.pos_scores.append(relevance)
+                pos.append(document)
+                pos_scores.append(relevance)
             else:
-                group.neg.append(document)
-                group.neg_scores.append(relevance)
-        return group
+                neg.append(document)
+                neg_scores.append(relevance)
+        return CandidateGroup(
+            self.query, pos, neg, pos_scores, neg_scores, self.prompt, graded=True
+        )
 
-    def _prompt(self, fields: dict[str, Any], used: list[str]) -> str | None:
-        name = self.columns.find(fields, "prompt")
-        if name is None:
-            return None
-        used.append(name)
-        if not isinstance(fields[name], str):
-            raise RowError(f'"{name}" must be a text, got {show(fields[name])}')
-        return check_characters(fields[name], name)
+    def _negatives(self) -> list[str]:
+        names = self.columns.negatives(self.fields)
+        self.used += names
+        return [text for name in names for text in self._documents(name)]
 
-    def _negatives(self, fields: dict[str, Any], used: list[str]) -> list[str]:
-        names = self.columns.negatives(fields)
-        used += names
-        return [text for name in names for text in self._documents(fields, name)]
-
-    def _documents(self, fields: dict[str, Any], name: str) -> list[str]:
+    def _documents(self, name: str) -> list[str]:
         """A list of texts, or of objects with a text; a single one counts as a list of one."""
-        items = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        value = self.fields[name]
+        items = value if isinstance(value, list) else [value]
         return [self._passage(item, f"{name}[{at}]", name) for at, item in enumerate(items)]
 
     def _passage(self, item: object, place: str, name: str) -> str:
@@ -249,55 +244,55 @@ class RowParser:
         return text
 
     def _both_scores(
-        self, record: Record, positives: int, negatives: int, used: list[str]
+        self, positives: int, negatives: int
     ) -> tuple[list[float] | None, list[float] | None]:
         """The scores of the positives and of the negatives; ``scores`` may hold both."""
-        pos, neg = (self._scores(record, field, used) for field in ("pos_scores", "neg_scores"))
-        if pos and neg is None and pos[0] == "scores" and negatives:
-            if len(pos[1]) == positives + negatives:
-                return pos[1][:positives], pos[1][positives:]
-        elif pos and pos[0] == "scores" and positives > 1:
-            self.scored_positives += 1
-        for found, count, side in ((pos, positives, "pos"), (neg, negatives, "neg")):
-            if found and len(found[1]) != count:
+        pos_name, pos = self._scores("pos_scores")
+        neg_name, neg = self._scores("neg_scores")
+        if pos_name == "scores" and pos is not None and neg is None:
+            if not negatives:
+                self.parser.scored_positives += positives > 1
+            elif len(pos) == positives + negatives:
+                return pos[:positives], pos[positives:]
+        for name, scores, count, side in (
+            (pos_name, pos, positives, "pos"),
+            (neg_name, neg, negatives, "neg"),
+        ):
+            if scores is not None and len(scores) != count:
                 raise RowError(
-                    f'"{found[0]}" has {len(found[1])} scores for {count} documents in "{side}"'
+                    f'"{name}" has {len(scores)} scores for {count} documents in "{side}"'
                 )
-        return (pos[1] if pos else None), (neg[1] if neg else None)
+        return pos, neg
 
-    def _scores(
-        self, record: Record, field: str, used: list[str]
-    ) -> tuple[str, list[float]] | None:
-        name = self.columns.find(record.fields, field)
+    def _scores(self, field: str) -> tuple[str | None, list[float] | None]:
+        """The column with the scores, and the scores; a single number is a list of one."""
+        name = self._take(field)
         if name is None:
-            return None
-        used.append(name)
-        return name, as_scores(record.fields[name], name, record.labels != "typed")
-
-    def _check_negatives(self, negatives: list[str]) -> None:
-        if self.options.needs_negatives and not negatives:
-            raise RowError('"neg" is empty or missing, and the objective needs negatives')
-
-    def _check_scores(self, row: Row) -> None:
-        if not self.options.needs_scores or isinstance(row, ScoredPair):
-            return
-        missing = ["pos_scores", "neg_scores"]
-        if isinstance(row, CandidateGroup):
-            missing = [
-                name
-                for name, texts, scores in (
-                    ("pos_scores", row.pos, row.pos_scores),
-                    ("neg_scores", row.neg, row.neg_scores),
-                )
-                if texts and scores is None
-            ]
-        if missing:
-            raise RowError(
-                f'"{missing[0]}" is missing, and the objective learns a teacher\'s scores; '
-                "scripts/score_with_teacher.py writes them"
-            )
+            return None, None
+        value = self.fields[name]
+        items = value if isinstance(value, list) else [value]
+        from_text = self.record.labels != "typed"
+        return name, [as_score(item, f"{name}[{at}]", from_text) for at, item in enumerate(items)]
 
     def _count_others(self, item: dict[str, Any], parent: str, used: tuple[str, ...]) -> None:
         for name, value in item.items():
             if value is not None and name not in used:
-                self.unused[f"{parent}.{name}"] += 1
+                self.parser.unused[f"{parent}.{name}"] += 1
+
+
+def _check_needs(row: Row, options: ReadOptions) -> None:
+    """Refuse a row without the negatives, or the teacher's scores, that the objective needs."""
+    if isinstance(row, ScoredPair):
+        return
+    group = to_group(row, options.positive_threshold)
+    if options.needs_negatives and not group.graded and not group.neg:
+        raise RowError('"neg" is empty or missing, and the objective needs negatives')
+    for side, documents, scores in (
+        ("pos", group.pos, group.pos_scores),
+        ("neg", group.neg, group.neg_scores),
+    ):
+        if options.needs_scores and documents and scores is None:
+            raise RowError(
+                f'"{side}_scores" is missing, and the objective learns a teacher\'s scores; '
+                "scripts/score_with_teacher.py writes them"
+            )

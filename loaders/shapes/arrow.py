@@ -1,9 +1,10 @@
-"""Write rows to an Arrow file, batch by batch."""
+"""Write rows to an Arrow or Parquet file, batch by batch."""
 
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
 _TEXT, _NUMBER = Value("string"), Value("float64")
@@ -25,18 +26,20 @@ _BATCH_CHARACTERS = 1 << 23
 
 
 class ArrowFile:
-    """Writes rows to a file that ``datasets.Dataset.from_file`` maps into memory.
+    """Writes rows to a file that ``datasets.Dataset.from_file`` maps into memory, or to Parquet.
 
-    Attributes:
-        rows: How many were written.
+    Args:
+        path: The file.
+        schema: The columns; a row's other values are not written.
+        parquet: Whether it is a Parquet file.
     """
 
-    def __init__(self, path: Path, features: Features) -> None:
-        self.rows = 0
-        self.schema = features.arrow_schema
+    def __init__(self, path: Path, schema: pa.Schema, parquet: bool = False) -> None:
+        self.schema = schema
         self.waiting: list[dict[str, Any]] = []
         self.characters = 0
-        self.writer = pa.ipc.new_stream(str(path), self.schema)
+        open_writer = pq.ParquetWriter if parquet else pa.ipc.new_stream
+        self.writer = open_writer(str(path), schema)
 
     def __enter__(self) -> Self:
         return self
@@ -47,14 +50,9 @@ class ArrowFile:
         self.writer.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add a row that has all the features."""
-        self.rows += 1
+        """Add a row."""
         self.waiting.append(row)
-        for value in row.values():
-            if isinstance(value, str):
-                self.characters += len(value)
-            elif isinstance(value, list):
-                self.characters += sum(len(item) for item in value if isinstance(item, str))
+        self.characters += _characters(row)
         if len(self.waiting) >= _BATCH_ROWS or self.characters >= _BATCH_CHARACTERS:
             self._flush()
 
@@ -62,3 +60,14 @@ class ArrowFile:
         self.writer.write_batch(pa.RecordBatch.from_pylist(self.waiting, schema=self.schema))
         self.waiting = []
         self.characters = 0
+
+
+def _characters(value: Any) -> int:
+    """The length of all texts in a value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return sum(map(_characters, value))

@@ -1,8 +1,8 @@
 """View candidate groups as pairs of a query and one positive."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from common.hashing import text_hash, text_hashes
 from loaders.in_place import RowsInPlace
-from loaders.shapes.known_positives import KnownPositives, OtherPositives
 
 # Letters: G groups, P positives of all groups, which are the rows of the view.
 
@@ -27,19 +26,11 @@ class PositivePairs:
 
     Args:
         groups: Rows of the shape ``candidate_group``.
-        counts: Number of positives of each group [G].
-        queries: A hash of each group's query [G].
-        hashes: ``text_hashes`` of all positives [P], group after group.
     """
 
-    def __init__(
-        self,
-        groups: Dataset | RowsInPlace,
-        counts: NDArray[np.int64],
-        queries: NDArray[np.uint64],
-        hashes: NDArray[np.int64],
-    ) -> None:
+    def __init__(self, groups: Dataset | RowsInPlace) -> None:
         self.groups = groups
+        counts, queries, hashes = _numbers(groups)
         # Arrow's cells are converted one by one: a row needs one positive of perhaps thousands.
         self._cells = groups.with_format("arrow") if isinstance(groups, Dataset) else None
         # Row i is positive `position[i]` of group `group_of[i]`.
@@ -50,28 +41,16 @@ class PositivePairs:
         _, self.query_of, numbers = np.unique(queries, return_inverse=True, return_counts=True)
         self.by_query = np.argsort(self.query_of, kind="stable")
         self.query_begins = np.concatenate([[0], np.cumsum(numbers)])
-        self.known = KnownPositives(hashes, self.query_of[self.group_of])
+        # The distinct positives of query q are `hashes[hash_begins[q] : hash_begins[q + 1]]`.
+        query_of = self.query_of[self.group_of]  # [P]
+        order = np.lexsort((hashes, query_of))
+        hashes, query_of = hashes[order], query_of[order]
+        distinct = np.ones(len(hashes), dtype=bool)
+        distinct[1:] = (hashes[1:] != hashes[:-1]) | (query_of[1:] != query_of[:-1])
+        self.hashes = hashes[distinct]
+        numbers = np.bincount(query_of[distinct], minlength=len(numbers))
+        self.hash_begins = np.concatenate([[0], np.cumsum(numbers)])
         self.without_positives = int((counts == 0).sum())
-
-    @classmethod
-    def of(cls, groups: Dataset | RowsInPlace) -> Self:
-        """The pairs of some groups."""
-        if isinstance(groups, RowsInPlace):
-            counts = groups.places["count"].astype(np.int64)
-            return cls(groups, counts, groups.places["query"], groups.positive_hashes())
-        lengths: list[int] = []
-        queries: list[int] = []
-        hashes = [np.empty(0, dtype=np.int64)]
-        for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
-            lengths += [len(pos) for pos in batch["pos"]]
-            queries += [text_hash(query) for query in batch["query"]]
-            hashes.append(text_hashes(text for pos in batch["pos"] for text in pos))
-        return cls(
-            groups,
-            np.array(lengths, dtype=np.int64),
-            np.array(queries, dtype=np.uint64),
-            np.concatenate(hashes),
-        )
 
     def __len__(self) -> int:
         return len(self.group_of)
@@ -88,7 +67,8 @@ class PositivePairs:
             cells = {name: table.column(name)[0] for name in ("query", "pos", "neg", "prompt")}
             pos_doc = cells["pos"].values[position].as_py()
             query, negatives, prompt = (cells[name].as_py() for name in ("query", "neg", "prompt"))
-        hashes = self.known.of(self.query_of[at])
+        query_of = self.query_of[at]
+        hashes = self.hashes[self.hash_begins[query_of] : self.hash_begins[query_of + 1]]
         return {
             "query": query,
             "pos_doc": pos_doc,
@@ -106,3 +86,53 @@ class PositivePairs:
                 yield from self.groups[place]["pos"]
             else:
                 yield from self._cells[place].column("pos")[0].as_py()
+
+
+def _numbers(
+    groups: Dataset | RowsInPlace,
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+    """Each group's number of positives [G] and hash of its query [G]; all positives' hashes [P]."""
+    if isinstance(groups, RowsInPlace):
+        counts = groups.places["count"].astype(np.int64)
+        return counts, groups.places["query"], groups.positive_hashes()
+    lengths: list[int] = []
+    queries: list[int] = []
+    hashes = [np.empty(0, dtype=np.int64)]
+    for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
+        lengths += [len(pos) for pos in batch["pos"]]
+        queries += [text_hash(query) for query in batch["query"]]
+        hashes.append(text_hashes(text for pos in batch["pos"] for text in pos))
+    counts = np.array(lengths, dtype=np.int64)
+    return counts, np.array(queries, dtype=np.uint64), np.concatenate(hashes)
+
+
+class OtherPositives(Sequence[str]):
+    """The other positives of a row's query; their texts are read only when asked for.
+
+    Args:
+        pos_doc: The row's own positive, which is left out.
+        hashes: Sorted hashes of all positives of the query, including ``pos_doc``.
+        read: Yields their texts, perhaps some of them twice.
+    """
+
+    def __init__(
+        self, pos_doc: str, hashes: NDArray[np.int64], read: Callable[[], Iterator[str]]
+    ) -> None:
+        self.pos_doc = pos_doc
+        self.hashes = hashes
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.hashes) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for text in dict.fromkeys(self.read()) if text != self.pos_doc)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return repr(list(self))

@@ -1,6 +1,9 @@
 """The three shapes that a record is parsed into."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+# A judged pair, a query with its document, or a query with positive and negative candidates.
+Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
 
 
 class ScoredPair(NamedTuple):

@@ -76,7 +76,7 @@ class CorpusBuilder:
         self.keys = array("Q")  # two for each text
         self.ids = array("Q")  # 0: none
         self.searchable: int | None = None
-        self.staged = ArrowFile(folder / STAGED, _FEATURES)
+        self.staged = ArrowFile(folder / STAGED, _SCHEMA)
 
     def add(self, text: str, identifier: str | None = None) -> None:
         """Add a document. A repeated text is stored once, with all its ids."""
@@ -112,14 +112,14 @@ class CorpusBuilder:
         if len(kept) == len(rows):
             staged.rename(self.folder / TEXTS)
             return
-        with ArrowFile(self.folder / TEXTS, _FEATURES) as file:
+        with ArrowFile(self.folder / TEXTS, _SCHEMA) as file:
             for start in range(0, len(kept), _SLICE):
                 for text in rows[kept[start : start + _SLICE].tolist()]["text"]:
                     file.write({"text": text})
         staged.unlink()
 
 
-_FEATURES = Features(text=Value("string"))
+_SCHEMA = Features(text=Value("string")).arrow_schema
 
 
 def _documents(number: NDArray[np.int64], ids: NDArray[np.uint64], size: int) -> NDArray[np.int32]:

@@ -115,6 +115,16 @@ def test_same_rows_whatever_the_characters(
         assert results[0] == results[1]
 
 
+def test_a_column_may_be_in_some_files_only(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", {"query": "q", "pos": "p"})
+    second = write(tmp_path / "b.jsonl", {"query": "q", "pos": "p", "instruction": "find:"})
+    options = ReadOptions(columns={"instruction": "prompt"})
+    in_place = load_rows_in_place([first, second], "candidate_group", options)
+    assert [row["prompt"] for row in all_of(in_place)] == [None, "find:"]
+    with pytest.raises(ValueError, match=r'^columns: no row has "instruction"; there are'):
+        load_rows_in_place([first, first], "candidate_group", options)
+
+
 def test_bad_rows_are_told_or_skipped_alike(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", GROUPS[0], {"query": "坏"}, GROUPS[1], {"pos": ["x"]})
     errors = []

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loaders import ReadOptions, Shape, load_rows
-from loaders.formats import json_array
-from loaders.formats.broken_file import BrokenFile
-from loaders.formats.json_array import JsonArray
+from loaders.formats import json_text
+from loaders.formats.json_text import JsonArray
+from loaders.formats.opening import BrokenFile
 from loaders.formats.records import Record
 from loaders.parsing.fields import ALIASES, RowError
 from loaders.parsing.row_parser import RowParser
@@ -88,7 +88,7 @@ def test_groups_come_back_as_they_were(tmp_path: Path, groups: list[dict[str, An
 @pytest.fixture(scope="module")
 def tiny_chunks() -> Iterator[None]:
     """Make every element lie across the borders of what is read at a time."""
-    with patch.object(json_array, "_CHUNK", 3):
+    with patch.object(json_text, "_CHUNK", 3):
         yield
 
 

@@ -67,13 +67,6 @@ def test_groups_in_every_shape(record: dict[str, Any], expected: list[int], tmp_
     assert load_rows(file, "scored_pair", ReadOptions())["rel"] == [1.0] + [0.0] * (expected[0] - 1)
 
 
-def test_all_files_of_a_folder(tmp_path: Path) -> None:
-    write(tmp_path / "classic.jsonl", PLAIN, PLAIN)
-    write(tmp_path / "embedder_retrieval.jsonl", TAUGHT)
-    rows = load_rows(str(tmp_path), "candidate_group", ReadOptions())
-    assert [row["prompt"] for row in rows] == [None, None, "找答案："]
-
-
 @pytest.mark.parametrize("form", DISTILLED)
 def test_distilled_relevances_say_the_same_in_every_form(form: str, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *DISTILLED[form])

@@ -173,13 +173,3 @@ def test_folder_and_several_files_with_mixed_scores(tmp_path: Path) -> None:
     assert rows["rel"] == [0.0, 1.0, 0.5]
     both = [str(folder / "sub" / "c.jsonl"), str(folder / "b.jsonl")]
     assert load_rows(both, "scored_pair", ReadOptions())["doc"] == ["c", "b"]
-
-
-def test_unused_fields_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    group = {"query": "q", "pos": ["p"], "neg": [{"docid": "1", "text": "n"}], "type": "normal"}
-    write_lines(tmp_path / "a.jsonl", [group, group])
-    caplog.set_level(logging.INFO, "loaders")
-    load_rows(str(tmp_path / "a.jsonl"), "candidate_group", ReadOptions())
-    assert [record.getMessage() for record in caplog.records] == [
-        "fields that are not used: neg.docid (2 times), type (2 times)"
-    ]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loaders import ReadOptions
-from loaders.formats.json_object import DECODER, RepeatedName
+from loaders.formats.json_text import DECODER, RepeatedName
 from loaders.parsing.row_stream import RowStream
 
 LINE = json.dumps({"query": "感冒发烧", "pos": ["多喝水"], "neg": ["今天"], "neg_scores": [0.5]})

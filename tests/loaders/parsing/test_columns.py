@@ -134,12 +134,6 @@ def test_columns_that_cannot_be(columns: dict[str, str], message: str) -> None:
     assert message in str(raised.value)
 
 
-def test_other_columns_are_other_rows_in_the_cache(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl", {"query": "q", "a": "1", "b": "2"})
-    assert groups(file, columns={"a": "pos"}) == [("q", ["1"], [])]
-    assert groups(file, columns={"b": "pos"}) == [("q", ["2"], [])]
-
-
 @pytest.mark.parametrize("style", ["negative_{}", "negative{}", "neg_{}", "hard_negative_{}"])
 def test_numbered_negatives_come_in_the_order_of_their_numbers(style: str, tmp_path: Path) -> None:
     numbered = {style.format(at): f"n{at}" for at in (10, 2, 1, 9, 0)}
@@ -174,7 +168,11 @@ def test_what_sentence_transformers_mines(tmp_path: Path) -> None:
 
 def test_a_list_with_scores_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """labeled-list with scores looks like positives with a teacher's scores."""
-    file = write(tmp_path / "a.jsonl", {"anchor": "q", "positive": ["p", "n"], "scores": [0.9, 0]})
+    row = {"anchor": "q", "positive": ["p", "n"], "scores": [0.9, 0]}
+    with_negatives = write(tmp_path / "b.jsonl", {**row, "neg": ["m"], "neg_scores": [0]})
+    assert groups(with_negatives) == [("q", ["p", "n"], ["m"])]
+    assert "several positives with scores" not in caplog.text
+    file = write(tmp_path / "a.jsonl", row)
     assert groups(file) == [("q", ["p", "n"], [])]
     assert "1 rows have several positives with scores and no negatives" in caplog.text
     assert groups(file, columns={"positive": "doc", "scores": "rel"}) == [("q", ["p"], ["n"])]

@@ -2,13 +2,12 @@
 
 import json
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loaders import PositivePairs, ReadOptions, Shape, detect_shape, load_rows
+from loaders import ReadOptions, Shape, detect_shape, load_rows
 
 
 def write(path: Path, *records: dict[str, Any]) -> str:
@@ -158,12 +157,6 @@ def test_positive_pair_records(tmp_path: Path) -> None:
     ]
 
 
-def test_triplets_of_sentence_transformers(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl", {"anchor": "q", "positive": "p", "negative": "n"})
-    (row,) = read(file, "positive_pair")
-    assert (row["query"], row["pos_doc"], row["negatives"]) == ("q", "p", ["n"])
-
-
 def test_hits_are_graded_groups(tmp_path: Path) -> None:
     hits = [
         {"content": "a", "label": 3},
@@ -179,47 +172,6 @@ def test_hits_are_graded_groups(tmp_path: Path) -> None:
     assert [pair["rel"] for pair in read(file, "scored_pair", **options)] == [1.0, 0.75, 0.25]
     (row,) = read(file, "candidate_group", label_range=(0, 3))
     assert row["pos_scores"] == pytest.approx([1, 2 / 3])
-
-
-def test_mldr(tmp_path: Path) -> None:
-    record = {
-        "query_id": "1",
-        "query": "long?",
-        "positive_passages": [{"docid": "a", "text": "长文档"}],
-        "negative_passages": [{"docid": "b", "text": "no"}, {"docid": "c", "text": "nein"}],
-    }
-    (row,) = read(write(tmp_path / "a.jsonl", record), "candidate_group")
-    assert (row["pos"], row["neg"]) == (["长文档"], ["no", "nein"])
-
-
-def test_positive_pairs_know_all_positives_of_their_query(tmp_path: Path) -> None:
-    file = write(
-        tmp_path / "a.jsonl",
-        {"query": "q", "pos": ["a", "b"], "neg": ["n"]},
-        {"query": "别的", "pos": ["x"]},
-        {"query": "q", "pos": ["c", "a"], "prompt": "P"},
-    )
-    rows = load_rows(file, "positive_pair", ReadOptions())
-    assert isinstance(rows, PositivePairs)
-    rows = pickle.loads(pickle.dumps(rows))
-    others = [(rows[at]["pos_doc"], set(rows[at]["other_positives"])) for at in range(len(rows))]
-    assert others == [
-        ("a", {"b", "c"}),
-        ("b", {"a", "c"}),
-        ("x", set()),
-        ("c", {"a", "b"}),
-        ("a", {"b", "c"}),
-    ]
-    assert rows[0] == {
-        "query": "q",
-        "pos_doc": "a",
-        "negatives": ["n"],
-        "other_positives": ["b", "c"],
-        "prompt": None,
-    }
-    assert rows[-1]["pos_doc"] == "a" and rows[-1]["prompt"] == "P"
-    with pytest.raises(IndexError):
-        rows[5]
 
 
 def test_queries_without_positives_are_left_out_and_counted(

@@ -15,7 +15,7 @@ from collators import ContrastiveCollator
 from collators.contrastive import is_among, relevant_hashes
 from common.hashing import text_hashes
 from loaders import ReadOptions, load_rows, load_rows_in_place
-from loaders.shapes.known_positives import OtherPositives
+from loaders.shapes.positive_pairs import OtherPositives
 
 WORDS = ["cat", "dog", "天气", "csv", "mat", "Paris", "药"]
 
@@ -64,6 +64,9 @@ def test_rows_are_those_of_a_naive_reading(read: Any, seed: int, tmp_path: Path)
         assert len(others) == len(list(others)) == len(set(others))
         first = dict.fromkeys(text for text in group["pos"] if text != pos)
         assert list(others)[: len(first)] == list(first)  # its own group's come first
+    assert rows[-1] == rows[len(rows) - 1]
+    with pytest.raises(IndexError):
+        rows[len(rows)]
 
 
 def naive_batch(rows: list[dict[str, Any]], documents: list[str]) -> list[list[bool]]:
@@ -131,7 +134,7 @@ def test_a_row_reads_no_positive_but_its_own(tmp_path: Path) -> None:
     row = rows[17]
     others = row["other_positives"]
     assert isinstance(others, OtherPositives) and len(others) == 299
-    assert others.hashes.base is rows.known.of(0).base  # one memory for all rows
+    assert others.hashes.base is rows.hashes  # one memory for all rows
     assert asked == 0
     assert len(list(others)) == 299 and asked == 1
 

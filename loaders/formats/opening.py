@@ -1,4 +1,4 @@
-"""Open UTF-8 text, packed or not; a file in another encoding is refused with its name.
+"""Open UTF-8 text, packed or not, and say what is wrong with a file that cannot be read.
 
 The guess at Chinese encodings is our own: charset-normalizer misses GB18030 where the text is mixed
 with English or code (nine of ten such files of 200 rows), which is what our users have.
@@ -7,6 +7,10 @@ with English or code (nine of ten such files of 200 rows), which is what our use
 import codecs
 import gzip
 import io
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Longer marks first: that of UTF-32-LE begins with that of UTF-16-LE.
@@ -16,6 +20,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_FURTHER = 8  # four Chinese characters; of GB18030 or Big5, hardly one in seven is UTF-8 as well
 _LFS = b"version https://git-lfs.github.com/spec/"
 # Magic numbers of files that are no text, whatever their name says.
 _OTHER_FILES = {
@@ -26,7 +31,15 @@ _OTHER_FILES = {
 }
 
 
-def open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
+class BrokenFile(ValueError):
+    """Nothing can be read from ``line`` on, whatever ``on_bad_rows`` says."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
     """Open the file's bytes, unpacked if it is ``.gz``."""
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
@@ -49,9 +62,9 @@ def open_text(path: Path, newline: str) -> io.TextIOWrapper:
 
     Raises:
         ValueError: If the file begins like UTF-16, UTF-32 or a file that is no text. Other
-            encodings raise ``UnicodeDecodeError`` while reading; see ``not_utf8``.
+            encodings raise ``UnicodeDecodeError`` while reading; see ``read_errors``.
     """
-    with open_bytes(path) as stream:
+    with _open_bytes(path) as stream:
         head = stream.read(4096)
     for begin, kind in _OTHER_FILES.items():
         if head.startswith(begin):
@@ -64,21 +77,46 @@ def open_text(path: Path, newline: str) -> io.TextIOWrapper:
         raise _wrong_encoding(path, "UTF-16LE")
     if head[0::2].count(0) > len(head) / 8:
         raise _wrong_encoding(path, "UTF-16BE")
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline=newline)
+    return io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline=newline)
 
 
-def not_utf8(path: Path) -> ValueError:
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn whatever ends the reading of a file into a ``ValueError`` that names it."""
+    try:
+        try:
+            yield
+        except BrokenFile as error:
+            raise ValueError(f"{path}:{error.line}: {error}") from None
+        except UnicodeDecodeError:
+            raise _not_utf8(path) from None  # which reads a packed file again, and may fail at that
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or pack it again") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _not_utf8(path: Path) -> ValueError:
     """The error for a file that is not valid UTF-8: its encoding, or the line of the bad byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    with open_bytes(path) as stream:
+    further = 0  # bytes after the first of characters that are UTF-8: other encodings have few
+    with _open_bytes(path) as stream:
         while chunk := stream.read(1 << 20):
             try:
-                line += decoder.decode(chunk).count("\n")
+                text = decoder.decode(chunk)
+                line += text.count("\n")
+                further += len(chunk) - len(text)
             except UnicodeDecodeError as error:
-                if name := _chinese_encoding(error.object):
-                    return _wrong_encoding(path, name)
-                line += error.object[: error.start].count(b"\n")
+                good = error.object[: error.start]
+                further += len(good) - len(good.decode())
+                if further < _FURTHER and (name := _chinese_encoding(error.object)):
+                    return ValueError(
+                        f"{path} is not in UTF-8 but probably in {name}, which is a guess: "
+                        "Shift-JIS and EUC look alike; convert it, with its encoding after -f: "
+                        + _iconv(path, name)
+                    )
+                line += good.count(b"\n")
                 byte = error.object[error.start]
                 return ValueError(
                     f"{path}:{line}: byte 0x{byte:02x} is not UTF-8; repair the line, or convert "
@@ -94,30 +132,23 @@ def _chinese_encoding(sample: bytes) -> str:
     the second byte of almost every Chinese character is above 127, in Big5 that of about half of
     them, and in German or French, where accented letters stand between plain ones, hardly any.
     """
-    firsts = seconds = at = 0
-    while at < len(sample) - 1:
-        if sample[at] < 128:
-            at += 1
-            continue
-        firsts += 1
-        seconds += sample[at + 1] >= 128
-        at += 2
-    if 3 * seconds >= 2 * firsts:
-        return "GB18030" if _decodes(sample, "gb18030") else ""
-    return "Big5" if 3 * seconds >= firsts and _decodes(sample, "big5") else ""
-
-
-def _decodes(sample: bytes, encoding: str) -> bool:
-    """Whether the whole sample decodes; it may end within a character."""
+    pairs = re.findall(rb"[\x80-\xff][\x00-\xff]", sample)
+    share = sum(pair[1] >= 128 for pair in pairs) / max(len(pairs), 1)
+    if share < 1 / 3:
+        return ""
+    name = "GB18030" if share >= 2 / 3 else "Big5"
     try:
-        codecs.getincrementaldecoder(encoding)().decode(sample)
+        codecs.getincrementaldecoder(name)().decode(sample)  # it may end within a character
     except UnicodeDecodeError:
-        return False
-    return True
+        return ""
+    return name
 
 
 def _wrong_encoding(path: Path, name: str) -> ValueError:
     return ValueError(
-        f"{path} is encoded in {name}, not in UTF-8; convert it: "
-        f"iconv -f {name} -t UTF-8 '{path}' > utf8_{path.name}"
+        f"{path} is encoded in {name}, not in UTF-8; convert it: {_iconv(path, name)}"
     )
+
+
+def _iconv(path: Path, name: str) -> str:
+    return f"iconv -f {name} -t UTF-8 '{path}' > utf8_{path.name}"

@@ -1,19 +1,46 @@
-"""Stream a JSON array element by element, in the memory of one element."""
+"""Decode JSON: objects with their repeated names, arrays element by element."""
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any
 
-from loaders.formats.broken_file import BrokenFile
-from loaders.formats.json_object import DECODER
+from loaders.formats.opening import BrokenFile
 
 _CHUNK = 1 << 20
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
+class RepeatedName:
+    """Takes the place of an object in which a name is repeated; a decoder keeps only the last.
+
+    Args:
+        name: The first repeated one.
+        fields: The object as a plain decoder reads it.
+    """
+
+    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+        self.name = name
+        self.fields = fields
+
+    def __repr__(self) -> str:
+        return f'an object with two "{self.name}"'
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    counts = Counter(name for name, _ in pairs)
+    return RepeatedName(next(name for name, count in counts.items() if count > 1), fields)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 class JsonArray:
-    """Iterates over (line, element) of a text stream with one JSON array.
+    """Iterates over (line, element) of a text stream with one JSON array, in the memory of one.
 
     Raises:
         BrokenFile: While iterating, if the text is not a JSON array.
