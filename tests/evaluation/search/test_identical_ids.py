@@ -13,7 +13,8 @@ from encoders import Embedder, Reranker
 from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
 from evaluation.data.sets import RetrievalData
 from evaluation.data.sources import open_data
-from evaluation.measure import FirstStage, How, measure_ranking
+from evaluation.measure import FirstStage, measure_ranking
+from evaluation.search.distributed import How
 from evaluation.search.retrieval import retrieve
 from evaluation.settings import EvaluationSettings, find_first_stage
 from loaders import ReadOptions

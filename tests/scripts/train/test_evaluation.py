@@ -9,7 +9,8 @@ import pytest
 
 from encoders import Embedder, Reranker
 from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
-from evaluation.measure import How, measure_ranking
+from evaluation.measure import measure_ranking
+from evaluation.search.distributed import How
 from loaders import ReadOptions, load_rows
 from runs import TEXTS, assert_same_weights, losses, refused, train, write_format
 
