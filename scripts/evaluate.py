@@ -238,15 +238,18 @@ def read_log(folder: Path) -> list[dict[str, Any]] | None:
 def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) -> None:
     """Print a row per checkpoint."""
     table = Table("checkpoint", *next(iter(figures.values())))
-    reasons: dict[str, None] = {}
+    reasons = []
     for name, values in figures.items():
         label = "final model" if name == "." else name
         cells = [
             "undefined" if isinstance(value, str) else f"{value:.4f}" for value in values.values()
         ]
         table.add_row(label, *cells, style="bold" if name == best else None)
-        reasons |= {f"{label}: {metric} is undefined ({value})": None
-                    for metric, value in values.items() if isinstance(value, str)}  # fmt: skip
+        reasons += [
+            f"{label}: {metric} is undefined ({value})"
+            for metric, value in values.items()
+            if isinstance(value, str)
+        ]
     Console().print(table)
     for line in reasons:
         print(line)
