@@ -1,8 +1,8 @@
 """Evaluate a model on retrieval data or on judged pairs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,52 +12,12 @@ from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
-from evaluation.search.faiss_index import IndexKind
+from evaluation.search.distributed import How
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve
 
-Model = Encoder
-
 FEW = 8  # rows of the trial evaluation before a training run
 EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as in TREC runs
-
-
-@dataclass(frozen=True)
-class How:
-    """Settings of inference.
-
-    Args:
-        bf16: Compute in bf16, on devices that have it.
-        query_max_length: Embedder: tokens of a query; None: the model's limit.
-        document_max_length: Embedder: tokens of a document.
-        max_length: Reranker: tokens of a pair.
-        tokens_per_batch: Approximate number of tokens per forward; None: by device.
-        index: Embedder: a kind of FAISS index for large corpora; None: exact search.
-        show_progress: Show progress bars.
-    """
-
-    bf16: bool = False
-    query_max_length: int | None = None
-    document_max_length: int | None = None
-    max_length: int | None = None
-    tokens_per_batch: int | None = None
-    index: IndexKind | None = None
-    show_progress: bool = False
-
-    def common(self) -> dict[str, Any]:
-        """Arguments of both ``retrieve`` and ``rerank``."""
-        names = ("bf16", "tokens_per_batch", "show_progress")
-        return {name: getattr(self, name) for name in names}
-
-    def scoring(self) -> dict[str, Any]:
-        """What ``score_pairs`` takes."""
-        names = ("query_max_length", "document_max_length", "max_length")
-        return self.common() | {name: getattr(self, name) for name in names}
-
-    def search(self) -> dict[str, Any]:
-        """Arguments of ``retrieve``."""
-        names = ("query_max_length", "document_max_length", "index")
-        return self.common() | {name: getattr(self, name) for name in names}
 
 
 class Ranked(NamedTuple):
@@ -102,27 +62,15 @@ class PairScores(NamedTuple):
         return {name: figure(each, self.of(name), judged) for name, each in statistics.items()}
 
 
-@dataclass(frozen=True)
-class FirstStage:
-    """The first stage of a reranker.
+class FirstStage(NamedTuple):
+    """What a reranker orders: the documents found for each query, and how many it scores."""
 
-    Args:
-        run: The documents found for each query.
-        top_k: How many of them the reranker scores.
-    """
-
-    run: Run = field(default_factory=dict)
-    top_k: int = 100
-
-
-def depth(metrics: Sequence[str]) -> int:
-    """How many documents per query these metrics look at."""
-    cuts = [int(name.partition("@")[2] or EVERYTHING) for name in metrics]
-    return max(cuts, default=EVERYTHING)
+    run: Run
+    top_k: int
 
 
 def measure_ranking(
-    model: Model,
+    model: Encoder,
     data: RetrievalData,
     metrics: Sequence[str],
     how: How,
@@ -133,10 +81,12 @@ def measure_ranking(
     A reranker orders ``data.candidates``, or what ``first`` has found.
     """
     if retrieves(model):
-        run: Run = retrieve(model, data, depth(metrics), **how.search())
+        cuts = [int(name.partition("@")[2] or EVERYTHING) for name in metrics]
+        depth = max(cuts, default=EVERYTHING)
+        run: Run = retrieve(model, data, depth, how)
     else:
-        found, top_k = (first.run, first.top_k) if first else (None, EVERYTHING)
-        run = rerank(model, data, found, top_k, max_length=how.max_length, **how.common())
+        found, top_k = first or (None, EVERYTHING)
+        run = rerank(model, data, found, top_k, how)
     return judge(run, data, metrics)
 
 
@@ -146,15 +96,15 @@ def judge(run: Run, data: RetrievalData, metrics: Sequence[str]) -> Ranked:
     return Ranked(run, values, undefined(data.qrels, metrics, data.relevant_from))
 
 
-def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
+def score_pairs(model: Encoder, data: PairData, how: How) -> PairScores:
     """Return a score for each pair: the cosine of an embedder, the logit of a reranker.
 
     Raises:
         ValueError: A score is not finite.
     """
-    scores = model.score_pairs(
-        data.queries, data.documents, query_prompts=data.prompts, **how.scoring()
-    )
+    settings = asdict(how)
+    del settings["index"]  # of a search
+    scores = model.score_pairs(data.queries, data.documents, query_prompts=data.prompts, **settings)
     wrong = (~scores.isfinite()).nonzero()[:, 0]
     if len(wrong):
         text = data.documents[int(wrong[0])][:60]
@@ -168,22 +118,24 @@ def score_pairs(model: Model, data: PairData, how: How) -> PairScores:
 
 @dataclass(frozen=True)
 class Measure:
-    """The evaluation of a model at intervals of a training run.
+    """Measures models on one evaluation set, such as the model of a run at intervals.
 
     Args:
         data: The evaluation set.
         metrics: Names of metrics that suit the data.
         how: Settings of inference.
+        first: See ``measure_ranking``.
     """
 
     data: RetrievalData | PairData
     metrics: Sequence[str]
     how: How
+    first: FirstStage | None = None
 
-    def __call__(self, model: Model) -> dict[str, Figure]:
+    def __call__(self, model: Encoder) -> dict[str, Figure]:
         """Each metric's value, or the reason why it has none."""
         if isinstance(self.data, RetrievalData):
-            return measure_ranking(model, self.data, self.metrics, self.how).means()
+            return measure_ranking(model, self.data, self.metrics, self.how, self.first).means()
         figures = score_pairs(model, self.data, self.how).figures(self.data.judged())
         return {name: figures[name] for name in self.metrics}
 

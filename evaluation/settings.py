@@ -8,11 +8,14 @@ from accelerate import PartialState
 from common.bm25 import BM25
 from common.flags import Settings, option, required
 from encoders import kinds
+from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.data.sources import open_data
-from evaluation.measure import FirstStage, How, Model
+from evaluation.measure import FirstStage, Measure
+from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
+from evaluation.search.distributed import How
 from evaluation.search.faiss_index import IndexKind
 from evaluation.search.retrieval import retrieve
 from loaders.settings import ReadingSettings
@@ -102,7 +105,7 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
     return data if isinstance(data, PairData) else data.sample(args.max_queries)
 
 
-def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Model:
+def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     """Open a model, on the GPU if there is one, with the prompts and dimensions asked for."""
     model = kinds.open_model(
         name, kind, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
@@ -116,6 +119,17 @@ def how(args: EvaluationSettings) -> How:
     names = [known.name for known in fields(How) if known.name != "show_progress"]
     shown = PartialState().is_main_process and sys.stderr.isatty()
     return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
+
+
+def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
+    """The metrics asked for; of judged pairs, those that suit the judgements."""
+    return list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
+
+
+def build_measure(args: EvaluationSettings, kind: Kind, data: Data) -> Measure:
+    """What measures models of a kind; a reranker's first stage searches here, once for all."""
+    first = None if isinstance(data, PairData) else find_first_stage(args, kind, data)
+    return Measure(data, metric_names(args, data), how(args), first)
 
 
 def find_first_stage(
@@ -132,7 +146,7 @@ def find_first_stage(
                 "corpus; give an embedder, or bm25"
             )
         embedder = embedder.to(PartialState().device)
-        run = retrieve(embedder, data, args.top_k, **how(args).search())
+        run = retrieve(embedder, data, args.top_k, how(args))
         return FirstStage(run, args.top_k)
     ids = list(data.documents)
     wanted = args.top_k + bool(data.own_documents)

@@ -1,14 +1,13 @@
 """Summarise rankings or pair scores as ``Results``: metrics, comparison, examples, samples."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
 
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import PairScores, Ranked
-from evaluation.metrics.comparison import compare
-from evaluation.metrics.pair_comparison import compare_statistic
+from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import Figure, UndefinedMetric, pair_statistics
 from evaluation.metrics.ranking import Run
 from evaluation.results import (
@@ -36,23 +35,16 @@ def ranking_results(ranked: Mapping[str, Ranked], data: RetrievalData, subject: 
     """
     tuned, base = ranked[TUNED], ranked.get(BASE)
     main = next(iter(tuned.values))
-    means = {which: found.means() for which, found in ranked.items()}
-    metrics: dict[str, MetricResult] = {}
-    for name, values in tuned.values.items():
-        found = metric_result({which: mean[name] for which, mean in means.items()})
-        if base is not None and found.undefined is None:
-            if len(values) < 2:
-                reason = "the interval of a difference needs at least 2 queries"
-                found = MetricResult(found.values, undefined=reason)
-            else:
-                found = MetricResult(found.values, compare(base.values[name], values))
-        metrics[name] = found
+
+    def difference(name: str) -> Comparison | None:
+        return base and compare(base.values[name], tuned.values[name])
+
     return Results(
         **vars(subject),
         created=_now(),
         counts={"queries": len(data.qrels), "documents": len(data.documents)},
         main_metric=main,
-        metrics=metrics,
+        metrics=_metrics({which: found.means() for which, found in ranked.items()}, difference),
         scores={which: _score_samples(found.run, data) for which, found in ranked.items()},
         changed_queries={} if base is None else _changed_queries(base, tuned, main, data),
     )
@@ -62,25 +54,20 @@ def pair_results(scores: Mapping[str, PairScores], data: PairData, subject: Subj
     """Summarise the scores of judged pairs; the arguments are as in ``ranking_results``."""
     judged = data.judged()
     statistics = pair_statistics(judged)
-    figures = {which: found.figures(judged) for which, found in scores.items()}
-    metrics: dict[str, MetricResult] = {}
-    for name, statistic in statistics.items():
-        found = metric_result({which: own[name] for which, own in figures.items()})
-        if BASE in scores and found.undefined is None:
-            base, tuned = (scores[which].of(name) for which in (BASE, TUNED))
-            try:
-                comparison = compare_statistic(statistic, base, tuned, judged)
-                found = MetricResult(found.values, comparison)
-            except UndefinedMetric as reason:
-                found = MetricResult(found.values, undefined=str(reason))
-        metrics[name] = found
+    tuned, base = scores[TUNED], scores.get(BASE)
+
+    def difference(name: str) -> Comparison | None:
+        return base and compare_statistic(statistics[name], base.of(name), tuned.of(name), judged)
+
     middle = (judged.max() + judged.min()) / 2
     return Results(
         **vars(subject),
         created=_now(),
         counts={"pairs": len(judged)},
         main_metric=next(iter(statistics)),
-        metrics=metrics,
+        metrics=_metrics(
+            {which: found.figures(judged) for which, found in scores.items()}, difference
+        ),
         scores={
             which: {
                 "relevant": _sample(found.shown[judged > middle]),
@@ -91,20 +78,26 @@ def pair_results(scores: Mapping[str, PairScores], data: PairData, subject: Subj
     )
 
 
-def metric_result(figures: Mapping[str, Figure]) -> MetricResult:
-    """A metric's values by model; where one is undefined, None and the reason."""
-    reasons = {which: found for which, found in figures.items() if isinstance(found, str)}
-    values = {
-        which: None if isinstance(found := figures[which], str) else found
-        for which in (BASE, TUNED)
-        if which in figures
-    }
-    if not reasons:
-        return MetricResult(values)
-    if len(set(reasons.values())) == 1 and len(reasons) == len(figures):
-        return MetricResult(values, undefined=next(iter(reasons.values())))
-    told = (f"{which}: {reason}" for which, reason in reasons.items())
-    return MetricResult(values, undefined="; ".join(told))
+def _metrics(
+    figures: Mapping[str, Mapping[str, Figure]], difference: Callable[[str], Comparison | None]
+) -> dict[str, MetricResult]:
+    """Each metric's values by model; where one or the difference is undefined, the reason."""
+    metrics: dict[str, MetricResult] = {}
+    for name in figures[TUNED]:
+        own = {which: figures[which][name] for which in (BASE, TUNED) if which in figures}
+        reasons = {which: found for which, found in own.items() if isinstance(found, str)}
+        values = {w: None if isinstance(found, str) else found for w, found in own.items()}
+        if not reasons:
+            try:
+                metrics[name] = MetricResult(values, difference(name))
+            except UndefinedMetric as reason:
+                metrics[name] = MetricResult(values, undefined=str(reason))
+            continue
+        told = [f"{which}: {reason}" for which, reason in reasons.items()]
+        if len(reasons) == len(own) and len(set(reasons.values())) == 1:
+            told = [reasons[TUNED]]
+        metrics[name] = MetricResult(values, undefined="; ".join(told))
+    return metrics
 
 
 def _now() -> str:

@@ -38,15 +38,16 @@ from evaluation.checkpoints import choose_best, find_checkpoints, read_train_con
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
 from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
-from evaluation.metrics.pairs import Figure, pair_statistics
+from evaluation.metrics.pairs import Figure
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.settings import (
-    Data,
     EvaluationSettings,
+    build_measure,
     find_first_stage,
     how,
+    metric_names,
     open_model,
     read_data,
 )
@@ -169,20 +170,21 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     found = find_checkpoints(run)
     kind = detect_kind(next(iter(found.values())))
     data = read_data(args, kind)
-    first = None if isinstance(data, PairData) else find_first_stage(args, kind, data)
-    metric = find_metric(args, data)
+    known = metric_names(args, data)
+    metric = args.metric or known[0]
+    if metric not in ("loss", *known):
+        raise ValueError(
+            f"metric: {metric!r} is not measured here; what is: loss, {', '.join(known)}"
+        )
+    measure = build_measure(args, kind, data)
     figures: dict[str, dict[str, Figure]] = {}
     for name, folder in found.items():
         if metric == "loss":
             given = recipe | {"eval_columns": args.columns or {}, "eval_split": args.split}
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}
-            continue
-        model = open_model(str(folder), kind, args)
-        if isinstance(data, PairData):
-            figures[name] = score_pairs(model, data, how(args)).figures(data.judged())
         else:
-            figures[name] = measure_ranking(model, data, args.metrics, how(args), first).means()
+            figures[name] = measure(open_model(str(folder), kind, args))
     values = {name: figure[metric] for name, figure in figures.items()}
     best = choose_best(values, lower_is_better=metric == "loss")
     if PartialState().is_main_process:
@@ -196,16 +198,6 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     if args.select_best:
         write_best(run, best, metric, values, " ".join(args.data))
         print(f"scripts/serve.py --model {run} will serve it")
-
-
-def find_metric(args: EvaluateSettings, data: Data) -> str:
-    """Return the metric by which the best checkpoint is chosen."""
-    known = list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
-    if args.metric is not None and args.metric not in ("loss", *known):
-        raise ValueError(
-            f"metric: {args.metric!r} is not measured here; what is: loss, {', '.join(known)}"
-        )
-    return args.metric or str(known[0])
 
 
 def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = None) -> None:
@@ -246,15 +238,18 @@ def read_log(folder: Path) -> list[dict[str, Any]] | None:
 def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) -> None:
     """Print a row per checkpoint."""
     table = Table("checkpoint", *next(iter(figures.values())))
-    reasons: dict[str, None] = {}
+    reasons = []
     for name, values in figures.items():
         label = "final model" if name == "." else name
         cells = [
             "undefined" if isinstance(value, str) else f"{value:.4f}" for value in values.values()
         ]
         table.add_row(label, *cells, style="bold" if name == best else None)
-        reasons |= {f"{label}: {metric} is undefined ({value})": None
-                    for metric, value in values.items() if isinstance(value, str)}  # fmt: skip
+        reasons += [
+            f"{label}: {metric} is undefined ({value})"
+            for metric, value in values.items()
+            if isinstance(value, str)
+        ]
     Console().print(table)
     for line in reasons:
         print(line)

@@ -16,9 +16,11 @@ most --max_drop. onnx and int8 need the extra onnx: pip install -c constraints.t
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
@@ -31,18 +33,20 @@ from rich.table import Table
 from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
 from encoders import kinds
+from encoders.backbone import Encoder
 from encoders.export.graph import export_onnx
-from encoders.export.onnx_backbone import is_onnx
+from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
 from encoders.kinds import detect_kind
 from encoders.opening.source import resolve_model
-from evaluation.exported import Agreement, compare_exported
-from evaluation.settings import EvaluationSettings, read_data
+from evaluation.data.sets import PairData
+from evaluation.settings import Data, EvaluationSettings, build_measure, open_model, read_data
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Least agreement of an fp32 graph with the model. The same arithmetic in another order differs by
 # about 1e-6.
 SAME = 1 - 1e-4
+COMPARED = 256  # documents
 
 
 @dataclass(kw_only=True)
@@ -72,9 +76,7 @@ def export(args: ExportSettings) -> int:
     partial = args.output_dir.with_name(args.output_dir.name + ".partial")
     try:
         write(args, partial)
-        found = compare_exported(args.model, partial, data, args)
-        show(args.model, found)
-        if complaint := complaint_about(found, args):
+        if complaint := compare(args, partial, data):
             print(f"error: {complaint}", file=sys.stderr)
             return 1
         partial.rename(args.output_dir)
@@ -114,27 +116,69 @@ def write(args: ExportSettings, folder: Path) -> None:
         export_onnx(encoder, folder, int8=args.format == "int8")
 
 
-def show(model: str, found: Agreement) -> None:
-    """Print what both models are worth."""
-    table = Table("", "MB", "documents/s", found.worth[0].metric)
-    for name, one in zip((model, "exported"), found.worth, strict=True):
-        table.add_row(name, f"{one.size:.1f}", f"{one.rate:.1f}", f"{one.value:.4f}")
+def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
+    """Run both models on a CPU, one after the other, and print what they are worth.
+
+    Returns:
+        What speaks against the exported one, if anything.
+
+    Raises:
+        ValueError: The metric is undefined on the data.
+    """
+    kind = detect_kind(args.model)
+    measure = build_measure(args, kind, data)
+    models = [open_model(name, kind, args).to("cpu") for name in (args.model, str(exported))]
+    queries, documents = example(data)
+    one, other = (answer(model, queries, documents) for model in models)
+    if one.dim() == 2:
+        least = float(torch.cosine_similarity(one, other, dim=-1).min())
+    else:
+        least = 1 - float((one - other).abs().max())
+    table = Table("", "MB", "documents/s", measure.metrics[0])
+    values = []
+    for name, model, folder in zip(
+        (args.model, "exported"), models, (resolve_model(args.model), exported), strict=True
+    ):
+        begun = time.perf_counter()
+        answer(model, queries, documents)
+        rate = len(documents) / (time.perf_counter() - begun)
+        metric, value = next(iter(measure(model).items()))
+        if isinstance(value, str):
+            raise ValueError(f"data: {metric} is undefined on it ({value}); give other data")
+        table.add_row(name, f"{size(folder):.1f}", f"{rate:.1f}", f"{value:.4f}")
+        values.append(value)
     Console(width=120).print(table)
-    print(f"least agreement on {found.documents} documents: {found.least:.6f}")
-
-
-def complaint_about(found: Agreement, args: ExportSettings) -> str | None:
-    """What speaks against the exported model."""
-    if args.format == "onnx" and found.least < SAME:
-        return f"the exported model differs from the model (agreement {found.least:.6f})"
-    before, after = found.worth
-    drop = before.value - after.value
-    if drop > args.max_drop:
+    print(f"least agreement on {len(documents)} documents: {least:.6f}")
+    if args.format == "onnx" and least < SAME:
+        return f"the exported model differs from the model (agreement {least:.6f})"
+    if (drop := values[0] - values[1]) > args.max_drop:
         return (
-            f"{before.metric} falls by {drop:.4f}, more than --max_drop {args.max_drop:g}: "
+            f"{metric} falls by {drop:.4f}, more than --max_drop {args.max_drop:g}: "
             "nothing is written"
         )
     return None
+
+
+def example(data: Data) -> tuple[list[str], list[str]]:
+    """Documents with queries to go with them, as many of each."""
+    if isinstance(data, PairData):
+        return data.queries[:COMPARED], data.documents[:COMPARED]
+    documents = list(data.documents.values())[:COMPARED]
+    return list(islice(cycle(data.queries.values()), len(documents))), documents
+
+
+def answer(model: Encoder, queries: list[str], documents: list[str]) -> torch.Tensor:
+    """Embeddings of documents [N, H], or scores of pairs [N]."""
+    if kinds.retrieves(model):
+        return model.encode(documents, prompt_name="document")
+    return torch.from_numpy(kinds.shown(model, model.score_pairs(queries, documents).numpy()))
+
+
+def size(folder: Path) -> float:
+    """MB of what holds a model's weights, which may be a graph."""
+    graph = folder / ONNX_FILE
+    files = [graph] if graph.is_file() else list(folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 if __name__ == "__main__":

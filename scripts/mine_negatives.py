@@ -20,7 +20,6 @@ is started again.
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from common.flags import exit_code, parse
 from loaders import load_rows
 from loaders.formats.row_file import RowFile
-from loaders.formats.sources import Source, find_sources
+from loaders.formats.sources import find_sources
 from mining.assembly import (
     Digests,
     check_output,
@@ -70,7 +69,8 @@ def mine(args: MiningSettings) -> None:
     survey = Survey.of(rows)
     for phrase in survey.lost(args.existing == "keep", args.reranker is not None):
         logger.warning("lost: %s", phrase)
-    with work_folder(args.cache_dir, identity(args, sources_of(args))) as work:
+    sources = find_sources(args.input, args.split) + corpus_sources(args.corpus)
+    with work_folder(args.cache_dir, identity(args, sources)) as work:
         corpus = read_corpus(args, options, work)
         check_ranks(policy, corpus.searchable)
         queries = Queries(rows, corpus, keep=args.existing == "keep")
@@ -100,7 +100,10 @@ def mine(args: MiningSettings) -> None:
         summary = summarize(blocks, policy)
         summary["faiss_recall"] = tell_recall(index, len(queries), policy.depth)
         examples = find_examples(queries, corpus, blocks, args.examples)
-    finish(args, len(rows), summary, examples, digests)
+    console = Console()
+    show(summary, examples, console if console.is_terminal else Console(width=120))
+    path = write_settings(args, sources, digests, rows=len(rows), summary=summary)
+    print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
 
 
 def write(args: MiningSettings, records: Records, survey: Survey) -> None:
@@ -116,25 +119,6 @@ def write(args: MiningSettings, records: Records, survey: Survey) -> None:
             "relevance_from_scores",
             args.output,
         )
-
-
-def sources_of(args: MiningSettings) -> list[Source]:
-    """Return the files that are read."""
-    return find_sources(args.input, args.split) + corpus_sources(args.corpus)
-
-
-def finish(
-    args: MiningSettings,
-    rows: int,
-    summary: dict[str, Any],
-    examples: list[dict[str, Any]],
-    digests: Digests,
-) -> None:
-    """Print the summary, and write the settings beside the output."""
-    console = Console()
-    show(summary, examples, console if console.is_terminal else Console(width=120))
-    path = write_settings(args, sources_of(args), digests, rows=rows, summary=summary)
-    print(f"{args.output}: {rows:,} rows; settings and digests are in {path}")
 
 
 if __name__ == "__main__":

@@ -73,12 +73,10 @@ def score(args: ScoringSettings) -> None:
         if not PartialState().is_main_process:
             return
         prompt = ["prompt"] if survey.counts["prompts"] else []
-        with RowFile(
-            args.output, ["query", "pos", "neg", "pos_scores", "neg_scores", *prompt]
-        ) as file:
-            for record in tqdm(
-                records(rows, add), "writing", len(rows), disable=not shows_progress()
-            ):
+        columns = ["query", "pos", "neg", "pos_scores", "neg_scores", *prompt]
+        scored = tqdm(records(rows, add), "writing", len(rows), disable=not shows_progress())
+        with RowFile(args.output, columns) as file:
+            for record in scored:
                 file.write(record)
     path = write_settings(args, find_sources(args.input, args.split), digests, rows=len(rows))
     print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
@@ -98,11 +96,7 @@ def by_reranker(args: ScoringSettings, rows: Dataset, work: Path, digests: Diges
     """Score all pairs; return the function that adds the scores to records."""
     teacher, digests["reranker"] = open_reranker(args, args.model)
     score_all(teacher, rows, shows_progress())
-
-    def add(some: Records, records: Records) -> None:
-        add_scores(teacher, some, records, args.scores)
-
-    return add
+    return lambda some, records: add_scores(teacher, some, records, args.scores)
 
 
 def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:

@@ -41,7 +41,8 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from evaluation import compare, read_beir
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import FirstStage, How, measure_ranking
+from evaluation.measure import FirstStage, measure_ranking
+from evaluation.search.distributed import How
 from evaluation.search.retrieval import retrieve
 from trainers import parse_run
 
@@ -163,7 +164,7 @@ def rerankers(task: Task) -> None:
     """Random negatives and mined ones."""
     scratch, top_k = task.scratch, task.args.top_k
     data = task.data.sample(task.args.max_queries)
-    found = retrieve(Embedder.from_pretrained(BASE), data, top_k, **task.lengths)
+    found = retrieve(Embedder.from_pretrained(BASE), data, top_k, How(**task.lengths))
     first = FirstStage(found, top_k)
     rows = {RANDOM: scratch / "random.jsonl", MINED: scratch / "mined.jsonl"}
     output = ["--input", task.pairs, "--output", rows[RANDOM], *task.corpus]

@@ -25,6 +25,7 @@ from benchmarks.speed.speed import TANDEM, THEIRS
 from encoders import Embedder
 from encoders.opening.source import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, retrieve
+from evaluation.search.distributed import How
 
 Figures = dict[str, float]
 
@@ -75,10 +76,10 @@ def cut(data: RetrievalData, count: int | None) -> RetrievalData:
 def ours(args: argparse.Namespace, data: RetrievalData) -> Callable[[], Figures]:
     """Tandem: texts to figures."""
     embedder = Embedder.from_pretrained(args.model).to(device())
-    lengths = {"query_max_length": args.max_length, "document_max_length": args.max_length}
+    how = How(query_max_length=args.max_length, document_max_length=args.max_length)
 
     def run() -> Figures:
-        found = retrieve(embedder, data, DEPTH, **lengths)
+        found = retrieve(embedder, data, DEPTH, how)
         values = per_query(found, data.qrels, METRICS)
         return {name: float(value.mean()) for name, value in values.items()}
 

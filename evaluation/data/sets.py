@@ -58,7 +58,7 @@ class RetrievalData:
     def few(self, count: int) -> Self:
         """A small set: few queries, few documents of each, and the longest documents."""
         part = self.sample(count)
-        qrels = {query: _first(judged, count) for query, judged in part.qrels.items()}
+        qrels = {query: dict(islice(own.items(), count)) for query, own in part.qrels.items()}
         candidates = part.candidates
         if candidates is not None:
             candidates = {query: own[:count] for query, own in candidates.items()}
@@ -102,20 +102,15 @@ class PairData:
 
     def few(self, count: int) -> Self:
         """The pairs with the longest documents."""
-        chosen = sorted(nlargest(count, range(len(self.documents)), key=self._length))
-        prompts = [self.prompts[at] for at in chosen] if self.prompts else ()
-        queries = [self.queries[at] for at in chosen]
-        documents = [self.documents[at] for at in chosen]
-        return replace(self, queries=queries, documents=documents, prompts=prompts,
-                       relevances=[self.relevances[at] for at in chosen])  # fmt: skip
-
-    def _length(self, at: int) -> int:
-        return len(self.queries[at]) + len(self.documents[at])
+        lengths = [len(q) + len(d) for q, d in zip(self.queries, self.documents, strict=True)]
+        chosen = sorted(nlargest(count, range(len(lengths)), key=lengths.__getitem__))
+        return type(self)(
+            [self.queries[at] for at in chosen],
+            [self.documents[at] for at in chosen],
+            [self.relevances[at] for at in chosen],
+            [self.prompts[at] for at in chosen] if self.prompts else (),
+        )
 
     def judged(self) -> NDArray[np.float64]:
         """The relevances [N]."""
         return np.array(self.relevances, dtype=np.float64)
-
-
-def _first(judged: dict[str, float], count: int) -> dict[str, float]:
-    return dict(islice(judged.items(), count))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encoders.kinds import KINDS, Kind
 from evaluation.data.beir import read_beir, read_corpus
-from evaluation.data.from_rows import candidates_from_groups, pairs_from_rows, retrieval_from_groups
+from evaluation.data.from_rows import pairs_from_rows, retrieval_from_groups
 from evaluation.data.mteb_task import read_mteb
 from evaluation.data.sets import PairData, RetrievalData
 from loaders import DataFiles, ReadOptions
@@ -19,7 +19,7 @@ MTEB = "mteb:"
 
 
 def open_data(
-    names: Sequence[str] | DataFiles,
+    names: Sequence[str],
     kind: Kind,
     options: ReadOptions,
     *,
@@ -34,8 +34,7 @@ def open_data(
     Args:
         names: One folder in the BEIR layout, one ``mteb:TASK``, or files in any training format.
             Scored pairs are pairs to correlate; of groups and positive pairs an embedder searches
-            all documents, and a reranker orders those of each query. ``DataFiles`` that are open
-            already are not read again.
+            all documents, and a reranker orders those of each query.
         kind: The model's.
         options: How training files are read.
         split: BEIR and MTEB: which judgements; training files have that of ``options``.
@@ -44,12 +43,26 @@ def open_data(
         as_groups: Group scored pairs by query, and rank the documents of each.
         keep_identical_ids: Documents that are the query itself count as any others.
     """
-    data = _read(names, kind, options, split, corpus, allow_unknown, as_groups)
-    if isinstance(data, PairData) or not data.own_documents:
-        return data
+    folder = Path(names[0])
+    if names[0].startswith(MTEB):
+        data = read_mteb(names[0].removeprefix(MTEB), split)
+    elif len(names) == 1 and is_beir(folder):
+        data = read_beir(folder, split, allow_unknown=allow_unknown)
+    else:
+        files = DataFiles(names, options)
+        if not as_groups and files.shape == "scored_pair":
+            return pairs_from_rows(files.rows("scored_pair"))
+        retrieves = KINDS[kind].retrieves
+        data = retrieval_from_groups(
+            files.rows("candidate_group"),
+            read_corpus(corpus) if corpus and retrieves else None,
+            options.positive_threshold,
+            candidates=not retrieves,
+        )
     if keep_identical_ids:
         return replace(data, own_documents={})
-    logger.warning(_left_out(data))
+    if data.own_documents:
+        logger.warning(_left_out(data))
     return data
 
 
@@ -64,35 +77,3 @@ def _left_out(data: RetrievalData) -> str:
     if relevant:
         text += f"; {relevant} of them are judged relevant to themselves and count as not found"
     return f"{text}; --keep_identical_ids leaves them in"
-
-
-def _read(
-    names: Sequence[str] | DataFiles,
-    kind: Kind,
-    options: ReadOptions,
-    split: str,
-    corpus: str | None,
-    allow_unknown: bool,
-    as_groups: bool,
-) -> RetrievalData | PairData:
-    if isinstance(names, DataFiles):
-        return _from_files(names, kind, corpus, as_groups)
-    first = names[0]
-    folder = Path(first)
-    if first.startswith(MTEB):
-        return read_mteb(first.removeprefix(MTEB), split)
-    if len(names) == 1 and is_beir(folder):
-        return read_beir(folder, split, allow_unknown=allow_unknown)
-    return _from_files(DataFiles(list(names), options), kind, corpus, as_groups)
-
-
-def _from_files(
-    files: DataFiles, kind: Kind, corpus: str | None, as_groups: bool
-) -> RetrievalData | PairData:
-    if not as_groups and files.shape == "scored_pair":
-        return pairs_from_rows(files.rows("scored_pair"))
-    groups = files.rows("candidate_group")
-    threshold = files.options.positive_threshold
-    if not KINDS[kind].retrieves:
-        return candidates_from_groups(groups, threshold)
-    return retrieval_from_groups(groups, read_corpus(corpus) if corpus else None, threshold)

@@ -1,17 +1,20 @@
-"""Compare two models on the same queries: bootstrap interval and randomisation test."""
+"""Compare two models on the same queries or pairs: bootstrap interval and randomisation test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from evaluation.metrics.pairs import Scores, Statistic, UndefinedMetric
+
 Values = NDArray[np.float64]
 
 # Shapes: Q queries, T comparisons made at once (a call of ``compare`` makes one).
 CONFIDENCE = 0.95
 EQUAL = 1e-12  # values of a metric that are nearer than this are equal: rounding, no difference
+TRIES = 100  # most draws per wanted one, where a statistic is undefined on many
 CELLS_AT_ONCE = 2**20  # of resamples x queries: 8 MiB of float64
 
 
@@ -44,7 +47,8 @@ def compare(base: Values, tuned: Values, resamples: int = 10_000, seed: int = 0)
     agree on the border: see ``bootstrap_interval`` and ``randomisation_p_value``.
 
     Raises:
-        ValueError: Different numbers of queries, fewer than two, or a value that is not finite.
+        UndefinedMetric: Fewer than two queries.
+        ValueError: Different numbers of queries, or a value that is not finite.
     """
     _check(base, tuned, resamples)
     differences = tuned - base
@@ -112,8 +116,7 @@ def randomisation_p_value(
     observed = np.abs(differences.sum(axis=0))
     size = np.abs(differences).sum(axis=0)
     extreme = np.zeros(np.shape(observed))
-    for start in range(0, resamples, _rows(len(differences))):
-        rows = min(_rows(len(differences)), resamples - start)
+    for rows in _blocks(len(differences), resamples):
         flipped = random.integers(2, size=(rows, len(differences)), dtype=np.int8)
         sums = differences.sum(axis=0) - 2 * (flipped.astype(np.float64) @ differences)
         extreme += (np.abs(sums) >= observed - EQUAL * np.maximum(size, 1)).sum(axis=0)
@@ -122,16 +125,17 @@ def randomisation_p_value(
 
 def _draws(count: int, resamples: int, random: np.random.Generator) -> Iterator[Values]:
     """Yield, block by block, how often each resample [rows] drew each query: [rows, Q]."""
-    for start in range(0, resamples, _rows(count)):
-        rows = min(_rows(count), resamples - start)
+    for rows in _blocks(count, resamples):
         drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * count)
         yield counts.reshape(rows, count).astype(np.float64)
 
 
-def _rows(count: int) -> int:
-    """The number of resamples of ``count`` queries that are made at once."""
-    return max(1, CELLS_AT_ONCE // count)
+def _blocks(count: int, resamples: int) -> Iterator[int]:
+    """Yield, block by block, how many resamples of ``count`` queries are made at once."""
+    most = max(1, CELLS_AT_ONCE // count)
+    for start in range(0, resamples, most):
+        yield min(most, resamples - start)
 
 
 def _check(base: Values, tuned: Values, resamples: int) -> None:
@@ -141,10 +145,66 @@ def _check(base: Values, tuned: Values, resamples: int) -> None:
             f"{tuned.shape}"
         )
     if len(base) < 2:
-        raise ValueError(f"a comparison of two models needs at least 2 queries, got {len(base)}")
+        raise UndefinedMetric(
+            f"the interval of a difference needs at least 2 queries, got {len(base)}"
+        )
     for name, values in (("base", base), ("tuned", tuned)):
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             raise ValueError(f"{name}: the value of query number {wrong[0]} is {values[wrong[0]]}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
+
+
+def compare_statistic(
+    statistic: Statistic,
+    base: Scores,
+    tuned: Scores,
+    judged: Scores,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models' scores [N] of the same pairs by how they agree with ``judged`` [N].
+
+    The interval is the percentile interval of a paired bootstrap over the pairs. The p-value
+    (two-sided) is that of a paired randomisation test: if the models were equal, it would not
+    matter which of them gave which score, so scores are swapped pair by pair, after each model's
+    have been brought to mean 0 and deviation 1. Draws on which the statistic is not defined
+    (judgements or scores all equal) are drawn again.
+
+    Raises:
+        UndefinedMetric: It is not defined for one of the models, or for nearly all draws.
+    """
+    random = np.random.default_rng(seed)
+    count = len(judged)
+
+    def resampled() -> float:
+        at = random.integers(count, size=count)
+        return statistic(tuned[at], judged[at]) - statistic(base[at], judged[at])
+
+    first, second = ((x - x.mean()) / max(x.std(), 1e-12) for x in (base, tuned))
+
+    def swapped() -> float:
+        swap = random.random(count) < 0.5
+        one, other = np.where(swap, second, first), np.where(swap, first, second)
+        return statistic(other, judged) - statistic(one, judged)
+
+    before, after = statistic(base, judged), statistic(tuned, judged)
+    low, high = np.quantile(_draw(resampled, resamples), [0.025, 0.975])
+    swaps = np.abs(_draw(swapped, resamples))
+    extreme = int((swaps >= abs(after - before) - 1e-12).sum())
+    p_value = (extreme + 1) / (resamples + 1)
+    return Comparison(before, after, after - before, float(low), float(high), p_value)
+
+
+def _draw(draw: Callable[[], float], wanted: int) -> Scores:
+    """Results of draws on which the statistic is defined."""
+    found: list[float] = []
+    for _ in range(TRIES * wanted):
+        try:
+            found.append(draw())
+        except UndefinedMetric:
+            continue
+        if len(found) == wanted:
+            return np.array(found)
+    raise UndefinedMetric("too few pairs differ in score or judgement to tell chance from more")

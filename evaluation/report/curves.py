@@ -17,7 +17,7 @@ Line = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps [N] and values [
 
 # Logged by an evaluation, and no metric of the model.
 TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-MANY = 60  # values of a curve, above which its running mean is drawn too
+MANY = 60  # values of a curve, above which it has no dots, but its running mean beside it
 
 
 def draw_run(log: Log, language: Language) -> list[Drawing]:
@@ -55,9 +55,10 @@ def draw_curves(name: str, log: Log, keys: Mapping[str, str], language: Language
         axes = figure.subplots()
         for at, (label, line) in enumerate(lines.items()):
             style = "-" if at < len(SERIES) else "--"
-            plot_line(axes, line, words.get(label, label), SERIES[at % len(SERIES)], style)
+            color, marker = SERIES[at % len(SERIES)], "o" if len(line[0]) <= MANY else ""
+            axes.plot(*line, style, color=color, label=words.get(label, label), marker=marker)
             if label == "training_loss":
-                plot_mean(axes, line, words["running_mean"], SERIES[at])
+                plot_mean(axes, line, words["running_mean"], color)
         axes.set_title(words[name])
         axes.set_xlabel(words["step"])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
@@ -76,12 +77,6 @@ def series(log: Log, key: str) -> Line:
     found = [(entry["step"], entry[key]) for entry in log if key in entry and "step" in entry]
     values = np.array(found, dtype=np.float64).reshape(-1, 2)
     return values[:, 0], values[:, 1]
-
-
-def plot_line(axes: Axes, line: Line, label: str, color: str, style: str) -> None:
-    """Draw a curve, with a dot for each value if they are few."""
-    few = len(line[0]) <= MANY
-    axes.plot(*line, style, color=color, label=label, marker="o" if few else "")
 
 
 def plot_mean(axes: Axes, line: Line, label: str, color: str) -> None:

@@ -23,35 +23,25 @@ def show_comparison(results: Results, console: Console, queries: bool = False) -
         console: Where to.
         queries: Also print the queries that gained and lost most.
     """
-    for line in heading(results):
-        say(console, line)
+    against = f" against {results.models[BASE]}" if results.compared else ""
+    say(console, f"{results.kind} {results.models[TUNED]}{against}")
+    say(console, f"{results.task} on {results.data}: {counts(results)}")
     table = metric_table(results)
     table.width = Measurement.get(console, console.options.update(width=10_000), table).maximum
     console.print(table, soft_wrap=True)
-    for line in win_counts(results.metrics):
-        say(console, line)
+    say(console, *win_counts(results.metrics))
     for reason, names in results.undefined_by_reason().items():
         say(console, f"undefined: {names} ({reason})")
     if queries:
         for side in ("gained", "lost"):
             changed = results.changed_queries.get(side, [])
-            for line in changed_queries(side, changed, results.main_metric):
-                say(console, line)
+            say(console, *changed_queries(side, changed, results.main_metric))
 
 
-def say(console: Console, line: str) -> None:
-    """Print a line as it is: texts may hold what looks like markup."""
-    console.print(Text(line), soft_wrap=True)
-
-
-def heading(results: Results) -> list[str]:
-    """What was measured on what."""
-    models = results.models
-    against = f" against {models[BASE]}" if results.compared else ""
-    return [
-        f"{results.kind} {models[TUNED]}{against}",
-        f"{results.task} on {results.data}: {counts(results)}",
-    ]
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are: texts may hold what looks like markup."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
 
 
 def counts(results: Results) -> str:
@@ -75,7 +65,8 @@ def metric_table(results: Results) -> Table:
 
 def metric_cells(found: MetricResult) -> list[str]:
     """A metric's values; with a base also the difference with its interval, and the p-value."""
-    cells = [number(value) for value in found.values.values()]
+    values = found.values.values()
+    cells = [UNDEFINED if value is None else f"{value:.3f}" for value in values]
     if BASE not in found.values:
         return cells
     compared = found.comparison
@@ -86,11 +77,6 @@ def metric_cells(found: MetricResult) -> list[str]:
         f"{compared.difference:+.3f} [{compared.low:+.3f}, {compared.high:+.3f}]",
         "<0.001" if compared.p_value < 0.001 else f"{compared.p_value:.3f}",
     ]
-
-
-def number(value: float | None) -> str:
-    """To three places."""
-    return UNDEFINED if value is None else f"{value:.3f}"
 
 
 def win_counts(metrics: Mapping[str, MetricResult]) -> list[str]:

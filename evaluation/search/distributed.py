@@ -1,6 +1,7 @@
-"""Run a model on texts shared among the processes of a run; every process gets all results."""
+"""Run a model on texts: how, and shared among the processes, each of which gets all results."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -9,6 +10,7 @@ from tqdm import tqdm
 
 from encoders.backbone import TOKENS_PER_BATCH, Encoder
 from encoders.unpadding import cut_by_tokens
+from evaluation.search.faiss_index import IndexKind
 
 # Shapes: N texts.
 
@@ -16,15 +18,36 @@ CHARACTERS_OF_TOKEN = 4
 ROWS_AT_ONCE = 2**16  # of results that are sent at once
 
 
+@dataclass(frozen=True)
+class How:
+    """Settings of inference.
+
+    Args:
+        bf16: Compute in bf16, on devices that have it.
+        query_max_length: Embedder: tokens after which a query is cut; None: the model's limit.
+        document_max_length: Embedder: the same for documents.
+        max_length: Reranker: the same for pairs.
+        tokens_per_batch: Approximate number of tokens per forward; None: by device.
+        index: Embedder: a kind of FAISS index for large corpora; None: exact search.
+        show_progress: Show progress bars.
+    """
+
+    bf16: bool = False
+    query_max_length: int | None = None
+    document_max_length: int | None = None
+    max_length: int | None = None
+    tokens_per_batch: int | None = None
+    index: IndexKind | None = None
+    show_progress: bool = False
+
+
 def run_distributed(
     model: Encoder,
     sizes: Sequence[int],
     run: Callable[[list[int]], Tensor],
-    shape: tuple[int, ...] = (),
-    *,
+    how: How,
     max_length: int | None,
-    tokens_per_batch: int | None,
-    show_progress: bool = False,
+    shape: tuple[int, ...] = (),
 ) -> Tensor:
     """Run a model on N texts, each process on its share: float32 [N, *shape], on the CPU.
 
@@ -36,18 +59,17 @@ def run_distributed(
         model: Tells where results are sent from, and how long its texts may be.
         sizes: Characters of each text.
         run: Takes the numbers of some texts, and returns a result for each.
-        shape: Of one result.
+        how: Says how large batches are, and whether the first process shows a progress bar.
         max_length: Tokens after which a text is cut; None: the model's own limit.
-        tokens_per_batch: Approximate number of tokens per forward; None: by device.
-        show_progress: Show a progress bar, in the first process.
+        shape: Of one result.
     """
     several = distributed.is_available() and distributed.is_initialized()
     world, rank = (distributed.get_world_size(), distributed.get_rank()) if several else (1, 0)
     longest = CHARACTERS_OF_TOKEN * (max_length or model.max_length)
-    budget = CHARACTERS_OF_TOKEN * (tokens_per_batch or TOKENS_PER_BATCH)
+    budget = CHARACTERS_OF_TOKEN * (how.tokens_per_batch or TOKENS_PER_BATCH)
     pieces = cut_by_tokens([min(size, longest) for size in sizes], budget)
     results = torch.empty(len(sizes), *shape)
-    hidden = not show_progress or rank > 0
+    hidden = not how.show_progress or rank > 0
     with tqdm(total=len(sizes), disable=hidden, unit="text", leave=False) as bar:
         for number, piece in enumerate(pieces):
             if number % world == rank:

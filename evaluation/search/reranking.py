@@ -7,7 +7,7 @@ from torch import Tensor
 from encoders.backbone import Encoder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
-from evaluation.search.distributed import run_distributed
+from evaluation.search.distributed import How, run_distributed
 from loaders.beir.problems import listed
 
 # Shapes: P pairs of query and document.
@@ -18,11 +18,7 @@ def rerank(
     data: RetrievalData,
     run: Run | None,
     top_k: int,
-    *,
-    max_length: int | None = None,
-    tokens_per_batch: int | None = None,
-    bf16: bool = False,
-    show_progress: bool = False,
+    how: How = How(),
 ) -> dict[str, dict[str, float]]:
     """Return the documents of each query in the reranker's order, with scores, best first.
 
@@ -36,10 +32,7 @@ def rerank(
         data: The texts.
         run: What a first stage has found; None: ``data.candidates``, all of which are scored.
         top_k: How many documents of ``run`` are scored for each query, its best.
-        max_length: Tokens after which a pair is cut; None: the model's own limit.
-        tokens_per_batch: Approximate number of tokens per forward; None: by device.
-        bf16: Compute in bf16, on devices that have it.
-        show_progress: Show a progress bar.
+        how: Settings of inference.
 
     Raises:
         ValueError: There is nothing to rank, the run is not one of these data, or a score is not
@@ -47,44 +40,30 @@ def rerank(
     """
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
-    rankings = _candidates(data) if run is None else _found(data, run)
-    if run is None:
+    if run is not None:
+        rankings = {query: order(scores) for query, scores in run.items()}
+    elif data.candidates is not None:
+        rankings = {query: list(dict.fromkeys(own)) for query, own in data.candidates.items()}
         top_k = max(map(len, rankings.values()), default=top_k)
+    else:
+        raise ValueError(
+            "there is nothing to rerank: the data have no candidates, and no run of a first stage "
+            "is given"
+        )
+    rankings = {
+        query: [document for document in own if not data.is_query(query, document)]
+        for query, own in rankings.items()
+    }
     pairs = [(query, document) for query, own in rankings.items() for document in own[:top_k]]
-    scores = _score(reranker, data, pairs, max_length, tokens_per_batch, bf16, show_progress)  # [P]
+    scores = _score(reranker, data, pairs, how)  # [P]
     scored: dict[str, dict[str, float]] = {query: {} for query in rankings}
     for (query, document), score in zip(pairs, scores.tolist(), strict=True):
         scored[query][document] = score
     return {query: _in_order(scored[query], own[top_k:]) for query, own in rankings.items()}
 
 
-def _candidates(data: RetrievalData) -> dict[str, list[str]]:
-    if data.candidates is None:
-        raise ValueError(
-            "there is nothing to rerank: the data have no candidates, and no run of a first stage "
-            "is given"
-        )
-    return {
-        query: [d for d in dict.fromkeys(own) if not data.is_query(query, d)]
-        for query, own in data.candidates.items()
-    }
-
-
-def _found(data: RetrievalData, run: Run) -> dict[str, list[str]]:
-    return {
-        query: [document for document in order(scores) if not data.is_query(query, document)]
-        for query, scores in run.items()
-    }
-
-
 def _score(
-    reranker: Encoder,
-    data: RetrievalData,
-    pairs: Sequence[tuple[str, str]],
-    max_length: int | None,
-    tokens_per_batch: int | None,
-    bf16: bool,
-    show_progress: bool,
+    reranker: Encoder, data: RetrievalData, pairs: Sequence[tuple[str, str]], how: How
 ) -> Tensor:
     """The logits of pairs of ids: [P]."""
     _check_known(data, pairs)
@@ -97,19 +76,13 @@ def _score(
             [queries[pairs[at][0]] for at in piece],
             [data.documents[pairs[at][1]] for at in piece],
             prompts=prompts,
-            max_length=max_length,
-            tokens_per_batch=tokens_per_batch,
-            bf16=bf16,
+            max_length=how.max_length,
+            tokens_per_batch=how.tokens_per_batch,
+            bf16=how.bf16,
         )
 
-    scores = run_distributed(
-        reranker,
-        [len(queries[query]) + len(data.documents[document]) for query, document in pairs],
-        score,
-        max_length=max_length,
-        tokens_per_batch=tokens_per_batch,
-        show_progress=show_progress,
-    )
+    sizes = [len(queries[query]) + len(data.documents[document]) for query, document in pairs]
+    scores = run_distributed(reranker, sizes, score, how, how.max_length)
     wrong = (~scores.isfinite()).nonzero()[:, 0].tolist()
     if wrong:
         query, document = pairs[wrong[0]]

@@ -1,7 +1,6 @@
 """Retrieve documents with an embedder, by exact search or a FAISS index."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 
 import torch
@@ -11,9 +10,9 @@ from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
-from evaluation.search.distributed import run_distributed
+from evaluation.search.distributed import How, run_distributed
 from evaluation.search.exact import check_finite, search
-from evaluation.search.faiss_index import IndexKind, build_index, search_index
+from evaluation.search.faiss_index import build_index, search_index
 from loaders.beir.problems import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
@@ -24,13 +23,7 @@ def retrieve(
     embedder: Embedder,
     data: RetrievalData,
     k: int,
-    *,
-    query_max_length: int | None = None,
-    document_max_length: int | None = None,
-    tokens_per_batch: int | None = None,
-    bf16: bool = False,
-    index: IndexKind | None = None,
-    show_progress: bool = False,
+    how: How = How(),
 ) -> dict[str, dict[str, float]]:
     """Return the k documents most similar to each query, with scores, best first.
 
@@ -42,13 +35,7 @@ def retrieve(
         embedder: The model.
         data: What to search.
         k: How many documents to find for a query.
-        query_max_length: Tokens after which a query is cut; None: the model's own limit.
-        document_max_length: The same for documents.
-        tokens_per_batch: Approximate number of tokens per forward; None: by device.
-        bf16: Compute in bf16, on devices that have it.
-        index: None compares every query with every document by torch. A FAISS index is for
-            large corpora; see ``build_index``.
-        show_progress: Show progress bars.
+        how: Settings of inference; for kinds of ``index`` see ``build_index``.
 
     Raises:
         ValueError: There are no documents or queries, a candidate does not exist, or a vector is
@@ -57,37 +44,27 @@ def retrieve(
     if not data.documents or not data.queries:
         missing = "documents to search" if data.queries else "queries"
         raise ValueError(f"there are no {missing}: nothing can be retrieved")
-    embed = partial(
-        _embed, embedder, tokens_per_batch=tokens_per_batch, bf16=bf16, show_progress=show_progress
-    )
-    texts = data.prompted(embedder.find_prompt("query"))
-    queries = embed(list(texts.values()), "", query_max_length)  # [Q, H]
+    texts = list(data.prompted(embedder.find_prompt("query")).values())
+    queries = _embed(embedder, texts, "", how, how.query_max_length)  # [Q, H]
     ids = list(data.documents) if data.candidates is None else _candidates(data)
-    bodies = [data.documents[document] for document in ids]
-    documents = embed(bodies, embedder.find_prompt("document"), document_max_length)  # [D, H]
+    texts, prompt = [data.documents[name] for name in ids], embedder.find_prompt("document")
+    documents = _embed(embedder, texts, prompt, how, how.document_max_length)  # [D, H]
     query_ids = list(data.queries)
     if data.candidates is not None:
         return _rank_candidates(queries, documents, ids, data, k)
     wanted = k + bool(data.own_documents)
-    if index is None:
+    if how.index is None:
         found = search(queries, documents, ids, wanted, query_ids=query_ids, device=embedder.device)
     else:
         check_finite(queries, query_ids, "query")
         check_finite(documents, ids, "document")
-        built = build_index(documents, index)
-        found = search_index(built, queries, ids, wanted, query_ids=query_ids)
+        index = build_index(documents, how.index)
+        found = search_index(index, queries, ids, wanted, query_ids=query_ids)
     return {query: _best(query, scores, data, k) for query, scores in found.items()}
 
 
 def _embed(
-    embedder: Embedder,
-    texts: Sequence[str],
-    prompt: str,
-    max_length: int | None,
-    *,
-    tokens_per_batch: int | None,
-    bf16: bool,
-    show_progress: bool,
+    embedder: Embedder, texts: Sequence[str], prompt: str, how: How, max_length: int | None
 ) -> Tensor:
     """Vectors [N, H] to compare by dot product; equal texts are encoded once: equal vectors."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -98,19 +75,12 @@ def _embed(
             [different[at] for at in piece],
             prompt=prompt,
             max_length=max_length,
-            tokens_per_batch=tokens_per_batch,
-            bf16=bf16,
+            tokens_per_batch=how.tokens_per_batch,
+            bf16=how.bf16,
         )
 
-    vectors = run_distributed(
-        embedder,
-        [len(prompt) + len(text) for text in different],
-        encode,
-        (embedder.dimension,),
-        max_length=max_length,
-        tokens_per_batch=tokens_per_batch,
-        show_progress=show_progress,
-    )
+    sizes = [len(prompt) + len(text) for text in different]
+    vectors = run_distributed(embedder, sizes, encode, how, max_length, (embedder.dimension,))
     if not embedder.normalize:
         vectors = for_dot_product(vectors, embedder.similarity)
     if len(different) == len(texts):

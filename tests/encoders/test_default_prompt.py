@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from encoders import Embedder
 from evaluation.data.sets import PairData
-from evaluation.measure import How, score_pairs
+from evaluation.measure import score_pairs
+from evaluation.search.distributed import How
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Encoding, encode_all
 from served import served

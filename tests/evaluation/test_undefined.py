@@ -15,7 +15,7 @@ from common.run_files import BEST_FILE
 from evaluation.checkpoints import choose_best, write_best
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import PairScores, judge
-from evaluation.metrics.pair_comparison import compare_statistic
+from evaluation.metrics.comparison import compare_statistic
 from evaluation.metrics.pairs import UndefinedMetric, auc, spearman
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
@@ -93,7 +93,7 @@ def test_one_query_has_values_but_no_interval() -> None:
     assert found["metrics"]["mrr@10"] == {
         "base": 1.0,
         "fine-tuned": 1.0,
-        "undefined": "the interval of a difference needs at least 2 queries",
+        "undefined": "the interval of a difference needs at least 2 queries, got 1",
     }
 
 

@@ -69,14 +69,13 @@ def test_one_reading_serves_the_loss_and_the_metrics(
         ("q", "e"),
         ("s", "d"),
     ]
-    data = open_data(files, "embedder", options, as_groups=True)
+    data = open_data([str(path)], "embedder", options, as_groups=True)
     assert len(folders(cache)) == 1
-    assert data == open_data([str(path)], "embedder", options, as_groups=True)
     assert len(data.queries) == 3
+    for _ in range(2):
+        files.rows("candidate_group")
     told = [message for message in caplog.messages if "only; losses" in message]
-    assert len(told) == 2  # by each of the two readers of groups
-    files.rows("candidate_group")
-    assert [message for message in caplog.messages if "only; losses" in message] == told
+    assert len(told) == 2  # once by each of the two readers of groups
 
 
 def test_a_failed_reading_leaves_nothing(tmp_path: Path, cache: Path) -> None:

@@ -30,20 +30,7 @@ from trainers.model_card.evaluation import SECTION
 def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve documents, each the answer to one query; Chinese and English."""
     folder = tmp_path_factory.mktemp("heldout")
-    words = [
-        "csv",
-        "cat",
-        "Paris",
-        "fever",
-        "python",
-        "dog",
-        "天气",
-        "感冒",
-        "北京",
-        "网络",
-        "猫",
-        "药",
-    ]
+    words = ["csv", "cat", "Paris", "fever", "python", "dog", *"天感北网猫药"]
     corpus = [{"_id": f"d{n}", "text": f"{word} 文档 {n}"} for n, word in enumerate(words)]
     queries = [{"_id": f"q{n}", "text": f"{word}?"} for n, word in enumerate(words)]
     (folder / "qrels").mkdir()
@@ -241,12 +228,7 @@ def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model", "x"], "data: is missing; give --data"),
         (["--data", "x"], "model: give one of --model, --checkpoint_dir, --checkpoints"),
-        (
-            ["--data", "x", "--model", "x", "--max_queries", "0"],
-            "max_queries: must be at least 1, got 0",
-        ),
         (
             ["--data", "x", "--model", "x", "--select_best"],
             "select_best: is for --checkpoints OUTPUT_DIR; leave it out",

@@ -14,9 +14,10 @@ from encoders.export.onnx_backbone import is_onnx
 from encoders.opening.source import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.data.sources import open_data
-from evaluation.measure import How, Measure
+from evaluation.measure import Measure
 from evaluation.metrics.pairs import Figure, pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
+from evaluation.search.distributed import How
 from loaders import DataFiles, ReadOptions
 from trainers.config.arguments import TandemArguments
 from trainers.config.task import Task

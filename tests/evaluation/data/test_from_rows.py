@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from evaluation.data.from_rows import (
-    candidates_from_groups,
     pairs_from_rows,
     retrieval_from_groups,
     text_id,
@@ -75,7 +74,8 @@ def test_graded_groups_give_graded_relevances() -> None:
     graded = group(
         "q", ["好", "half"], ["不"], pos_scores=[1.0, 0.6], neg_scores=[0.25], graded=True
     )
-    for data in (retrieval_from_groups([graded], None, 0.6), candidates_from_groups([graded], 0.6)):
+    for candidates in (False, True):
+        data = retrieval_from_groups([graded], None, 0.6, candidates)
         assert data.qrels == {
             text_id("q"): {text_id("好"): 1.0, text_id("half"): 0.6, text_id("不"): 0.25}
         }
@@ -90,7 +90,7 @@ def test_a_prompt_is_part_of_what_makes_a_query() -> None:
 
 
 def test_candidates_are_those_of_the_groups() -> None:
-    data = candidates_from_groups(GROUPS)
+    data = retrieval_from_groups(GROUPS, candidates=True)
     assert data.candidates is not None
     named = {
         data.queries[query]: [data.documents[document] for document in own]
@@ -122,7 +122,7 @@ def test_pairs_keep_texts_grades_and_prompts(caplog: pytest.LogCaptureFixture) -
 
 
 def test_no_rows_are_refused() -> None:
-    for make in (retrieval_from_groups, candidates_from_groups, pairs_from_rows):
+    for make in (retrieval_from_groups, pairs_from_rows):
         with pytest.raises(ValueError, match="to evaluate on"):
             make([])
 
@@ -146,7 +146,9 @@ def test_t2ranking_groups(realdata: Callable[[str], Path]) -> None:
     """Chinese queries with 505 positives and 1,500 negatives."""
     file = realdata("t2ranking_100/t2rank_100.jsonl")
     raw = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    data = candidates_from_groups(load_rows(str(file), "candidate_group", ReadOptions()))
+    data = retrieval_from_groups(
+        load_rows(str(file), "candidate_group", ReadOptions()), candidates=True
+    )
     assert data.candidates is not None
     for row in raw:
         query = text_id(row["query"])

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.report.report import write_report
-from evaluation.report.report_context import verdict
+from evaluation.report.report import verdict, write_report
 from evaluation.report.wording import EN, WORDS, ZH, Language
 from evaluation.results import Results
 from measured import LOG, RUN_FIGURES, alone, pairs, results

@@ -10,10 +10,11 @@ import pytrec_eval
 import torch
 
 from encoders import Embedder, Reranker
-from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
+from evaluation.data.from_rows import retrieval_from_groups
 from evaluation.data.sets import RetrievalData
 from evaluation.data.sources import open_data
-from evaluation.measure import FirstStage, How, measure_ranking
+from evaluation.measure import FirstStage, measure_ranking
+from evaluation.search.distributed import How
 from evaluation.search.retrieval import retrieve
 from evaluation.settings import EvaluationSettings, find_first_stage
 from loaders import ReadOptions
@@ -133,7 +134,7 @@ def test_rows_have_no_ids_but_texts(
     assert found == pytest.approx(measure_ranking(embedder, data, list(METRICS), How()).means())
     same = [{"query": "a", "pos": ["a"], "neg": ["b"]}]  # judged, so it is a result as any other
     assert retrieval_from_groups(same).own_documents == {}
-    assert candidates_from_groups(groups).own_documents == {}
+    assert retrieval_from_groups(groups, candidates=True).own_documents == {}
 
 
 def test_a_sample_keeps_what_is_known_of_its_queries(arguana: Path, embedder: Embedder) -> None:

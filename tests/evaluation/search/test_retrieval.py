@@ -18,6 +18,7 @@ from encoders import Embedder, Reranker
 from encoders.opening.source import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, rerank, retrieve
 from evaluation.metrics.ranking import order
+from evaluation.search.distributed import How
 from runs import ROOT
 from tiny import TEXTS
 
@@ -70,7 +71,7 @@ def test_prompts_and_lengths_of_both_sides(tiny_bert: Path, data: RetrievalData)
     prompts = {"query": "find: ", "document": "text: "}
     embedder = Embedder.from_pretrained(tiny_bert, prompts=prompts)
     own = replace(data, prompts={"问1": "搜索："})
-    found = retrieve(embedder, own, 5, query_max_length=6, document_max_length=7)
+    found = retrieve(embedder, own, 5, How(query_max_length=6, document_max_length=7))
     for query, text in (("q1", "find: capital of France"), ("问1", "搜索：中国的首都")):
         vector = embedder.encode([text], max_length=6)[0]
         for document, score in found[query].items():
@@ -110,7 +111,7 @@ def test_an_index_finds_the_same_in_a_small_corpus(
     kind: Any, embedder: Embedder, data: RetrievalData
 ) -> None:
     pytest.importorskip("faiss")
-    exact, found = retrieve(embedder, data, 5), retrieve(embedder, data, 5, index=kind)
+    exact, found = retrieve(embedder, data, 5), retrieve(embedder, data, 5, How(index=kind))
     for query, scores in exact.items():
         assert found[query] == pytest.approx(scores, abs=1e-6)
 
@@ -125,7 +126,7 @@ def test_a_dot_model_is_searched_by_the_dot_product(
     model = Embedder.from_pretrained(
         zoo.embedder(tmp_path / "model", base, similarity_fn_name="dot")
     )
-    found = retrieve(model, data, 5, index=kind)
+    found = retrieve(model, data, 5, How(index=kind))
     for query, text in QUERIES.items():
         expected = cosines(model, text, DOCUMENTS)  # dot products: they are not of unit length
         assert max(expected.values()) > 1.1
@@ -213,6 +214,7 @@ import torch
 from torch import distributed
 from encoders import Embedder, Reranker
 from evaluation import RetrievalData, rerank, retrieve
+from evaluation.search.distributed import How
 torch.set_num_threads(1)
 embedder, classifier, texts, rank, port = sys.argv[1:]
 embedder, classifier = Embedder.from_pretrained(embedder), Reranker.from_pretrained(classifier)
@@ -220,9 +222,9 @@ documents, queries = json.loads(texts)
 data = RetrievalData(documents, queries, {})
 few = RetrievalData(documents, dict([*queries.items()][:1]), {})  # fewer texts than processes
 def work():
-    how = {"tokens_per_batch": 40}  # many pieces
-    found = retrieve(embedder, data, 7, **how)
-    return [found, rerank(classifier, data, found, 3, **how), retrieve(embedder, few, 2, **how)]
+    how = How(tokens_per_batch=40)  # many pieces
+    found = retrieve(embedder, data, 7, how)
+    return [found, rerank(classifier, data, found, 3, how), retrieve(embedder, few, 2, how)]
 print(json.dumps(work()))
 distributed.init_process_group(
     "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=2
@@ -299,8 +301,7 @@ def assert_same_figures(folder: Path, data: RetrievalData, max_length: int) -> N
         Embedder.from_pretrained(folder),
         data,
         100,
-        query_max_length=max_length,
-        document_max_length=max_length,
+        How(query_max_length=max_length, document_max_length=max_length),
     )
     names = ["recall@1", "recall@10", "precision@10", "mrr@10", "ndcg@10", "map@100"]
     for name, values in per_query(found, data.qrels, names).items():

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from encoders import Embedder, Reranker
-from evaluation.data.from_rows import candidates_from_groups, retrieval_from_groups
-from evaluation.measure import How, measure_ranking
+from evaluation.data.from_rows import retrieval_from_groups
+from evaluation.measure import measure_ranking
+from evaluation.search.distributed import How
 from loaders import ReadOptions, load_rows
 from runs import TEXTS, assert_same_weights, losses, refused, train, write_format
 
@@ -67,7 +68,9 @@ def test_measuring_leaves_training_as_it_is(reranker: Path, tmp_path: Path) -> N
     measured = train(tmp_path / "measured", **common, eval_file=file, **STEPS)
     alone = train(tmp_path / "alone", **common, max_steps=6)
     assert_same_weights(measured, alone)
-    data = candidates_from_groups(load_rows([str(file)], "candidate_group", ReadOptions()))
+    data = retrieval_from_groups(
+        load_rows([str(file)], "candidate_group", ReadOptions()), candidates=True
+    )
     found = measure_ranking(Reranker.from_pretrained(measured), data, ["mrr@10"], How()).means()
     assert losses(measured, "eval_mrr@10")[-1] == pytest.approx(found["mrr@10"], abs=1e-9)
 

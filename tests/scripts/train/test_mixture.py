@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.report.report_context import trained_on
+from evaluation.report.report import trained_on
 from runs import assert_same_weights, losses, losses_by_source, scored, train, write_format
 from trainers.config.assembly import evaluation_loss
 
