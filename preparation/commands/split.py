@@ -35,12 +35,7 @@ from loaders.settings import RowSettings
 from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import Row
 from preparation.commands.convert import tell_default_labels
-from preparation.commands.settings import (
-    InputSettings,
-    OutputSettings,
-    check_output_dir,
-    progress,
-)
+from preparation.commands.settings import InputSettings, OutputSettings, progress
 from preparation.splitting.components import By, Components
 from preparation.splitting.part_record import part_record
 from preparation.splitting.parts import Split, share_out
@@ -79,7 +74,7 @@ def run(args: SplitSettings) -> None:
     """Group linked rows, assign the groups to parts, and write the parts."""
     names = PARTS[len(args.shares)]
     output_dir = args.output_dir
-    check_output_dir(output_dir, [f"{name}.jsonl" for name in names], args.overwrite)
+    args.check_output(f"{name}.jsonl" for name in names)
     stream = RowStream(args.input, args.read_options())
     passes = iter(("reading", "near-duplicate queries", "near-duplicate documents"))
 
