@@ -121,10 +121,7 @@ def _to_beir(args: BeirSettings) -> None:
     split = args.split or "test"
     args.check_output(["corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"])
     stream = RowStream(args.input, args.read_options(split=None))
-    survey = Survey("beir", "", args.positive_threshold)
-    for located in progress(stream, "reading"):
-        survey.add(located.row)
-    survey.finish()
+    survey = Survey(progress(stream, "reading"), "beir", "", args.positive_threshold)
     lost = survey.lost(stream.parser.unused)
     grades = args.grades or whole_grades(survey.relevances)
     if count := rounded(survey.relevances, grades):
