@@ -1,7 +1,6 @@
 """Convert rows of any form to a file of another."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,129 +9,90 @@ from datasets import Dataset
 from loaders.build import ROWS, Build
 from loaders.formats.records import check_format
 from loaders.formats.row_file import TABLES, RowFile
-from loaders.options import ReadOptions
 from loaders.parsing.row_stream import RowStream
-from loaders.shapes.rows import Shape
+from loaders.shapes.rows import CandidateGroup, ScoredPair, Shape
 from preparation.survey import Survey, Target
 
-_SHAPES: dict[Target, Shape] = {
-    "scored": "scored_pair",
-    "tsv": "scored_pair",
-    "pairs": "positive_pair",
-    "groups": "candidate_group",
-    "hits": "candidate_group",
+# The shape in which rows are read for a form, and all columns that it may have, in order.
+_FORMS: dict[Target, tuple[Shape, tuple[str, ...]]] = {
+    "scored": ("scored_pair", ("query", "doc", "rel", "weight", "key", "prompt")),
+    "tsv": ("scored_pair", ("query", "doc", "rel")),
+    "pairs": ("positive_pair", ("query", "pos_doc", "negatives", "prompt")),
+    "groups": ("candidate_group", ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt")),
+    "hits": ("candidate_group", ("query", "hits", "prompt")),
 }
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """Convert files of any form to one file.
+def table_of(target: Target, output: Path) -> str:
+    """Return "csv" or "tsv" if a file is a table, whose cells hold no lists, else "".
+
+    Raises:
+        ValueError: If its format is unknown, or cannot hold the target.
+    """
+    suffix = check_format(output)
+    table = TABLES.get(suffix, "")
+    if target in ("groups", "hits") and table:
+        raise ValueError(
+            f"{output}: {target} hold lists, and a table has no place for them; "
+            "give .jsonl, .json or .parquet"
+        )
+    if target == "tsv" and table != "tsv":
+        raise ValueError(f"{output}: --to tsv writes .tsv or .txt files")
+    return table
+
+
+def convert(stream: RowStream, survey: Survey, output: Path, staging: Path) -> Iterator[None]:
+    """Write the rows to one file; yield after each record.
 
     Args:
         stream: The rows to convert.
-        target: ``scored``, ``pairs``, ``groups``, ``hits``, or ``tsv``: query, document and
-            relevance without a header.
+        survey: Of the same rows; it says what they become, and which columns are needed.
         output: The file; its suffix is its format.
-
-    Raises:
-        ValueError: If the format cannot hold the target.
+        staging: An empty folder for the rows on their way.
     """
-
-    stream: RowStream
-    target: Target
-    output: Path
-
-    def __post_init__(self) -> None:
-        suffix = check_format(self.output)
-        if self.target in ("groups", "hits") and suffix in TABLES:
-            raise ValueError(
-                f"{self.output}: {self.target} hold lists, and a table has no place for them; "
-                "give .jsonl, .json or .parquet"
-            )
-        if self.target == "tsv" and TABLES.get(suffix) != "tsv":
-            raise ValueError(f"{self.output}: --to tsv writes .tsv or .txt files")
-
-    @property
-    def options(self) -> ReadOptions:
-        """The options with which the rows are read."""
-        return self.stream.options
-
-    def survey(self, rows: Iterator[Any]) -> Survey:
-        """Survey all rows; ``rows`` is the stream, perhaps wrapped in a progress bar."""
-        table = TABLES.get(check_format(self.output), "")
-        survey = Survey(self.target, table, self.options.positive_threshold)
-        for located in rows:
-            survey.add(located.row)
-        survey.finish()
-        return survey
-
-    def write(self, survey: Survey, staging: Path) -> Iterator[None]:
-        """Write the file; yield after each record.
-
-        Args:
-            survey: Of the same rows; it says which columns are needed.
-            staging: An empty folder for the rows on their way.
-        """
-        Build(self.stream.sources, _SHAPES[self.target], self.options, staging).run()
-        rows = Dataset.from_file(str(staging / ROWS))
-        with RowFile(self.output, _columns(survey), header=self.target != "tsv") as file:
-            for row in rows:
-                for record in _records(row, survey):
-                    file.write(record)
-                    yield
-            if not file.rows:
-                raise ValueError("no row is left to write: no query has a positive")
+    shape, _ = _FORMS[survey.target]
+    kind = ScoredPair if shape == "scored_pair" else CandidateGroup
+    Build(stream.sources, shape, stream.options, staging).run()
+    columns = _columns(survey)
+    with RowFile(output, columns, header=survey.target != "tsv") as file:
+        for fields in Dataset.from_file(str(staging / ROWS)):
+            for record in _records(kind(**fields), survey):
+                file.write({name: record[name] for name in columns})
+                yield
+        if not file.rows:
+            raise ValueError("no row is left to write: no query has a positive")
 
 
 def _columns(survey: Survey) -> list[str]:
     """Return the columns of the target form that these rows need."""
     counts = survey.counts
-    prompt = ["prompt"] if counts["prompts"] else []
-    if survey.target == "tsv":
-        return ["query", "doc", "rel"]
-    if survey.target == "scored":
-        weight = ["weight"] if counts["weights"] else []
-        key = ["key"] if counts["keys"] else []
-        return ["query", "doc", "rel", *weight, *key, *prompt]
-    if survey.target == "pairs":
-        return ["query", "pos_doc", *([] if survey.table else ["negatives"]), *prompt]
-    if survey.target == "hits":
-        return ["query", "hits", *prompt]
-    scores = survey.has_scores or survey.counts["teacher"]
-    return ["query", "pos", "neg", *(["pos_scores", "neg_scores"] if scores else []), *prompt]
+    scores = survey.has_scores or counts["teacher"]
+    needed = {
+        "weight": counts["weights"],
+        "key": counts["keys"],
+        "prompt": counts["prompts"],
+        "negatives": not survey.table,
+        "pos_scores": scores,
+        "neg_scores": scores,
+    }
+    return [name for name in _FORMS[survey.target][1] if needed.get(name, True)]
 
 
-def _records(row: dict[str, Any], survey: Survey) -> Iterator[dict[str, Any]]:
-    """Yield the target records of a row, whose shape is that of the target."""
-    query, prompt = row["query"], row["prompt"]
-    if survey.target in ("scored", "tsv"):
-        weight = row["weight"] if survey.counts["weights"] else None
-        record = {"query": query, "doc": row["doc"], "rel": row["rel"], "weight": weight}
-        yield record | {"key": row["key"], "prompt": prompt}
+def _records(row: ScoredPair | CandidateGroup, survey: Survey) -> Iterator[dict[str, Any]]:
+    """Yield the target records of a row, with more fields than are written."""
+    record = row._asdict()
+    if isinstance(row, ScoredPair):
+        yield record
     elif survey.target == "pairs":
-        for pos_doc in row["pos"]:
-            negatives = row["neg"] or None
-            yield {"query": query, "pos_doc": pos_doc, "negatives": negatives, "prompt": prompt}
+        for pos_doc in row.pos:
+            yield record | {"pos_doc": pos_doc, "negatives": row.neg or None}
     elif survey.target == "hits":
-        relevances = _relevances(row)
-        hits = [
-            {"content": document, "label": relevance}
-            for document, relevance in zip(row["pos"] + row["neg"], relevances, strict=True)
-        ]
-        yield {"query": query, "hits": hits, "prompt": prompt}
+        judged = zip(row.pos + row.neg, row.relevances(), strict=True)
+        yield record | {"hits": [{"content": text, "label": label} for text, label in judged]}
     else:
-        record = {"query": query, "pos": row["pos"], "neg": row["neg"]}
         if survey.has_scores:
-            relevances, at = _relevances(row), len(row["pos"])
+            relevances, at = row.relevances(), len(row.pos)
             record |= {"pos_scores": relevances[:at], "neg_scores": relevances[at:]}
-        elif not row["graded"]:
-            record |= {"pos_scores": row["pos_scores"], "neg_scores": row["neg_scores"]}
-        yield record | {"prompt": prompt}
-
-
-def _relevances(group: dict[str, Any]) -> list[float]:
-    """Return the scores of the positives, then of the negatives."""
-    if group["graded"]:
-        relevances: list[float] = (group["pos_scores"] or []) + (group["neg_scores"] or [])
-        return relevances
-    return [1.0] * len(group["pos"]) + [0.0] * len(group["neg"])
+        elif row.graded:  # 1 and 0, which need not be said
+            record |= {"pos_scores": None, "neg_scores": None}
+        yield record

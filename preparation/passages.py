@@ -41,10 +41,9 @@ def _cut(text: str, start: int, size: int) -> int:
     half, limit = start + (size + 1) // 2, start + size
     # One character more than fits: what follows decides whether a boundary is there.
     for boundary, at_end in ((_PARAGRAPH, False), (_SENTENCE, True), (_SPACE, False)):
-        found = [match.end() if at_end else match.start() for match in
-                 boundary.finditer(text, half, limit + 1)]  # fmt: skip
-        fitting = [place for place in found if half <= place <= limit]
-        if fitting:
+        found = boundary.finditer(text, half, limit + 1)
+        places = [match.end() if at_end else match.start() for match in found]
+        if fitting := [place for place in places if place <= limit]:
             return fitting[-1]
     return limit
 
@@ -78,14 +77,13 @@ def best_passages(
     return chosen, unmatched
 
 
-def bm25_scores(
-    query: str, passages: Sequence[str], k1: float = 1.2, b: float = 0.75
-) -> list[float]:
+def bm25_scores(query: str, passages: Sequence[str]) -> list[float]:
     """Score each passage as ``BM25(passages).search([query])`` does.
 
     An index serves many queries; for a single one, counting its own words alone is ten times
     faster.
     """
+    k1, b = 1.2, 0.75  # the defaults of BM25
     asked = Counter(tokenize(query))
     lengths: list[int] = []
     counts: list[dict[str, int]] = []

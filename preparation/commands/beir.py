@@ -26,15 +26,9 @@ from loaders.beir.evaluation_set import find_splits, read_set
 from loaders.formats.row_file import RowFile
 from loaders.parsing.row_stream import LocatedRow, RowStream
 from loaders.settings import RowSettings
-from preparation.beir.from_rows import rounded, whole_grades, write_beir
-from preparation.beir.to_groups import group
+from preparation.beir import BeirFolder, group, rounded, whole_grades, write_rows
 from preparation.commands.convert import refuse_loss, tell_default_labels
-from preparation.commands.settings import (
-    InputSettings,
-    OutputSettings,
-    check_output_dir,
-    progress,
-)
+from preparation.commands.settings import InputSettings, OutputSettings, progress
 from preparation.survey import Survey
 
 # Keys that only one of the two ways knows: whether it is the way to BEIR.
@@ -84,8 +78,7 @@ def _to_groups(args: BeirSettings) -> None:
         raise ValueError(f"input: give one BEIR folder, got {len(args.input)}")
     folder = Path(args.input[0])
     splits = [args.split] if args.split else find_splits(folder)
-    output_dir = args.output_dir
-    check_output_dir(output_dir, [f"{split}.jsonl" for split in splits], args.overwrite)
+    args.check_output(f"{split}.jsonl" for split in splits)
     documents, queries, qrels = read_set(
         folder,
         splits,
@@ -98,7 +91,7 @@ def _to_groups(args: BeirSettings) -> None:
     highest = max(grades) if len(grades) > 1 else 0.0
     min_grade = args.min_grade or min(grades, default=1)
     for split in splits:
-        path = output_dir / f"{split}.jsonl"
+        path = args.output_dir / f"{split}.jsonl"
         own = 0
         with RowFile(path, ["query", "pos", "neg"]) as file:
             for query, judged in qrels[split].items():
@@ -126,14 +119,9 @@ def _to_groups(args: BeirSettings) -> None:
 
 def _to_beir(args: BeirSettings) -> None:
     split = args.split or "test"
-    files = ["corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"]
-    output_dir = args.output_dir
-    check_output_dir(output_dir, files, args.overwrite)
+    args.check_output(["corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"])
     stream = RowStream(args.input, args.read_options(split=None))
-    survey = Survey("beir", "", args.positive_threshold)
-    for located in progress(stream, "reading"):
-        survey.add(located.row)
-    survey.finish()
+    survey = Survey(progress(stream, "reading"), "beir", "", args.positive_threshold)
     lost = survey.lost(stream.parser.unused)
     grades = args.grades or whole_grades(survey.relevances)
     if count := rounded(survey.relevances, grades):
@@ -144,10 +132,8 @@ def _to_beir(args: BeirSettings) -> None:
     def read() -> Iterator[LocatedRow]:
         return progress(stream, "writing")
 
-    written, repeated = write_beir(read, output_dir, split, grades)
-    print(
-        f"{output_dir}: {written.documents} documents, {written.queries} queries, "
-        f"{written.judgements} judgements with grades up to {grades}"
-    )
+    with BeirFolder(args.output_dir) as written:
+        repeated = write_rows(read, written, split, grades)
+    print(f"{written.summary()} with grades up to {grades}")
     if repeated:
         print(f"{repeated} judgements were duplicates and are written once")

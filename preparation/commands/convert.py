@@ -25,7 +25,8 @@ from common.flags import option, required
 from loaders.parsing.row_stream import RowStream
 from loaders.settings import RowSettings
 from preparation.commands.settings import InputSettings, check_output_file, progress
-from preparation.convert import Conversion
+from preparation.convert import convert, table_of
+from preparation.survey import Survey
 
 
 @dataclass(kw_only=True)
@@ -40,16 +41,16 @@ class ConvertSettings(InputSettings, RowSettings):
 
 def run(args: ConvertSettings) -> None:
     """Survey all rows, then convert them."""
-    stream = RowStream(args.input, args.read_options())
-    conversion = Conversion(stream, args.to, args.output)
+    table = table_of(args.to, args.output)
     check_output_file(args.output, args.overwrite)
-    survey = conversion.survey(progress(stream, "reading"))
+    stream = RowStream(args.input, args.read_options())
+    survey = Survey(progress(stream, "reading"), args.to, table, args.positive_threshold)
     tell_default_labels(stream)
     refuse_loss(survey.lost(stream.parser.unused), args.allow_loss)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with tempfile.TemporaryDirectory(dir=args.output.parent, prefix=".convert-") as staging:
-        for _ in progress(conversion.write(survey, Path(staging)), "writing"):
+        for _ in progress(convert(stream, survey, args.output, Path(staging)), "writing"):
             written += 1
     print(f"{args.output}: {written} rows, made of {survey.counts['rows']}")
     if args.to == "groups" and survey.has_scores:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from common.flags import option
 from loaders.formats.row_file import as_json, write_lines
-from preparation.beir.folder import BeirFolder
-from preparation.commands.settings import OutputSettings, check_output_dir
+from preparation.beir import BeirFolder
+from preparation.commands.settings import OutputSettings
 from preparation.docstrings.corpus import Part, hard_negatives, split_by_topic, unique
 from preparation.docstrings.pairs import PACKAGES, DocstringPair, locate, read_file, source_files
 from preparation.docstrings.text import MAX_DOCUMENT_CHARACTERS
@@ -57,7 +57,7 @@ class DocstringsSettings(OutputSettings):
 def run(args: DocstringsSettings) -> None:
     """Read, split and write."""
     output_dir = args.output_dir
-    check_output_dir(output_dir, FILES, args.overwrite)
+    args.check_output(FILES)
     dropped: Counter[str] = Counter()
     read = _read(_sources(args.packages, args.source), dropped)
     pairs = unique(read, dropped)

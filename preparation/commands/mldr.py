@@ -22,23 +22,15 @@ all their passages); what is positive in a group is judged 1, what is negative 0
         --output_dir data/mldr --passages 1000 --best 2 --beir
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.flags import option, required
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import Source, all_files
-from preparation.commands.settings import (
-    InputSettings,
-    OutputSettings,
-    check_output_dir,
-    progress,
-)
-from preparation.mldr.folder import MldrFolder
-from preparation.mldr.rows import MldrRow, Shortening, is_corpus, read_corpus, read_rows
+from preparation.commands.settings import InputSettings, OutputSettings, progress
+from preparation.mldr import MldrFolder, Shortening, is_corpus, read_corpus, read_rows
 
 
 @dataclass(kw_only=True)
@@ -67,27 +59,27 @@ def run(args: MldrSettings) -> None:
     """Write a file of groups for each file of rows, and the BEIR folder."""
     rows, corpora = _sort_out(args.input)
     beir = ["beir/corpus.jsonl", "beir/queries.jsonl", *(f"beir/qrels/{each}.tsv" for each in rows)]
-    files = [f"{each}.jsonl" for each in rows] + (beir if args.beir else [])
-    output_dir = args.output_dir
-    check_output_dir(output_dir, files, args.overwrite)
+    args.check_output([f"{each}.jsonl" for each in rows] + (beir if args.beir else []))
     shortening = Shortening(args.max_characters, args.passages, args.best or 1)
     with ExitStack() as stack:
         folder = None
         if args.beir:
-            folder = stack.enter_context(MldrFolder(output_dir / "beir", shortening))
+            folder = stack.enter_context(MldrFolder(args.output_dir / "beir", shortening))
             for source in corpora:
                 for document in progress(read_corpus(source), source.name, "document"):
-                    folder.add_document(document)
-        in_corpora = len(folder.documents) if folder else 0
+                    folder.add_whole(document)
         for split, source in rows.items():
-            path = output_dir / f"{split}.jsonl"
+            path = args.output_dir / f"{split}.jsonl"
             file = stack.enter_context(RowFile(path, ["query", "pos", "neg"]))
-            for row, shortened in _shortened(source, shortening):
-                file.write(_group(shortened))
+            for row in progress(read_rows(source), source.name):
+                shortened = shortening.row(row)
+                positives = [document.text for document in shortened.positives]
+                negatives = [document.text for document in shortened.negatives]
+                file.write({"query": row.query, "pos": positives, "neg": negatives})
                 if folder:
                     folder.add_row(split, row, shortened)
             print(f"{path}: {file.rows} groups")
-    _tell(shortening, corpora, folder, in_corpora)
+    _tell(shortening, corpora, folder)
 
 
 def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
@@ -110,23 +102,7 @@ def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
     return rows, corpora
 
 
-def _shortened(source: Source, shortening: Shortening) -> Iterator[tuple[MldrRow, MldrRow]]:
-    for row in progress(read_rows(source), source.name):
-        yield row, shortening.row(row)
-
-
-def _group(row: MldrRow) -> dict[str, Any]:
-    positives = [document.text for document in row.positives]
-    return {
-        "query": row.query,
-        "pos": positives,
-        "neg": [document.text for document in row.negatives],
-    }
-
-
-def _tell(
-    shortening: Shortening, corpora: list[Source], folder: MldrFolder | None, in_corpora: int
-) -> None:
+def _tell(shortening: Shortening, corpora: list[Source], folder: MldrFolder | None) -> None:
     """Report what was cut, and what was written beside the groups."""
     if shortening.cut:
         print(f"{shortening.cut} documents were cut at {shortening.max_characters} characters")
@@ -139,11 +115,6 @@ def _tell(
         for source in corpora:
             print(f"{source.name} is a corpus, which groups do not need; --beir makes use of it")
         return
-    written = folder.written
-    print(
-        f"{written.folder}: {written.documents} documents, {written.queries} queries, "
-        f"{written.judgements} judgements"
-    )
-    added = len(folder.documents) - in_corpora
-    if corpora and added:
-        print(f"{added} documents of rows were not in the corpus files and were added")
+    print(folder.summary())
+    if corpora and folder.added:
+        print(f"{folder.added} documents of rows were not in the corpus files and were added")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from common.flags import option, required
 from loaders.formats.row_file import write_lines
-from preparation.commands.settings import OutputSettings, check_output_dir
+from preparation.commands.settings import OutputSettings
 from preparation.sample.rows import MAX_ROWS, MIN_ROWS, sample_rows
 
 FILES = ("train_data.json", "test_data.json", "val_data.json")
@@ -29,7 +29,7 @@ class SampleSettings(OutputSettings):
 
 def run(args: SampleSettings) -> None:
     """Write the parts as JSON arrays."""
-    check_output_dir(args.output_dir, FILES, args.overwrite)
+    args.check_output(FILES)
     parts = sample_rows(args.language, args.rows, args.seed)
     for part, rows in parts.items():
         path = args.output_dir / f"{part}_data.json"

@@ -26,14 +26,14 @@ class OutputSettings(Settings):
     output_dir: Path = required("The folder.")
     overwrite: bool = option(False, "Replace files that are there already.")
 
-
-def check_output_dir(output_dir: Path, files: Iterable[str], overwrite: bool) -> None:
-    """Refuse to write to a file, or over the ``files`` of a folder unasked."""
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"output_dir: {output_dir} is a file; give a folder")
-    present = [name for name in files if (output_dir / name).exists()]
-    if present and not overwrite:
-        raise ValueError(f"{output_dir} already holds {present[0]}; add --overwrite to replace it")
+    def check_output(self, files: Iterable[str]) -> None:
+        """Refuse to write to a file, or over the ``files`` of the folder unasked."""
+        folder = self.output_dir
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"output_dir: {folder} is a file; give a folder")
+        present = [name for name in files if (folder / name).exists()]
+        if present and not self.overwrite:
+            raise ValueError(f"{folder} already holds {present[0]}; add --overwrite to replace it")
 
 
 def check_output_file(path: Path, overwrite: bool) -> None:

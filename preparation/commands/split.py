@@ -24,26 +24,25 @@ from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from common.flags import option
 from common.hashing import text_hash
 from loaders.formats.row_file import RowFile
-from loaders.parsing.row_stream import RowStream
+from loaders.parsing.columns import Columns, field_of
+from loaders.parsing.fields import ALIASES
+from loaders.parsing.row_stream import LocatedRow, RowStream
 from loaders.settings import RowSettings
 from loaders.shapes.conversions import judged_documents
-from loaders.shapes.rows import Row
+from loaders.shapes.rows import PositivePair, Row, ScoredPair
 from preparation.commands.convert import tell_default_labels
-from preparation.commands.settings import (
-    InputSettings,
-    OutputSettings,
-    check_output_dir,
-    progress,
-)
-from preparation.splitting.components import By, Components
-from preparation.splitting.part_record import part_record
-from preparation.splitting.parts import Split, share_out
+from preparation.commands.settings import InputSettings, OutputSettings, progress
+from preparation.splitting import By, Components, share_out
+
+# Columns of these names may stand beside a row without being part of it.
+_BESIDE = {"key", "weight"}
 
 PARTS = {2: ("train", "test"), 3: ("train", "validation", "test")}
 
@@ -78,8 +77,7 @@ class SplitSettings(InputSettings, OutputSettings, RowSettings):
 def run(args: SplitSettings) -> None:
     """Group linked rows, assign the groups to parts, and write the parts."""
     names = PARTS[len(args.shares)]
-    output_dir = args.output_dir
-    check_output_dir(output_dir, [f"{name}.jsonl" for name in names], args.overwrite)
+    args.check_output(f"{name}.jsonl" for name in names)
     stream = RowStream(args.input, args.read_options())
     passes = iter(("reading", "near-duplicate queries", "near-duplicate documents"))
 
@@ -90,40 +88,20 @@ def run(args: SplitSettings) -> None:
     components = Components(read, args.by, args.near_duplicates, args.positive_threshold)
     tell_default_labels(stream)
     made = share_out(components.labels, args.shares, args.seed)
-    parts = [PartTexts() for _ in names]
+    # Hashes of the texts of each part.
+    queries, documents = [array("Q") for _ in names], [array("Q") for _ in names]
     with ExitStack() as stack:
-        paths = [output_dir / f"{name}.jsonl" for name in names]
+        paths = [args.output_dir / f"{name}.jsonl" for name in names]
         files = [stack.enter_context(RowFile(path, ["query"])) for path in paths]
         for part, located in zip(made.part_of, progress(stream, "writing"), strict=True):
-            files[part].write(part_record(located, stream.parser.columns))
-            parts[part].add(located.row)
-    _tell(args, components, made, names, parts)
-
-
-class PartTexts:
-    """Text hashes of a part, to count distinct queries and shared documents."""
-
-    def __init__(self) -> None:
-        self.queries, self.documents = array("Q"), array("Q")
-
-    def add(self, row: Row) -> None:
-        """Add a row's texts."""
-        self.queries.append(text_hash(row.query))
-        self.documents.extend(text_hash(text) for text, _ in judged_documents(row))
-
-
-def _tell(
-    args: SplitSettings,
-    components: Components,
-    made: Split,
-    names: tuple[str, ...],
-    parts: list[PartTexts],
-) -> None:
+            files[part].write(_part_record(located, stream.parser.columns))
+            queries[part].append(text_hash(located.row.query))
+            documents[part].extend(text_hash(text) for text, _ in judged_documents(located.row))
     total = len(made.part_of)
     print(f"{'part':<12}{'rows':>10}{'share':>8}{'asked':>8}{'queries':>10}")
-    for name, size, share, part in zip(names, made.sizes, args.shares, parts, strict=True):
-        queries = len(np.unique(part.queries))
-        print(f"{name:<12}{size:>10}{size / total:>8.1%}{share:>8.1%}{queries:>10}")
+    for name, size, share, own in zip(names, made.sizes, args.shares, queries, strict=True):
+        different = len(np.unique(own))
+        print(f"{name:<12}{size:>10}{size / total:>8.1%}{share:>8.1%}{different:>10}")
     print(
         f"{total} rows form {made.components} components, the largest of "
         f"{made.largest} rows; {components.near_duplicates} pairs of near-duplicate texts"
@@ -134,7 +112,35 @@ def _tell(
             f"{made.largest / total:.1%} of the rows and is not split; --by positive or "
             "--by query link fewer rows"
         )
-    documents = [np.unique(part.documents) for part in parts]
-    in_several = len(np.concatenate(documents)) - len(np.unique(np.concatenate(documents)))
-    if in_several:
+    found = np.concatenate([np.unique(own) for own in documents])
+    if in_several := len(found) - len(np.unique(found)):
         print(f"--by {args.by}: {in_several} documents are in several parts")
+
+
+def _part_record(located: LocatedRow, columns: Columns) -> dict[str, Any]:
+    """Return the JSON record of a row.
+
+    From JSON and Parquet it is what stands there. A row of a table, whose labels are texts that
+    only the reading options explain, gives its fields under their own names with relevances from
+    0 to 1, and all other columns as texts. So does any row where ``columns`` name the fields: the
+    parts are read without them.
+    """
+    fields, row = located.record.fields, located.row
+    if located.record.labels == "typed" and not columns.columns:
+        return dict(fields)
+    view = columns.view(fields)
+    own = row._asdict()
+    if isinstance(row, ScoredPair):
+        own["weight"] = row.weight if row.weight != 1 else None
+    elif isinstance(row, PositivePair):
+        own["negatives"] = row.negatives or None
+    else:
+        del own["graded"]
+    found = [columns.find(view, field) for field in ALIASES if field not in _BESIDE - own.keys()]
+    used = [*filter(None, found), *columns.negatives(view)]
+    others = {
+        name: value
+        for name, value in fields.items()
+        if name not in used and field_of(name) in (None, *(_BESIDE - own.keys()))
+    }
+    return own | others

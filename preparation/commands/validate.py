@@ -11,7 +11,6 @@ the same. The files are streamed; kept in memory are numbers.
         --document_max_length 256 --max_length 256 --html report.html
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,8 +26,8 @@ from loaders.parsing.row_stream import RowStream
 from loaders.settings import ReadingSettings
 from preparation.commands.settings import InputSettings, check_output_file, progress
 from preparation.validation.checks import Examination, shared
-from preparation.validation.report import Bars, Report, Section, page, show
-from preparation.validation.text_lengths import Count, count_characters
+from preparation.validation.lengths import count_characters, token_counter
+from preparation.validation.report import Report, Section, page, show
 
 _MAXIMA = {
     "query_max_length": "queries",
@@ -62,8 +61,10 @@ def run(args: ValidateSettings) -> int:
     """Return 1 if something is wrong."""
     if args.html:
         check_output_file(args.html, args.overwrite)
-    count, special = _counting(args.model, args.trust_remote_code)
-    unit = "tokens" if args.model else "characters"
+    count, special, unit = count_characters, (0, 0), "characters"
+    if args.model:
+        count, special = token_counter(args.model, args.trust_remote_code)
+        unit = "tokens"
     report = Report(f"Validation of {', '.join(args.input)}")
     looked_at: dict[str, Examination] = {}
     for name, label in zip(args.input, _labels(args.input), strict=True):
@@ -93,17 +94,6 @@ def _labels(names: Sequence[str]) -> list[str]:
     """Return short names for the inputs: the last part of each path, if those differ."""
     short = [Path(name).name for name in names]
     return short if len(set(short)) == len(short) else list(names)
-
-
-def _counting(model: str | None, trust_remote_code: bool) -> tuple[Count, tuple[int, int]]:
-    """Return the length function, and the special tokens around one text and around a pair."""
-    if model is None:
-        return count_characters, (0, 0)
-    # Only here, because they take seconds to import.
-    from preparation.validation.tokens import count_tokens, open_tokenizer, special_tokens
-
-    tokenizer = open_tokenizer(model, trust_remote_code)
-    return functools.partial(count_tokens, tokenizer), special_tokens(tokenizer)
 
 
 def _report_problems(
@@ -146,12 +136,12 @@ def _report_relevances(report: Report, name: str, examination: Examination) -> N
     if len(values) == 1:
         report.notes.append(f"{name}: all relevances are {values[0]:g}")
     if len(values) <= _MOST_LABELS:
-        bars = [(f"{value:g}", int(count)) for value, count in zip(values, counts, strict=True)]
+        labels = [f"{value:g}" for value in values]
     else:
         counts, edges = np.histogram(examination.relevances(), bins=10, range=(0, 1))
-        ends = [*("[" + f"{low:.1f}, {low + 0.1:.1f})" for low in edges[:-2]), "[0.9, 1.0]"]
-        bars = [(label, int(count)) for label, count in zip(ends, counts, strict=True)]
-    report.parts.append(Bars(f"Relevances of {name}", bars))
+        labels = [*("[" + f"{low:.1f}, {low + 0.1:.1f})" for low in edges[:-2]), "[0.9, 1.0]"]
+    rows = [[label, f"{count:,}"] for label, count in zip(labels, counts, strict=True)]
+    report.parts.append(Section(f"Relevances of {name}", ["", "count"], rows, counts.tolist()))
 
 
 def _rows(looked_at: dict[str, Examination]) -> Section:
@@ -202,7 +192,7 @@ def _cuts(
     looked_at: dict[str, Examination],
     unit: str,
     special: tuple[int, int],
-) -> list[Section | Bars]:
+) -> list[Section]:
     given = {name: what for name, what in _MAXIMA.items() if getattr(args, name)}
     if not given:
         return []

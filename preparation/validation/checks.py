@@ -12,7 +12,7 @@ from loaders.parsing.row_stream import LocatedRow
 from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import CandidateGroup, PositivePair, ScoredPair
 from preparation.duplicates.normalized import normalized_hash
-from preparation.validation.text_lengths import Count, TextLengths
+from preparation.validation.lengths import Count, TextLengths
 
 # Letters: R rows, J judged pairs (a query and one of its documents).
 
@@ -100,9 +100,13 @@ class Examination:
         """The relevance of each judged pair [J]; 1 and 0 where rows have no grades."""
         return np.frombuffer(self._relevance, dtype=np.float64)
 
+    def _judged(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """The key of the query and of the document of each judged pair: [J], [J]."""
+        return np.frombuffer(self._query, np.uint64), np.frombuffer(self._document, np.uint64)
+
     def pair_lengths(self) -> NDArray[np.int64]:
         """The length of each judged pair [J], query and document together."""
-        query, document = (np.frombuffer(k, np.uint64) for k in (self._query, self._document))
+        query, document = self._judged()
         return self.queries.of(query) + self.documents.of(document)
 
     def per_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -116,7 +120,7 @@ class Examination:
 
     def texts(self, part: str) -> NDArray[np.uint64]:
         """The distinct keys of ``queries``, ``documents``, ``positives`` or ``pairs``."""
-        query, document = (np.frombuffer(k, np.uint64) for k in (self._query, self._document))
+        query, document = self._judged()
         if part == "queries":
             return np.unique(query)
         if part == "documents":
@@ -132,12 +136,11 @@ class Examination:
 
     def _contradictions(self) -> list[Finding]:
         """Find pairs with contradictory relevances: across the threshold, or on one side of it."""
-        query, document = (np.frombuffer(k, np.uint64) for k in (self._query, self._document))
+        query, document = self._judged()
         pairs = _pair_keys(query, document)
         order = np.lexsort((self.relevances(), pairs))  # the lowest relevance of a pair first
         relevances, pairs = self.relevances()[order], pairs[order]
         begins = np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]]))
-        begins = begins if len(pairs) else begins[:0]
         ends = np.append(begins[1:], len(pairs)) - 1
         low, high = relevances[begins], relevances[ends]
         threshold = self.positive_threshold
@@ -150,7 +153,7 @@ class Examination:
         ):
             at = np.flatnonzero(which)
             rows = np.stack([row_of[begins[at]], row_of[ends[at]]], axis=1)
-            rows = rows[np.argsort(rows.max(axis=1), kind="stable")] if len(rows) else rows
+            rows = rows[np.argsort(rows.max(axis=1), kind="stable")]
             places = [self._places(pair.tolist()) for pair in rows[:_SHOWN]]
             found.append(Finding(what, len(at), places))
         return found

@@ -14,8 +14,7 @@ from loaders import ReadOptions
 from loaders.parsing.row_stream import RowStream
 from loaders.shapes.rows import CandidateGroup, PositivePair, Row, ScoredPair
 from preparation.duplicates.normalized import normalize
-from preparation.splitting.components import By, Components
-from preparation.splitting.parts import share_out
+from preparation.splitting import By, Components, share_out
 
 
 def pair(query: str, doc: str, rel: float = 1.0) -> ScoredPair:

@@ -10,7 +10,7 @@ from loaders import ReadOptions
 from loaders.formats.row_file import RowFile
 from loaders.parsing.row_stream import RowStream
 from preparation.validation.checks import Examination, shared
-from preparation.validation.text_lengths import TextLengths, count_characters
+from preparation.validation.lengths import TextLengths, count_characters
 
 Records = list[dict[str, Any]]
 

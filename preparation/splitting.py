@@ -1,7 +1,9 @@
-"""Group rows into connected components: linked by equal or nearly equal texts."""
+"""Split rows into parts without leakage: what shares a text, or nearly does, stays together."""
 
+import random
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,13 +16,18 @@ from loaders.shapes.rows import Row
 from preparation.duplicates.near_duplicates import similar_pairs
 from preparation.duplicates.normalized import normalized_hash
 
-# Letters: R rows, T places of texts in rows, U different texts.
+# Letters: R rows, T places of texts in rows, U different texts, C components, P parts.
 
 By = Literal["query", "positive", "document"]
 
 # Near-duplicates are looked for in the beginnings of long texts: it bounds memory, and whole
 # copies, cut or extended ones too, begin alike.
 NEAR_CHARACTERS = 2000
+
+# A component above this share of the rows is placed first, while every part has room.
+_LARGE = 0.01
+# How far a part may be from its share before it is said: of the share, and in rows.
+_TOLERANCE = 0.1
 
 
 class Components:
@@ -139,3 +146,82 @@ def _components(edges: NDArray[np.int64], rows: int, texts: int) -> NDArray[np.i
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[inverse]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The part of each row.
+
+    Attributes:
+        part_of: Number of the part of each row, [R].
+        sizes: Rows of each part, [P].
+        wanted: Rows that each part was to have, [P].
+        components: How many there are.
+        largest: Rows of the largest component.
+    """
+
+    part_of: NDArray[np.int64]
+    sizes: list[int]
+    wanted: list[float]
+    components: int
+    largest: int
+
+    def off(self) -> list[int]:
+        """List the parts whose size is off by more than one row and a tenth of what was wanted."""
+        return [
+            part
+            for part, (size, wanted) in enumerate(zip(self.sizes, self.wanted, strict=True))
+            if abs(size - wanted) > max(1.0, _TOLERANCE * wanted)
+        ]
+
+
+def share_out(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> Split:
+    """Assign each component to a part.
+
+    Large components come first and go where most room is left; the others come in random order
+    and go to a part at random, in proportion to the room that is left. Deterministic in
+    (labels, shares, seed).
+
+    Args:
+        labels: Number of the component of each row, [R].
+        shares: Of each part, in (0, 1); their sum is 1.
+        seed: Of the order and the choice.
+
+    Raises:
+        ValueError: If a part gets no row.
+    """
+    sizes = np.bincount(labels)  # [C]
+    wanted = [share * len(labels) for share in shares]
+    room = list(wanted)
+    rng = random.Random(seed)
+    order = list(range(len(sizes)))
+    rng.shuffle(order)
+    large = _LARGE * len(labels)
+    order.sort(key=lambda component: -sizes[component] if sizes[component] > large else 0)
+    part_of_component = np.empty(len(sizes), dtype=np.int64)
+    for component in order:
+        size = int(sizes[component])
+        fitting = [left if left >= size else 0.0 for left in room]
+        if size > large or not any(fitting):
+            part = room.index(max(room))
+        else:
+            (part,) = rng.choices(range(len(room)), fitting)
+        part_of_component[component] = part
+        room[part] -= size
+    part_of = part_of_component[labels]
+    filled = np.bincount(part_of, minlength=len(shares)).tolist()
+    if 0 in filled:
+        raise ValueError(_empty_part(len(labels), sizes, shares[filled.index(0)]))
+    return Split(part_of, filled, wanted, len(sizes), int(sizes.max()))
+
+
+def _empty_part(rows: int, sizes: NDArray[np.int64], share: float) -> str:
+    largest = int(sizes.max())
+    found = f"the part of {share:g} gets none of the {rows} rows"
+    if largest <= max(1, share * rows):
+        return f"{found}; give it a larger share, or give more rows"
+    return (
+        f"{found}: they form {len(sizes)} components, the largest of {largest} rows "
+        f"({largest / rows:.0%}), and a component is never split; link fewer rows "
+        "(--by positive, --by query), or set --near_duplicates higher or to 0"
+    )

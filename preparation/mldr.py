@@ -1,13 +1,17 @@
-"""Read and shorten MLDR rows: a query with long positive and negative documents."""
+"""Read, shorten and write MLDR: queries with long documents, in many languages."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from loaders.formats.records import Record
+from common.hashing import text_hash
 from loaders.formats.sources import Source
 from loaders.parsing.fields import RowError, as_text, show
+from preparation.beir import BeirFolder
 from preparation.passages import best_passages, split_passages
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +45,46 @@ def read_corpus(source: Source) -> Iterator[Document]:
     Raises:
         ValueError: For the first bad record: file, line, reason.
     """
-    for record in source.records():
-        try:
-            yield _document(_object(record), "")
-        except RowError as error:
-            raise ValueError(f"{source.name}:{record.line}: {error}") from None
+    return _parsed(source, _document)
 
 
 def read_rows(source: Source) -> Iterator[MldrRow]:
     """Yield the queries of a file, with their documents.
 
     Raises:
-        ValueError: For the first bad record: file, line, reason.
+        ValueError: For the first bad record (file, line, reason), and for a file without any.
     """
     empty = True
-    for record in source.records():
+    for row in _parsed(source, _row):
         empty = False
-        try:
-            fields = _object(record)
-            positives = _documents(fields, "positive_passages")
-            if not positives:
-                raise RowError('"positive_passages" is empty or missing')
-            negatives = _documents(fields, "negative_passages")
-            if both := {document.id for document in positives} & {each.id for each in negatives}:
-                raise RowError(f"the document {show(min(both))} is both positive and negative")
-            query_id = _identifier(fields.get("query_id"), "query_id")
-            query = as_text(fields.get("query"), "query")
-            yield MldrRow(query_id, query, positives, negatives)
-        except RowError as error:
-            raise ValueError(f"{source.name}:{record.line}: {error}") from None
+        yield row
     if empty:
         raise ValueError(f"{source.name}: there is no row in it")
 
 
-def _object(record: Record) -> dict[str, Any]:
-    if record.problem is not None:
-        raise RowError(record.problem)
-    if not isinstance(record.fields, dict):
-        raise RowError(f"a row must be an object with named fields, got {show(record.fields)}")
-    return record.fields
+def _parsed(source: Source, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    for record in source.records():
+        try:
+            if record.problem is not None:
+                raise RowError(record.problem)
+            if not isinstance(record.fields, dict):
+                raise RowError(
+                    f"a row must be an object with named fields, got {show(record.fields)}"
+                )
+            yield parse(record.fields)
+        except RowError as error:
+            raise ValueError(f"{source.name}:{record.line}: {error}") from None
+
+
+def _row(fields: dict[str, Any]) -> MldrRow:
+    positives = _documents(fields, "positive_passages")
+    if not positives:
+        raise RowError('"positive_passages" is empty or missing')
+    negatives = _documents(fields, "negative_passages")
+    if both := {document.id for document in positives} & {each.id for each in negatives}:
+        raise RowError(f"the document {show(min(both))} is both positive and negative")
+    query_id = _identifier(fields.get("query_id"), "query_id")
+    return MldrRow(query_id, as_text(fields.get("query"), "query"), positives, negatives)
 
 
 def _documents(fields: dict[str, Any], name: str) -> list[Document]:
@@ -96,7 +101,7 @@ def _documents(fields: dict[str, Any], name: str) -> list[Document]:
     return documents
 
 
-def _document(fields: dict[str, Any], prefix: str) -> Document:
+def _document(fields: dict[str, Any], prefix: str = "") -> Document:
     document_id = _identifier(fields.get("docid"), f"{prefix}docid")
     return Document(document_id, as_text(fields.get("text"), f"{prefix}text"))
 
@@ -110,6 +115,7 @@ def _identifier(value: object, name: str) -> str:
     return text
 
 
+@dataclass
 class Shortening:
     """How long documents are shortened: not at all, cut, or split into passages.
 
@@ -126,13 +132,11 @@ class Shortening:
         unmatched: How many documents had no passage with a word of the query.
     """
 
-    def __init__(
-        self, max_characters: int | None = None, passage_size: int | None = None, best: int = 1
-    ) -> None:
-        self.max_characters = max_characters
-        self.passage_size = passage_size
-        self.best = best
-        self.cut = self.unmatched = 0
+    max_characters: int | None
+    passage_size: int | None
+    best: int
+    cut: int = 0
+    unmatched: int = 0
 
     def pieces(self, document: Document) -> list[Document]:
         """Shorten a corpus document: itself, cut, or its passages ``id#0``, ``id#1``, ..."""
@@ -161,3 +165,64 @@ class Shortening:
         positives = [piece for pieces in documents[:at] for piece in pieces]
         negatives = [piece for pieces in documents[at:] for piece in pieces]
         return MldrRow(row.id, row.query, positives, negatives)
+
+
+class MldrFolder(BeirFolder):
+    """Writer of MLDR as BEIR: each document and query once, positives judged 1, negatives 0.
+
+    With passages, the corpus holds passages, and those of a positive document that are its
+    positives in training are judged 1; its others are not judged.
+
+    Args:
+        folder: Where to.
+        shortening: Of the documents.
+
+    Raises:
+        ValueError: Where one id stands for two texts, or a query is judged twice in a split.
+    """
+
+    def __init__(self, folder: Path, shortening: Shortening) -> None:
+        super().__init__(folder)
+        self.shortening = shortening
+        # An id, and a hash in place of the text.
+        self.known_documents: dict[str, int] = {}
+        self.known_queries: dict[str, int] = {}
+        self.judged: set[tuple[str, str]] = set()
+        self.added = 0  # documents of rows that were not in a corpus
+
+    def add_whole(self, document: Document) -> bool:
+        """Add a document, unless it is there; return whether it was new."""
+        if not _is_new(self.known_documents, "document", document.id, document.text):
+            return False
+        for piece in self.shortening.pieces(document):
+            self.add_document(piece.id, piece.text)
+        return True
+
+    def add_row(self, split: str, row: MldrRow, shortened: MldrRow) -> None:
+        """Add a query with its judgements.
+
+        Args:
+            split: What it is judged in.
+            row: Names the whole documents.
+            shortened: Names what is judged of them.
+        """
+        if (split, row.id) in self.judged:
+            raise ValueError(f"the query_id {row.id} stands in {split} twice; give each its own id")
+        self.judged.add((split, row.id))
+        if _is_new(self.known_queries, "query", row.id, row.query):
+            self.add_query(row.id, row.query)
+        for document in row.positives + row.negatives:
+            self.added += self.add_whole(document)
+        for grade, pieces in ((1, shortened.positives), (0, shortened.negatives)):
+            for piece_id in dict.fromkeys(piece.id for piece in pieces):
+                self.judge(split, row.id, piece_id, grade)
+
+
+def _is_new(known: dict[str, int], kind: str, identifier: str, text: str) -> bool:
+    digest = text_hash(text)
+    if identifier not in known:
+        known[identifier] = digest
+        return True
+    if known[identifier] != digest:
+        raise ValueError(f"the {kind} {identifier} has two different texts; give each its own id")
+    return False

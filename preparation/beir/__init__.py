@@ -1,1 +1,0 @@
-"""Write evaluation sets in the BEIR layout, and turn them into training groups."""

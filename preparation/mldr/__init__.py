@@ -1,1 +1,0 @@
-"""Read MLDR: long documents in many languages."""

@@ -1,1 +1,0 @@
-"""Split rows into train, validation and test parts without leakage."""
