@@ -6,7 +6,6 @@ from typing import Annotated, Any, LiteralString, Self, cast
 
 import numpy as np
 import orjson
-import torch
 from fastapi import Request, Response
 from pydantic import (
     BaseModel,
@@ -135,20 +134,10 @@ def usage(answer: ModelOutput) -> dict[str, int]:
     return {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
 
 
-def sigmoid(scores: np.ndarray) -> np.ndarray:
-    """Of raw scores [N], as ``Reranker.score`` gives it."""
-    return torch.from_numpy(scores).sigmoid().numpy()
-
-
 def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
     """The numbers of scores [N], the best first; of equal ones the earlier."""
     order: list[int] = np.argsort(-np.asarray(scores), kind="stable").tolist()
     return order
-
-
-def shown_scores(raw: np.ndarray, want_raw: bool) -> np.ndarray:
-    """A reranker's scores [N] as a client wants them: logits, or their sigmoid."""
-    return raw if want_raw else sigmoid(raw)
 
 
 def ranking(

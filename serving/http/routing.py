@@ -53,9 +53,19 @@ class Router(APIRouter):
     def at(
         self, path: str, settings: RouteSettings = NATIVE, method: str = "POST", **options: Any
     ) -> Callable[[Handler], Handler]:
-        """Decorate a handler; ``options`` are those of FastAPI's ``api_route``."""
+        """Decorate a handler; ``options`` are those of FastAPI's ``api_route``.
+
+        GET answers HEAD too, for load balancers and ``wget --spider``; uvicorn drops the body.
+        """
         self.settings[path] = settings
-        return self.api_route(path, methods=[method], **options)
+
+        def decorate(handler: Handler) -> Handler:
+            self.api_route(path, methods=[method], **options)(handler)
+            if method == "GET":
+                self.head(path, include_in_schema=False)(handler)
+            return handler
+
+        return decorate
 
 
 def find_settings(settings: Mapping[str, RouteSettings], path: str) -> RouteSettings:

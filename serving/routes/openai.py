@@ -49,7 +49,7 @@ def openai_routes(service: Service) -> Router:
             {"object": "embedding", "index": at, "embedding": as_asked(row, body.encoding_format)}
             for at, row in enumerate(vectors)
         ]
-        found = {"object": "list", "data": data, "model": answer.model, "usage": usage(answer)}
+        found = {"object": "list", "data": data, "model": answer.model.name, "usage": usage(answer)}
         return reply(request, found, answer, ignored=body.ignored(service))
 
     return router

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from serving.engine.model import ServedModel
-from serving.engine.tokenization import Side
+from serving.engine.tokenization import Cut, Side
 from serving.http.errors import ServingError
 from serving.http.http_json import Body, or_one_message
 from serving.service import Service
@@ -57,20 +57,18 @@ class Truncation(Body):
         return value.lower() if isinstance(value, str) else value
 
     @property
-    def cut(self) -> bool | None:
-        """Whether they are cut; None: as the server's limits say."""
-        return self.truncate != "NONE" if isinstance(self.truncate, str) else self.truncate
-
-    @property
-    def side(self) -> Side | None:
-        """Where they are cut; None: as the model's tokenizer does."""
+    def cut(self) -> Cut:
+        """The same as the service takes it."""
         sides: dict[str | bool | None, Side] = {"START": "left", "END": "right"}
-        return sides.get(self.truncate, self.truncation_direction)
+        return Cut(
+            self.truncate != "NONE" if isinstance(self.truncate, str) else self.truncate,
+            sides.get(self.truncate, self.truncation_direction),
+        )
 
     def ignored(self, service: Service) -> list[str]:
         """Also END, where the server truncates at the end anyway."""
-        sides = {model.tokenizer.side for model in service.loaded.values()}
-        usual = self.truncate == "END" and service.limits.truncate and sides == {"right"}
+        sides = {model.tokenizer.side for model in service.engine.models.values()}
+        usual = self.truncate == "END" and service.engine.limits.truncate and sides == {"right"}
         return [*super().ignored(service), *(["truncate"] if usual else [])]
 
 
@@ -123,7 +121,7 @@ class Prompting(Body):
 
     def ignored(self, service: Service) -> list[str]:
         """A key that chooses no prompt, or one that the model does not have."""
-        prompts = service.loaded["embedder"].prompts
+        prompts = service.engine.models["embedder"].prompts
         two_sided = any(prompts.get(side) for side in SIDES)
         idle = [
             key

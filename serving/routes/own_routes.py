@@ -1,18 +1,14 @@
 """Our own routes: embed or score one text or many."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
-from common.prompts import with_prompt
-from serving.engine.similarity import similarities
 from serving.http.errors import ServingError
-from serving.http.http_json import example, ranking, reply, shown_scores, usage
+from serving.http.http_json import example, ranking, reply, usage
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
 from serving.routes.options import TextOptions, Truncation
@@ -112,7 +108,7 @@ def embedder_routes(service: Service) -> Router:
             normalize=options.normalize,
             dimensions=options.dimensions,
         )
-        about = {"dim": vectors.shape[1], "model": answer.model, "usage": usage(answer)}
+        about = {"dim": vectors.shape[1], "model": answer.model.name, "usage": usage(answer)}
         return answer, ([as_asked(row, options.encoding_format) for row in vectors], about)
 
     one = {"embedding": [0.1, -0.2], "dim": 384, "model": "embedder", "truncated": False}
@@ -145,32 +141,29 @@ def score_routes(service: Service, reranks: bool) -> Router:
     """``/score``: by the reranker, or without one the similarity by the embedder."""
     router = Router("score")
     about = {"score": 0.93, "model": "reranker", "truncated": False}
-    title = "Score pairs by the reranker" if reranks else "Cosine of query and document"
+    role = "reranker" if reranks else "embedder"
+    title = "Score pairs by the reranker" if reranks else "Similarity of query and document"
 
     @router.at("/score", responses=example(about), summary=f"{title} (ours or vLLM's body)")
     @router.at("/v1/score", RouteSettings(unprocessable=400), include_in_schema=False)
     async def score(request: Request, body: Annotated[EitherScore, FromBody()]) -> Response:
         if isinstance(body, vllm.ScoreBody):
-            pairs = pair_up(*body.sides(), vllm.NAMES)
+            sides, names, raw = body.sides(), vllm.NAMES, not body.use_activation
         else:
-            pairs = pair_up(body.query, body.doc, ("query", "doc"))
-        names = ("query", "doc") if isinstance(body, ScoreBody) else vllm.NAMES
-        raw = body.raw_scores if isinstance(body, ScoreBody) else not body.use_activation
-        if reranks:
-            answer = await service.score(pairs, params=names, truncate=body.cut, side=body.side)
-            scores = shown_scores(answer.values, raw)
-        else:
-            answer, scores = await embedded_scores(service, pairs, names, body)
-        ignored = body.ignored(service)
+            sides, names, raw = (body.query, body.doc), ("query", "doc"), body.raw_scores
+        one = all(isinstance(side, str) for side in sides)
+        answer = await service.score(
+            pair_up(*sides, names), params=names, role=role, cut=body.cut, numbered=not one
+        )
+        scores = answer.scores(raw)
         if isinstance(body, vllm.ScoreBody):
-            found = vllm.score_content(request, scores, answer)
-            return reply(request, found, answer, ignored=ignored)
-        found = {"model": answer.model, "usage": usage(answer)}
-        if isinstance(body.query, str) and isinstance(body.doc, str):
-            found |= {"score": scores[0], "truncated": bool(answer.truncated)}
+            found = vllm.score_content(request, scores)
+        elif one:
+            found = {"score": scores[0], "truncated": bool(answer.truncated)}
         else:
-            found |= {"scores": scores, "truncated": answer.truncated}
-        return reply(request, found, answer, ignored=ignored)
+            found = {"scores": scores, "truncated": answer.truncated}
+        found |= {"model": answer.model.name, "usage": usage(answer)}
+        return reply(request, found, answer, ignored=body.ignored(service))
 
     return router
 
@@ -183,10 +176,8 @@ def score_batch_routes(service: Service) -> Router:
     @router.at("/score_batch", responses=example(about), summary="Score and rank documents")
     async def score_batch(request: Request, body: ScoreBatchBody) -> Response:
         pairs = [(body.query, doc) for doc in body.docs]
-        answer = await service.score(
-            pairs, params=("query", "docs"), truncate=body.cut, side=body.side
-        )
-        scores = shown_scores(answer.values, body.raw_scores)
+        answer = await service.score(pairs, params=("query", "docs"), cut=body.cut)
+        scores = answer.scores(body.raw_scores)
         ranked = ranking(answer.values, scores, top_n=body.top_n)
         if body.return_documents:
             for entry in ranked:
@@ -195,7 +186,7 @@ def score_batch_routes(service: Service) -> Router:
             "scores": scores,
             "ranking": ranked,
             "truncated": answer.truncated,
-            "model": answer.model,
+            "model": answer.model.name,
             "usage": usage(answer),
         }
         return reply(request, found, answer, ignored=body.ignored(service))
@@ -221,31 +212,3 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
             names[0],
         )
     return list(zip(left, right, strict=True))
-
-
-async def embedded_scores(
-    service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
-) -> tuple[ModelOutput, np.ndarray]:
-    """Similarities of query and document by the embedder, each text embedded once.
-
-    The answer's ``truncated`` are the numbers of pairs.
-    """
-    model = service.model("embedder")
-    before = [model.encoder.find_prompt(side) for side in ("query", "document")]
-    number: dict[tuple[int, str], int] = {}
-    for pair in pairs:
-        for side in (0, 1):
-            number.setdefault((side, pair[side]), len(number))
-    for side, text in number:
-        if not text or text.isspace():
-            raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
-    texts = [with_prompt(text, before[side]) for side, text in number]
-    answer = await service.embed(
-        texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
-    )
-    rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
-    queries, documents = (answer.values[row] for row in rows)
-    scores = similarities(queries, documents, model.similarity)
-    cut = set(answer.truncated)
-    truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
-    return replace(answer, truncated=truncated), scores

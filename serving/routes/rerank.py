@@ -6,15 +6,7 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from serving.http.http_json import (
-    example,
-    or_one_message,
-    printable,
-    ranking,
-    reply,
-    shown_scores,
-    usage,
-)
+from serving.http.http_json import example, or_one_message, printable, ranking, reply, usage
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
 from serving.routes.options import Truncation
@@ -122,11 +114,9 @@ async def answer_rerank(
     answer = await service.score(
         [(body.query, text) for text in texts],
         params=("query", "documents"),
-        truncate=body.cut,
-        side=body.side,
-        max_document=body.max_tokens_per_doc,
+        cut=body.cut._replace(max_document=body.max_tokens_per_doc),
     )
-    scores = shown_scores(answer.values, body.raw_scores)
+    scores = answer.scores(body.raw_scores)
     results = ranking(answer.values, scores, "relevance_score", body.top_n)
     if body.return_documents:
         for result in results:
@@ -145,7 +135,7 @@ async def answer_rerank(
     found = {
         "id": request.state.request_id,
         "object": "rerank",
-        "model": answer.model,
+        "model": answer.model.name,
         "results": results,
         "usage": usage(answer),
         "meta": meta,

@@ -44,8 +44,7 @@ async def embed(
         texts,
         param=param,
         prompt=options.find_prompt(model),
-        truncate=options.cut,
-        side=options.side,
+        cut=options.cut,
         numbered=numbered,
     )
     return output, finish(output.values, model, normalize, dimensions)

@@ -14,8 +14,7 @@ from encoders import Embedder, Reranker
 from served import Held, engine_of, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
-from serving.engine.latency import LatencyEstimator
-from serving.engine.model import ServedModel, inference, open_model
+from serving.engine.model import LatencyEstimator, ServedModel, inference, open_model
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 from tiny import TEXTS, make_tokenizer, save_backbone
