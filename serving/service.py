@@ -50,6 +50,11 @@ class ModelOutput:
         """Tokens computed."""
         return sum(self.sizes)
 
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens as OpenAI counts them."""
+        return {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+
     def scores(self, raw: bool = False) -> np.ndarray:
         """Scores [N] as people see them: of a reranker's logits the sigmoid, unless ``raw``."""
         return self.values if raw else shown(self.model.encoder, self.values)

@@ -1,7 +1,7 @@
 """Request bodies and JSON responses: the base class of bodies, shared fields, cost headers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any, LiteralString, Self, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     StrictInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -129,11 +130,6 @@ def printable(names: Sequence[str]) -> list[str]:
     return shown if more <= 0 else [*shown[:MOST_NAMES], f"and {more} more"]
 
 
-def usage(answer: ModelOutput) -> dict[str, int]:
-    """Tokens as OpenAI counts them."""
-    return {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-
-
 def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
     """The numbers of scores [N], the best first; of equal ones the earlier."""
     order: list[int] = np.argsort(-np.asarray(scores), kind="stable").tolist()
@@ -154,6 +150,15 @@ def ranking(
     order = best_first(raw)
     order = order[:top_n] if top_n is not None and top_n > 0 else order
     return [{"index": at, name: scores[at]} for at in order]
+
+
+def by_key(keys: Set[str], form: str, otherwise: str) -> Discriminator:
+    """Tell two forms of a body apart: ``form`` is the tag of the one that has any of the keys."""
+
+    def tag(body: Any) -> str:
+        return form if isinstance(body, dict) and keys & body.keys() else otherwise
+
+    return Discriminator(tag)
 
 
 def example(content: Any) -> dict[int | str, dict[str, Any]]:

@@ -5,26 +5,25 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Body as FromBody
 from fastapi import Request, Response
-from pydantic import AliasChoices, Discriminator, Field, Tag
+from pydantic import AliasChoices, Field, Tag
 
 from serving.http.errors import ServingError
-from serving.http.http_json import example, ranking, reply, usage
+from serving.http.http_json import by_key, example, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
-from serving.routes.options import TextOptions, Truncation
-from serving.routes.vectors import Encoding, as_asked, embed
-from serving.service import ModelOutput, Service
+from serving.routes.options import Truncation
+from serving.routes.vectors import Encoding, VectorOptions, as_asked, embed
+from serving.service import Service
 
 Prompt = Literal["query", "document"]
 OneOrMany = str | list[str]
 
 
-class EmbedOptions(TextOptions):
+class EmbedOptions(VectorOptions):
     """Options of ``/embed`` and ``/embed_batch``."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
     normalize: bool | None = Field(None, description="to unit length; default: as the model does")
-    dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
     encoding_format: Encoding = "float"
 
     def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
@@ -74,21 +73,13 @@ class ScoreBatchBody(Truncation):
     raw_scores: bool = False
 
 
-def _embed_kind(body: Any) -> str:
-    return "form:tei" if isinstance(body, dict) and "inputs" in body else "form:native"
-
-
-def _score_kind(body: Any) -> str:
-    return "form:vllm" if isinstance(body, dict) and vllm.KEYS & body.keys() else "form:native"
-
-
 EitherEmbed = Annotated[
     Annotated[EmbedBody, Tag("form:native")] | Annotated[tei.EmbedBody, Tag("form:tei")],
-    Discriminator(_embed_kind),
+    by_key({"inputs"}, "form:tei", "form:native"),
 ]
 EitherScore = Annotated[
     Annotated[ScoreBody, Tag("form:native")] | Annotated[vllm.ScoreBody, Tag("form:vllm")],
-    Discriminator(_score_kind),
+    by_key(vllm.KEYS, "form:vllm", "form:native"),
 ]
 
 
@@ -96,20 +87,24 @@ def embedder_routes(service: Service) -> Router:
     """``/embed`` and ``/embed_batch``."""
     router = Router("embed")
 
-    async def encoded(
-        texts: list[str], options: EmbedOptions, param: str
-    ) -> tuple[ModelOutput, Any]:
-        answer, vectors = await embed(
-            service,
-            texts,
-            options,
-            param=param,
-            numbered=param == "texts",
-            normalize=options.normalize,
-            dimensions=options.dimensions,
+    async def answer(
+        request: Request, body: EmbedOptions, texts: list[str], param: str
+    ) -> Response:
+        several = param == "texts"
+        output, vectors = await embed(
+            service, texts, body, param=param, numbered=several, normalize=body.normalize
         )
-        about = {"dim": vectors.shape[1], "model": answer.model.name, "usage": usage(answer)}
-        return answer, ([as_asked(row, options.encoding_format) for row in vectors], about)
+        rows = as_asked(vectors, body.encoding_format)
+        found: dict[str, Any] = {
+            "dim": vectors.shape[1],
+            "model": output.model.name,
+            "usage": output.usage,
+        }
+        if several:
+            found |= {"embeddings": rows, "truncated": output.truncated}
+        else:
+            found |= {"embedding": rows[0], "truncated": bool(output.truncated)}
+        return reply(request, found, output, ignored=body.ignored(service))
 
     one = {"embedding": [0.1, -0.2], "dim": 384, "model": "embedder", "truncated": False}
 
@@ -122,17 +117,13 @@ def embedder_routes(service: Service) -> Router:
     async def embed_one(request: Request, body: Annotated[EitherEmbed, FromBody()]) -> Response:
         if isinstance(body, tei.EmbedBody):
             return await tei.embed(service, request, body)
-        answer, (vectors, about) = await encoded([body.text], body, "text")
-        found = {"embedding": vectors[0], "truncated": bool(answer.truncated), **about}
-        return reply(request, found, answer, ignored=body.ignored(service))
+        return await answer(request, body, [body.text], "text")
 
     many = {"embeddings": [[0.1, -0.2]], "dim": 384, "model": "embedder", "truncated": []}
 
     @router.at("/embed_batch", responses=example(many), summary="Embed texts")
     async def embed_batch(request: Request, body: EmbedBatchBody) -> Response:
-        answer, (vectors, about) = await encoded(body.texts, body, "texts")
-        found = {"embeddings": vectors, "truncated": answer.truncated, **about}
-        return reply(request, found, answer, ignored=body.ignored(service))
+        return await answer(request, body, body.texts, "texts")
 
     return router
 
@@ -162,7 +153,7 @@ def score_routes(service: Service, reranks: bool) -> Router:
             found = {"score": scores[0], "truncated": bool(answer.truncated)}
         else:
             found = {"scores": scores, "truncated": answer.truncated}
-        found |= {"model": answer.model.name, "usage": usage(answer)}
+        found |= {"model": answer.model.name, "usage": answer.usage}
         return reply(request, found, answer, ignored=body.ignored(service))
 
     return router
@@ -187,7 +178,7 @@ def score_batch_routes(service: Service) -> Router:
             "ranking": ranked,
             "truncated": answer.truncated,
             "model": answer.model.name,
-            "usage": usage(answer),
+            "usage": answer.usage,
         }
         return reply(request, found, answer, ignored=body.ignored(service))
 

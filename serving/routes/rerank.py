@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import Body as FromBody
 from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field, Tag
 
-from serving.http.http_json import example, or_one_message, printable, ranking, reply, usage
+from serving.http.http_json import by_key, example, or_one_message, printable, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
 from serving.routes.options import Truncation
@@ -54,14 +54,11 @@ class RerankBody(Truncation):
         return [*super().ignored(service), *sorted(of_documents)]
 
 
-def _kind(body: Any) -> str:
-    return "form:tei" if isinstance(body, dict) and "texts" in body else "form:documents"
-
-
 EitherRerank = Annotated[
     Annotated[RerankBody, Tag("form:documents")] | Annotated[tei.RerankBody, Tag("form:tei")],
-    Discriminator(_kind),
+    by_key({"texts"}, "form:tei", "form:documents"),
 ]
+VERSIONED = RouteSettings("rerank", unprocessable=400)
 EXAMPLE = example(
     {
         "id": "8c2f",
@@ -72,9 +69,6 @@ EXAMPLE = example(
         "meta": {"api_version": {"version": "2"}},
     }
 )
-
-
-VERSIONED = RouteSettings("rerank", unprocessable=400)
 
 
 def rerank_routes(service: Service) -> Router:
@@ -137,7 +131,7 @@ async def answer_rerank(
         "object": "rerank",
         "model": answer.model.name,
         "results": results,
-        "usage": usage(answer),
+        "usage": answer.usage,
         "meta": meta,
     }
     return reply(request, found, answer, ignored=ignored)

@@ -14,6 +14,7 @@ from serving.engine.tokenization import Cut
 from serving.http.http_json import Body, TextInput, example, ranking, reply, text_list
 from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, TextOptions, Truncation, check_name
+from serving.routes.vectors import VectorOptions
 from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
 
@@ -43,12 +44,11 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight, TextOptions):
+class EmbedBody(PromptName, FromTheRight, VectorOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
     normalize: bool = True
-    dimensions: int | None = Field(None, ge=1)
 
 
 class RerankBody(FromTheRight):
@@ -89,12 +89,7 @@ class TokenizeBody(Body):
 async def embed(service: Service, request: Request, body: EmbedBody) -> Response:
     """A bare list of embeddings."""
     answer, vectors = await vectors_of(
-        service,
-        text_list(body.inputs),
-        body,
-        param="inputs",
-        normalize=body.normalize,
-        dimensions=body.dimensions,
+        service, text_list(body.inputs), body, param="inputs", normalize=body.normalize
     )
     return reply(request, vectors, answer, ignored=body.ignored(service))
 

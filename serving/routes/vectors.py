@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from serving.engine.model import ServedModel
 from serving.engine.similarity import unit_length
@@ -17,28 +18,32 @@ from serving.service import ModelOutput, Service, Text
 Encoding = Literal["float", "base64"]
 
 
+class VectorOptions(TextOptions):
+    """Options of bodies that are answered by embeddings."""
+
+    dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
+
+
 async def embed(
     service: Service,
     texts: Sequence[Text],
-    options: TextOptions,
+    options: VectorOptions,
     *,
     param: str,
     numbered: bool = True,
     normalize: bool | None = None,
-    dimensions: int | None = None,
 ) -> tuple[ModelOutput, np.ndarray]:
     """Embed texts as a client wants it: the output of the model, and the vectors [N, H].
 
     Args:
         service: Embeds.
         texts: Texts or token ids.
-        options: Prompt and truncation.
+        options: Prompt, truncation, and how many dimensions the client wants.
         param: The field of the texts, for messages.
         numbered: Whether the field is a list.
         normalize: Whether the client wants unit length; None: as the model does.
-        dimensions: How many the client wants; None: all.
     """
-    model = service.model("embedder")
+    model, dimensions = service.model("embedder"), options.dimensions
     check_vectors(model, normalize, dimensions)
     output = await service.embed(
         texts,
@@ -83,8 +88,9 @@ def finish(
     return np.ascontiguousarray(values)
 
 
-def as_asked(row: np.ndarray, encoding: Encoding) -> Any:
-    """An embedding [H] as numbers, or as base64 of little-endian float32."""
+def as_asked(vectors: np.ndarray, encoding: Encoding) -> list[Any]:
+    """Embeddings [N, H] as rows of numbers, or each as base64 of little-endian float32."""
     if encoding == "float":
-        return row
-    return base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii")
+        return list(vectors)
+    rows = vectors.astype("<f4", copy=False)
+    return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]
