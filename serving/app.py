@@ -53,7 +53,7 @@ def build_app(
     """The application around an engine, which need not have loaded yet.
 
     Args:
-        engine: What computes.
+        engine: The engine.
         roles: "embedder", "reranker" or both.
         keys: API keys; none: everybody is let in.
         cors_origins: Web pages of these origins may ask; none: no page but our own.

@@ -15,7 +15,7 @@ from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.engine.similarity import similarities
 from serving.engine.tokenization import Cut, Tokens
-from serving.http.errors import ServingError
+from serving.http.errors import ServingError, wrong_field
 
 # Shapes: N texts or pairs, Q queries, D documents, H dimensions of an embedding.
 
@@ -61,12 +61,7 @@ class ModelOutput:
 
 
 class Service:
-    """The engine, for handlers in the event loop.
-
-    Args:
-        engine: Started or not.
-        workers: Threads that tokenize.
-    """
+    """The engine (started or not), for handlers in the event loop; ``workers`` threads tokenize."""
 
     def __init__(self, engine: Engine, workers: int = 1) -> None:
         self.engine = engine
@@ -117,11 +112,8 @@ class Service:
                 continue
             self._check_ids(text, place, model)
             if prompt:
-                raise ServingError(
-                    "validation_error",
-                    f"{place}: no prompt can be put before token ids; send text, or ask for no "
-                    "prompt",
-                    place,
+                raise wrong_field(
+                    place, "no prompt can be put before token ids; send text, or ask for no prompt"
                 )
 
         def tokenize() -> list[Tokens]:
@@ -228,12 +220,11 @@ class Service:
                 metrics.tokenizing.observe(tokenized)
                 truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
                 if truncated and not (limits.truncate if cut.allowed is None else cut.allowed):
-                    place = places[truncated[0]]
-                    raise ServingError(
+                    raise wrong_field(
+                        places[truncated[0]],
+                        f"has more than the {model.encoder.max_length} tokens that the model takes "
+                        "(special tokens included); cut it, or allow truncation",
                         "context_length_exceeded",
-                        f"{place}: has more than the {model.encoder.max_length} tokens that the "
-                        "model takes (special tokens included); cut it, or allow truncation",
-                        place,
                     )
                 job = self.engine.submit(model, items)
                 try:
@@ -241,11 +232,8 @@ class Service:
                 finally:
                     self.engine.withdraw(job)
         except TimeoutError:
-            raise ServingError(
-                "timeout",
-                f"there was no answer within {limits.request_timeout:g} s",
-                retry_after=1,
-            ) from None
+            reason = f"there was no answer within {limits.request_timeout:g} s"
+            raise ServingError("timeout", reason, retry_after=1) from None
         metrics.truncated.inc(len(truncated))
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
         times = {name: 1000 * seconds for name, seconds in times.items()}
@@ -255,44 +243,34 @@ class Service:
         """Refuse no texts at all, and too many."""
         most = self.engine.limits.max_items
         if count == 0:
-            raise ServingError("empty_input", f"{param}: is empty; give at least one text", param)
+            raise wrong_field(param, "is empty; give at least one text", "empty_input")
         if count > most:
-            raise ServingError(
-                "too_many_items",
-                f"{param}: {count} texts are more than the {most} that one request may have; send "
-                "them in several",
-                param,
-            )
+            reason = f"{count} texts are more than the {most} that one request may have"
+            raise wrong_field(param, f"{reason}; send them in several", "too_many_items")
 
     def check_text(self, text: str, param: str) -> None:
         """Refuse an empty text, and one that is too long to be tokenized."""
         most = self.engine.limits.max_characters
         if len(text) > most:
-            raise ServingError(
-                "text_too_long",
-                f"{param}: {len(text)} characters are more than the {most} that one text may have",
-                param,
-            )
+            reason = f"{len(text)} characters are more than the {most} that one text may have"
+            raise wrong_field(param, reason, "text_too_long")
         if not text or text.isspace():
-            raise ServingError("empty_text", f"{param}: is empty; give a text", param)
+            raise wrong_field(param, "is empty; give a text", "empty_text")
 
     def _check_ids(self, ids: list[int], param: str, model: ServedModel) -> None:
         if not self.engine.limits.accept_token_ids:
-            raise ServingError(
-                "invalid_token_id",
-                f"{param}: token ids are not taken, because they are right only if they are of the "
-                "model's own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
+            raise wrong_field(
                 param,
+                "token ids are not taken, because they are right only if they are of the model's "
+                "own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
+                "invalid_token_id",
             )
         if not ids:
-            raise ServingError("empty_text", f"{param}: is empty; give token ids", param)
+            raise wrong_field(param, "is empty; give token ids", "empty_text")
         vocabulary = model.encoder.config.vocab_size
         if min(ids) < 0 or max(ids) >= vocabulary:
-            raise ServingError(
-                "invalid_token_id",
-                f"{param}: the model has token ids from 0 to {vocabulary - 1}",
-                param,
-            )
+            reason = f"the model has token ids from 0 to {vocabulary - 1}"
+            raise wrong_field(param, reason, "invalid_token_id")
 
 
 def item_places(param: str, count: int) -> list[str]:

@@ -21,12 +21,7 @@ TURNS = 3
 class Job:
     """The texts of one request for one model.
 
-    Args:
-        model: The model that computes them.
-        items: The texts.
-
-    Attributes:
-        future: Gets embeddings [N, H] or scores [N], or a ``ServingError``.
+    Its ``future`` gets embeddings [N, H] or scores [N], or a ``ServingError``.
     """
 
     def __init__(self, model: ServedModel, items: Sequence[Tokens]) -> None:
@@ -71,7 +66,6 @@ class Item(NamedTuple):
 
     @property
     def tokens(self) -> Tokens:
-        """The text itself."""
         return self.job.items[self.at]
 
 
@@ -84,7 +78,6 @@ class PriorityQueue:
         self.tokens: dict[ServedModel, int] = {}
 
     def add(self, job: Job) -> None:
-        """Append a job."""
         self.jobs[job] = None
         self._count(job, 1)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from serving.http.errors import ServingError
+from serving.http.errors import wrong_field
 
 # A long text is cut before it is tokenized, to so many characters for each token that it may have:
 # millions of characters take seconds. If the head gives too few tokens, the whole is tokenized.
@@ -146,17 +146,12 @@ class TextTokenizer:
         for query, document, texts in zip(queries, documents, pairs, strict=True):
             truncated = query.truncated or document.truncated
             if truncated and side not in (None, self.side):
-                raise ServingError(
-                    "validation_error",
-                    f"truncation_direction: this model cuts texts on the {self.side} alone",
-                    "truncation_direction",
+                raise wrong_field(
+                    "truncation_direction", f"this model cuts texts on the {self.side} alone"
                 )
             if max_document is not None and len(document) - self._single.size > max_document:
-                raise ServingError(
-                    "validation_error",
-                    f"max_tokens_per_doc: this model cuts documents at {self.max_length} tokens "
-                    "alone; leave it out, or cut them yourself",
-                    "max_tokens_per_doc",
+                raise wrong_field(
+                    "max_tokens_per_doc", f"this model cuts texts at {self.max_length} tokens alone"
                 )
             ids = query.input_ids + document.input_ids
             types = query.token_type_ids + document.token_type_ids

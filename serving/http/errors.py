@@ -101,3 +101,8 @@ class ServingError(Exception):
         if dialect == "rerank":
             body |= {"id": request_id, "message": self.message}
         return body
+
+
+def wrong_field(param: str, reason: str, code: Code = "validation_error") -> ServingError:
+    """The error of a field of the body, which its message names."""
+    return ServingError(code, f"{param}: {reason}", param)

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from serving.http.errors import ServingError
+from serving.http.errors import wrong_field
 from serving.http.routing import without_nulls
 from serving.service import ModelOutput, Service
 
@@ -51,9 +51,7 @@ class Body(BaseModel):
         own = [field for field in type(self).model_fields if field in TEXT_KEYS]
         for name in self.model_extra or {}:
             if own and name in TEXT_KEYS:
-                raise ServingError(
-                    "validation_error", f"{name}: cannot be given beside {own[0]}", name
-                )
+                raise wrong_field(name, f"cannot be given beside {own[0]}")
         return self
 
     def ignored(self, service: Service) -> list[str]:

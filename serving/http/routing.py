@@ -37,14 +37,7 @@ Handler = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class Router(APIRouter):
-    """Routes of one API.
-
-    Args:
-        tag: Their heading in the OpenAPI schema; None: none.
-
-    Attributes:
-        settings: By path.
-    """
+    """Routes of one API, with their settings by path; ``tag`` heads them in the OpenAPI schema."""
 
     def __init__(self, tag: str | None = None) -> None:
         super().__init__(route_class=JsonRoute, tags=[tag] if tag else None)
@@ -77,7 +70,6 @@ class JsonRoute(APIRoute):
     """A route whose body is read strictly: no NaN, no half characters, no endless nesting."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given our request."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:

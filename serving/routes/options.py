@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field, field_validator
 
 from serving.engine.model import ServedModel
 from serving.engine.tokenization import Cut, Side
-from serving.http.errors import ServingError
+from serving.http.errors import ServingError, wrong_field
 from serving.http.http_json import Body, or_one_message
 from serving.service import Service
 
@@ -98,11 +98,8 @@ class Prompting(Body):
             own = self.input_type if self.input_type in prompts else None
             chosen["input_type"] = own or SIDE_OF.get(self.input_type.lower())
             if chosen["input_type"] is None and self.input_type.lower() not in OTHER_TASKS:
-                raise ServingError(
-                    "validation_error",
-                    f"input_type: must be one of {', '.join(sorted({*SIDE_OF, *prompts}))}",
-                    "input_type",
-                )
+                known = ", ".join(sorted({*SIDE_OF, *prompts}))
+                raise wrong_field("input_type", f"must be one of {known}")
         return chosen
 
     def find_prompt(self, model: ServedModel) -> str | None:
@@ -143,8 +140,4 @@ def check_name(name: str, prompts: Mapping[str, str]) -> None:
     """
     known = {*SIDES, *prompts}
     if name not in known:
-        raise ServingError(
-            "validation_error",
-            f"prompt_name: the model has the prompts {', '.join(sorted(known))}",
-            "prompt_name",
-        )
+        raise wrong_field("prompt_name", f"the model has the prompts {', '.join(sorted(known))}")

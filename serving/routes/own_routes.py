@@ -7,7 +7,7 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import AliasChoices, Field, Tag
 
-from serving.http.errors import ServingError
+from serving.http.errors import wrong_field
 from serving.http.http_json import by_key, example, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
@@ -196,10 +196,6 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
     if len(left) == 1:
         left = left * len(right)
     elif len(left) != len(right):
-        raise ServingError(
-            "validation_error",
-            f"{names[0]}: has {len(left)} texts and {names[1]} has {len(right)}; give as many, or "
-            f"one {names[0]}",
-            names[0],
-        )
+        reason = f"has {len(left)} texts and {names[1]} has {len(right)}"
+        raise wrong_field(names[0], f"{reason}; give as many, or one {names[0]}")
     return list(zip(left, right, strict=True))

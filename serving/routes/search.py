@@ -6,7 +6,7 @@ from pydantic import Field
 
 from serving.engine.similarity import Corpus
 from serving.engine.tokenization import Cut
-from serving.http.errors import ServingError
+from serving.http.errors import wrong_field
 from serving.http.http_json import Body, best_first, example, reply
 from serving.http.routing import Router
 from serving.routes.options import Truncation
@@ -90,11 +90,9 @@ async def retrieve(
     if documents is not None:
         service.check_count(len(documents), "documents")
     elif corpus is None:
-        raise ServingError(
-            "validation_error",
-            "documents: is missing, and this server has no corpus; give documents, or start it "
-            "with --corpus",
+        raise wrong_field(
             "documents",
+            "is missing, and this server has no corpus; give documents, or start it with --corpus",
         )
     given = documents or []
     places = item_places("documents", len(given))
