@@ -13,11 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from serving.engine.engine import Engine
 from serving.http.auth import KeyCheck
 from serving.http.body_reader import BodyReader
-from serving.http.head import HeadAsGet
 from serving.http.http_json import IGNORED
 from serving.http.request_log import RequestLog
-from serving.http.routing import RouteSettings
-from serving.routes.health import about_routes, health_routes, our_version
+from serving.http.routing import Router, RouteSettings
+from serving.routes.health import about_routes, our_version
 from serving.routes.openai import models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
 from serving.routes.rerank import rerank_routes
@@ -32,7 +31,7 @@ EXPOSED = [
 ]
 PAGE = Path(__file__).parent / "page"
 # The pages hold nothing secret; what they ask for needs the key.
-PAGE_SETTINGS = {"/docs": RouteSettings(open=True), "/static/": RouteSettings(open=True)}
+PAGE_SETTINGS = RouteSettings(open=True)
 # Nothing from elsewhere, and in no other site's frame.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -54,7 +53,7 @@ def build_app(
     """The application around an engine, which need not have loaded yet.
 
     Args:
-        engine: What computes.
+        engine: The engine.
         roles: "embedder", "reranker" or both.
         keys: API keys; none: everybody is let in.
         cors_origins: Web pages of these origins may ask; none: no page but our own.
@@ -64,36 +63,13 @@ def build_app(
     app = FastAPI(
         title="Tandem", version=our_version(), description=ABOUT, docs_url=None, redoc_url=None
     )
-    embeds, reranks = "embedder" in roles, "reranker" in roles
-    service = Service(engine, workers)
-    routers = [
-        (embeds, embedder_routes(service)),
-        (embeds, openai_routes(service)),
-        (True, score_routes(service, reranks)),
-        (embeds, similarity_routes(service)),
-        (embeds, search_routes(service, reranks)),
-        (reranks, score_batch_routes(service)),
-        (reranks, rerank_routes(service)),
-        (True, root_routes(service, embeds, reranks)),
-        (True, compare_routes(service)),
-        (True, tokenize_routes(service, roles[0])),
-        (True, health_routes(engine)),
-        (True, about_routes(engine, workers, open_metrics)),
-        (True, models_routes(service)),
-    ]
-    settings = dict(PAGE_SETTINGS)
-    for served, router in routers:
-        if served:
-            app.include_router(router)
-        # Also of routes that are absent here: their 404 is in the dialect of their clients.
-        settings |= router.settings
-    _add_pages(app)
+    app.mount("/static", StaticFiles(directory=PAGE))
+    settings = _add_routes(app, Service(engine, workers), roles, open_metrics)
     # FastAPI would answer these itself; the middleware answers all errors.
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _pass_on)
     # The last one added is the outermost.
     app.add_middleware(BodyReader, limits=engine.limits)
-    app.add_middleware(HeadAsGet)
     if keys:
         app.add_middleware(KeyCheck, keys=keys)
     app.add_middleware(RequestLog, metrics=engine.metrics, settings=settings)
@@ -109,18 +85,48 @@ def build_app(
     return app
 
 
+def _add_routes(
+    app: FastAPI, service: Service, roles: Sequence[str], open_metrics: bool
+) -> dict[str, RouteSettings]:
+    """Add the routes that suit the models; return the settings of all, by path."""
+    embeds, reranks = "embedder" in roles, "reranker" in roles
+    settings = {"/static/": PAGE_SETTINGS}
+    for served, router in (
+        (True, page_routes()),
+        (embeds, embedder_routes(service)),
+        (embeds, openai_routes(service)),
+        (True, score_routes(service, reranks)),
+        (embeds, similarity_routes(service)),
+        (embeds, search_routes(service, reranks)),
+        (reranks, score_batch_routes(service)),
+        (reranks, rerank_routes(service)),
+        (True, root_routes(service, embeds, reranks)),
+        (True, compare_routes(service)),
+        (True, tokenize_routes(service, roles[0])),
+        (True, about_routes(service, open_metrics)),
+        (True, models_routes(service)),
+    ):
+        if served:
+            app.include_router(router)
+        # Also of routes that are absent here: their 404 is in the dialect of their clients.
+        settings |= router.settings
+    return settings
+
+
 async def _pass_on(request: Request, error: Exception) -> Response:
     raise error
 
 
-def _add_pages(app: FastAPI) -> None:
+def page_routes() -> Router:
     """The playground and the API page; they load nothing from other hosts."""
-    app.mount("/static", StaticFiles(directory=PAGE), name="static")
+    router = Router()
 
-    @app.get("/", include_in_schema=False)
+    @router.at("/", PAGE_SETTINGS, "GET", include_in_schema=False)
     async def playground() -> Response:
         return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
 
-    @app.get("/docs", include_in_schema=False)
+    @router.at("/docs", PAGE_SETTINGS, "GET", include_in_schema=False)
     async def docs() -> Response:
         return FileResponse(PAGE / "docs.html", headers=PAGE_HEADERS)
+
+    return router

@@ -65,8 +65,6 @@ def find_served(name: str) -> tuple[str, str]:
         ValueError: The run has no such model, or has not ended.
     """
     folder = Path(name).expanduser()
-    if not (folder / RUN_FILE).is_file() and not (folder / BEST_FILE).is_file():
-        return name, "as given"
     if (folder / BEST_FILE).is_file():
         noted = json.loads((folder / BEST_FILE).read_text(encoding="utf-8"))
         best = folder / noted["checkpoint"]
@@ -77,6 +75,8 @@ def find_served(name: str) -> tuple[str, str]:
             )
         about = f"{noted['metric']} {noted['value']:.4f}" if "metric" in noted else "as noted"
         return str(best), f"the run's best: {about}, {BEST_FILE}"
+    if not (folder / RUN_FILE).is_file():
+        return name, "as given"
     if not any(folder.glob("*.json*")) or not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"{folder}: this run has no final model; give one of its checkpoint-N folders"

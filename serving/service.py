@@ -4,22 +4,23 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
 from common.prompts import with_prompt
-from serving.engine.corpus import Corpus
+from encoders.kinds import shown
 from serving.engine.engine import Engine
-from serving.engine.limits import Limits
 from serving.engine.model import ServedModel
-from serving.engine.tokenization import Side, Tokens
-from serving.http.errors import ServingError
+from serving.engine.similarity import similarities
+from serving.engine.tokenization import Cut, Tokens
+from serving.http.errors import ServingError, wrong_field
 
-# Shapes: N texts or pairs, H dimensions of an embedding.
+# Shapes: N texts or pairs, Q queries, D documents, H dimensions of an embedding.
 
 Text = str | list[int]  # or its token ids
+Pair = tuple[str, str]  # query and document
 
 # Characters that are tokenized in the event loop: to hand them to a thread would take longer.
 AT_ONCE = 2000
@@ -31,37 +32,41 @@ class ModelOutput:
     """What a model computed for the texts of a request.
 
     Args:
-        model: The name of the model, as clients see it.
+        model: The model.
         values: Embeddings [N, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
-        truncated: The numbers of texts that were cut.
+        truncated: The numbers of texts (or pairs) that were cut.
         times: Milliseconds by stage.
     """
 
-    model: str
+    model: ServedModel
     values: np.ndarray
     sizes: list[int]
     truncated: list[int]
-    times: dict[str, float] = field(default_factory=dict)
+    times: dict[str, float]
 
     @property
     def tokens(self) -> int:
         """Tokens computed."""
         return sum(self.sizes)
 
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens as OpenAI counts them."""
+        return {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+
+    def scores(self, raw: bool = False) -> np.ndarray:
+        """Scores [N] as people see them: of a reranker's logits the sigmoid, unless ``raw``."""
+        return self.values if raw else shown(self.model.encoder, self.values)
+
 
 class Service:
-    """The engine, for handlers in the event loop.
-
-    Args:
-        engine: Started or not.
-        workers: Threads that tokenize.
-    """
+    """The engine (started or not), for handlers in the event loop; ``workers`` threads tokenize."""
 
     def __init__(self, engine: Engine, workers: int = 1) -> None:
-        self._engine = engine
-        self.limits: Limits = engine.limits
-        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
+        self.engine = engine
+        self.workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
 
     def model(self, role: str) -> ServedModel:
         """The model by role; see ``models``."""
@@ -70,31 +75,22 @@ class Service:
     def models(self) -> dict[str, ServedModel]:
         """All models by role, once they are loaded.
 
+        Finished work needs no such check, and reads them from the engine: it is answered while
+        draining too.
+
         Raises:
             ServingError: They are not, or are no longer served.
         """
-        self._engine.check_open()
-        return self._engine.models
-
-    @property
-    def loaded(self) -> dict[str, ServedModel]:
-        """The same without the check, for finished work: it is answered while draining too."""
-        return self._engine.models
-
-    @property
-    def corpus(self) -> Corpus | None:
-        """The documents that the server searches, if it has any."""
-        return self._engine.corpus
+        self.engine.check_open()
+        return self.engine.models
 
     async def embed(
         self,
         texts: Sequence[Text],
         *,
         param: str,
-        role: str = "embedder",
+        cut: Cut,
         prompt: str | None = None,
-        truncate: bool | None = None,
-        side: Side | None = None,
         numbered: bool = True,
     ) -> ModelOutput:
         """Embed texts.
@@ -102,161 +98,181 @@ class Service:
         Args:
             texts: Texts, or token ids.
             param: The field of the request that holds them, for messages.
-            role: Of the model.
+            cut: What happens to texts that are too long.
             prompt: Text put before each; token ids cannot have one. None: before texts the model's
                 default prompt, as in its ``encode``.
-            truncate: Whether too long ones are cut; None: as the server's limits say.
-            side: Where they are cut.
             numbered: Whether the field holds a list.
         """
-        model = self.model(role)
+        model = self.model("embedder")
         self.check_count(len(texts), param)
-        for at, text in enumerate(texts):
-            where = f"{param}.{at}" if numbered else param
+        places = item_places(param, len(texts)) if numbered else [param]
+        for text, place in zip(texts, places, strict=True):
             if isinstance(text, str):
-                self.check_text(text, where)
-            else:
-                self._check_ids(text, where, model)
-                if prompt:
-                    raise ServingError(
-                        "validation_error",
-                        f"{where}: no prompt can be put before token ids; send text, or ask for no "
-                        "prompt",
-                        where,
-                    )
+                self.check_text(text, place)
+                continue
+            self._check_ids(text, place, model)
+            if prompt:
+                raise wrong_field(
+                    place, "no prompt can be put before token ids; send text, or ask for no prompt"
+                )
 
         def tokenize() -> list[Tokens]:
-            before = model.default_prompt if prompt is None else prompt
+            before = model.encoder.default_prompt if prompt is None else prompt
             strings = [with_prompt(text, before) for text in texts if isinstance(text, str)]
-            made = iter(model.tokenizer.texts(strings, side))
+            made = iter(model.tokenizer.texts(strings, cut.side))
             return [
-                next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, side)
+                next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, cut.side)
                 for text in texts
             ]
 
-        size = sum(map(len, texts))
-        return await self._run(model, tokenize, size, truncate, param if numbered else "", param)
+        return await self._run(model, tokenize, sum(map(len, texts)), cut, places)
+
+    async def embed_sides(
+        self,
+        model: ServedModel,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        cut: Cut,
+        places: Sequence[str],
+    ) -> ModelOutput:
+        """Embed queries and documents, each behind the model's prompt for its side: [Q + D, H].
+
+        The texts have been checked; ``places`` are their fields, for messages.
+        """
+
+        def tokenize() -> list[Tokens]:
+            asked, found = model.encoder.joined(queries, documents, {})
+            return model.tokenizer.texts([*asked, *found], cut.side)
+
+        size = sum(map(len, queries)) + sum(map(len, documents))
+        return await self._run(model, tokenize, size, cut, places)
 
     async def score(
         self,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Sequence[Pair],
         *,
         params: tuple[str, str],
+        cut: Cut,
         role: str = "reranker",
-        truncate: bool | None = None,
-        side: Side | None = None,
-        max_document: int | None = None,
+        numbered: bool = True,
     ) -> ModelOutput:
-        """Score pairs of query and document: raw scores.
+        """Score pairs of query and document: raw scores of a reranker, similarities of an embedder.
 
         Args:
             pairs: The pairs.
             params: The fields of the request that hold queries and documents, for messages.
+            cut: What happens to pairs that are too long.
             role: Of the model.
-            truncate: Whether too long pairs are cut; None: as the server's limits say.
-            side: Where they are cut.
-            max_document: Tokens after which a document is cut.
+            numbered: Whether the field of the documents is a list.
         """
         model = self.model(role)
         self.check_count(len(pairs), params[1])
         one_query = len({query for query, _ in pairs}) == 1
+        places = item_places(params[1], len(pairs)) if numbered else [params[1]]
         for at, (query, document) in enumerate(pairs):
             if at == 0 or not one_query:
                 self.check_text(query, params[0] if one_query else f"{params[0]}.{at}")
-            self.check_text(document, f"{params[1]}.{at}" if len(pairs) > 1 else params[1])
+            self.check_text(document, places[at])
+        if model.kind.retrieves:
+            return await self._similarities(model, pairs, params, cut)
 
         def tokenize() -> list[Tokens]:
             queries, documents = zip(*pairs, strict=True)
-            full = list(zip(*model.encoder.joined(queries, documents, {}), strict=True))
-            return model.tokenizer.pairs(full, side, max_document)
+            joined = model.encoder.joined(queries, documents, {})
+            return model.pairs(list(zip(*joined, strict=True)), cut)
 
         size = sum(len(query) + len(document) for query, document in pairs)
-        return await self._run(model, tokenize, size, truncate, params[1], params[1])
+        return await self._run(model, tokenize, size, cut, places)
+
+    async def _similarities(
+        self, model: ServedModel, pairs: Sequence[Pair], params: tuple[str, str], cut: Cut
+    ) -> ModelOutput:
+        """Of query and document by an embedder, each text embedded once."""
+        queries, documents = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
+        places = [params[0]] * len(queries) + [params[1]] * len(documents)
+        answer = await self.embed_sides(model, queries, documents, cut, places)
+        row_of_query = {text: row for row, text in enumerate(queries)}
+        row_of_document = {text: row for row, text in enumerate(documents, len(queries))}
+        rows = [(row_of_query[query], row_of_document[document]) for query, document in pairs]
+        asked, found = (answer.values[list(side)] for side in zip(*rows, strict=True))
+        scores = similarities(asked, found, model.similarity)
+        truncated = [at for at, row in enumerate(rows) if not set(row).isdisjoint(answer.truncated)]
+        return replace(answer, values=scores, truncated=truncated)
 
     async def in_worker(self, work: Callable[[], Result]) -> Result:
         """Run in a thread what would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def _run(
         self,
         model: ServedModel,
         tokenize: Callable[[], list[Tokens]],
         characters: int,
-        truncate: bool | None,
-        listed: str,
-        param: str,
+        cut: Cut,
+        places: Sequence[str],
     ) -> ModelOutput:
         begun = time.perf_counter()
+        limits, metrics = self.engine.limits, self.engine.metrics
         try:
-            async with asyncio.timeout(self.limits.request_timeout):
+            async with asyncio.timeout(limits.request_timeout):
                 items = tokenize() if characters <= AT_ONCE else await self.in_worker(tokenize)
                 tokenized = time.perf_counter() - begun
-                self._engine.metrics.tokenizing.observe(tokenized)
+                metrics.tokenizing.observe(tokenized)
                 truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
-                if truncated and not (self.limits.truncate if truncate is None else truncate):
-                    raise ServingError(
+                if truncated and not (limits.truncate if cut.allowed is None else cut.allowed):
+                    raise wrong_field(
+                        places[truncated[0]],
+                        f"has more than the {model.encoder.max_length} tokens that the model takes "
+                        "(special tokens included); cut it, or allow truncation",
                         "context_length_exceeded",
-                        f"{listed or param}: has more than the {model.encoder.max_length} tokens "
-                        "that the model takes (special tokens included); cut it, or allow "
-                        "truncation",
-                        f"{listed}.{truncated[0]}" if listed else param,
                     )
-                job = self._engine.submit(model, items)
+                job = self.engine.submit(model, items)
                 try:
                     values = await asyncio.wrap_future(job.future)
                 finally:
-                    self._engine.withdraw(job)
+                    self.engine.withdraw(job)
         except TimeoutError:
-            raise ServingError(
-                "timeout",
-                f"there was no answer within {self.limits.request_timeout:g} s",
-                retry_after=1,
-            ) from None
-        self._engine.metrics.truncated.inc(len(truncated))
+            reason = f"there was no answer within {limits.request_timeout:g} s"
+            raise ServingError("timeout", reason, retry_after=1) from None
+        metrics.truncated.inc(len(truncated))
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
-        return ModelOutput(
-            model.name,
-            values,
-            [len(tokens) for tokens in items],
-            truncated,
-            {name: 1000 * seconds for name, seconds in times.items()},
-        )
+        times = {name: 1000 * seconds for name, seconds in times.items()}
+        return ModelOutput(model, values, [len(tokens) for tokens in items], truncated, times)
 
     def check_count(self, count: int, param: str) -> None:
+        """Refuse no texts at all, and too many."""
+        most = self.engine.limits.max_items
         if count == 0:
-            raise ServingError("empty_input", f"{param}: is empty; give at least one text", param)
-        if count > self.limits.max_items:
-            raise ServingError(
-                "too_many_items",
-                f"{param}: {count} texts are more than the {self.limits.max_items} that one "
-                "request may have; send them in several",
-                param,
-            )
+            raise wrong_field(param, "is empty; give at least one text", "empty_input")
+        if count > most:
+            reason = f"{count} texts are more than the {most} that one request may have"
+            raise wrong_field(param, f"{reason}; send them in several", "too_many_items")
 
     def check_text(self, text: str, param: str) -> None:
-        if len(text) > self.limits.max_characters:
-            raise ServingError(
-                "text_too_long",
-                f"{param}: {len(text)} characters are more than the {self.limits.max_characters} "
-                "that one text may have",
-                param,
-            )
+        """Refuse an empty text, and one that is too long to be tokenized."""
+        most = self.engine.limits.max_characters
+        if len(text) > most:
+            reason = f"{len(text)} characters are more than the {most} that one text may have"
+            raise wrong_field(param, reason, "text_too_long")
         if not text or text.isspace():
-            raise ServingError("empty_text", f"{param}: is empty; give a text", param)
+            raise wrong_field(param, "is empty; give a text", "empty_text")
 
     def _check_ids(self, ids: list[int], param: str, model: ServedModel) -> None:
-        if not self.limits.accept_token_ids:
-            raise ServingError(
-                "invalid_token_id",
-                f"{param}: token ids are not taken, because they are right only if they are of the "
-                "model's own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
+        if not self.engine.limits.accept_token_ids:
+            raise wrong_field(
                 param,
+                "token ids are not taken, because they are right only if they are of the model's "
+                "own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
+                "invalid_token_id",
             )
         if not ids:
-            raise ServingError("empty_text", f"{param}: is empty; give token ids", param)
-        if min(ids) < 0 or max(ids) >= model.vocabulary:
-            raise ServingError(
-                "invalid_token_id",
-                f"{param}: the model has token ids from 0 to {model.vocabulary - 1}",
-                param,
-            )
+            raise wrong_field(param, "is empty; give token ids", "empty_text")
+        vocabulary = model.encoder.config.vocab_size
+        if min(ids) < 0 or max(ids) >= vocabulary:
+            reason = f"the model has token ids from 0 to {vocabulary - 1}"
+            raise wrong_field(param, reason, "invalid_token_id")
+
+
+def item_places(param: str, count: int) -> list[str]:
+    """The places of the items of a list: "texts.0", "texts.1", ..."""
+    return [f"{param}.{at}" for at in range(count)]

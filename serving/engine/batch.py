@@ -19,18 +19,11 @@ SMALLEST_BUDGET = 64
 Result = np.ndarray | ServingError
 
 
-class ModelBroken(Exception):
-    """The model fails on a text that passed at start-up."""
-
-
 def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics) -> list[Result]:
     """One result for each text: an embedding [H], a score [], or what went wrong.
 
     If the batch fails, each text is tried alone. If all of them fail, the cause may be the model:
-    a text that passed at start-up tells.
-
-    Raises:
-        ModelBroken: It is the model.
+    a text that passed at start-up tells, and whatever is wrong with that is raised.
     """
     try:
         values = model.compute(batch)
@@ -41,8 +34,9 @@ def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics)
     except Exception as error:
         _note(model, error, metrics)
     results = [_alone(model, tokens, metrics) for tokens in batch]
-    if all(isinstance(result, ServingError) for result in results):
-        _check(model)
+    failed = all(isinstance(result, ServingError) for result in results)
+    if failed and not np.isfinite(model.compute([model.example(SHORT)])).all():
+        raise FloatingPointError(f"{model.name} gives values that are not finite")
     return results
 
 
@@ -60,20 +54,6 @@ def _alone(model: ServedModel, tokens: Tokens, metrics: Metrics) -> Result:
             "model_output_not_finite", "the model's output for this text is not finite"
         )
     return value
-
-
-def _check(model: ServedModel) -> None:
-    """Compute a text that passed at start-up.
-
-    Raises:
-        ModelBroken: It fails now.
-    """
-    try:
-        well = np.isfinite(model.compute([model.example(SHORT)])).all()
-    except Exception as error:
-        raise ModelBroken(model.name) from error
-    if not well:
-        raise ModelBroken(model.name)
 
 
 def _note(model: ServedModel, error: Exception, metrics: Metrics) -> None:

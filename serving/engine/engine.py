@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 
 from serving.engine.batch import compute_batch
-from serving.engine.corpus import Corpus
 from serving.engine.job import Item, Job, Queue
 from serving.engine.limits import Limits
 from serving.engine.model import Precision, ServedModel, inference, use_bf16
+from serving.engine.similarity import Corpus
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 from serving.http.metrics import Metrics
@@ -95,7 +95,7 @@ class Engine:
     def wait_seconds(self) -> float:
         """Estimated seconds until the queue is empty."""
         with self._changed:
-            return self._queue.interactive.seconds() + self._queue.bulk.seconds()
+            return self._queue.seconds()
 
     def check_open(self) -> None:
         """Refuse work unless the state is "ready".
@@ -119,7 +119,7 @@ class Engine:
         with self._changed:
             self.check_open()
             self._admit(job)
-            self._queue.add(job)
+            self._queue.of(job).add(job)
             self._measure_queue()
             self._changed.notify()
         return job
@@ -127,7 +127,7 @@ class Engine:
     def withdraw(self, job: Job) -> None:
         """Drop what is left of a job whose client has gone."""
         with self._changed:
-            if self._queue.remove(job):
+            if self._queue.of(job).remove(job):
                 self.metrics.dropped.inc()
                 self._measure_queue()
 
@@ -141,8 +141,7 @@ class Engine:
     def stop(self) -> None:
         """Fail all queued requests with 503, and end the thread after its batch."""
         with self._changed:
-            self._set_state("draining", "the server is shutting down")
-            self._fail_waiting()
+            self._end("draining", "the server is shutting down")
             self._stopped = True
             self._changed.notify()
 
@@ -176,13 +175,12 @@ class Engine:
 
     def _measure_queue(self) -> None:
         self.metrics.queue_items.set(len(self._queue))
-        self.metrics.queue_tokens.set(self._queue.tokens)
+        self.metrics.queue_tokens.set(self._queue.tokens())
 
-    def _fail_waiting(self) -> None:
-        code: Literal["draining", "unhealthy"] = (
-            "draining" if self._state == "draining" else "unhealthy"
-        )
-        error = ServingError(code, self._reason, retry_after=5, headers={"Connection": "close"})
+    def _end(self, state: Literal["draining", "unhealthy"], reason: str) -> None:
+        """Fail what is queued or being computed; take nothing on any more."""
+        self._set_state(state, reason)
+        error = ServingError(state, reason, retry_after=5, headers={"Connection": "close"})
         for job in [*self._queue.clear(), *(item.job for item in self._batch)]:
             job.fail(error)
         self._measure_queue()
@@ -205,8 +203,7 @@ class Engine:
                 else:
                     logger.critical("the model thread has ended", exc_info=error)
                 reason = f"the model thread has ended ({type(error).__name__}); restart the server"
-                self._set_state("unhealthy", reason)
-                self._fail_waiting()
+                self._end("unhealthy", reason)
 
     def _open(self) -> torch.device:
         if self._threads is not None:
@@ -224,13 +221,16 @@ class Engine:
         if self._documents:
             embedder = self.models["embedder"].embedder
             logger.info("embedding %d documents of the corpus", len(self._documents))
-            self.corpus = Corpus.embed(self._documents, embedder, self.bf16)
+            texts = list(self._documents.values())
+            vectors = embedder.encode(
+                texts, prompt_name="document", bf16=self.bf16, show_progress=True
+            ).numpy()
+            self.corpus = Corpus(texts, vectors, embedder.similarity, list(self._documents))
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not len(self._queue) and not self._stopped:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: len(self._queue) or self._stopped)
                 if self._stopped:
                     return
                 self._batch = self._queue.take()
@@ -242,7 +242,8 @@ class Engine:
 
     def _answer(self, batch: list[Item]) -> None:
         begun = time.monotonic()
-        for job in {item.job for item in batch}:
+        jobs = {item.job for item in batch}
+        for job in jobs:
             if job.started is None:
                 job.started = begun
                 self.metrics.queued.observe(job.queued)
@@ -252,7 +253,7 @@ class Engine:
         tokens = sum(len(item.tokens) for item in batch)
         model.latency.note(tokens, seconds)
         self.metrics.note_batch(len(batch), tokens, seconds)
-        for job in {item.job for item in batch}:
+        for job in jobs:
             job.inference += seconds
         for item, result in zip(batch, results, strict=True):
             if isinstance(result, ServingError):
@@ -266,5 +267,5 @@ class Engine:
             error = ServingError(error.code, f"{error.message} (number {item.at})")
         item.job.fail(error)
         with self._changed:
-            self._queue.remove(item.job)
+            self._queue.of(item.job).remove(item.job)
             self._measure_queue()

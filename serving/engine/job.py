@@ -21,12 +21,7 @@ TURNS = 3
 class Job:
     """The texts of one request for one model.
 
-    Args:
-        model: The model that computes them.
-        items: The texts.
-
-    Attributes:
-        future: Gets embeddings [N, H] or scores [N], or a ``ServingError``.
+    Its ``future`` gets embeddings [N, H] or scores [N], or a ``ServingError``.
     """
 
     def __init__(self, model: ServedModel, items: Sequence[Tokens]) -> None:
@@ -38,8 +33,7 @@ class Job:
         self.submitted = time.monotonic()
         self.started: float | None = None
         self.inference = 0.0  # seconds of the batches that it was in
-        self._results: list[np.ndarray | None] = [None] * len(items)
-        self._missing = len(items)
+        self._results: dict[int, np.ndarray] = {}
 
     @property
     def interactive(self) -> bool:
@@ -54,10 +48,9 @@ class Job:
     def put(self, at: int, result: np.ndarray) -> None:
         """Store the result of item ``at``; the last one completes the future."""
         self._results[at] = result
-        self._missing -= 1
-        if not self._missing:
+        if len(self._results) == len(self.items):
             with suppress(InvalidStateError):  # nobody waits for it any more
-                self.future.set_result(np.stack([r for r in self._results if r is not None]))
+                self.future.set_result(np.stack([self._results[n] for n in range(len(self.items))]))
 
     def fail(self, error: ServingError) -> None:
         """Answer the request with an error."""
@@ -73,7 +66,6 @@ class Item(NamedTuple):
 
     @property
     def tokens(self) -> Tokens:
-        """The text itself."""
         return self.job.items[self.at]
 
 
@@ -86,7 +78,6 @@ class PriorityQueue:
         self.tokens: dict[ServedModel, int] = {}
 
     def add(self, job: Job) -> None:
-        """Append a job."""
         self.jobs[job] = None
         self._count(job, 1)
 
@@ -147,18 +138,17 @@ class Queue:
     def __len__(self) -> int:
         return self.interactive.items + self.bulk.items
 
-    @property
+    def of(self, job: Job) -> PriorityQueue:
+        """The queue of a job's priority."""
+        return self.interactive if job.interactive else self.bulk
+
     def tokens(self) -> int:
         """Tokens of all jobs."""
         return sum(sum(queue.tokens.values()) for queue in (self.interactive, self.bulk))
 
-    def add(self, job: Job) -> None:
-        """Append a job to the queue of its priority."""
-        self._queue_of(job).add(job)
-
-    def remove(self, job: Job) -> bool:
-        """Remove what is left of a job; False if nothing is."""
-        return self._queue_of(job).remove(job)
+    def seconds(self) -> float:
+        """Estimated seconds to compute all that waits."""
+        return self.interactive.seconds() + self.bulk.seconds()
 
     def clear(self) -> list[Job]:
         """Remove and return all jobs."""
@@ -169,20 +159,13 @@ class Queue:
     def wait(self, job: Job) -> float:
         """Estimated seconds until ``job`` would start."""
         if not job.interactive:
-            return self.interactive.seconds() + self.bulk.seconds()
+            return self.seconds()
         share = (TURNS + 1) / TURNS if self.bulk.items else 1
         return self.interactive.seconds() * share
 
     def take(self) -> list[Item]:
-        """The next batch, of one model; [] if nothing waits."""
+        """The next batch, of one model; something must be waiting."""
         both = bool(self.interactive.items and self.bulk.items)
-        if both and self._turns < TURNS:
-            self._turns += 1
-            queue = self.interactive
-        else:
-            self._turns = 0
-            queue = self.interactive if self.interactive.items and not both else self.bulk
-        return queue.take() if queue.items else []
-
-    def _queue_of(self, job: Job) -> PriorityQueue:
-        return self.interactive if job.interactive else self.bulk
+        first = bool(self.interactive.items) and not (both and self._turns == TURNS)
+        self._turns = self._turns + 1 if both and first else 0
+        return (self.interactive if first else self.bulk).take()

@@ -1,9 +1,10 @@
 """A loaded model: batches of tokens in, an embedding or a score for each text out."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from timeit import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -12,14 +13,46 @@ import torch
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder, bf16_is_fast
 from encoders.kinds import Kind, kind_of, retrieves
-from serving.engine.latency import LatencyEstimator
-from serving.engine.tokenization import TextTokenizer, Tokens
+from serving.engine.tokenization import Cut, TextTokenizer, Tokens
 
 # Shapes: N texts or pairs, H dimensions of an embedding.
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 SHORT, MIDDLE = 8, 64  # tokens of texts for warming up
+# Weight of the newest batch in the running averages of seen and expected times.
+NEWEST = 0.1
+
+
+class LatencyEstimator:
+    """Seconds of a batch as ``overhead + tokens * per_token``, scaled by recent observations.
+
+    The line is fitted to two batches at start-up. A rate in tokens per second alone would mistake
+    single short queries, which are all overhead, for a slow machine.
+
+    Args:
+        small: Tokens and seconds of a small batch.
+        large: The same of a large one.
+    """
+
+    def __init__(self, small: tuple[int, float], large: tuple[int, float]) -> None:
+        per_token = (large[1] - small[1]) / max(1, large[0] - small[0])
+        self.per_token = max(per_token, large[1] / large[0] / 10)
+        self.overhead = max(0.0, small[1] - small[0] * self.per_token)
+        self._expected = self._seen = self.overhead + large[0] * self.per_token
+
+    def seconds(self, tokens: int, batch: int) -> float:
+        """Estimated seconds for ``tokens`` in batches of ``batch`` tokens."""
+        batches = -(-tokens // batch)
+        expected = batches * self.overhead + tokens * self.per_token
+        return expected * self._seen / self._expected
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """Update with a batch; the machine may have become busier."""
+        expected = self.overhead + tokens * self.per_token
+        # Sums, so that a long batch weighs more than a short one.
+        self._expected += NEWEST * (expected - self._expected)
+        self._seen += NEWEST * (seconds - self._seen)
 
 
 class ServedModel:
@@ -35,9 +68,9 @@ class ServedModel:
         self.encoder = encoder.eval()
         self.name = name
         self.kind = kind_of(encoder)
+        self.about = self.kind.info(encoder)
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
-        self.default_prompt = encoder.default_prompt
         self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
@@ -45,18 +78,32 @@ class ServedModel:
         self.latency = LatencyEstimator((1, 0.0), (2, 0.0))
 
     @property
+    def apart(self) -> bool:
+        """Whether it scores pairs but reads each of their texts alone."""
+        return not (self.kind.retrieves or self.kind.reads_pairs)
+
+    def pairs(self, pairs: Sequence[tuple[str, str]], cut: Cut) -> list[Tokens]:
+        """Tokens of pairs for a model that scores them."""
+        split = self.tokenizer.apart if self.apart else self.tokenizer.pairs
+        return split(pairs, cut.side, cut.max_document)
+
+    @property
     def embedder(self) -> Embedder:
         """The encoder, of a model that makes embeddings."""
         assert retrieves(self.encoder)
         return self.encoder
 
-    @property
-    def vocabulary(self) -> int:
-        """Ids are below this."""
-        return int(self.encoder.config.vocab_size)
-
     def compute(self, batch: Sequence[Tokens]) -> np.ndarray:
         """Embeddings [N, H] or raw scores [N], in fp32."""
+        if self.apart:
+            pairs = [tokens.texts for tokens in batch if tokens.texts]
+            scores = self.encoder.score_pairs(
+                *zip(*pairs, strict=True),
+                prompts={},
+                bf16=torch.is_autocast_enabled(self.encoder.device.type),
+                tokens_per_batch=self.max_batch_tokens,
+            )
+            return scores.numpy()
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
@@ -79,21 +126,18 @@ class ServedModel:
                     f"model: {self.name} gives values that are not finite; its weights are broken"
                 )
         sizes = [sum(map(len, batch)) for batch in (small, large)]
-        times = [min(self._seconds(batch) for _ in range(3)) for batch in (small, large)]
+        times = [
+            min(repeat(partial(self.compute, batch), number=1, repeat=3))
+            for batch in (small, large)
+        ]
         self.latency = LatencyEstimator((sizes[0], times[0]), (sizes[1], times[1]))
 
     def example(self, size: int) -> Tokens:
         """A harmless text or pair of about ``size`` tokens."""
-        tokenizer = self.tokenizer
         text = "a " * (min(size, self.encoder.max_length) - 2)
-        if self.kind.reads_pairs:
-            return tokenizer.pairs([("a", text)])[0]
-        return tokenizer.texts([text])[0]
-
-    def _seconds(self, batch: Sequence[Tokens]) -> float:
-        begun = time.perf_counter()
-        self.compute(batch)
-        return time.perf_counter() - begun
+        if self.kind.retrieves:
+            return self.tokenizer.texts([text])[0]
+        return self.pairs([("a", text)], Cut())[0]
 
 
 def open_model(
@@ -102,10 +146,8 @@ def open_model(
     name: str,
     *,
     device: str = "auto",
-    max_length: int | None = None,
-    truncate_dim: int | None = None,
     max_batch_tokens: int | None = None,
-    trust_remote_code: bool = False,
+    **settings: Any,
 ) -> ServedModel:
     """Load a model onto its device.
 
@@ -114,21 +156,13 @@ def open_model(
         folder: A folder, a name on the Hub, or ``package://<module>/<path>``.
         name: The name that clients see.
         device: "auto" is the GPU if there is one; or torch's name, such as "cpu", "cuda:1".
-        max_length: Tokens of a text or pair; None: the model's own.
-        truncate_dim: Embedder: number of dimensions to keep; None: all.
         max_batch_tokens: Most tokens of a forward.
-        trust_remote_code: Whether Python code of the folder may run.
+        settings: As of ``encoders.kinds.open_model``.
 
     Raises:
         ValueError: There is no such model or device.
     """
-    opened = kinds.open_model(
-        folder,
-        kind,
-        max_length=max_length,
-        truncate_dim=truncate_dim,
-        trust_remote_code=trust_remote_code,
-    )
+    opened = kinds.open_model(folder, kind, **settings)
     return ServedModel(opened.to(find_device(device)), name, max_batch_tokens)
 
 

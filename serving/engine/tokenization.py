@@ -8,10 +8,13 @@ copy of the transformers tokenizer for each thread would not do.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
+
+from serving.http.errors import wrong_field
 
 # A long text is cut before it is tokenized, to so many characters for each token that it may have:
 # millions of characters take seconds. If the head gives too few tokens, the whole is tokenized.
@@ -22,6 +25,20 @@ MARGIN = 16
 Side = Literal["left", "right"]
 
 
+class Cut(NamedTuple):
+    """How texts that are too long are cut.
+
+    Args:
+        allowed: Whether they may be; None: as the server's limits say.
+        side: Where; None: as the model's tokenizer does.
+        max_document: Tokens after which the document of a pair is cut in any case.
+    """
+
+    allowed: bool | None = None
+    side: Side | None = None
+    max_document: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """A text or pair for the model.
@@ -30,11 +47,13 @@ class Tokens:
         input_ids: With special tokens.
         token_type_ids: 0 in the first text, 1 in the second, as the tokenizer says.
         truncated: Whether something was cut off.
+        texts: The texts of a pair that the model reads one by one; it tokenizes them anew.
     """
 
     input_ids: list[int]
     token_type_ids: list[int]
     truncated: bool
+    texts: tuple[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -111,6 +130,34 @@ class TextTokenizer:
             self._joined(ids[query], ids[document], side, max_document) for query, document in pairs
         ]
 
+    def apart(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        side: Side | None = None,
+        max_document: int | None = None,
+    ) -> list[Tokens]:
+        """The texts of each pair, for a model that reads each alone; arguments as for ``pairs``.
+
+        Raises:
+            ServingError: A text would be cut otherwise than such a model does it.
+        """
+        found = []
+        queries, documents = (self.texts(texts) for texts in zip(*pairs, strict=True))
+        for query, document, texts in zip(queries, documents, pairs, strict=True):
+            truncated = query.truncated or document.truncated
+            if truncated and side not in (None, self.side):
+                raise wrong_field(
+                    "truncation_direction", f"this model cuts texts on the {self.side} alone"
+                )
+            if max_document is not None and len(document) - self._single.size > max_document:
+                raise wrong_field(
+                    "max_tokens_per_doc", f"this model cuts texts at {self.max_length} tokens alone"
+                )
+            ids = query.input_ids + document.input_ids
+            types = query.token_type_ids + document.token_type_ids
+            found.append(Tokens(ids, types, truncated, texts))
+        return found
+
     def given_ids(self, ids: Sequence[int], side: Side | None = None) -> Tokens:
         """Ids of a text, with or without special tokens, as sent by a client."""
         before, after = self._single.ids
@@ -121,9 +168,7 @@ class TextTokenizer:
     def pieces(self, text: str, add_special_tokens: bool) -> list[dict[str, Any]]:
         """Each token's id, text, and bytes of ``text`` from ``start`` to ``stop``."""
         encoding = self.raw.encode(text, add_special_tokens=add_special_tokens)
-        starts = [0]
-        for letter in text:
-            starts.append(starts[-1] + len(letter.encode()))
+        starts = list(accumulate((len(letter.encode()) for letter in text), initial=0))
         found = []
         for id_, token, (start, stop), special in zip(
             encoding.ids,

@@ -31,11 +31,9 @@ def read_keys(file: str | Path | None) -> list[str]:
 
 
 class KeyCheck:
-    """Lets requests with a key through: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
+    """Lets requests with any of the keys through.
 
-    Args:
-        app: The next layer.
-        keys: Any of them will do.
+    They are sent as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
@@ -44,11 +42,10 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it with 401."""
-        if scope["type"] == "http":
-            # Only to GET: text-embeddings-inference's clients POST to "/", which is a page too.
-            reads = scope["method"] in ("GET", "HEAD")
-            if not (reads and scope["state"]["settings"].open):
-                self._check(Headers(scope=scope))
+        # Only to GET: text-embeddings-inference's clients POST to "/", which is a page too.
+        reads = scope["method"] in ("GET", "HEAD")
+        if not (reads and scope["state"]["settings"].open):
+            self._check(Headers(scope=scope))
         await self.app(scope, receive, send)
 
     def _check(self, headers: Headers) -> None:

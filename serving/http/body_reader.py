@@ -1,26 +1,27 @@
 """Read bodies within limits of size and time, decompress them, cancel when the client has gone."""
 
 import asyncio
+import re
+import zlib
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.engine.limits import Limits
 from serving.http.errors import ServingError
-from serving.http.unpacking import TooLarge, check_encoding, unpack
 
+JSON = re.compile(r"application/(.*\+)?json")
 CLOSE = {"Connection": "close"}
+ENCODINGS = ("gzip", "deflate")
+# Most members of a gzip body; one is usual.
+MOST_MEMBERS = 64
+GZIP, ZLIB, RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 # How many bodies of the largest size may be in memory at once.
 LARGEST_AT_ONCE = 16
 
 
 class BodyReader:
-    """Reads the whole body before the app sees the request.
-
-    Args:
-        app: The next layer.
-        limits: Of the server.
-    """
+    """Reads the whole body before the app sees the request."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
@@ -29,7 +30,7 @@ class BodyReader:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse with 400, 408, 413, 415 or 429."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -48,7 +49,8 @@ class BodyReader:
         else:
             content = bytes(body)
             if encoding is not None:
-                content = await self._unpack(content, encoding)
+                most = self.limits.max_body_bytes
+                content = await asyncio.to_thread(unpack, content, encoding, most)
                 held = len(content)
                 self._held += held
             await self._answer(scope, receive, send, content)
@@ -57,9 +59,7 @@ class BodyReader:
 
     def _check_headers(self, headers: Headers) -> None:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and not (
-            kind.startswith("application/") and kind.endswith("+json")
-        ):
+        if not JSON.fullmatch(kind):
             raise ServingError(
                 "unsupported_media_type",
                 "the body must be JSON; send it with Content-Type: application/json",
@@ -67,7 +67,7 @@ class BodyReader:
             )
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self.limits.max_body_bytes:
-            raise self._too_large()
+            raise too_large(self.limits.max_body_bytes)
 
     async def _read(self, receive: Receive, body: bytearray) -> None:
         more = True
@@ -80,25 +80,11 @@ class BodyReader:
             self._held += len(part)
             more = message.get("more_body", False)
             if len(body) > self.limits.max_body_bytes:
-                raise self._too_large()
+                raise too_large(self.limits.max_body_bytes)
             if self._held > LARGEST_AT_ONCE * self.limits.max_body_bytes:
                 raise ServingError(
                     "overloaded", "too many bodies at once", retry_after=1, headers=CLOSE
                 )
-
-    async def _unpack(self, body: bytes, encoding: str) -> bytes:
-        try:
-            return await asyncio.to_thread(unpack, body, encoding, self.limits.max_body_bytes)
-        except TooLarge:
-            raise self._too_large() from None
-
-    def _too_large(self) -> ServingError:
-        return ServingError(
-            "payload_too_large",
-            f"the body is larger than the {self.limits.max_body_bytes} bytes that it may have; "
-            "send the texts in several requests",
-            headers=CLOSE,
-        )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """Run the app until it has answered or the client has gone, whichever is first."""
@@ -126,3 +112,66 @@ class BodyReader:
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def too_large(most: int) -> ServingError:
+    """The error of a body of more than ``most`` bytes."""
+    return ServingError(
+        "payload_too_large",
+        f"the body is larger than the {most} bytes that it may have; send the texts in several "
+        "requests",
+        headers=CLOSE,
+    )
+
+
+def check_encoding(encoding: str) -> str | None:
+    """The encoding as one of ``ENCODINGS``; None: the body is not compressed.
+
+    Raises:
+        ServingError: It is another one (415).
+    """
+    name = encoding.strip().lower().removeprefix("x-")
+    if name in ("", "identity"):
+        return None
+    if name not in ENCODINGS:
+        raise ServingError(
+            "unsupported_media_type",
+            "Content-Encoding: must be gzip or deflate, or left out",
+            headers={"Accept-Encoding": ", ".join(ENCODINGS), **CLOSE},
+        )
+    return name
+
+
+def unpack(body: bytes, encoding: str, most: int) -> bytes:
+    """Decompress a body; stop beyond ``most`` bytes.
+
+    Raises:
+        ServingError: The body is broken or incomplete (400), or there are more (413).
+    """
+    try:
+        if encoding == "gzip":
+            return _inflate(body, GZIP, most)
+        try:
+            return _inflate(body, ZLIB, most)
+        except zlib.error:  # many send "deflate" without zlib's header
+            return _inflate(body, RAW, most)
+    except zlib.error:
+        raise ServingError(
+            "invalid_content_encoding", f"the body is not {encoding}, or not all of it"
+        ) from None
+
+
+def _inflate(body: bytes, form: int, most: int) -> bytes:
+    unpacked = bytearray()
+    for _ in range(MOST_MEMBERS if form == GZIP else 1):
+        inflater = zlib.decompressobj(form)
+        # One byte more than allowed shows that there are too many.
+        unpacked += inflater.decompress(body, most + 1 - len(unpacked))
+        if len(unpacked) > most:
+            raise too_large(most)
+        if not inflater.eof:
+            raise zlib.error("incomplete")
+        body = inflater.unused_data
+        if not body:
+            return bytes(unpacked)
+    raise zlib.error("more behind its end")

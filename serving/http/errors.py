@@ -15,54 +15,32 @@ Code = Literal[
 # embeddings-inference's.
 Dialect = Literal["native", "rerank", "tei"]
 
-STATUS: dict[Code, int] = {
-    "invalid_json": 400,
-    "invalid_content_encoding": 400,
-    "empty_input": 400,
-    "invalid_api_key": 401,
-    "not_found": 404,
-    "model_not_found": 404,
-    "method_not_allowed": 405,
-    "body_timeout": 408,
-    "payload_too_large": 413,
-    "too_many_items": 413,
-    "text_too_long": 413,
-    "too_much_work": 413,
-    "unsupported_media_type": 415,
-    "validation_error": 422,
-    "empty_text": 422,
-    "invalid_token_id": 422,
-    "context_length_exceeded": 422,
-    "overloaded": 429,
-    "client_closed_request": 499,
-    "internal_error": 500,
-    "inference_error": 500,
-    "model_output_not_finite": 500,
-    "loading": 503,
-    "draining": 503,
-    "unhealthy": 503,
-    "timeout": 504,
+CODES: dict[int, tuple[Code, ...]] = {
+    400: ("invalid_json", "invalid_content_encoding", "empty_input"),
+    401: ("invalid_api_key",),
+    404: ("not_found", "model_not_found"),
+    405: ("method_not_allowed",),
+    408: ("body_timeout",),
+    413: ("payload_too_large", "too_many_items", "text_too_long", "too_much_work"),
+    415: ("unsupported_media_type",),
+    422: ("validation_error", "empty_text", "invalid_token_id", "context_length_exceeded"),
+    429: ("overloaded",),
+    499: ("client_closed_request",),
+    500: ("internal_error", "inference_error", "model_output_not_finite"),
+    503: ("loading", "draining", "unhealthy"),
+    504: ("timeout",),
 }
-TEI_TYPE: dict[Code, str] = {
-    "empty_input": "Empty",
-    "overloaded": "Overloaded",
-    "inference_error": "Backend",
-    "model_output_not_finite": "Backend",
-    "internal_error": "Backend",
-    "timeout": "Backend",
-    "loading": "Unhealthy",
-    "draining": "Unhealthy",
-    "unhealthy": "Unhealthy",
-    "invalid_token_id": "Tokenizer",
+STATUS = {code: status for status, codes in CODES.items() for code in codes}
+# TEI's types with their statuses; all other codes are of its type "Validation".
+TEI_CODES: dict[tuple[str, int], tuple[Code, ...]] = {
+    ("Empty", 400): ("empty_input",),
+    ("Overloaded", 429): ("overloaded",),
+    ("Backend", 424): ("inference_error", "model_output_not_finite", "internal_error", "timeout"),
+    ("Unhealthy", 503): ("loading", "draining", "unhealthy"),
+    ("Tokenizer", 422): ("invalid_token_id",),
 }
-TEI_STATUS = {
-    "Empty": 400,
-    "Overloaded": 429,
-    "Backend": 424,
-    "Unhealthy": 503,
-    "Tokenizer": 422,
-    "Validation": 422,
-}
+TEI = {code: type_and_status for type_and_status, codes in TEI_CODES.items() for code in codes}
+VALIDATION = ("Validation", 422)
 # Statuses that TEI shares with us.
 TEI_KEEPS = {400, 401, 404, 405, 408, 413, 415, 499, 504}
 OPENAI_TYPE = {401: "authentication_error", 429: "rate_limit_error"}
@@ -99,7 +77,7 @@ class ServingError(Exception):
         """The HTTP status in a dialect; ``unprocessable`` is the route's status for 422."""
         status = STATUS[self.code]
         if dialect == "tei" and status not in TEI_KEEPS:
-            return TEI_STATUS[TEI_TYPE.get(self.code, "Validation")]
+            return TEI.get(self.code, VALIDATION)[1]
         return unprocessable if status == 422 else status
 
     def body(self, dialect: Dialect, request_id: str) -> dict[str, Any]:
@@ -107,7 +85,7 @@ class ServingError(Exception):
         if dialect == "tei":
             return {
                 "error": self.message,
-                "error_type": TEI_TYPE.get(self.code, "Validation"),
+                "error_type": TEI.get(self.code, VALIDATION)[0],
                 "param": self.param,
                 "request_id": request_id,
             }
@@ -123,3 +101,8 @@ class ServingError(Exception):
         if dialect == "rerank":
             body |= {"id": request_id, "message": self.message}
         return body
+
+
+def wrong_field(param: str, reason: str, code: Code = "validation_error") -> ServingError:
+    """The error of a field of the body, which its message names."""
+    return ServingError(code, f"{param}: {reason}", param)

@@ -1,16 +1,16 @@
 """Request bodies and JSON responses: the base class of bodies, shared fields, cost headers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any, LiteralString, Self, cast
 
 import numpy as np
 import orjson
-import torch
 from fastapi import Request, Response
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     StrictInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from serving.http.errors import ServingError
+from serving.http.errors import wrong_field
 from serving.http.routing import without_nulls
 from serving.service import ModelOutput, Service
 
@@ -51,9 +51,7 @@ class Body(BaseModel):
         own = [field for field in type(self).model_fields if field in TEXT_KEYS]
         for name in self.model_extra or {}:
             if own and name in TEXT_KEYS:
-                raise ServingError(
-                    "validation_error", f"{name}: cannot be given beside {own[0]}", name
-                )
+                raise wrong_field(name, f"cannot be given beside {own[0]}")
         return self
 
     def ignored(self, service: Service) -> list[str]:
@@ -130,25 +128,10 @@ def printable(names: Sequence[str]) -> list[str]:
     return shown if more <= 0 else [*shown[:MOST_NAMES], f"and {more} more"]
 
 
-def usage(answer: ModelOutput) -> dict[str, int]:
-    """Tokens as OpenAI counts them."""
-    return {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-
-
-def sigmoid(scores: np.ndarray) -> np.ndarray:
-    """Of raw scores [N], as ``Reranker.score`` gives it."""
-    return torch.from_numpy(scores).sigmoid().numpy()
-
-
 def best_first(scores: Sequence[float] | np.ndarray) -> list[int]:
     """The numbers of scores [N], the best first; of equal ones the earlier."""
     order: list[int] = np.argsort(-np.asarray(scores), kind="stable").tolist()
     return order
-
-
-def shown_scores(raw: np.ndarray, want_raw: bool) -> np.ndarray:
-    """A reranker's scores [N] as a client wants them: logits, or their sigmoid."""
-    return raw if want_raw else sigmoid(raw)
 
 
 def ranking(
@@ -165,6 +148,15 @@ def ranking(
     order = best_first(raw)
     order = order[:top_n] if top_n is not None and top_n > 0 else order
     return [{"index": at, name: scores[at]} for at in order]
+
+
+def by_key(keys: Set[str], form: str, otherwise: str) -> Discriminator:
+    """Tell two forms of a body apart: ``form`` is the tag of the one that has any of the keys."""
+
+    def tag(body: Any) -> str:
+        return form if isinstance(body, dict) and keys & body.keys() else otherwise
+
+    return Discriminator(tag)
 
 
 def example(content: Any) -> dict[int | str, dict[str, Any]]:

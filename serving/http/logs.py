@@ -8,11 +8,7 @@ from typing import Any
 
 
 class LineFormatter(logging.Formatter):
-    """Time, level, message, and the fields of a request.
-
-    Args:
-        as_json: Whether each line is an object.
-    """
+    """Time, level, message, and the fields of a request; or all of them as one object."""
 
     def __init__(self, as_json: bool) -> None:
         super().__init__()

@@ -37,14 +37,7 @@ Handler = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class Router(APIRouter):
-    """Routes of one API.
-
-    Args:
-        tag: Their heading in the OpenAPI schema; None: none.
-
-    Attributes:
-        settings: By path.
-    """
+    """Routes of one API, with their settings by path; ``tag`` heads them in the OpenAPI schema."""
 
     def __init__(self, tag: str | None = None) -> None:
         super().__init__(route_class=JsonRoute, tags=[tag] if tag else None)
@@ -53,9 +46,19 @@ class Router(APIRouter):
     def at(
         self, path: str, settings: RouteSettings = NATIVE, method: str = "POST", **options: Any
     ) -> Callable[[Handler], Handler]:
-        """Decorate a handler; ``options`` are those of FastAPI's ``api_route``."""
+        """Decorate a handler; ``options`` are those of FastAPI's ``api_route``.
+
+        GET answers HEAD too, for load balancers and ``wget --spider``; uvicorn drops the body.
+        """
         self.settings[path] = settings
-        return self.api_route(path, methods=[method], **options)
+
+        def decorate(handler: Handler) -> Handler:
+            self.api_route(path, methods=[method], **options)(handler)
+            if method == "GET":
+                self.head(path, include_in_schema=False)(handler)
+            return handler
+
+        return decorate
 
 
 def find_settings(settings: Mapping[str, RouteSettings], path: str) -> RouteSettings:
@@ -67,7 +70,6 @@ class JsonRoute(APIRoute):
     """A route whose body is read strictly: no NaN, no half characters, no endless nesting."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given our request."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:

@@ -28,11 +28,6 @@ class Server(uvicorn.Server):
 
     The port stays open meanwhile, so that ``/health`` can report it. It also ends if the models
     cannot be loaded, or if the model thread ends and ``exit_when_unhealthy`` is set.
-
-    Args:
-        app: The application.
-        engine: Its engine.
-        exit_when_unhealthy: Whether to end when no request can be answered any more.
     """
 
     def __init__(self, app: ASGIApp, engine: Engine, exit_when_unhealthy: bool = False) -> None:

@@ -73,8 +73,8 @@ function inColumns({ columns }, documents) {
       const places = new Map((base?.ranking ?? []).map(({ index }, at) => [index, at]));
       found.push({
         title,
-        kind,
         model: column.model,
+        similarity: column.similarity,
         base: column === base,
         rows: column.ranking.map(({ index, score, truncated }, at) => ({
           text: documents[index],
@@ -88,12 +88,11 @@ function inColumns({ columns }, documents) {
   return found;
 }
 
-function asColumn({ results, models }) {
-  const kind = models.reranker ? "reranker" : "embedder";
+function asColumn({ results, models, similarity }) {
   const rows = results.map(({ text, score, truncated, embedder_rank }) => (
     { text, score, truncated, climbed: 0, embedderRank: models.reranker && embedder_rank }
   ));
-  return [{ title: "search", kind, model: Object.values(models).join(" + "), base: false, rows }];
+  return [{ title: "search", model: Object.values(models).join(" + "), similarity, base: false, rows }];
 }
 
 function show() {
@@ -105,22 +104,23 @@ function show() {
 function drawColumn(column, number) {
   const title = make("h2", "", say(column.title));
   title.id = `column-${number}`;
-  const about = `${column.model} · ${say(column.kind === "reranker" ? "sigmoid" : "cosine")}`;
+  const about = `${column.model} · ${say(column.similarity) ?? column.similarity}`;
   const section = make("section", column.base ? "base" : "", title, make("p", "model", about));
   section.setAttribute("aria-labelledby", title.id);
-  const list = make("ol", "", ...column.rows.map(drawRow));
+  const most = Math.max(1, ...column.rows.map(({ score }) => score)); // dot products have no bound
+  const list = make("ol", "", ...column.rows.map((row, at) => drawRow(row, at, most)));
   list.setAttribute("role", "list"); // without markers some screen readers take it for none
   section.append(list);
   return section;
 }
 
-function drawRow({ text, score, truncated, climbed, embedderRank }, at) {
+function drawRow({ text, score, truncated, climbed, embedderRank }, at, most) {
   const passage = make("span", "passage", text);
   passage.dir = "auto";
   if (text.length > 300) passage.tabIndex = 0; // it scrolls, by the keyboard too
   const row = make("div", "row", make("span", "rank", `${at + 1}.`), passage, make("span", "score", score.toFixed(3)));
   const filled = make("div");
-  filled.style.width = `${100 * Math.min(1, Math.max(0, score))}%`;
+  filled.style.width = `${(100 * Math.max(0, score)) / most}%`;
   const bar = make("div", "bar", filled);
   bar.setAttribute("aria-hidden", "true"); // the number says it
   const item = make("li", "", row, bar);

@@ -3,31 +3,30 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import orjson
 from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.http.http_json import reply
 from serving.http.routing import Router, RouteSettings
+from serving.service import Service
 
 PROBE = RouteSettings(open=True, quiet=True)
 
 
-def health_routes(engine: Engine) -> Router:
-    """``/live``, ``/health``, ``/ping`` and ``/ready``."""
-    router = Router("about")
+def about_routes(service: Service, open_metrics: bool) -> Router:
+    """``/live``, ``/health``, ``/ping``, ``/ready``, ``/info`` and ``/metrics``."""
+    router, engine = Router("about"), service.engine
 
     def answer(state: str, reason: str) -> Response:
         if state == "ready":
-            return json_response({"status": "ok"}, 200)
-        content = {"status": state, "reason": reason}
-        return json_response(content, 503, {"Retry-After": "5"})
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": state, "reason": reason}, 503, {"Retry-After": "5"})
 
     @router.at("/live", PROBE, "GET", summary="The process is there")
     async def live() -> Response:
-        return json_response({"status": "ok"}, 200)
+        return answer("ready", "")
 
     @router.at("/health", PROBE, "GET", summary="The models are there and answer")
     @router.at("/ping", PROBE, "GET", include_in_schema=False)
@@ -42,17 +41,9 @@ def health_routes(engine: Engine) -> Router:
             return answer("overloaded", f"the queue is about {wait:.0f} s long")
         return answer(state, reason)
 
-    return router
-
-
-def about_routes(engine: Engine, workers: int, open_metrics: bool) -> Router:
-    """``/info`` and ``/metrics``."""
-    router = Router("about")
-
     @router.at("/info", method="GET", summary="The models and the limits")
     async def info(request: Request) -> Response:
-        engine.check_open()
-        models = [describe(role, model, engine, workers) for role, model in engine.models.items()]
+        models = [describe(role, model, service) for role, model in service.models().items()]
         return reply(request, {**models[0], "models": models})
 
     @router.at(
@@ -65,13 +56,13 @@ def about_routes(engine: Engine, workers: int, open_metrics: bool) -> Router:
     return router
 
 
-def describe(role: str, model: ServedModel, engine: Engine, workers: int) -> dict[str, Any]:
+def describe(role: str, model: ServedModel, service: Service) -> dict[str, Any]:
     """A model's ``/info``: the fields of text-embeddings-inference, and more."""
-    encoder, limits = model.encoder, engine.limits
-    about: dict[str, Any] = {
+    encoder, limits = model.encoder, service.engine.limits
+    return {
         "model_id": model.name,
         "model_sha": None,
-        "model_dtype": "bfloat16" if engine.bf16 else "float32",
+        "model_dtype": "bfloat16" if service.engine.bf16 else "float32",
         "served_model_name": model.name,
         "max_concurrent_requests": None,
         "max_input_length": encoder.max_length,
@@ -79,7 +70,7 @@ def describe(role: str, model: ServedModel, engine: Engine, workers: int) -> dic
         "max_batch_requests": None,
         "max_client_batch_size": limits.max_items,
         "auto_truncate": limits.truncate,
-        "tokenization_workers": workers,
+        "tokenization_workers": service.workers,
         "version": our_version(),
         "role": role,
         "task": encoder.kind,
@@ -87,8 +78,8 @@ def describe(role: str, model: ServedModel, engine: Engine, workers: int) -> dic
         "prompts": model.prompts,
         "max_characters": limits.max_characters,
         "max_body_bytes": limits.max_body_bytes,
+        **model.about,
     }
-    return about | model.kind.info(encoder)
 
 
 def our_version() -> str:
@@ -97,8 +88,3 @@ def our_version() -> str:
         return version("tandem-retrieval")
     except PackageNotFoundError:
         return "unknown"
-
-
-def json_response(content: Any, status: int, headers: dict[str, str] | None = None) -> Response:
-    """Small JSON answers."""
-    return Response(orjson.dumps(content), status, headers, "application/json")

@@ -7,20 +7,18 @@ from pydantic import Field
 
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
-from serving.http.http_json import TextInput, example, reply, text_list, usage
+from serving.http.http_json import TextInput, example, reply, text_list
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import TextOptions
-from serving.routes.vectors import Encoding, as_asked, embed
+from serving.routes.vectors import Encoding, VectorOptions, as_asked, embed
 from serving.service import Service
 
 
-class EmbeddingsBody(TextOptions):
+class EmbeddingsBody(VectorOptions):
     """``POST /v1/embeddings``. Any ``model`` is taken; the answer names the one that is served."""
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
     model: str | None = Field(None, examples=["embedder"])
     encoding_format: Encoding = "float"
-    dimensions: int | None = Field(None, ge=1)
 
 
 OPENAI = RouteSettings(unprocessable=400)
@@ -42,14 +40,12 @@ def openai_routes(service: Service) -> Router:
     @router.at("/embeddings", OPENAI, include_in_schema=False)
     async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
         texts, numbered = text_list(body.input), not isinstance(body.input, str)
-        answer, vectors = await embed(
-            service, texts, body, param="input", numbered=numbered, dimensions=body.dimensions
-        )
+        answer, vectors = await embed(service, texts, body, param="input", numbered=numbered)
         data = [
-            {"object": "embedding", "index": at, "embedding": as_asked(row, body.encoding_format)}
-            for at, row in enumerate(vectors)
+            {"object": "embedding", "index": at, "embedding": row}
+            for at, row in enumerate(as_asked(vectors, body.encoding_format))
         ]
-        found = {"object": "list", "data": data, "model": answer.model, "usage": usage(answer)}
+        found = {"object": "list", "data": data, "model": answer.model.name, "usage": answer.usage}
         return reply(request, found, answer, ignored=body.ignored(service))
 
     return router

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from serving.engine.model import ServedModel
-from serving.engine.tokenization import Side
-from serving.http.errors import ServingError
+from serving.engine.tokenization import Cut, Side
+from serving.http.errors import ServingError, wrong_field
 from serving.http.http_json import Body, or_one_message
 from serving.service import Service
 
@@ -57,20 +57,18 @@ class Truncation(Body):
         return value.lower() if isinstance(value, str) else value
 
     @property
-    def cut(self) -> bool | None:
-        """Whether they are cut; None: as the server's limits say."""
-        return self.truncate != "NONE" if isinstance(self.truncate, str) else self.truncate
-
-    @property
-    def side(self) -> Side | None:
-        """Where they are cut; None: as the model's tokenizer does."""
+    def cut(self) -> Cut:
+        """The same as the service takes it."""
         sides: dict[str | bool | None, Side] = {"START": "left", "END": "right"}
-        return sides.get(self.truncate, self.truncation_direction)
+        return Cut(
+            self.truncate != "NONE" if isinstance(self.truncate, str) else self.truncate,
+            sides.get(self.truncate, self.truncation_direction),
+        )
 
     def ignored(self, service: Service) -> list[str]:
         """Also END, where the server truncates at the end anyway."""
-        sides = {model.tokenizer.side for model in service.loaded.values()}
-        usual = self.truncate == "END" and service.limits.truncate and sides == {"right"}
+        sides = {model.tokenizer.side for model in service.engine.models.values()}
+        usual = self.truncate == "END" and service.engine.limits.truncate and sides == {"right"}
         return [*super().ignored(service), *(["truncate"] if usual else [])]
 
 
@@ -100,11 +98,8 @@ class Prompting(Body):
             own = self.input_type if self.input_type in prompts else None
             chosen["input_type"] = own or SIDE_OF.get(self.input_type.lower())
             if chosen["input_type"] is None and self.input_type.lower() not in OTHER_TASKS:
-                raise ServingError(
-                    "validation_error",
-                    f"input_type: must be one of {', '.join(sorted({*SIDE_OF, *prompts}))}",
-                    "input_type",
-                )
+                known = ", ".join(sorted({*SIDE_OF, *prompts}))
+                raise wrong_field("input_type", f"must be one of {known}")
         return chosen
 
     def find_prompt(self, model: ServedModel) -> str | None:
@@ -123,7 +118,7 @@ class Prompting(Body):
 
     def ignored(self, service: Service) -> list[str]:
         """A key that chooses no prompt, or one that the model does not have."""
-        prompts = service.loaded["embedder"].prompts
+        prompts = service.engine.models["embedder"].prompts
         two_sided = any(prompts.get(side) for side in SIDES)
         idle = [
             key
@@ -145,8 +140,4 @@ def check_name(name: str, prompts: Mapping[str, str]) -> None:
     """
     known = {*SIDES, *prompts}
     if name not in known:
-        raise ServingError(
-            "validation_error",
-            f"prompt_name: the model has the prompts {', '.join(sorted(known))}",
-            "prompt_name",
-        )
+        raise wrong_field("prompt_name", f"the model has the prompts {', '.join(sorted(known))}")

@@ -1,34 +1,29 @@
 """Our own routes: embed or score one text or many."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import Body as FromBody
 from fastapi import Request, Response
-from pydantic import AliasChoices, Discriminator, Field, Tag
+from pydantic import AliasChoices, Field, Tag
 
-from common.prompts import with_prompt
-from serving.engine.similarity import similarities
-from serving.http.errors import ServingError
-from serving.http.http_json import example, ranking, reply, shown_scores, usage
+from serving.http.errors import wrong_field
+from serving.http.http_json import by_key, example, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
-from serving.routes.options import TextOptions, Truncation
-from serving.routes.vectors import Encoding, as_asked, embed
-from serving.service import ModelOutput, Service
+from serving.routes.options import Truncation
+from serving.routes.vectors import Encoding, VectorOptions, as_asked, embed
+from serving.service import Service
 
 Prompt = Literal["query", "document"]
 OneOrMany = str | list[str]
 
 
-class EmbedOptions(TextOptions):
+class EmbedOptions(VectorOptions):
     """Options of ``/embed`` and ``/embed_batch``."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
     normalize: bool | None = Field(None, description="to unit length; default: as the model does")
-    dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
     encoding_format: Encoding = "float"
 
     def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
@@ -78,21 +73,13 @@ class ScoreBatchBody(Truncation):
     raw_scores: bool = False
 
 
-def _embed_kind(body: Any) -> str:
-    return "form:tei" if isinstance(body, dict) and "inputs" in body else "form:native"
-
-
-def _score_kind(body: Any) -> str:
-    return "form:vllm" if isinstance(body, dict) and vllm.KEYS & body.keys() else "form:native"
-
-
 EitherEmbed = Annotated[
     Annotated[EmbedBody, Tag("form:native")] | Annotated[tei.EmbedBody, Tag("form:tei")],
-    Discriminator(_embed_kind),
+    by_key({"inputs"}, "form:tei", "form:native"),
 ]
 EitherScore = Annotated[
     Annotated[ScoreBody, Tag("form:native")] | Annotated[vllm.ScoreBody, Tag("form:vllm")],
-    Discriminator(_score_kind),
+    by_key(vllm.KEYS, "form:vllm", "form:native"),
 ]
 
 
@@ -100,20 +87,24 @@ def embedder_routes(service: Service) -> Router:
     """``/embed`` and ``/embed_batch``."""
     router = Router("embed")
 
-    async def encoded(
-        texts: list[str], options: EmbedOptions, param: str
-    ) -> tuple[ModelOutput, Any]:
-        answer, vectors = await embed(
-            service,
-            texts,
-            options,
-            param=param,
-            numbered=param == "texts",
-            normalize=options.normalize,
-            dimensions=options.dimensions,
+    async def answer(
+        request: Request, body: EmbedOptions, texts: list[str], param: str
+    ) -> Response:
+        several = param == "texts"
+        output, vectors = await embed(
+            service, texts, body, param=param, numbered=several, normalize=body.normalize
         )
-        about = {"dim": vectors.shape[1], "model": answer.model, "usage": usage(answer)}
-        return answer, ([as_asked(row, options.encoding_format) for row in vectors], about)
+        rows = as_asked(vectors, body.encoding_format)
+        found: dict[str, Any] = {
+            "dim": vectors.shape[1],
+            "model": output.model.name,
+            "usage": output.usage,
+        }
+        if several:
+            found |= {"embeddings": rows, "truncated": output.truncated}
+        else:
+            found |= {"embedding": rows[0], "truncated": bool(output.truncated)}
+        return reply(request, found, output, ignored=body.ignored(service))
 
     one = {"embedding": [0.1, -0.2], "dim": 384, "model": "embedder", "truncated": False}
 
@@ -126,17 +117,13 @@ def embedder_routes(service: Service) -> Router:
     async def embed_one(request: Request, body: Annotated[EitherEmbed, FromBody()]) -> Response:
         if isinstance(body, tei.EmbedBody):
             return await tei.embed(service, request, body)
-        answer, (vectors, about) = await encoded([body.text], body, "text")
-        found = {"embedding": vectors[0], "truncated": bool(answer.truncated), **about}
-        return reply(request, found, answer, ignored=body.ignored(service))
+        return await answer(request, body, [body.text], "text")
 
     many = {"embeddings": [[0.1, -0.2]], "dim": 384, "model": "embedder", "truncated": []}
 
     @router.at("/embed_batch", responses=example(many), summary="Embed texts")
     async def embed_batch(request: Request, body: EmbedBatchBody) -> Response:
-        answer, (vectors, about) = await encoded(body.texts, body, "texts")
-        found = {"embeddings": vectors, "truncated": answer.truncated, **about}
-        return reply(request, found, answer, ignored=body.ignored(service))
+        return await answer(request, body, body.texts, "texts")
 
     return router
 
@@ -145,32 +132,29 @@ def score_routes(service: Service, reranks: bool) -> Router:
     """``/score``: by the reranker, or without one the similarity by the embedder."""
     router = Router("score")
     about = {"score": 0.93, "model": "reranker", "truncated": False}
-    title = "Score pairs by the reranker" if reranks else "Cosine of query and document"
+    role = "reranker" if reranks else "embedder"
+    title = "Score pairs by the reranker" if reranks else "Similarity of query and document"
 
     @router.at("/score", responses=example(about), summary=f"{title} (ours or vLLM's body)")
     @router.at("/v1/score", RouteSettings(unprocessable=400), include_in_schema=False)
     async def score(request: Request, body: Annotated[EitherScore, FromBody()]) -> Response:
         if isinstance(body, vllm.ScoreBody):
-            pairs = pair_up(*body.sides(), vllm.NAMES)
+            sides, names, raw = body.sides(), vllm.NAMES, not body.use_activation
         else:
-            pairs = pair_up(body.query, body.doc, ("query", "doc"))
-        names = ("query", "doc") if isinstance(body, ScoreBody) else vllm.NAMES
-        raw = body.raw_scores if isinstance(body, ScoreBody) else not body.use_activation
-        if reranks:
-            answer = await service.score(pairs, params=names, truncate=body.cut, side=body.side)
-            scores = shown_scores(answer.values, raw)
-        else:
-            answer, scores = await embedded_scores(service, pairs, names, body)
-        ignored = body.ignored(service)
+            sides, names, raw = (body.query, body.doc), ("query", "doc"), body.raw_scores
+        one = all(isinstance(side, str) for side in sides)
+        answer = await service.score(
+            pair_up(*sides, names), params=names, role=role, cut=body.cut, numbered=not one
+        )
+        scores = answer.scores(raw)
         if isinstance(body, vllm.ScoreBody):
-            found = vllm.score_content(request, scores, answer)
-            return reply(request, found, answer, ignored=ignored)
-        found = {"model": answer.model, "usage": usage(answer)}
-        if isinstance(body.query, str) and isinstance(body.doc, str):
-            found |= {"score": scores[0], "truncated": bool(answer.truncated)}
+            found = vllm.score_content(request, scores)
+        elif one:
+            found = {"score": scores[0], "truncated": bool(answer.truncated)}
         else:
-            found |= {"scores": scores, "truncated": answer.truncated}
-        return reply(request, found, answer, ignored=ignored)
+            found = {"scores": scores, "truncated": answer.truncated}
+        found |= {"model": answer.model.name, "usage": answer.usage}
+        return reply(request, found, answer, ignored=body.ignored(service))
 
     return router
 
@@ -183,10 +167,8 @@ def score_batch_routes(service: Service) -> Router:
     @router.at("/score_batch", responses=example(about), summary="Score and rank documents")
     async def score_batch(request: Request, body: ScoreBatchBody) -> Response:
         pairs = [(body.query, doc) for doc in body.docs]
-        answer = await service.score(
-            pairs, params=("query", "docs"), truncate=body.cut, side=body.side
-        )
-        scores = shown_scores(answer.values, body.raw_scores)
+        answer = await service.score(pairs, params=("query", "docs"), cut=body.cut)
+        scores = answer.scores(body.raw_scores)
         ranked = ranking(answer.values, scores, top_n=body.top_n)
         if body.return_documents:
             for entry in ranked:
@@ -195,8 +177,8 @@ def score_batch_routes(service: Service) -> Router:
             "scores": scores,
             "ranking": ranked,
             "truncated": answer.truncated,
-            "model": answer.model,
-            "usage": usage(answer),
+            "model": answer.model.name,
+            "usage": answer.usage,
         }
         return reply(request, found, answer, ignored=body.ignored(service))
 
@@ -214,38 +196,6 @@ def pair_up(first: OneOrMany, second: OneOrMany, names: tuple[str, str]) -> list
     if len(left) == 1:
         left = left * len(right)
     elif len(left) != len(right):
-        raise ServingError(
-            "validation_error",
-            f"{names[0]}: has {len(left)} texts and {names[1]} has {len(right)}; give as many, or "
-            f"one {names[0]}",
-            names[0],
-        )
+        reason = f"has {len(left)} texts and {names[1]} has {len(right)}"
+        raise wrong_field(names[0], f"{reason}; give as many, or one {names[0]}")
     return list(zip(left, right, strict=True))
-
-
-async def embedded_scores(
-    service: Service, pairs: list[tuple[str, str]], names: tuple[str, str], options: Truncation
-) -> tuple[ModelOutput, np.ndarray]:
-    """Similarities of query and document by the embedder, each text embedded once.
-
-    The answer's ``truncated`` are the numbers of pairs.
-    """
-    model = service.model("embedder")
-    before = [model.encoder.find_prompt(side) for side in ("query", "document")]
-    number: dict[tuple[int, str], int] = {}
-    for pair in pairs:
-        for side in (0, 1):
-            number.setdefault((side, pair[side]), len(number))
-    for side, text in number:
-        if not text or text.isspace():
-            raise ServingError("empty_text", f"{names[side]}: is empty; give a text", names[side])
-    texts = [with_prompt(text, before[side]) for side, text in number]
-    answer = await service.embed(
-        texts, param=names[1], prompt="", truncate=options.cut, side=options.side, numbered=False
-    )
-    rows = [[number[side, pair[side]] for pair in pairs] for side in (0, 1)]
-    queries, documents = (answer.values[row] for row in rows)
-    scores = similarities(queries, documents, model.similarity)
-    cut = set(answer.truncated)
-    truncated = [at for at, both in enumerate(zip(*rows, strict=True)) if cut & set(both)]
-    return replace(answer, truncated=truncated), scores

@@ -4,17 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import Body as FromBody
 from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field, Tag
 
-from serving.http.http_json import (
-    example,
-    or_one_message,
-    printable,
-    ranking,
-    reply,
-    shown_scores,
-    usage,
-)
+from serving.http.http_json import by_key, example, or_one_message, printable, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
 from serving.routes.options import Truncation
@@ -62,14 +54,11 @@ class RerankBody(Truncation):
         return [*super().ignored(service), *sorted(of_documents)]
 
 
-def _kind(body: Any) -> str:
-    return "form:tei" if isinstance(body, dict) and "texts" in body else "form:documents"
-
-
 EitherRerank = Annotated[
     Annotated[RerankBody, Tag("form:documents")] | Annotated[tei.RerankBody, Tag("form:tei")],
-    Discriminator(_kind),
+    by_key({"texts"}, "form:tei", "form:documents"),
 ]
+VERSIONED = RouteSettings("rerank", unprocessable=400)
 EXAMPLE = example(
     {
         "id": "8c2f",
@@ -80,9 +69,6 @@ EXAMPLE = example(
         "meta": {"api_version": {"version": "2"}},
     }
 )
-
-
-VERSIONED = RouteSettings("rerank", unprocessable=400)
 
 
 def rerank_routes(service: Service) -> Router:
@@ -122,11 +108,9 @@ async def answer_rerank(
     answer = await service.score(
         [(body.query, text) for text in texts],
         params=("query", "documents"),
-        truncate=body.cut,
-        side=body.side,
-        max_document=body.max_tokens_per_doc,
+        cut=body.cut._replace(max_document=body.max_tokens_per_doc),
     )
-    scores = shown_scores(answer.values, body.raw_scores)
+    scores = answer.scores(body.raw_scores)
     results = ranking(answer.values, scores, "relevance_score", body.top_n)
     if body.return_documents:
         for result in results:
@@ -145,9 +129,9 @@ async def answer_rerank(
     found = {
         "id": request.state.request_id,
         "object": "rerank",
-        "model": answer.model,
+        "model": answer.model.name,
         "results": results,
-        "usage": usage(answer),
+        "usage": answer.usage,
         "meta": meta,
     }
     return reply(request, found, answer, ignored=ignored)

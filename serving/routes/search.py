@@ -1,25 +1,16 @@
 """Two-stage search (embed, retrieve, rerank), and all loaded models side by side."""
 
-from dataclasses import dataclass, replace
-from typing import Any
-
 import numpy as np
 from fastapi import Request, Response
 from pydantic import Field
 
-from common.prompts import with_prompt
-from common.similarity import Similarity
-from serving.engine.corpus import Corpus
-from serving.engine.model import ServedModel
-from serving.engine.similarity import similarities
-from serving.engine.tokenization import Side
-from serving.http.errors import ServingError
-from serving.http.http_json import Body, best_first, example, reply, sigmoid
+from serving.engine.similarity import Corpus
+from serving.engine.tokenization import Cut
+from serving.http.errors import wrong_field
+from serving.http.http_json import Body, best_first, example, reply
 from serving.http.routing import Router
 from serving.routes.options import Truncation
-from serving.service import ModelOutput, Service
-
-# Shapes: D documents.
+from serving.service import ModelOutput, Service, item_places
 
 
 class SearchBody(Truncation):
@@ -42,18 +33,6 @@ class CompareBody(Body):
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """Documents that the embedder found, the most similar first."""
-
-    ids: list[str] | None
-    numbers: list[int]
-    texts: list[str]
-    similarity: Similarity
-    scores: np.ndarray
-    truncated: set[int]
-
-
 def search_routes(service: Service, reranks: bool) -> Router:
     """``/search``."""
     router = Router("search")
@@ -61,108 +40,70 @@ def search_routes(service: Service, reranks: bool) -> Router:
 
     @router.at("/search", responses=example({"results": [hit]}), summary="Retrieve and rerank")
     async def search(request: Request, body: SearchBody) -> Response:
-        found, embedded = await retrieve(service, body)
-        answers = [embedded]
-        order, scores = list(range(len(found.texts))), found.scores
-        truncated = set(found.truncated)
+        corpus, numbers, similar, embedded = await retrieve(service, body)
+        texts = [corpus.texts[number] for number in numbers]
+        # Given documents were embedded behind the query; those of a corpus were not, this time.
+        cut = {at - 1 for at in embedded.truncated}
+        truncated = {at for at, number in enumerate(numbers) if number in cut}
+        answers, order, scores = [embedded], list(range(len(texts))), similar
         if reranks:
-            pairs = [(body.query, text) for text in found.texts]
-            answer = await service.score(
-                pairs, params=("query", "documents"), truncate=body.cut, side=body.side
-            )
+            pairs = [(body.query, text) for text in texts]
+            answer = await service.score(pairs, params=("query", "documents"), cut=body.cut)
             answers.append(answer)
-            order, scores = best_first(answer.values), sigmoid(answer.values)
+            order, scores = best_first(answer.values), answer.scores()
             truncated |= set(answer.truncated)
         results = []
         for at in order[: body.top_n]:
             result = {
-                "index": found.numbers[at],
-                "text": found.texts[at],
+                "index": numbers[at],
+                "text": texts[at],
                 "score": scores[at],
-                found.similarity: found.scores[at],
+                corpus.similarity: similar[at],
                 "embedder_rank": at + 1,
                 "truncated": at in truncated,
             }
-            if found.ids is not None:
-                result["id"] = found.ids[at]
+            if corpus.ids is not None:
+                result["id"] = corpus.ids[numbers[at]]
             results.append(result)
-        names = {role: model.name for role, model in service.loaded.items() if "_" not in role}
-        found_by = {"results": results, "models": names}
-        return reply(request, found_by, *answers, ignored=body.ignored(service))
+        served = {role: model for role, model in service.engine.models.items() if "_" not in role}
+        content = {
+            "results": results,
+            "models": {role: model.name for role, model in served.items()},
+            "similarity": answers[-1].model.about.get("similarity"),
+        }
+        return reply(request, content, *answers, ignored=body.ignored(service))
 
     return router
 
 
-async def retrieve(service: Service, body: SearchBody) -> tuple[Found, ModelOutput]:
-    """The documents most similar to the query, of those given or of the corpus."""
+async def retrieve(
+    service: Service, body: SearchBody
+) -> tuple[Corpus, list[int], np.ndarray, ModelOutput]:
+    """The documents most similar to the query, of those given or of the corpus.
+
+    Returns:
+        What was searched, numbers and similarities of the documents (the best first), and the
+        embeddings of the query and of the documents that were given.
+    """
+    model, corpus, documents = service.model("embedder"), service.engine.corpus, body.documents
     service.check_text(body.query, "query")
-    corpus, given = service.corpus, body.documents
-    if given is not None:
-        answer = await embed_together(
-            service, "embedder", body.query, given, truncate=body.cut, side=body.side
-        )
-        similarity = service.loaded["embedder"].similarity
-        documents = {str(at): text for at, text in enumerate(given)}
-        corpus = Corpus(documents, answer.values[1:], similarity)
-    elif corpus is not None:
-        prompt = service.model("embedder").encoder.find_prompt("query")
-        answer = await service.embed(
-            [body.query],
-            param="query",
-            prompt=prompt,
-            truncate=body.cut,
-            side=body.side,
-            numbered=False,
-        )
-    else:
-        raise ServingError(
-            "validation_error",
-            "documents: is missing, and this server has no corpus; give documents, or start it "
-            "with --corpus",
+    if documents is not None:
+        service.check_count(len(documents), "documents")
+    elif corpus is None:
+        raise wrong_field(
             "documents",
+            "is missing, and this server has no corpus; give documents, or start it with --corpus",
         )
-    searched = corpus
-    numbers, scores = await service.in_worker(
-        lambda: searched.nearest(answer.values[0], body.top_k)
-    )
-    cut = {number - 1 for number in answer.truncated}
-    found = Found(
-        ids=None if given is not None else [searched.ids[number] for number in numbers],
-        numbers=numbers,
-        texts=[searched.texts[number] for number in numbers],
-        similarity=searched.similarity,
-        scores=scores,
-        truncated={at for at, number in enumerate(numbers) if number in cut},
-    )
-    return found, answer
-
-
-async def embed_together(
-    service: Service,
-    role: str,
-    query: str,
-    documents: list[str],
-    truncate: bool | None,
-    side: Side | None = None,
-) -> ModelOutput:
-    """Embed a query and documents, each with its prompt: [1 + D, H]."""
-    service.check_text(query, "query")
-    service.check_count(len(documents), "documents")
-    for at, text in enumerate(documents):
-        service.check_text(text, f"documents.{at}")
-    encoder = service.model(role).encoder
-    prompt = encoder.find_prompt("document")
-    texts = [with_prompt(query, encoder.find_prompt("query"))]
-    texts += [with_prompt(text, prompt) for text in documents]
-    return await service.embed(
-        texts,
-        param="documents",
-        role=role,
-        prompt="",
-        truncate=truncate,
-        side=side,
-        numbered=False,
-    )
+    given = documents or []
+    places = item_places("documents", len(given))
+    for text, place in zip(given, places, strict=True):
+        service.check_text(text, place)
+    answer = await service.embed_sides(model, [body.query], given, body.cut, ["query", *places])
+    query, vectors = answer.values[0], answer.values[1:]
+    searched = corpus if documents is None else Corpus(documents, vectors, model.similarity)
+    assert searched is not None
+    found = await service.in_worker(lambda: searched.nearest(query, body.top_k))
+    return searched, *found, answer
 
 
 def compare_routes(service: Service) -> Router:
@@ -177,30 +118,25 @@ def compare_routes(service: Service) -> Router:
     )
     async def compare(request: Request, body: CompareBody) -> Response:
         columns, answers = [], []
+        pairs = [(body.query, text) for text in body.documents]
         for role, model in service.models().items():
-            answer, scores = await judged(service, role, model, body)
-            truncated = set(answer.truncated)
+            answer = await service.score(
+                pairs, params=("query", "documents"), role=role, cut=Cut(allowed=True)
+            )
+            scores, truncated = answer.scores(), set(answer.truncated)
             ranking = [
                 {"index": at, "score": scores[at], "truncated": at in truncated}
                 for at in best_first(answer.values)
             ]
-            columns.append({"role": role, "model": model.name, "ranking": ranking})
+            columns.append(
+                {
+                    "role": role,
+                    "model": model.name,
+                    "similarity": model.about.get("similarity"),
+                    "ranking": ranking,
+                }
+            )
             answers.append(answer)
         return reply(request, {"columns": columns}, *answers, ignored=body.ignored(service))
 
     return router
-
-
-async def judged(
-    service: Service, role: str, model: ServedModel, body: CompareBody
-) -> tuple[ModelOutput, Any]:
-    """The scores [D] of one model, and which documents it cut."""
-    if model.kind.reads_pairs:
-        pairs = [(body.query, text) for text in body.documents]
-        answer = await service.score(pairs, params=("query", "documents"), role=role, truncate=True)
-        return answer, sigmoid(answer.values)
-    answer = await embed_together(service, role, body.query, body.documents, truncate=True)
-    queries, documents = answer.values[:1], answer.values[1:]
-    scores = similarities(documents, queries, model.similarity)
-    cut = [at - 1 for at in answer.truncated if at]
-    return replace(answer, values=scores, truncated=cut), scores

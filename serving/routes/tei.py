@@ -10,18 +10,11 @@ from pydantic import Discriminator, Field, Tag
 
 from common.prompts import with_prompt
 from serving.engine.similarity import similarities
-from serving.engine.tokenization import Side
-from serving.http.http_json import (
-    Body,
-    TextInput,
-    example,
-    ranking,
-    reply,
-    shown_scores,
-    text_list,
-)
+from serving.engine.tokenization import Cut
+from serving.http.http_json import Body, TextInput, example, ranking, reply, text_list
 from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, TextOptions, Truncation, check_name
+from serving.routes.vectors import VectorOptions
 from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
 
@@ -32,9 +25,10 @@ class FromTheRight(Truncation):
     """Texts are cut on the right unless a request says otherwise, whatever the tokenizer does."""
 
     @property
-    def side(self) -> Side:
-        """Where they are cut."""
-        return super().side or "right"
+    def cut(self) -> Cut:
+        """See ``Truncation``."""
+        cut = super().cut
+        return cut._replace(side=cut.side or "right")
 
 
 class PromptName(Prompting):
@@ -50,12 +44,11 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight, TextOptions):
+class EmbedBody(PromptName, FromTheRight, VectorOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
     normalize: bool = True
-    dimensions: int | None = Field(None, ge=1)
 
 
 class RerankBody(FromTheRight):
@@ -96,12 +89,7 @@ class TokenizeBody(Body):
 async def embed(service: Service, request: Request, body: EmbedBody) -> Response:
     """A bare list of embeddings."""
     answer, vectors = await vectors_of(
-        service,
-        text_list(body.inputs),
-        body,
-        param="inputs",
-        normalize=body.normalize,
-        dimensions=body.dimensions,
+        service, text_list(body.inputs), body, param="inputs", normalize=body.normalize
     )
     return reply(request, vectors, answer, ignored=body.ignored(service))
 
@@ -111,10 +99,9 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
     answer = await service.score(
         [(body.query, text) for text in body.texts],
         params=("query", "texts"),
-        truncate=body.cut,
-        side=body.side,
+        cut=body.cut,
     )
-    ranked = ranking(answer.values, shown_scores(answer.values, body.raw_scores))
+    ranked = ranking(answer.values, answer.scores(body.raw_scores))
     if body.return_text:
         for entry in ranked:
             entry["text"] = body.texts[entry["index"]]
@@ -127,8 +114,7 @@ async def compare(service: Service, request: Request, body: SimilarityBody) -> R
         [body.inputs.source_sentence, *body.inputs.sentences],
         param="inputs",
         prompt=body.parameters.find_prompt(service.model("embedder")),
-        truncate=body.parameters.cut,
-        side=body.parameters.side,
+        cut=body.parameters.cut,
     )
     found = similarities(answer.values[1:], answer.values[:1], "cosine")
     return reply(request, found, answer, ignored=body.ignored(service))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from serving.engine.model import ServedModel
 from serving.engine.similarity import unit_length
-from serving.http.errors import ServingError
+from serving.http.errors import wrong_field
 from serving.routes.options import TextOptions
 from serving.service import ModelOutput, Service, Text
 
@@ -17,75 +17,51 @@ from serving.service import ModelOutput, Service, Text
 Encoding = Literal["float", "base64"]
 
 
+class VectorOptions(TextOptions):
+    """Options of bodies that are answered by embeddings."""
+
+    dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
+
+
 async def embed(
     service: Service,
     texts: Sequence[Text],
-    options: TextOptions,
+    options: VectorOptions,
     *,
     param: str,
     numbered: bool = True,
     normalize: bool | None = None,
-    dimensions: int | None = None,
 ) -> tuple[ModelOutput, np.ndarray]:
     """Embed texts as a client wants it: the output of the model, and the vectors [N, H].
 
-    Args:
-        service: Embeds.
-        texts: Texts or token ids.
-        options: Prompt and truncation.
-        param: The field of the texts, for messages.
-        numbered: Whether the field is a list.
-        normalize: Whether the client wants unit length; None: as the model does.
-        dimensions: How many the client wants; None: all.
+    ``param`` and ``numbered`` are as in ``Service.embed``. ``normalize`` is whether the client
+    wants unit length; None: as the model does.
     """
     model = service.model("embedder")
-    check_vectors(model, normalize, dimensions)
-    output = await service.embed(
-        texts,
-        param=param,
-        prompt=options.find_prompt(model),
-        truncate=options.cut,
-        side=options.side,
-        numbered=numbered,
-    )
-    return output, finish(output.values, model, normalize, dimensions)
-
-
-def check_vectors(model: ServedModel, normalize: bool | None, dimensions: int | None) -> None:
-    """Refuse options that the model does not support, before anything is computed."""
-    if normalize is False and model.embedder.normalize:
-        raise ServingError(
-            "validation_error",
-            "normalize: this model brings its embeddings to unit length itself; leave normalize "
-            "out, or give true",
+    unit, most = model.embedder.normalize, model.embedder.dimension
+    dimensions = options.dimensions or most
+    if normalize is False and unit:
+        raise wrong_field(
             "normalize",
+            "this model brings its embeddings to unit length itself; leave normalize out, or give "
+            "true",
         )
-    if dimensions is not None and dimensions > model.embedder.dimension:
-        raise ServingError(
-            "validation_error",
-            f"dimensions: {dimensions} are more than the {model.embedder.dimension} of the model",
-            "dimensions",
-        )
+    if dimensions > most:
+        raise wrong_field("dimensions", f"{dimensions} are more than the {most} of the model")
+    prompt = options.find_prompt(model)
+    output = await service.embed(
+        texts, param=param, cut=options.cut, prompt=prompt, numbered=numbered
+    )
+    vectors = output.values[:, :dimensions]
+    # A model that brings its embeddings to unit length gets them so after the cut too.
+    if (unit if normalize is None else normalize) and (dimensions < most or not unit):
+        vectors = unit_length(vectors)
+    return output, np.ascontiguousarray(vectors)
 
 
-def finish(
-    values: np.ndarray, model: ServedModel, normalize: bool | None, dimensions: int | None
-) -> np.ndarray:
-    """Cut embeddings [N, H] to ``dimensions``, and bring them to unit length if asked to.
-
-    A model that brings its embeddings to unit length gets them so after the cut too.
-    """
-    own = model.embedder.normalize
-    cut = dimensions is not None and dimensions < values.shape[1]
-    if cut:
-        values = values[:, :dimensions]
-    if (normalize if normalize is not None else own) and (cut or not own):
-        values = unit_length(values)
-    return np.ascontiguousarray(values)
-
-
-def as_asked(row: np.ndarray, encoding: Encoding) -> Any:
-    """An embedding [H] as numbers, or as base64 of little-endian float32."""
+def as_asked(vectors: np.ndarray, encoding: Encoding) -> list[Any]:
+    """Embeddings [N, H] as rows of numbers, or each as base64 of little-endian float32."""
     if encoding == "float":
-        return row
-    return base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode("ascii")
+        return list(vectors)
+    rows = vectors.astype("<f4", copy=False)
+    return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]

@@ -8,9 +8,7 @@ from fastapi import Request
 from pydantic import model_validator
 
 from serving.http.errors import ServingError
-from serving.http.http_json import usage
 from serving.routes.options import Truncation
-from serving.service import ModelOutput
 
 NAMES = ("text_1", "text_2")
 SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
@@ -52,13 +50,11 @@ class ScoreBody(Truncation):
         return getattr(self, pair[0]), getattr(self, pair[1])
 
 
-def score_content(request: Request, scores: np.ndarray, answer: ModelOutput) -> dict[str, Any]:
-    """vLLM's response."""
+def score_content(request: Request, scores: np.ndarray) -> dict[str, Any]:
+    """vLLM's response, without the model and usage that ours have too."""
     return {
         "id": f"score-{request.state.request_id}",
         "object": "list",
         "created": int(time.time()),
-        "model": answer.model,
         "data": [{"index": at, "object": "score", "score": s} for at, s in enumerate(scores)],
-        "usage": usage(answer),
     }

@@ -58,6 +58,16 @@ class Held:
         return self._compute(batch)
 
 
+def hold(engine: Engine) -> Held:
+    """Stop the embedder at a first batch, which is taken up before this returns."""
+    model = engine.models["embedder"]
+    held = Held(model)
+    held.free.clear()
+    engine.submit(model, model.tokenizer.texts(["the"]))
+    until(lambda: len(held.batches) == 1)
+    return held
+
+
 @contextmanager
 def engine_of(
     folders: Mapping[str, Path], ready: bool = True, documents: Any = None, **limits: Any

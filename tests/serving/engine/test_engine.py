@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from encoders import Embedder, Reranker
-from served import Held, engine_of, until
+from served import Held, engine_of, hold, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
-from serving.engine.latency import LatencyEstimator
-from serving.engine.model import ServedModel, inference, open_model
+from serving.engine.model import LatencyEstimator, ServedModel, inference, open_model
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 from tiny import TEXTS, make_tokenizer, save_backbone
@@ -30,15 +29,6 @@ def engine(tiny_bert: Path) -> Iterator[Engine]:
 def submit(engine: Engine, *texts: str) -> Job:
     model = engine.models["embedder"]
     return engine.submit(model, model.tokenizer.texts(texts))
-
-
-def hold(engine: Engine) -> Held:
-    """Stop the model at a first batch, which is taken up before this returns."""
-    held = Held(engine.models["embedder"])
-    held.free.clear()
-    submit(engine, "the")
-    until(lambda: len(held.batches) == 1)
-    return held
 
 
 def counted(engine: Engine, name: str, **labels: str) -> float:

@@ -9,12 +9,27 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bodies import BODIES
 from served import JSON, served
 
 PIECES = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", rb"\ud800", b"1e999", b"NaN", b"[" * 2000, b'"']
 PIECES += [b"}", b"9" * 5000, b'{"a":' * 2000, b"\x80", b",", b"null", "长".encode() * 3000]
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["text", "inputs", "texts", "query", "documents", "input", "x"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +52,20 @@ def test_changed_bodies_are_answered_or_refused(client: httpx.Client) -> None:
             assert response.status_code in (200, 400, 413, 422), (path, data[:300])
             assert response.status_code == 200 or response.json(), (path, data[:300])
     assert client.get("/health").status_code == 200
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from([*BODIES, "/health", "/none"]),
+    body=st.binary(max_size=60) | VALUES.map(json.dumps),
+)
+def test_whatever_is_sent_is_no_mistake_of_the_server(
+    client: httpx.Client, path: str, body: bytes | str
+) -> None:
+    content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+    response = client.post(path, content=content, headers=JSON)
+    assert response.status_code < 500, response.text
+    assert response.json()
 
 
 def test_no_text_of_a_request_is_opened_as_a_file(client: httpx.Client, tmp_path: Path) -> None:

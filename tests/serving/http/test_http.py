@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from bodies import BODIES
 from encoders import Embedder, Reranker
 from served import JSON, served
 from tiny import TEXTS, save_backbone
@@ -211,20 +212,6 @@ def test_a_server_may_refuse_long_texts_and_take_ids(
     assert embedder_only.post("/rerank", json={"query": "a", "documents": []}).status_code == 404
 
 
-BODIES: dict[str, dict[str, Any]] = {
-    "/embed": {"text": "a cat"},
-    "/embed_batch": {"texts": ["a cat"]},
-    "/score": {"query": "a cat", "doc": "a dog"},
-    "/score_batch": {"query": "a cat", "docs": ["a dog"]},
-    "/rerank": {"query": "a cat", "documents": ["a dog"]},
-    "/v1/rerank": {"query": "a cat", "documents": ["a dog"]},
-    "/v2/rerank": {"query": "a cat", "documents": ["a dog"], "model": "any"},
-    "/v1/embeddings": {"input": ["a cat"], "model": "any"},
-    "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b"]}},
-    "/tokenize": {"inputs": "a cat"},
-    "/search": {"query": "a cat", "documents": ["a dog"]},
-    "/compare": {"query": "a cat", "documents": ["a dog"]},
-}
 # Bytes that are no JSON, and what is wrong with them.
 NO_JSON = [
     b"",

@@ -19,9 +19,9 @@ from common.flags import parse
 from encoders import Embedder, Reranker
 from encoders.kinds import detect_kind
 from scripts.serve import find_port
-from served import JSON, Held, served, until
+from served import JSON, hold, served, until
 from serving.engine.engine import Engine
-from serving.engine.latency import LatencyEstimator
+from serving.engine.model import LatencyEstimator
 from serving.served_models import find_models
 from serving.settings import ServeSettings
 from tiny import TEXTS
@@ -109,10 +109,7 @@ def test_openai_tries_again_where_it_helps(tiny_bert: Path, tiny_classifier: Pat
     folders = {"embedder": tiny_bert, "reranker": tiny_classifier}
     with served(folders, max_wait=0.5) as (url, engine):
         model = engine.models["embedder"]
-        held = Held(model)
-        held.free.clear()
-        engine.submit(model, model.tokenizer.texts(["a"]))
-        until(lambda: len(held.batches) == 1)
+        held = hold(engine)
         model.latency = LatencyEstimator((1, 0.02), (100, 2.0))
         full = engine.submit(model, model.tokenizer.texts(["a cat sat on the mat"] * 4))
         with openai.OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as client:

@@ -66,3 +66,11 @@ def test_scores_are_dot_products(client: httpx.Client, products: np.ndarray) -> 
     cosines = np.array(post("/similarity", {"inputs": inputs}))  # TEI has only these
     assert (np.abs(cosines) <= 1).all() and not np.allclose(cosines, products)
     assert client.get("/info").json()["similarity"] == "dot"
+
+
+def test_what_scores_are_is_told(client: httpx.Client) -> None:
+    """The page at / says it."""
+    body = {"query": QUERY, "documents": TEXTS}
+    assert client.post("/search", json=body).json()["similarity"] == "dot"
+    (column,) = client.post("/compare", json=body).json()["columns"]
+    assert column["similarity"] == "dot"
