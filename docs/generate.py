@@ -108,7 +108,7 @@ def objectives() -> str:
                     + (f", with {' and '.join(needs)}" if needs else ""),
                     f"- loss: {where(row.loss)}",
                     f"- collator: {where(row.collator)}",
-                    f"- step: {where(row.step)}",
+                    f"- trainer: {where(row.trainer)}",
                 ]
             ),
             prose(row.loss),

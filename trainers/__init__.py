@@ -1,4 +1,4 @@
-"""Arguments, the ``Trainer``, the table of objectives, and runs made of them."""
+"""Arguments, the ``Trainer`` subclasses, the table of objectives, and runs made of them."""
 
 from trainers.config.arguments import TandemArguments
 from trainers.objectives import OBJECTIVES, Objective

@@ -1,10 +1,11 @@
-"""The trainer: item-weighted loss across accumulation and processes; deterministic order.
+"""Base trainer: item-weighted loss across accumulation and processes; deterministic order.
 
-``NaNGuard``, ``IdleSteps``, ``UndefinedMetrics`` and ``ItemMeans`` do the work of most hooks.
+The parts that it has, each in a file of its own: ``NaNGuard``, ``IdleSteps``, ``UndefinedMetrics``
+and ``ItemMeans``. The hooks of ``Trainer`` overridden here hand over to them.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,16 +13,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.optimization import GreedyLR
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from collators.epochs import EpochCallback, EpochRows
 from encoders.backbone import Encoder
 from evaluation.measure import Measure
-from trainers.checkpoints.files import last_checkpoint
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.arguments import TandemArguments
-from trainers.distributed.item_means import ItemMeans, count_items
+from trainers.distributed.item_means import ItemMeans
 from trainers.distributed.sharding import keep_fp32_outside, whole
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
@@ -30,25 +30,19 @@ from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
 
 logger = logging.getLogger(__name__)
 
-# Trainer, model, batch, loss and the step's items to the batch's share of the step's loss.
-Step = Callable[["BaseTrainer", nn.Module, dict[str, Any], nn.Module, Any], Tensor]
-
 
 class BaseTrainer(CheckpointTrainer):
-    """A ``Trainer`` that hands each batch to the step of its source, or of the run.
+    """A ``Trainer`` that is given a loss; subclasses override ``compute_loss``.
 
-    All batches of an optimizer step are of one source, so that the items that ``scale_loss``
-    divides by are of one kind. Metrics are logged by source too: ``loss_<source>`` beside ``loss``.
-
-    A loss is a mean over the items of a batch (``count_items``). ``scale_loss`` turns it into its
-    share of the mean over all batches of an optimizer step, over accumulated batches and processes
-    alike: 4 x 8 rows give the gradient of 32, also with weights and a short last batch.
+    A loss is a mean over the items of a batch (queries, groups or weighted pairs: ``count_items``).
+    ``scale_loss`` turns it into its share of the mean over all batches of an optimizer step, over
+    accumulated batches and processes alike: 4 x 8 rows give the gradient of 32, also with weights
+    and a short last batch.
 
     Args:
         model: An ``Embedder`` or a ``Reranker``.
         args: The run's arguments.
-        steps: Name, step and loss of each source, by its number. The last ones are the run's own:
-            they evaluate, and have no name.
+        loss: Called by ``compute_loss`` with tensors.
         train_dataset: Rows, numbered here (``EpochRows``) unless they are already.
         eval_dataset: Rows, all of them seen as in epoch 0.
         measure: Called with the model at every evaluation, on every process. Its metrics are logged
@@ -59,13 +53,15 @@ class BaseTrainer(CheckpointTrainer):
 
     # `scale_loss` has done what Trainer would do by dividing by the accumulation steps.
     loss_is_scaled_for_ga = True
+    # Metrics that `compute_loss` records beside the loss.
+    recorded_metrics: tuple[str, ...] = ()
 
     def __init__(
         self,
         *,
         model: nn.Module,
         args: TandemArguments,
-        steps: Sequence[tuple[str | None, Step, nn.Module]],
+        loss: nn.Module,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         measure: Measure | None = None,
@@ -79,8 +75,7 @@ class BaseTrainer(CheckpointTrainer):
             eval_dataset=_numbered(eval_dataset),
             **kwargs,
         )
-        self.steps = steps
-        self._source: str | None = None  # whose batch is computed now
+        self.loss = loss
         self.measure = measure
         self.write_card = write_card
         # What evaluate() asks before it calls compute_loss() on batches without "labels":
@@ -99,22 +94,20 @@ class BaseTrainer(CheckpointTrainer):
 
     # The loss.
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, by the step of its source; nobody reads the outputs."""
-        self._source, step, own_loss = self.steps[inputs.get("source", -1)]
-        batch = {name: value for name, value in inputs.items() if name != "source"}
-        loss = step(self, model, batch, own_loss, num_items_in_batch)
-        return (loss, {}) if return_outputs else loss
+    def count_items(self, inputs: dict[str, Any]) -> Tensor:
+        """What the loss of a batch is a mean over, a float []: queries, groups, or pairs' weights.
+
+        A pair of weight 2 counts as two.
+        """
+        for key in ("positives", "mask"):  # of queries; of groups
+            if key in inputs:
+                return torch.tensor(float(len(inputs[key])), device=inputs[key].device)
+        weights: Tensor = inputs["weights"].sum()
+        return weights
 
     def scale_loss(self, loss: Tensor, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """This batch's share of the mean over all ``num_items_in_batch`` items of the step."""
-        items = count_items(inputs)
+        items = self.count_items(inputs)
         self.record_metric("loss", loss, items)
         if num_items_in_batch is None:
             return loss
@@ -126,15 +119,13 @@ class BaseTrainer(CheckpointTrainer):
         """Items of all batches of a step, on all processes; ``Trainer`` passes it on."""
         if not batch_samples:
             return None
-        items = torch.stack([count_items(batch) for batch in batch_samples]).sum().to(device)
+        items = torch.stack([self.count_items(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(items).sum()
 
     def record_metric(self, name: str, value: Tensor, items: Tensor) -> None:
-        """Record a metric of this batch; its mean over the items, by source too, will be logged."""
+        """Record a metric of this batch; its mean over the items seen is logged with the loss."""
         means = self.train_means if self.model.training else self.eval_means
         means.add(name, value, items)
-        if self._source is not None:
-            means.add(f"{name}_{self._source}", value, items)
 
     def note_signal(self, can_learn: Tensor, reason: str) -> None:
         """Note whether a batch of training can teach something, and why it would not."""
@@ -207,14 +198,19 @@ class BaseTrainer(CheckpointTrainer):
         except (NonFiniteError, SavingFailed):
             raise
         except Exception as error:
-            left = f"the model of this step is in {self.args.output_dir}"
-            if self.is_in_train:
-                # Saving is collective, and the other processes may not have failed.
-                if self.args.world_size == 1 and self._step_saved != self.state.global_step:
-                    self._save_checkpoint(self.model, None)
-                left = last_checkpoint(self.args.output_dir)
             failed = f"the evaluation after step {self.state.global_step} failed: {describe(error)}"
-            raise EvaluationFailed(f"{failed}; {left}") from error
+            raise EvaluationFailed(f"{failed}; {self._what_is_left()}") from error
+
+    def _what_is_left(self) -> str:
+        """Save a checkpoint after a failed evaluation, and name it."""
+        output_dir = self.args.output_dir
+        if not self.is_in_train:
+            return f"the model of this step is in {output_dir}"
+        # Saving is collective, and the other processes may not have failed.
+        if self.args.world_size == 1 and self._step_saved != self.state.global_step:
+            self._save_checkpoint(self.model, None)
+        last = get_last_checkpoint(str(output_dir))
+        return "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate with means over items, where ``Trainer`` takes means over batches."""

@@ -1,4 +1,4 @@
-"""Table of objectives: for each, the model, the rows, the loss, the collator and the step.
+"""Table of objectives: for each, the model, the rows, the loss, the collator and the trainer.
 
 To add one: write its loss in ``losses/`` (with a test against a naive loop), export it there, and
 add its row here.
@@ -31,8 +31,10 @@ from losses import (
     PairwiseLoss,
     WeightedMSELoss,
 )
-from trainers.base import Step
-from trainers.steps import contrastive_step, reranker_step, similarity_step
+from trainers.base import BaseTrainer
+from trainers.contrastive import ContrastiveTrainer
+from trainers.reranker import RerankerTrainer
+from trainers.similarity import SimilarityTrainer
 
 
 class Objective(NamedTuple):
@@ -43,20 +45,18 @@ class Objective(NamedTuple):
         shapes: The shapes of rows it takes; files of another shape are converted to the first.
         loss: Its parameters are the recipe's ``loss_args``.
         collator: Its fields are filled from the arguments of the same names.
-        step: Passes the batch through the model to the loss.
+        trainer: Passes the batch through the model to the loss.
         needs_negatives: Whether rows without any negative teach it nothing.
         needs_scores: Whether rows must have a teacher's scores.
-        metrics: What its step records beside the loss.
     """
 
     model: Kind
     shapes: tuple[Shape, ...]
     loss: type[nn.Module]
     collator: Any
-    step: Step
+    trainer: type[BaseTrainer]
     needs_negatives: bool = False
     needs_scores: bool = False
-    metrics: tuple[str, ...] = ()
 
 
 PAIR: Shape = "scored_pair"
@@ -65,37 +65,52 @@ GROUP: Shape = "candidate_group"
 
 OBJECTIVES: dict[str, Objective] = {
     "weighted_mse": Objective(
-        "embedder", (PAIR,), WeightedMSELoss, ScoredPairCollator, similarity_step
+        "embedder", (PAIR,), WeightedMSELoss, ScoredPairCollator, SimilarityTrainer
     ),
-    "cosent": Objective("embedder", (PAIR,), CoSENTLoss, ScoredPairCollator, similarity_step),
+    "cosent": Objective("embedder", (PAIR,), CoSENTLoss, ScoredPairCollator, SimilarityTrainer),
     "contrastive": Objective(
-        "embedder", (POSITIVE,), ContrastiveLoss, ContrastiveCollator,
-        contrastive_step, metrics=("in_batch_accuracy",),
+        "embedder", (POSITIVE,), ContrastiveLoss, ContrastiveCollator, ContrastiveTrainer
     ),
     "bce": Objective(
-        "reranker", (PAIR, GROUP), BCELoss, PairCollator, reranker_step, needs_negatives=True
+        "reranker", (PAIR, GROUP), BCELoss, PairCollator, RerankerTrainer, needs_negatives=True
     ),
-    "mse": Objective("reranker", (PAIR,), MSELoss, PairCollator, reranker_step),
+    "mse": Objective("reranker", (PAIR,), MSELoss, PairCollator, RerankerTrainer),
     "pairwise": Objective(
-        "reranker", (GROUP,), PairwiseLoss, GroupCollator, reranker_step, needs_negatives=True
+        "reranker", (GROUP,), PairwiseLoss, GroupCollator, RerankerTrainer, needs_negatives=True
     ),
     "listwise": Objective(
-        "reranker", (GROUP,), ListwiseLoss, GroupCollator, reranker_step, needs_negatives=True
+        "reranker", (GROUP,), ListwiseLoss, GroupCollator, RerankerTrainer, needs_negatives=True
     ),
     "distillation": Objective(
-        "embedder", (GROUP,), EmbedderDistillationLoss, EmbedderDistillationCollator,
-        similarity_step, needs_scores=True,
+        "embedder",
+        (GROUP,),
+        EmbedderDistillationLoss,
+        EmbedderDistillationCollator,
+        SimilarityTrainer,
+        needs_scores=True,
     ),
     "margin_mse": Objective(
-        "embedder", (GROUP,), EmbedderMarginMSELoss, EmbedderDistillationCollator,
-        similarity_step, needs_scores=True,
+        "embedder",
+        (GROUP,),
+        EmbedderMarginMSELoss,
+        EmbedderDistillationCollator,
+        SimilarityTrainer,
+        needs_scores=True,
     ),
     "reranker_distillation": Objective(
-        "reranker", (GROUP,), DistillationLoss, RerankerDistillationCollator,
-        reranker_step, needs_scores=True,
+        "reranker",
+        (GROUP,),
+        DistillationLoss,
+        RerankerDistillationCollator,
+        RerankerTrainer,
+        needs_scores=True,
     ),
     "reranker_margin_mse": Objective(
-        "reranker", (GROUP,), MarginMSELoss, RerankerDistillationCollator,
-        reranker_step, needs_scores=True,
+        "reranker",
+        (GROUP,),
+        MarginMSELoss,
+        RerankerDistillationCollator,
+        RerankerTrainer,
+        needs_scores=True,
     ),
-}  # fmt: skip
+}

@@ -10,12 +10,22 @@ from common.flags import read_values
 from trainers.base import BaseTrainer
 from trainers.config.arguments import TandemArguments, defaults
 from trainers.config.task import Source, Task, build_sources, check_kind, find_objective
+from trainers.contrastive import ContrastiveTrainer, contrastive_step
+from trainers.multi_source import MultiSourceTrainer, SourceStep, Step
+from trainers.reranker import RerankerTrainer, reranker_step
+from trainers.similarity import SimilarityTrainer, similarity_step
 
 USAGE = """Fine-tune an embedder or a reranker.
 
     accelerate launch scripts/train.py --config configs/reranker.json
     accelerate launch scripts/train.py --config configs/reranker.json --learning_rate 1e-4
 """
+
+STEPS: dict[type[BaseTrainer], Step] = {
+    ContrastiveTrainer: contrastive_step,
+    SimilarityTrainer: similarity_step,
+    RerankerTrainer: reranker_step,
+}
 
 
 @dataclass(frozen=True)
@@ -34,15 +44,22 @@ class Run(Task):
         return bool(self.sources) and self.args.batches_from == "one_source"
 
     def build_trainer(self, **given: Any) -> BaseTrainer:
-        """The trainer, with the steps of the objectives.
+        """The objective's trainer, or ``MultiSourceTrainer``.
 
         Args:
-            given: What it takes beside ``args`` and ``steps``: model, data, measure, ...
+            given: What the trainer takes beside ``args`` and ``loss``: model, data, measure, ...
         """
-        sources = self.sources if self.has_several_steps else []
-        steps = [(source.name, source.objective.step, source.build_loss()) for source in sources]
-        own = (None, self.objective.step, self.build_loss())
-        return BaseTrainer(args=self.args, steps=[*steps, own], **given)
+        if not self.has_several_steps:
+            return self.objective.trainer(args=self.args, loss=self.build_loss(), **given)
+        steps = [_source_step(source.name, source) for source in self.sources]
+        evaluation = _source_step(None, self)
+        return MultiSourceTrainer(
+            args=self.args, loss=evaluation.loss, source_steps=[*steps, evaluation], **given
+        )
+
+
+def _source_step(name: str | None, task: Task) -> SourceStep:
+    return SourceStep(name, STEPS[task.objective.trainer], task.build_loss())
 
 
 def build_run(args: TandemArguments) -> Run:

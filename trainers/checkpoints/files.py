@@ -30,12 +30,6 @@ def checkpoints_in(output_dir: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def last_checkpoint(output_dir: str | Path | None) -> str:
-    """What a message says of a run's last checkpoint."""
-    last = list(checkpoints_in(Path(str(output_dir))).values())[-1:]
-    return f"the last checkpoint is {last[0]}" if last else "there is no checkpoint yet"
-
-
 def part_of(checkpoint: Path) -> Path:
     """Where a checkpoint is written until it is complete."""
     return checkpoint.with_name(f".{checkpoint.name}.part")

@@ -8,6 +8,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from transformers.trainer_utils import get_last_checkpoint
+
 from common.run_files import (
     CARD_FILE,
     CONFIG_FILE,
@@ -17,7 +19,7 @@ from common.run_files import (
     RUN_FILE,
 )
 from encoders.kinds import Kind
-from trainers.checkpoints.files import checkpoints_in, clear_up, write_atomically
+from trainers.checkpoints.files import clear_up, write_atomically
 from trainers.checkpoints.resume import find_checkpoint
 from trainers.config.arguments import TandemArguments
 
@@ -81,7 +83,7 @@ def _refuse_other_run(args: TandemArguments, folder: Path) -> None:
             f"output_dir: {folder} already holds a finished {'run' if ours else 'model'}; "
             + (remedy if ours else "give another folder")
         )
-    elif checkpoints_in(folder):
+    elif folder.is_dir() and get_last_checkpoint(str(folder)) is not None:
         raise ValueError(
             f"output_dir: {folder} holds checkpoints of an unfinished run; resume it with "
             "--resume_from_checkpoint true, or give another folder"

@@ -237,7 +237,7 @@ def build_measure(run: Run) -> Measure | None:
 def check_best_metric(run: Run, names: Sequence[str]) -> None:
     """Refuse a ``metric_for_best_model`` that no evaluation of the run will give."""
     wanted = run.args.metric_for_best_model
-    known = ["loss", *run.objective.metrics, *names]
+    known = ["loss", *run.objective.trainer.recorded_metrics, *names]
     if wanted is not None and wanted.removeprefix("eval_") not in known:
         raise ValueError(
             f"metric_for_best_model: {wanted!r} is not measured in this run; what is measured: "

@@ -16,8 +16,8 @@ from encoders.kinds import KINDS
 from losses import MatryoshkaLoss
 from trainers.config.arguments import TandemArguments, check_labels
 from trainers.config.fields import OWN_SETTINGS
+from trainers.contrastive import ContrastiveTrainer
 from trainers.objectives import OBJECTIVES, Objective
-from trainers.steps import contrastive_step
 
 # Settings of models that retrieve, and of models that rerank (``ModelKind.role``).
 ONLY_FOR = {
@@ -60,7 +60,7 @@ def find_objective(args: TandemArguments) -> Objective:
     if args.objective not in OBJECTIVES:
         raise ValueError(f"objective: {args.objective!r} is not one of {', '.join(OBJECTIVES)}")
     objective = OBJECTIVES[args.objective]
-    contrastive = objective.step is contrastive_step
+    contrastive = objective.trainer is ContrastiveTrainer
     if args.gradient_cache_chunk_size is not None and not contrastive:
         raise ValueError(
             "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "

@@ -1,23 +1,10 @@
 """Means of metrics over the items of many batches, on all processes."""
 
 from collections import defaultdict
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-
-
-def count_items(inputs: dict[str, Any]) -> Tensor:
-    """What the loss of a batch is a mean over, a float []: queries, groups, or pairs' weights.
-
-    A pair of weight 2 counts as two.
-    """
-    for key in ("positives", "mask"):  # of queries; of groups
-        if key in inputs:
-            return torch.tensor(float(len(inputs[key])), device=inputs[key].device)
-    weights: Tensor = inputs["weights"].sum()
-    return weights
 
 
 class ItemMeans:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerState
+from transformers.trainer_utils import get_last_checkpoint
 
-from trainers.checkpoints.files import last_checkpoint
 from trainers.config.arguments import TandemArguments
 
 _LABELS = "row_labels"  # key of a batch
@@ -121,7 +121,9 @@ class NaNGuard:
         return f"{what} on the batch of rows {', '.join(rows[:_MOST_SHOWN])}{more} (from 0)"
 
     def _stop(self, reason: str) -> NonFiniteError:
-        return NonFiniteError(f"{reason}; {last_checkpoint(self.args.output_dir)}")
+        last = get_last_checkpoint(str(self.args.output_dir))
+        found = "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
+        return NonFiniteError(f"{reason}; {found}")
 
 
 def count_skipped(state: TrainerState) -> int:

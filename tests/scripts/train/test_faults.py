@@ -17,8 +17,8 @@ import pytest
 import trainers.checkpoints.trainer
 from common.run_files import CONFIG_FILE
 from runs import ROOT, assert_same_weights, losses, six_steps, train, write_format
-from trainers.base import BaseTrainer
 from trainers.checkpoints.files import checkpoints_in, find_damage, make_empty
+from trainers.contrastive import ContrastiveTrainer
 
 
 def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
@@ -199,16 +199,16 @@ def signalled_at(
 ) -> Callable[[], int]:
     """Send the signal in the computation of a batch; returns how many were computed."""
     computed = 0
-    compute = BaseTrainer.compute_loss
+    compute = ContrastiveTrainer.compute_loss
 
-    def told(self: BaseTrainer, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def told(self: ContrastiveTrainer, model: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal computed
         computed += model.training
         if model.training and computed == batch:
             os.kill(os.getpid(), number)
         return compute(self, model, *args, **kwargs)
 
-    monkeypatch.setattr(BaseTrainer, "compute_loss", told)
+    monkeypatch.setattr(ContrastiveTrainer, "compute_loss", told)
     return lambda: computed
 
 

@@ -14,6 +14,7 @@ from collators.mixture import MixtureRows, MixtureSampler, SourceCollator, Sourc
 from runs import write_format
 from trainers import OBJECTIVES, Run, TandemArguments, build_run, parse_run
 from trainers.config.assembly import read_train_rows
+from trainers.run import STEPS
 
 
 def run_of(*files: Any, **more: Any) -> Run:
@@ -222,3 +223,8 @@ def test_sources_that_cannot_be(files: list[Any], more: dict[str, Any], expected
 def test_batches_from_is_for_several_sources() -> None:
     with pytest.raises(ValueError, match="batches_from: is for train_files; leave it out"):
         run_of(train_files=None, train_file="a.jsonl", batches_from="all_sources")
+
+
+def test_every_objective_can_be_that_of_a_source() -> None:
+    for name, objective in OBJECTIVES.items():
+        assert objective.trainer in STEPS, name

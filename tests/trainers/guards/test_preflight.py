@@ -104,10 +104,10 @@ def trainer_of(recipe: dict[str, Any], folder: Path, loss: nn.Module | None = No
     args = TandemArguments(**given, output_dir=str(folder), disable_tqdm=True)
     run = build_run(args)
     model = open_model(run)
-    trainer = BaseTrainer(
+    trainer = run.objective.trainer(
         model=model,
         args=args,
-        steps=[(None, run.objective.step, loss or run.build_loss())],
+        loss=loss or run.build_loss(),
         data_collator=build_collator(run, model),
         train_dataset=read_rows(run, args.train_file, "rejected.jsonl"),
         eval_dataset=read_rows(run, args.eval_file or [], "rejected.jsonl"),

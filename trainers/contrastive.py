@@ -1,4 +1,4 @@
-"""The steps of the objectives: from a batch, by one forward pass of the model, to its loss."""
+"""Train an embedder by contrast: every other document of the batch is a negative."""
 
 from typing import Any
 
@@ -10,56 +10,33 @@ from losses.contrastive import GatheredQueries, in_batch_accuracy
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.distributed.gradient_cache import embed_in_chunks
-from trainers.distributed.item_means import count_items
-from trainers.guards.idle_steps import ALIKE, ALONE, NO_NEGATIVE, ONE_RELEVANCE, groups_differ
+from trainers.guards.idle_steps import NO_NEGATIVE
 
 # Shapes: Q queries and D documents of this process, A queries and E documents of all of them, R
-# relevant documents of the query that has most, P pairs, N different texts, H dimensions of an
-# embedding.
+# relevant documents of the query that has most, H dimensions of an embedding.
 
 
-def reranker_step(
-    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
-) -> Tensor:
-    """Score pairs of query and document; batches from ``PairCollator`` or ``GroupCollator``."""
-    targets = {name: value for name, value in inputs.items() if name != "texts"}
-    if getattr(loss, "needs_different_relevances", False):
-        trainer.note_signal(groups_differ(targets["relevances"], targets["mask"]), ALIKE)
-    elif "mask" in targets:
-        trainer.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
-    scores = model(**inputs["texts"])  # [P]
-    return trainer.scale_loss(loss(scores, **targets), inputs, num_items)
+class ContrastiveTrainer(BaseTrainer):
+    """Compares every query with every document; batches from ``ContrastiveCollator``."""
 
+    recorded_metrics = ("in_batch_accuracy",)
 
-def similarity_step(
-    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
-) -> Tensor:
-    """Compare each query with its document.
-
-    Batches are from ``ScoredPairCollator`` or, for distillation, ``EmbedderDistillationCollator``.
-    """
-    embeddings = model(**inputs["texts"])  # [N, H]: each different text once
-    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
-    encoded = ("texts", "queries", "documents")
-    targets = {name: value for name, value in inputs.items() if name not in encoded}
-    if getattr(loss, "compares_all_pairs", False):
-        if trainer.accelerator.num_processes > 1:
-            # The loss of one large batch: every process computes all of it, so that the shares
-            # that `scale_loss` takes of it add up to one.
-            gathering = Gathering(len(queries), queries.device)
-            queries, documents = gathering.gather(queries), gathering.gather(documents)
-            targets = {name: gathering.gather(values) for name, values in targets.items()}
-        relevances = targets["relevances"]
-        trainer.note_signal(relevances.max() > relevances.min(), ONE_RELEVANCE)
-    elif "mask" in targets:
-        trainer.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
-    return trainer.scale_loss(loss(queries, documents, **targets), inputs, num_items)
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Encode all texts and pick out each query's document."""
+        loss, outputs = contrastive_step(self, model, inputs, self.loss, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
 
 def contrastive_step(
     trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
-) -> Tensor:
-    """Compare every query with every document; batches from ``ContrastiveCollator``."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scaled loss of a batch, and its embeddings: queries [Q, H], all documents [E, H]."""
     embeddings = embed(trainer, model, inputs["texts"])  # [N, H]: each different text once
     queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
     batch = {name: inputs[name] for name in ("positives", "false_negative_mask")}
@@ -70,8 +47,8 @@ def contrastive_step(
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
     similarity: Similarity = getattr(loss, "similarity", "cosine")
     accuracy = in_batch_accuracy(queries, documents, positives, mask, similarity)
-    trainer.record_metric("in_batch_accuracy", accuracy, count_items(inputs))
-    return value
+    trainer.record_metric("in_batch_accuracy", accuracy, trainer.count_items(inputs))
+    return value, {"queries": queries, "documents": documents}
 
 
 def embed(trainer: BaseTrainer, model: nn.Module, texts: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,51 @@
+"""Train an embedder on judged pairs: weighted MSE, CoSENT, and a teacher's scores."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainers.base import BaseTrainer
+from trainers.distributed.gathering import Gathering
+from trainers.guards.idle_steps import ALONE, ONE_RELEVANCE
+
+
+class SimilarityTrainer(BaseTrainer):
+    """Compares each query's embedding with that of its document.
+
+    Batches are from ``ScoredPairCollator`` or, for distillation, ``EmbedderDistillationCollator``.
+    """
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Encode all texts in one forward pass and compare them pair by pair."""
+        loss, outputs = similarity_step(self, model, inputs, self.loss, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+
+def similarity_step(
+    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scaled loss of a batch, and its embeddings of queries and documents, [P, H] each."""
+    embeddings = model(**inputs["texts"])  # [N, H]: each different text once
+    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
+    encoded = ("texts", "queries", "documents")
+    targets = {name: value for name, value in inputs.items() if name not in encoded}
+    outputs = {"queries": queries, "documents": documents}
+    if getattr(loss, "compares_all_pairs", False):
+        if trainer.accelerator.num_processes > 1:
+            # The loss of one large batch: every process computes all of it, so that the shares
+            # that `scale_loss` takes of it add up to one.
+            gathering = Gathering(len(queries), queries.device)
+            queries, documents = gathering.gather(queries), gathering.gather(documents)
+            targets = {name: gathering.gather(values) for name, values in targets.items()}
+        relevances = targets["relevances"]
+        trainer.note_signal(relevances.max() > relevances.min(), ONE_RELEVANCE)
+    elif "mask" in targets:
+        trainer.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
+    value = loss(queries, documents, **targets)
+    return trainer.scale_loss(value, inputs, num_items), outputs
