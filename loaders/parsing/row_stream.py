@@ -77,7 +77,8 @@ class RowStream:
         with tempfile.TemporaryDirectory() as scratch:
             path = self.rejected or Path(scratch) / "rejected_rows.jsonl"
             with path.open("w", encoding="utf-8") as rejected:
-                for self.number, source in enumerate(self.sources):
+                for number, source in enumerate(self.sources):
+                    self.number = number
                     yield from self._rows_of(source, rejected)
             self.parser.columns.check()
             copy_rejected(path, self.options)
