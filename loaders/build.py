@@ -2,18 +2,20 @@
 
 import json
 import logging
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
 
+from common.hashing import text_hash
 from loaders.formats.sources import Source
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
 from loaders.parsing.row_stream import RowStream
 from loaders.shapes.arrow import GROUP, SCORED_PAIR, ArrowFile
 from loaders.shapes.conversions import to_group, to_scored_pairs
-from loaders.shapes.grouping import Grouping
+from loaders.shapes.grouping import unite
 from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
 ROWS, REJECTED, NOTES = "rows.arrow", "rejected_rows.jsonl", "notes.json"
@@ -89,7 +91,7 @@ class Build:
 
     def _write_groups(self) -> None:
         """Write each row as a group, then unite the scored pairs of each query."""
-        grouping = Grouping()
+        keys = array("Q")  # 8 bytes per row, whatever the length of its texts
         weights = graded = repeats = 0
         staged = self.folder / "staged.arrow"
         with ArrowFile(staged, GROUP.arrow_schema) as file:
@@ -98,10 +100,10 @@ class Build:
                 graded += group.graded
                 repeats += group.repeats_a_document()
                 if isinstance(row, ScoredPair):
-                    grouping.add_pair(group)
+                    keys.append(text_hash(group.query, group.prompt))
                     weights += row.weight != 1
                 else:
-                    grouping.add_group()
+                    keys.append(0)
                 file.write(group._asdict())
         if weights:
             self._note(f"groups have no weights: those of {weights} scored pairs are not used")
@@ -110,7 +112,7 @@ class Build:
             staged.rename(self.folder / ROWS)
             return
         with ArrowFile(self.folder / ROWS, GROUP.arrow_schema) as file:
-            for group in self._counted(grouping.groups(Dataset.from_file(str(staged)))):
+            for group in self._counted(unite(Dataset.from_file(str(staged)), keys)):
                 file.write(group._asdict())
         staged.unlink()
 

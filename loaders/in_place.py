@@ -4,7 +4,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ class IndexBuild(Build):
             yield to_group(row, self.options.positive_threshold)
 
     def _rows(self) -> Iterator[Row]:
-        for number, located_rows in groupby(self.stream, key=attrgetter("number")):
+        for number, located_rows in groupby(self.stream, key=lambda _: self.stream.number):
             with self.paths[number].open("rb") as stream:
                 line = begin = size = 0
                 for located in located_rows:

@@ -1,14 +1,15 @@
 """Read an evaluation set in the BEIR layout: corpus, queries and relevance judgements."""
 
 import logging
+from collections import Counter
 from collections.abc import Container, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from loaders.beir.files import QRELS, qrels_files, text_files
-from loaders.beir.problems import Problems
-from loaders.beir.qrels import Qrels, known_judgements, read_qrels
+from loaders.beir.problems import Problems, listed
+from loaders.beir.qrels import Qrels, read_qrels
 from loaders.beir.texts import Kind, Texts, Watch, read_texts
 
 logger = logging.getLogger(__name__)
@@ -138,13 +139,28 @@ def _known(
     problems: Problems,
     allow_unknown: bool,
 ) -> Qrels:
-    """The judgements whose queries and documents exist."""
-    known, others = known_judgements(
-        qrels,
-        queries.texts if queries.complete else None,
-        documents.texts if documents.complete else None,
+    """The judgements whose queries and documents exist, as far as all of these could be read."""
+    no_query: Counter[str] = Counter()
+    no_document: Counter[str] = Counter()
+    known: Qrels = {}
+    for query, judged in qrels.items():
+        if queries.complete and query not in queries.texts:
+            no_query[query] = len(judged)
+            continue
+        for document, relevance in judged.items():
+            if documents.complete and document not in documents.texts:
+                no_document[document] += 1
+            else:
+                known.setdefault(query, {})[document] = relevance
+    said = "; ".join(
+        f"{path}: {counts.total()} judgements name {len(counts)} {kind} that {file} does not "
+        f"have: {listed(counts)}"
+        for kind, file, counts in (
+            ("queries", "queries.jsonl", no_query),
+            ("documents", "corpus.jsonl", no_document),
+        )
+        if counts
     )
-    said = "; ".join(f"{path}: {phrase}" for phrase in others)
     if said and not allow_unknown:
         problems.add(f"{said}; repair the ids, or leave these out (allow_unknown)")
         return qrels

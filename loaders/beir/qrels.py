@@ -2,12 +2,11 @@
 
 import math
 import re
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loaders.beir.problems import Problems, listed
+from loaders.beir.problems import Problems
 from loaders.beir.texts import as_id
 from loaders.formats.opening import open_text, read_errors
 from loaders.formats.records import read_file
@@ -148,36 +147,3 @@ def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
     # With an unknown name among them, the order decides, if the last one names a relevance.
     by_place = {3: PLAIN, 4: TREC}.get(len(names))
     return by_place if columns.relevance == places[-1] and isinstance(places, range) else None
-
-
-def known_judgements(
-    qrels: Qrels, queries: Container[str] | None, documents: Container[str] | None
-) -> tuple[Qrels, list[str]]:
-    """The judgements of queries and documents that exist, and a phrase on each kind of others.
-
-    Args:
-        qrels: All judgements.
-        queries: The ids of all queries; None: unknown, since their file could not be read.
-        documents: The same for documents.
-    """
-    no_query: Counter[str] = Counter()
-    no_document: Counter[str] = Counter()
-    known: Qrels = {}
-    for query, judged in qrels.items():
-        if queries is not None and query not in queries:
-            no_query[query] = len(judged)
-            continue
-        for document, relevance in judged.items():
-            if documents is not None and document not in documents:
-                no_document[document] += 1
-            else:
-                known.setdefault(query, {})[document] = relevance
-    return known, [
-        f"{counts.total()} judgements name {len(counts)} {kind} that {file} does not have: "
-        f"{listed(counts)}"
-        for kind, file, counts in (
-            ("queries", "queries.jsonl", no_query),
-            ("documents", "corpus.jsonl", no_document),
-        )
-        if counts
-    ]

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 from loaders.formats.opening import BrokenFile
@@ -12,17 +13,17 @@ _CHUNK = 1 << 20
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
+@dataclass(repr=False)
 class RepeatedName:
     """Takes the place of an object in which a name is repeated; a decoder keeps only the last.
 
-    Args:
+    Attributes:
         name: The first repeated one.
         fields: The object as a plain decoder reads it.
     """
 
-    def __init__(self, name: str, fields: dict[str, Any]) -> None:
-        self.name = name
-        self.fields = fields
+    name: str
+    fields: dict[str, Any]
 
     def __repr__(self) -> str:
         return f'an object with two "{self.name}"'

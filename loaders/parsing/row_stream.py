@@ -25,12 +25,11 @@ _EXPECTED = re.compile(r"(?:^|[^a-z])(?:pos|neg|title|score|label|answer)", re.I
 
 
 class LocatedRow(NamedTuple):
-    """A row with its record, and the name and number (from 0) of its file."""
+    """A row with its record and the name of its file."""
 
     file: str
     record: Record
     row: Row
-    number: int
 
 
 class RowStream:
@@ -45,6 +44,7 @@ class RowStream:
 
     Attributes:
         parser: Of the latest iteration; it has counted the unused fields.
+        number: Of the file of the latest row, from 0.
         good: Number of good rows in the latest iteration.
         bad: Number of bad rows in the latest iteration.
         reasons: Place and reason of the first bad rows.
@@ -67,7 +67,7 @@ class RowStream:
         self.options = options
         self.rejected = rejected
         self.parser = RowParser(options)
-        self.good = self.bad = 0
+        self.number = self.good = self.bad = 0
         self.reasons: list[str] = []
 
     def __iter__(self) -> Iterator[LocatedRow]:
@@ -78,7 +78,8 @@ class RowStream:
             path = self.rejected or Path(scratch) / "rejected_rows.jsonl"
             with path.open("w", encoding="utf-8") as rejected:
                 for number, source in enumerate(self.sources):
-                    yield from self._rows_of(source, number, rejected)
+                    self.number = number
+                    yield from self._rows_of(source, rejected)
             self.parser.columns.check()
             copy_rejected(path, self.options)
         if self.bad and self.options.on_bad_rows == "error":
@@ -89,7 +90,7 @@ class RowStream:
                 + "\n  ".join(self.reasons + more)
             )
 
-    def _rows_of(self, source: Source, number: int, rejected: IO[str]) -> Iterator[LocatedRow]:
+    def _rows_of(self, source: Source, rejected: IO[str]) -> Iterator[LocatedRow]:
         parser = self.parser
         good_before, bad_before, unused = self.good, self.bad, parser.unused.copy()
         last = ""
@@ -104,7 +105,7 @@ class RowStream:
                 rejected.write(_rejected_line(source.name, record, str(error)))
             else:
                 self.good += 1
-                yield LocatedRow(source.name, record, row, number)
+                yield LocatedRow(source.name, record, row)
         for name, count in _suspicious(parser.unused - unused, parser.columns).items():
             parser.suspicious[source.name, name] += count
         bad = self.bad - bad_before

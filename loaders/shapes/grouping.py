@@ -8,51 +8,32 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from common.hashing import text_hash
 from loaders.shapes.rows import CandidateGroup
 
 _SLICE = 256
 
 
-class Grouping:
-    """Remembers which rows belong together: 8 bytes per row, whatever the length of its texts."""
+def unite(rows: Dataset, keys: "array[int]") -> Iterator[CandidateGroup]:
+    """Yield the groups in the order in which their queries first appear.
 
-    def __init__(self) -> None:
-        self.keys = array("Q")
-
-    def add_pair(self, group: CandidateGroup) -> None:
-        """The next row is a scored pair, to be united with those of the same query."""
-        self.keys.append(text_hash(group.query, group.prompt))
-
-    def add_group(self) -> None:
-        """The next row is a group already."""
-        self.keys.append(0)
-
-    def groups(self, rows: Dataset) -> Iterator[CandidateGroup]:
-        """Yield the groups in the order in which their queries first appear.
-
-        Args:
-            rows: All rows in the order in which they were added, scored pairs as groups of one.
-        """
-        keys = np.frombuffer(self.keys, dtype=np.uint64)
-        place = np.arange(len(keys))
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        place = np.where(keys == 0, place, first[inverse])
-        order = np.argsort(place, kind="stable")
-        for _, run in groupby(_in_order(rows, order, place), key=lambda item: item[0]):
-            united: dict[tuple[str, str | None], CandidateGroup] = {}
-            for _, row in run:
-                # The key also tells apart different queries whose hashes are equal.
-                group = united.setdefault((row.query, row.prompt), row)
-                if group is not row:
-                    _extend(group, row)
-            yield from united.values()
-
-
-def _extend(group: CandidateGroup, more: CandidateGroup) -> None:
-    """Append the documents and scores of a graded group to those of another, in place."""
-    for field in ("pos", "neg", "pos_scores", "neg_scores"):
-        getattr(group, field).extend(getattr(more, field))
+    Args:
+        rows: Groups; a scored pair is a group of one document.
+        keys: For each row a 64-bit hash of its query if it is a scored pair, which is united with
+            those of the same query; 0 if it is a group already.
+    """
+    numbers = np.frombuffer(keys, dtype=np.uint64)
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    place = np.where(numbers == 0, np.arange(len(numbers)), first[inverse])
+    order = np.argsort(place, kind="stable")
+    for _, run in groupby(_in_order(rows, order, place), key=lambda item: item[0]):
+        united: dict[tuple[str, str | None], CandidateGroup] = {}
+        for _, row in run:
+            # The key also tells apart different queries whose hashes are equal.
+            group = united.setdefault((row.query, row.prompt), row)
+            if group is not row:
+                for field in ("pos", "neg", "pos_scores", "neg_scores"):
+                    getattr(group, field).extend(getattr(row, field))
+        yield from united.values()
 
 
 def _in_order(
