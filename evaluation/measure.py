@@ -21,17 +21,11 @@ EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as i
 
 
 class Ranked(NamedTuple):
-    """A model's rankings, and its metrics per query.
-
-    Args:
-        run: The rankings.
-        values: Each metric by name: [Q], in the order of the judgements.
-        undefined: Metrics that have no value on these data, with the reason.
-    """
+    """A model's rankings, and its metrics per query."""
 
     run: Run
-    values: dict[str, NDArray[np.float64]]
-    undefined: dict[str, str]
+    values: dict[str, NDArray[np.float64]]  # each metric by name: [Q], in the judgements' order
+    undefined: dict[str, str]  # metrics that have no value on these data, with the reason
 
     def means(self) -> dict[str, Figure]:
         """Each metric's mean over the queries, or the reason why it has none."""
@@ -118,19 +112,12 @@ def score_pairs(model: Encoder, data: PairData, how: How) -> PairScores:
 
 @dataclass(frozen=True)
 class Measure:
-    """Measures models on one evaluation set, such as the model of a run at intervals.
-
-    Args:
-        data: The evaluation set.
-        metrics: Names of metrics that suit the data.
-        how: Settings of inference.
-        first: See ``measure_ranking``.
-    """
+    """Measures models on one evaluation set, such as the model of a run at intervals."""
 
     data: RetrievalData | PairData
-    metrics: Sequence[str]
+    metrics: Sequence[str]  # that suit the data
     how: How
-    first: FirstStage | None = None
+    first: FirstStage | None = None  # see ``measure_ranking``
 
     def __call__(self, model: Encoder) -> dict[str, Figure]:
         """Each metric's value, or the reason why it has none."""

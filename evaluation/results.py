@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from encoders.kinds import Kind
 from evaluation.metrics.comparison import Comparison
@@ -18,17 +18,11 @@ COUNTS = ("queries", "documents", "pairs")
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One metric.
+    """One metric, by "base" (if it was measured) and "fine-tuned"."""
 
-    Args:
-        values: By "base" (if it was measured) and "fine-tuned"; None where undefined.
-        comparison: Fine-tuned against base, if both have a value and their difference an interval.
-        undefined: What has no value, and why.
-    """
-
-    values: dict[str, float | None]
-    comparison: Comparison | None = None
-    undefined: str | None = None
+    values: dict[str, float | None]  # None where undefined
+    comparison: Comparison | None = None  # if both have a value and their difference an interval
+    undefined: str | None = None  # what has no value, and why
 
     def to_json(self) -> dict[str, Any]:
         """The values, the comparison and the reason in one flat object, without what is absent."""
@@ -48,57 +42,27 @@ class MetricResult:
         return cls(values, Comparison(content[BASE], content[TUNED], **others), undefined)
 
 
-@dataclass(frozen=True)
-class ChangedQuery:
-    """A query on which fine-tuning changed the main metric.
-
-    Args:
-        query_id: Its id.
-        query: Its text.
-        base: The metric before.
-        tuned: The metric after.
-        relevant: The beginning of the document judged most relevant; "" if its text is unknown.
-    """
+class ChangedQuery(NamedTuple):
+    """A query on which fine-tuning changed the main metric."""
 
     query_id: str
     query: str
     base: float
     tuned: float
-    relevant: str
+    relevant: str  # the beginning of the document judged most relevant; "" if its text is unknown
 
-    def to_json(self) -> dict[str, Any]:
-        """An object with "base" and "fine-tuned"."""
-        return {
-            "query_id": self.query_id,
-            "query": self.query,
-            BASE: self.base,
-            TUNED: self.tuned,
-            "relevant": self.relevant,
-        }
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "ChangedQuery":
-        """The inverse of ``to_json``."""
-        others = dict(content)
-        return cls(base=others.pop(BASE), tuned=others.pop(TUNED), **others)
+CHANGED_QUERY = ("query_id", "query", BASE, TUNED, "relevant")  # its fields in the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is evaluated, known before anything is measured.
-
-    Args:
-        kind: Of the models.
-        data: The data as the user named them.
-        split: Which split of them.
-        models: The model by "fine-tuned", and what it is compared with by "base".
-        task: What the models have to do.
-    """
+    """What is evaluated, known before anything is measured."""
 
     kind: Kind
-    data: str
+    data: str  # as the user named them
     split: str
-    models: dict[str, str]
+    models: dict[str, str]  # by "fine-tuned", and what it is compared with by "base"
     task: Task
 
     @property
@@ -109,24 +73,16 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Results(Subject):
-    """What was measured.
+    """What was measured."""
 
-    Args:
-        created: Time of the measurement, ISO 8601 with time zone.
-        counts: "queries" and "documents", or "pairs".
-        main_metric: The metric that decides whether a model is better.
-        metrics: All metrics by name.
-        scores: By "fine-tuned" and "base".
-        changed_queries: Rankings with a base: by "gained" and "lost", the largest change first.
-        first_stage: Rerankers: the same ranking against the order of the first stage.
-    """
-
-    created: str
-    counts: dict[str, int]
-    main_metric: str
+    created: str  # ISO 8601 with time zone
+    counts: dict[str, int]  # "queries" and "documents", or "pairs"
+    main_metric: str  # decides whether a model is better
     metrics: dict[str, MetricResult]
-    scores: dict[str, ScoreSamples] = field(default_factory=dict)
+    scores: dict[str, ScoreSamples] = field(default_factory=dict)  # by "fine-tuned" and "base"
+    # Rankings with a base: by "gained" and "lost", the largest change first.
     changed_queries: dict[str, list[ChangedQuery]] = field(default_factory=dict)
+    # Rerankers: the same ranking against the order of the first stage.
     first_stage: "Results | None" = None
 
     def defined(self) -> dict[str, MetricResult]:
@@ -152,7 +108,7 @@ class Results(Subject):
             "scores": self.scores,
         }
         for side, queries in self.changed_queries.items():
-            content[side] = [query.to_json() for query in queries]
+            content[side] = [dict(zip(CHANGED_QUERY, query, strict=True)) for query in queries]
         if self.first_stage is not None:
             content["first_stage"] = self.first_stage.to_json()
         return content
@@ -164,7 +120,7 @@ class Results(Subject):
         counts = {name: others.pop(name) for name in COUNTS if name in content}
         metrics = {n: MetricResult.from_json(found) for n, found in others.pop("metrics").items()}
         changed = {
-            side: [ChangedQuery.from_json(query) for query in others.pop(side)]
+            side: [ChangedQuery(*(row[name] for name in CHANGED_QUERY)) for row in others.pop(side)]
             for side in ("gained", "lost")
             if side in content
         }

@@ -1,39 +1,35 @@
 """Evaluation sets: a corpus with queries and relevance judgements, or judged pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from itertools import chain, islice
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.prompts import with_prompt
 
+V = TypeVar("V")
+
 
 @dataclass(frozen=True)
 class RetrievalData:
-    """Documents and queries by id, and for each query the relevance of its judged documents.
-
-    Args:
-        documents: The corpus.
-        queries: The queries.
-        qrels: Query id -> document id -> relevance.
-        relevant_from: The relevance from which a document is relevant to metrics that know only
-            relevant or not; None: above 0, as in ``trec_eval``.
-        candidates: The documents to rank for each query; None: the whole corpus is searched.
-        prompts: By query id, the prompt of a query that has its own; others get the model's.
-        own_documents: Query id -> the document that is the query itself, which is no result of it,
-            as in ArguAna and Quora.
-    """
+    """Documents and queries by id, and for each query the relevance of its judged documents."""
 
     documents: dict[str, str]
     queries: dict[str, str]
-    qrels: dict[str, dict[str, float]]
+    qrels: dict[str, dict[str, float]]  # query id -> document id -> relevance
+    # The relevance from which a document is relevant to metrics that know only relevant or not;
+    # None: above 0, as in ``trec_eval``.
     relevant_from: float | None = None
+    # The documents to rank for each query; None: the whole corpus is searched.
     candidates: dict[str, list[str]] | None = None
+    # By query id, the prompt of a query that has its own; others get the model's.
     prompts: dict[str, str] = field(default_factory=dict)
+    # Query id -> the document that is the query itself, which is no result of it, as in ArguAna
+    # and Quora.
     own_documents: dict[str, str] = field(default_factory=dict)
 
     def sample(self, count: int | None) -> Self:
@@ -45,14 +41,17 @@ class RetrievalData:
             return self
         ids = list(self.queries)
         chosen = [ids[at] for at in np.linspace(0, len(ids) - 1, count).round().astype(int)]
-        candidates = self.candidates
+
+        def kept(by_query: Mapping[str, V]) -> dict[str, V]:
+            return {query: by_query[query] for query in chosen if query in by_query}
+
         return replace(
             self,
-            queries={query: self.queries[query] for query in chosen},
-            qrels={query: self.qrels[query] for query in chosen if query in self.qrels},
-            candidates=candidates and {q: candidates[q] for q in chosen if q in candidates},
-            prompts={query: self.prompts[query] for query in chosen if query in self.prompts},
-            own_documents={q: self.own_documents[q] for q in chosen if q in self.own_documents},
+            queries=kept(self.queries),
+            qrels=kept(self.qrels),
+            candidates=self.candidates and kept(self.candidates),
+            prompts=kept(self.prompts),
+            own_documents=kept(self.own_documents),
         )
 
     def few(self, count: int) -> Self:
@@ -85,19 +84,12 @@ class RetrievalData:
 
 @dataclass(frozen=True)
 class PairData:
-    """Pairs of a query and a document, with the relevance that people gave each.
-
-    Args:
-        queries: One text per pair.
-        documents: The same.
-        relevances: The same.
-        prompts: For each pair the prompt of its query, or None for the model's; empty: no pair
-            has its own.
-    """
+    """Pairs of a query and a document, with the relevance that people gave each."""
 
     queries: list[str]
     documents: list[str]
     relevances: list[float]
+    # For each pair the prompt of its query, or None for the model's; empty: no pair has its own.
     prompts: Sequence[str | None] = ()
 
     def few(self, count: int) -> Self:

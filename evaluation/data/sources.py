@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from encoders.kinds import KINDS, Kind
-from evaluation.data.beir import read_beir, read_corpus
 from evaluation.data.from_rows import pairs_from_rows, retrieval_from_groups
 from evaluation.data.mteb_task import read_mteb
 from evaluation.data.sets import PairData, RetrievalData
 from loaders import DataFiles, ReadOptions
+from loaders.beir import evaluation_set as beir
 from loaders.beir.files import is_beir
 
 logger = logging.getLogger(__name__)
@@ -77,3 +77,43 @@ def _left_out(data: RetrievalData) -> str:
     if relevant:
         text += f"; {relevant} of them are judged relevant to themselves and count as not found"
     return f"{text}; --keep_identical_ids leaves them in"
+
+
+def read_beir(
+    folder: str | Path, split: str = "test", *, allow_unknown: bool = False
+) -> RetrievalData:
+    """Read a folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
+
+    A document is its title and its text, with a space between. Only queries with judgements in the
+    split are kept. A document with the id of a query is the query itself, as in BEIR.
+
+    Args:
+        folder: Where the files are; see ``loaders.beir.evaluation_set.read_set`` for their forms.
+        split: Which judgements.
+        allow_unknown: Leave out judgements of queries or documents that do not exist, with a
+            warning.
+
+    Raises:
+        ValueError: The set is malformed; the message names file and line.
+    """
+    documents, queries, qrels = beir.read_set(Path(folder), [split], allow_unknown=allow_unknown)
+    judged = qrels[split]
+    logger.info(
+        "%s: %d documents; %d of %d queries are used (split %r)",
+        folder, len(documents), len(judged), len(queries), split,
+    )  # fmt: skip
+    return RetrievalData(
+        documents,
+        {query: queries[query] for query in judged},
+        judged,
+        own_documents={query: query for query in judged if query in documents},
+    )
+
+
+def read_corpus(path: str | Path) -> dict[str, str]:
+    """Read the documents of a ``corpus.jsonl``, or of the one in a folder, by id.
+
+    Raises:
+        ValueError: As for ``read_beir``.
+    """
+    return beir.read_corpus(Path(path))

@@ -64,21 +64,13 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 class Drawing(NamedTuple):
-    """A drawn figure.
+    """A drawn figure."""
 
-    Args:
-        name: Of its file, without ".png".
-        alt: What it shows, in words, in the language of the page.
-        caption: How to read it, or "".
-        png: On white.
-        svg: For a light page.
-    """
-
-    name: str
-    alt: str
-    caption: str
-    png: bytes
-    svg: str
+    name: str  # of its file, without ".png"
+    alt: str  # what it shows, in words, in the language of the page
+    caption: str  # how to read it, or ""
+    png: bytes  # on white
+    svg: str  # for a light page
 
     @property
     def dark_svg(self) -> str:
@@ -88,12 +80,10 @@ class Drawing(NamedTuple):
             svg = svg.replace(light, dark)
         return svg
 
-    def write(self, folder: Path) -> Path:
-        """Write the PNG file and return its path."""
+    def write(self, folder: Path) -> None:
+        """Write the PNG file."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.name}.png"
-        path.write_bytes(self.png)
-        return path
+        (folder / f"{self.name}.png").write_bytes(self.png)
 
 
 def figure_words(language: Language) -> Words:

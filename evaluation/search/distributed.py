@@ -20,24 +20,14 @@ ROWS_AT_ONCE = 2**16  # of results that are sent at once
 
 @dataclass(frozen=True)
 class How:
-    """Settings of inference.
+    """Settings of inference. Longer texts are cut; None: at the model's own limit."""
 
-    Args:
-        bf16: Compute in bf16, on devices that have it.
-        query_max_length: Embedder: tokens after which a query is cut; None: the model's limit.
-        document_max_length: Embedder: the same for documents.
-        max_length: Reranker: the same for pairs.
-        tokens_per_batch: Approximate number of tokens per forward; None: by device.
-        index: Embedder: a kind of FAISS index for large corpora; None: exact search.
-        show_progress: Show progress bars.
-    """
-
-    bf16: bool = False
-    query_max_length: int | None = None
-    document_max_length: int | None = None
-    max_length: int | None = None
-    tokens_per_batch: int | None = None
-    index: IndexKind | None = None
+    bf16: bool = False  # on devices that have it
+    query_max_length: int | None = None  # embedder: tokens of a query
+    document_max_length: int | None = None  # embedder: tokens of a document
+    max_length: int | None = None  # reranker: tokens of a pair
+    tokens_per_batch: int | None = None  # approximately, in a forward; None: by device
+    index: IndexKind | None = None  # embedder: FAISS, for large corpora; None: exact search
     show_progress: bool = False
 
 

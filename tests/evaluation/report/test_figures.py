@@ -16,7 +16,7 @@ from evaluation.report import curves, fonts
 from evaluation.report.curves import draw_run, series
 from evaluation.report.drawing import DARK, Drawing, draw, figure_words
 from evaluation.report.figures import draw_bars, draw_figures, draw_scores
-from evaluation.report.wording import EN, WORDS, Language
+from evaluation.report.wording import WORDS, Language
 from evaluation.results import Results
 from measured import LOG, RUN_FIGURES
 from measured import results as content
@@ -110,13 +110,13 @@ def test_a_long_curve_fades_behind_its_running_mean(monkeypatch: pytest.MonkeyPa
     faint, mean = curves_of(losses(noise), monkeypatch)
     assert np.array_equal(faint.get_ydata(), noise)
     assert faint.get_alpha() == 0.35 and mean.get_alpha() is None
-    assert mean.get_label() == EN["running_mean"]
+    assert mean.get_label() == WORDS["en"]["running_mean"]
     # Over a twentieth of the values, each mean in the middle of its window.
     wanted = [noise[at : at + 10].mean() for at in range(191)]
     assert np.asarray(mean.get_ydata(), dtype=float) == pytest.approx(wanted)
     assert np.array_equal(mean.get_xdata(), np.arange(6, 197))
     (only,) = curves_of(losses(noise[: curves.MANY]), monkeypatch)
-    assert only.get_alpha() is None and only.get_label() == EN["training_loss"]
+    assert only.get_alpha() is None and only.get_label() == WORDS["en"]["training_loss"]
 
 
 def test_a_diverged_run_is_drawn() -> None:
