@@ -72,12 +72,10 @@ def recipe_keys() -> str:
         "#transformers.TrainingArguments) work too; [Recipes](../guide/recipes.md) lists the most "
         "used ones.",
     ]
-    own = [key for key in keys(TandemArguments) if key.name not in theirs]
-    changed = [
-        key
-        for key in keys(TandemArguments)
-        if key.name in theirs and key.name in TandemArguments.__annotations__
-    ]
+    ours = list(keys(TandemArguments))
+    own = [key for key in ours if key.name not in theirs]
+    declared = theirs & TandemArguments.__annotations__.keys()
+    changed = [key for key in ours if key.name in declared]
     parts += [f"## {heading}\n\n{text}" for heading, text in grouped(own)]
     parts += ["## Keys of TrainingArguments with another default", table(changed)]
     return "\n\n".join(parts)
@@ -91,26 +89,14 @@ def objectives() -> str:
         "[Objectives](../guide/objectives.md).",
     ]
     for name, row in OBJECTIVES.items():
-        needs = [
-            what
-            for what, needed in (
-                ("negatives", row.needs_negatives),
-                ("teacher scores", row.needs_scores),
-            )
-            if needed
-        ]
+        rows = " or ".join(f"`{shape}`" for shape in row.shapes)
+        extras = {"negatives": row.needs_negatives, "teacher scores": row.needs_scores}
+        if any(extras.values()):
+            rows += f", with {' and '.join(what for what, needed in extras.items() if needed)}"
         parts += [
             f"## `{name}`",
-            "\n".join(
-                [
-                    f"- model: {row.model}",
-                    f"- rows: {' or '.join(f'`{shape}`' for shape in row.shapes)}"
-                    + (f", with {' and '.join(needs)}" if needs else ""),
-                    f"- loss: {where(row.loss)}",
-                    f"- collator: {where(row.collator)}",
-                    f"- trainer: {where(row.trainer)}",
-                ]
-            ),
+            f"- model: {row.model}\n- rows: {rows}\n- loss: {where(row.loss)}\n"
+            f"- collator: {where(row.collator)}\n- trainer: {where(row.trainer)}",
             prose(row.loss),
             loss_arguments(row.loss),
         ]
@@ -122,7 +108,12 @@ def loss_arguments(loss: type) -> str:
     hints = typing.get_type_hints(inspect.getattr_static(loss, "__init__"))
     explained = described(loss)
     rows = [
-        (f"`{name}`", escape(type_text(hints[name])), code(parameter.default), explained[name])
+        (
+            f"`{name}`",
+            escape(type_text(hints[name])),
+            f"`{json.dumps(parameter.default, ensure_ascii=False)}`",
+            explained[name],
+        )
         for name, parameter in inspect.signature(loss).parameters.items()
         if parameter.default is not parameter.empty
     ]
@@ -218,11 +209,6 @@ def where(thing: Any) -> str:
     module = importlib.import_module(thing.__module__)
     file = Path(str(module.__file__)).relative_to(ROOT)
     return f"`{thing.__name__}` ([{file}](../../{file}))"
-
-
-def code(value: Any) -> str:
-    """A value as it is written in a recipe."""
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def escape(text: str) -> str:

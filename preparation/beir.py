@@ -22,9 +22,6 @@ class BeirFolder(ExitStack):
     """Writer of ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``: all of them or none.
 
     Ids must be given once each; whoever writes sees to that.
-
-    Args:
-        folder: Where to.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -173,10 +173,6 @@ class MldrFolder(BeirFolder):
     With passages, the corpus holds passages, and those of a positive document that are its
     positives in training are judged 1; its others are not judged.
 
-    Args:
-        folder: Where to.
-        shortening: Of the documents.
-
     Raises:
         ValueError: Where one id stands for two texts, or a query is judged twice in a split.
     """
@@ -199,13 +195,7 @@ class MldrFolder(BeirFolder):
         return True
 
     def add_row(self, split: str, row: MldrRow, shortened: MldrRow) -> None:
-        """Add a query with its judgements.
-
-        Args:
-            split: What it is judged in.
-            row: Names the whole documents.
-            shortened: Names what is judged of them.
-        """
+        """Add a query and its whole documents, and judge in a split what is left of them."""
         if (split, row.id) in self.judged:
             raise ValueError(f"the query_id {row.id} stands in {split} twice; give each its own id")
         self.judged.add((split, row.id))

@@ -29,7 +29,7 @@ from loaders.settings import RowSettings
 from preparation.beir import BeirFolder, group, rounded, whole_grades, write_rows
 from preparation.commands.convert import refuse_loss, tell_default_labels
 from preparation.commands.settings import InputSettings, OutputSettings, progress
-from preparation.survey import Survey
+from preparation.convert import Survey
 
 # Keys that only one of the two ways knows: whether it is the way to BEIR.
 _DIRECTIONS = {"grades": True, "allow_loss": True, "min_grade": False, "allow_unknown": False,

@@ -25,8 +25,7 @@ from common.flags import option, required
 from loaders.parsing.row_stream import RowStream
 from loaders.settings import RowSettings
 from preparation.commands.settings import InputSettings, check_output_file, progress
-from preparation.convert import convert, table_of
-from preparation.survey import Survey
+from preparation.convert import Survey, convert, table_of
 
 
 @dataclass(kw_only=True)

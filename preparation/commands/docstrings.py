@@ -56,16 +56,25 @@ class DocstringsSettings(OutputSettings):
 
 def run(args: DocstringsSettings) -> None:
     """Read, split and write."""
-    output_dir = args.output_dir
     args.check_output(FILES)
     dropped: Counter[str] = Counter()
-    read = _read(_sources(args.packages, args.source), dropped)
-    pairs = unique(read, dropped)
+    sources = _sources(args.packages, args.source)
+    files = [(name, *file) for name, root in sources for file in source_files(root, name)]
+    found: list[DocstringPair] = []
+    for package, module, path in tqdm(files, desc="reading source files", unit="file"):
+        found += read_file(package, module, path, dropped)
+    pairs = unique(found, dropped)
     parts = split_by_topic(pairs, args.heldout_size, args.dev_size, args.seed)
     for part in ("train", "dev"):
-        _write_training(output_dir, part, parts[part], args.num_negatives, args.seed)
-    _write_heldout(output_dir / "heldout", parts["heldout"])
-    _print_summary(output_dir, parts, dropped)
+        _write_training(args.output_dir, part, parts[part], args.num_negatives, args.seed)
+    with BeirFolder(args.output_dir / "heldout") as heldout:
+        for pair in parts["heldout"]:
+            # BEIR's own evaluation skips documents with the query's id, so the two ids differ.
+            query_id = f"q:{pair.name}"
+            heldout.add_document(pair.name, pair.document)
+            heldout.add_query(query_id, pair.query)
+            heldout.judge("test", query_id, pair.name, 1)
+    _print_summary(args.output_dir, parts, dropped)
 
 
 def _sources(packages: Sequence[str] | None, folders: Sequence[str]) -> list[tuple[str, Path]]:
@@ -88,14 +97,6 @@ def _sources(packages: Sequence[str] | None, folders: Sequence[str]) -> list[tup
     return found
 
 
-def _read(sources: list[tuple[str, Path]], dropped: Counter[str]) -> list[DocstringPair]:
-    files = [(name, *file) for name, root in sources for file in source_files(root, name)]
-    pairs: list[DocstringPair] = []
-    for package, module, path in tqdm(files, desc="reading source files", unit="file"):
-        pairs.extend(read_file(package, module, path, dropped))
-    return pairs
-
-
 def _write_training(
     output_dir: Path, part: Part, pairs: list[DocstringPair], negatives: int, seed: int
 ) -> None:
@@ -116,19 +117,6 @@ def _write_training(
             for doc in docs
         )
         write_lines(output_dir / "train_scored.jsonl", map(as_json, scored))
-
-
-def _write_heldout(folder: Path, pairs: list[DocstringPair]) -> None:
-    """Write the held-out pairs as a retrieval set in the BEIR layout.
-
-    A query's id differs from its document's because BEIR's own evaluation skips documents with
-    the query's id.
-    """
-    with BeirFolder(folder) as written:
-        for pair in pairs:
-            written.add_document(pair.name, pair.document)
-            written.add_query(f"q:{pair.name}", pair.query)
-            written.judge("test", f"q:{pair.name}", pair.name, 1)
 
 
 def _print_summary(

@@ -26,13 +26,16 @@ from loaders.parsing.row_stream import RowStream
 from loaders.settings import ReadingSettings
 from preparation.commands.settings import InputSettings, check_output_file, progress
 from preparation.validation.checks import Examination, shared
-from preparation.validation.lengths import count_characters, token_counter
+from preparation.validation.lengths import Count, count_characters, token_counter
 from preparation.validation.report import Report, Section, page, show
 
+Lengths = dict[tuple[str, str], NDArray[np.int64]]  # (input, what is measured) -> lengths
+
+# What is measured -> the setting that cuts it.
 _MAXIMA = {
-    "query_max_length": "queries",
-    "document_max_length": "documents",
-    "max_length": "query and document",
+    "queries": "query_max_length",
+    "documents": "document_max_length",
+    "query and document": "max_length",
 }
 _MOST_LABELS = 11  # different relevances with a bar of their own
 
@@ -61,8 +64,9 @@ def run(args: ValidateSettings) -> int:
     """Return 1 if something is wrong."""
     if args.html:
         check_output_file(args.html, args.overwrite)
-    count, special, unit = count_characters, (0, 0), "characters"
-    if args.model:
+    count: Count = count_characters
+    special, unit = (0, 0), "characters"
+    if args.model is not None:
         count, special = token_counter(args.model, args.trust_remote_code)
         unit = "tokens"
     report = Report(f"Validation of {', '.join(args.input)}")
@@ -77,9 +81,9 @@ def run(args: ValidateSettings) -> int:
             looked_at[label] = examination
             _report_relevances(report, label, examination)
     if looked_at:
-        report.parts.insert(0, _rows(looked_at))
-        report.parts.insert(1, _lengths(looked_at, unit, special))
-        report.parts += _cuts(args, looked_at, unit, special)
+        lengths = _lengths(looked_at, special)
+        report.parts[:0] = [_rows(looked_at), _quantiles(lengths, unit)]
+        report.parts += _cuts(args, lengths, unit)
     if len(looked_at) > 1:
         report.parts.append(_overlaps(report, looked_at))
     console = Console()
@@ -165,45 +169,36 @@ def _range(counts: NDArray[np.int64]) -> str:
     return f"{low}" if low == high else f"{low} to {high}, mean {counts.mean():.1f}"
 
 
-def _lengths(looked_at: dict[str, Examination], unit: str, special: tuple[int, int]) -> Section:
+def _lengths(looked_at: dict[str, Examination], special: tuple[int, int]) -> Lengths:
+    lengths = {}
+    for name, examination in looked_at.items():
+        lengths[name, "queries"] = examination.queries.all() + special[0]
+        lengths[name, "documents"] = examination.documents.all() + special[0]
+        lengths[name, "query and document"] = examination.pair_lengths() + special[1]
+    return lengths
+
+
+def _quantiles(lengths: Lengths, unit: str) -> Section:
     columns = [unit, "shortest", "median", "mean", "95 %", "99 %", "longest"]
     rows = []
-    for name, examination in looked_at.items():
-        for what, lengths in _all_lengths(examination, special).items():
-            quantiles = np.quantile(lengths, [0, 0.5, 0.95, 0.99, 1])
-            shortest, median, *high = [f"{value:,.0f}" for value in quantiles]
-            rows.append([f"{name}: {what}", shortest, median, f"{lengths.mean():,.0f}", *high])
+    for (name, what), found in lengths.items():
+        quantiles = np.quantile(found, [0, 0.5, 0.95, 0.99, 1])
+        shortest, median, *high = [f"{value:,.0f}" for value in quantiles]
+        rows.append([f"{name}: {what}", shortest, median, f"{found.mean():,.0f}", *high])
     note = " (with special tokens)" if unit == "tokens" else ""
     return Section(f"Lengths in {unit}{note}, of different texts and of all pairs", columns, rows)
 
 
-def _all_lengths(
-    examination: Examination, special: tuple[int, int]
-) -> dict[str, NDArray[np.int64]]:
-    return {
-        "queries": examination.queries.all() + special[0],
-        "documents": examination.documents.all() + special[0],
-        "query and document": examination.pair_lengths() + special[1],
-    }
-
-
-def _cuts(
-    args: ValidateSettings,
-    looked_at: dict[str, Examination],
-    unit: str,
-    special: tuple[int, int],
-) -> list[Section]:
-    given = {name: what for name, what in _MAXIMA.items() if getattr(args, name)}
-    if not given:
-        return []
+def _cuts(args: ValidateSettings, lengths: Lengths, unit: str) -> list[Section]:
     rows = []
-    for name, examination in looked_at.items():
-        lengths = _all_lengths(examination, special)
-        for flag, what in given.items():
-            longer = lengths[what] > getattr(args, flag)
-            cells = [f"{name}: {what}", f"{flag} {getattr(args, flag):,}", f"{longer.sum():,}"]
+    for (name, what), found in lengths.items():
+        flag = _MAXIMA[what]
+        if most := getattr(args, flag):
+            longer = found > most
+            cells = [f"{name}: {what}", f"{flag} {most:,}", f"{longer.sum():,}"]
             rows.append([*cells, f"{longer.mean():.1%}"])
-    return [Section("What a maximum length cuts", ["", f"{unit} at most", "cut", "share"], rows)]
+    columns = ["", f"{unit} at most", "cut", "share"]
+    return [Section("What a maximum length cuts", columns, rows)] if rows else []
 
 
 def _overlaps(report: Report, looked_at: dict[str, Examination]) -> Section:

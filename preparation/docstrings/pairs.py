@@ -13,7 +13,6 @@ import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,18 +109,6 @@ def topic_of(module: str, package: str) -> str:
     return ".".join(parts[:depth])
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A syntax tree has no cycles, and to search it for some takes longer than to build it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def docstrings(source: bytes) -> Iterator[tuple[str, str]]:
     """Yield (qualified name, docstring) of a module and its classes and functions, in order.
 
@@ -145,22 +132,23 @@ def docstrings(source: bytes) -> Iterator[tuple[str, str]]:
                 waiting.append((name, child))
 
 
-def _is_private(name: str) -> bool:
-    """Whether a qualified name is private to its module; such docstrings are terse."""
-    return any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
-
-
 def read_file(package: str, module: str, path: Path, dropped: Counter[str]) -> list[DocstringPair]:
     """Extract the usable docstrings of a file; count why others are dropped in ``dropped``."""
+    collects = gc.isenabled()
+    # A syntax tree has no cycles, and to search it for some takes longer than to build it.
+    gc.disable()
     try:
-        with _no_garbage_collection():
-            found = list(docstrings(path.read_bytes()))
+        found = list(docstrings(path.read_bytes()))
     except (SyntaxError, ValueError, RecursionError, OSError):
         dropped["source file that cannot be read or parsed"] += 1
         return []
+    finally:
+        if collects:
+            gc.enable()
     pairs = []
     for name, text in found:
-        if _is_private(name):
+        # Private to its module; such docstrings are terse.
+        if any(part.startswith("_") and not part.endswith("__") for part in name.split(".")):
             dropped["private function or class"] += 1
             continue
         if len(text) < MIN_DOCSTRING_CHARACTERS:  # most of them: spare them the cleaning

@@ -100,13 +100,15 @@ def _without_sections(lines: list[str]) -> list[str]:
             dropping = bool(_DROPPED_SECTIONS.fullmatch(title))
             if not dropping:
                 kept.append(f"{stripped.rstrip(':')}:")
-        elif (
-            not dropping
-            and not _UNDERLINE.fullmatch(stripped)
-            and not _TABLE_RULE.fullmatch(stripped)
-        ):
+        elif not (dropping or _UNDERLINE.fullmatch(stripped) or _TABLE_RULE.fullmatch(stripped)):
             kept.append(line)
     return kept
+
+
+_CODE = re.compile(
+    r"^(import|from|with|for|def|class|return|print)\b.*[:(\w]$|^\w[\w.]* "
+    r"?= ?\S|^[)\]}]|[{;]$|\w\(\S*\)$|^>>>|^\.\.\. "
+)
 
 
 def _is_code(block: str) -> bool:
@@ -114,16 +116,7 @@ def _is_code(block: str) -> bool:
     lines = [line.strip() for line in block.splitlines() if line.strip()]
     if not lines or lines[0].startswith((">>>", "```", "$ ", "% ", "#!", "In [")):
         return True
-    code = sum(
-        bool(
-            re.search(
-                r"^(import|from|with|for|def|class|return|print)\b.*[:(\w]$|^\w[\w.]* "
-                r"?= ?\S|^[)\]}]|[{;]$|\w\(\S*\)$|^>>>|^\.\.\. ",
-                line,
-            )
-        )
-        for line in lines
-    )
+    code = sum(bool(_CODE.search(line)) for line in lines)
     return code > len(lines) / 2
 
 
@@ -177,8 +170,6 @@ def content_stems(text: str) -> set[str]:
 
 
 _NO_LETTER = re.compile(r"[^\w\s]|[\d_]")
-
-
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff\ufffd]")
 
 

@@ -60,11 +60,7 @@ def token_counter(model: str, trust_remote_code: bool) -> tuple[Count, tuple[int
 
 
 class TextLengths:
-    """Lengths of distinct texts, by key.
-
-    Args:
-        count: Gives the lengths of several texts.
-    """
+    """Lengths of distinct texts, by key."""
 
     def __init__(self, count: Count) -> None:
         self.count = count
