@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
+    Field,
     StrictInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -63,6 +64,12 @@ class Body(BaseModel):
             for key in value.ignored(service)
         ]
         return [*(self.model_extra or {}), *nested]
+
+
+Query = Annotated[str, Field(examples=["How do I read a CSV file?"])]
+Documents = Annotated[
+    list[str], Field(examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]])
+]
 
 
 def or_one_message(message: LiteralString) -> WrapValidator:

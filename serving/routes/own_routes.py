@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from pydantic import AliasChoices, Field, Tag
 
 from serving.http.errors import wrong_field
-from serving.http.http_json import by_key, example, ranking, reply
+from serving.http.http_json import Documents, Query, by_key, example, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
 from serving.routes.options import Truncation
@@ -63,11 +63,8 @@ class ScoreBody(Truncation):
 class ScoreBatchBody(Truncation):
     """One query and its documents (also ``documents``, ``texts``)."""
 
-    query: str = Field(examples=["How do I read a CSV file?"])
-    docs: list[str] = Field(
-        validation_alias=AliasChoices("docs", "documents", "texts"),
-        examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]],
-    )
+    query: Query
+    docs: Documents = Field(validation_alias=AliasChoices("docs", "documents", "texts"))
     top_n: int | None = Field(None, description="rank so many; 0 or less: all")
     return_documents: bool = False
     raw_scores: bool = False

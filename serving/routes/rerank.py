@@ -6,7 +6,15 @@ from fastapi import Body as FromBody
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, Tag
 
-from serving.http.http_json import by_key, example, or_one_message, printable, ranking, reply
+from serving.http.http_json import (
+    Query,
+    by_key,
+    example,
+    or_one_message,
+    printable,
+    ranking,
+    reply,
+)
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
 from serving.routes.options import Truncation
@@ -28,7 +36,7 @@ AnyDocument = Annotated[
 class RerankBody(Truncation):
     """What is ignored is also named in the answer's ``meta.warnings``."""
 
-    query: str = Field(examples=["How do I read a CSV file?"])
+    query: Query
     documents: list[AnyDocument] = Field(
         examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]]
     )

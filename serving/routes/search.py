@@ -7,7 +7,7 @@ from pydantic import Field
 from serving.engine.similarity import Corpus
 from serving.engine.tokenization import Cut
 from serving.http.errors import wrong_field
-from serving.http.http_json import Body, best_first, example, reply
+from serving.http.http_json import Body, Documents, Query, best_first, example, reply
 from serving.http.routing import Router
 from serving.routes.options import Truncation
 from serving.service import ModelOutput, Service, item_places
@@ -16,7 +16,7 @@ from serving.service import ModelOutput, Service, item_places
 class SearchBody(Truncation):
     """A query, and documents unless the server has a corpus."""
 
-    query: str = Field(examples=["How do I read a CSV file?"])
+    query: Query
     documents: list[str] | None = Field(
         None, examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]]
     )
@@ -27,10 +27,8 @@ class SearchBody(Truncation):
 class CompareBody(Body):
     """A query and documents, for every model that is loaded."""
 
-    query: str = Field(examples=["How do I read a CSV file?"])
-    documents: list[str] = Field(
-        examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]]
-    )
+    query: Query
+    documents: Documents
 
 
 def search_routes(service: Service, reranks: bool) -> Router:

@@ -11,7 +11,16 @@ from pydantic import Discriminator, Field, Tag
 from common.prompts import with_prompt
 from serving.engine.similarity import similarities
 from serving.engine.tokenization import Cut
-from serving.http.http_json import Body, TextInput, example, ranking, reply, text_list
+from serving.http.http_json import (
+    Body,
+    Documents,
+    Query,
+    TextInput,
+    example,
+    ranking,
+    reply,
+    text_list,
+)
 from serving.http.routing import Router, RouteSettings
 from serving.routes.options import Prompting, TextOptions, Truncation, check_name
 from serving.routes.vectors import VectorOptions
@@ -54,8 +63,8 @@ class EmbedBody(PromptName, FromTheRight, VectorOptions):
 class RerankBody(FromTheRight):
     """``POST /rerank``."""
 
-    query: str = Field(examples=["How do I read a CSV file?"])
-    texts: list[str] = Field(examples=[["pandas.read_csv reads it.", "Paris is in France."]])
+    query: Query
+    texts: Documents
     raw_scores: bool = False
     return_text: bool = False
 
