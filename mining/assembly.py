@@ -15,6 +15,7 @@ import transformers
 from accelerate import PartialState
 
 from common.hardware import prepare_cpu
+from common.prompts import with_prompt
 from encoders.kinds import KINDS, detect_kind, open_model, retrieves
 from loaders import ReadOptions
 from loaders.formats.local import FileSource
@@ -22,19 +23,15 @@ from loaders.formats.records import check_format
 from loaders.formats.row_file import TABLES, write_lines
 from loaders.formats.sources import Source
 from mining.cache.model_digest import model_digest
-from mining.data.corpus import Corpus
+from mining.cache.vectors import VectorCache
+from mining.data.corpus import Corpus, build_corpus
 from mining.data.documents import corpus_documents, training_documents
 from mining.data.queries import Queries
-from mining.miner import Judge
-from mining.policy.policy import Policy
-from mining.scoring.models import EmbedderWithCache, open_teacher
-from mining.scoring.teacher import Teacher
-from mining.search.encode import Encoding
-from mining.search.faiss_index import FaissIndex, write_index
-from mining.search.index import Index, VectorIndex
-from mining.search.lexical import LexicalIndex
+from mining.policy import Policy
+from mining.search.encode import Encoding, Read, Vectors, cache_key, encode_all
+from mining.search.index import FaissIndex, Index, LexicalIndex, VectorIndex, write_index
 from mining.settings import MiningSettings, WorkSettings
-from mining.work import build_corpus
+from mining.teacher import Teacher
 from preparation.commands.settings import check_output_file
 
 logger = logging.getLogger(__name__)
@@ -76,11 +73,6 @@ def shows_progress() -> bool:
     return PartialState().is_main_process and sys.stderr.isatty()
 
 
-def encoding(args: WorkSettings) -> Encoding:
-    """Return how models are run; ``max_length`` is the reranker's."""
-    return Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
-
-
 def read_corpus(args: MiningSettings, options: ReadOptions, work: Path) -> Corpus:
     """Build the corpus to search from ``corpus``, or from the rows themselves."""
     if args.corpus:
@@ -88,9 +80,9 @@ def read_corpus(args: MiningSettings, options: ReadOptions, work: Path) -> Corpu
     else:
         documents = training_documents(args.input, options)
     positives = training_documents(args.input, options, positives_only=True)
-    corpus, notes = build_corpus(work / "corpus", documents, positives)
-    for note in notes:
-        logger.warning(note)
+    corpus = build_corpus(work / "corpus", documents, positives)
+    if corpus.empty:
+        logger.warning(f"{corpus.empty:,} documents of the corpus have no text and are left out")
     logger.info("searching %d distinct documents", corpus.searchable)
     return corpus
 
@@ -115,47 +107,60 @@ def open_index(
     """Open the search index; record the digest of its model."""
     if args.embedder is None:
         return LexicalIndex(queries, corpus)
-    model = open_embedder(args, args.embedder)
-    digests["embedder"] = model.digest
-    documents = model.documents(corpus, args.document_max_length)
-    asked = model.queries(queries, args.query_max_length)
+    asked, documents = embed(args, args.embedder, queries, corpus, digests)
     state = PartialState()
-    if not args.faiss:
+    if args.index is None:
         return VectorIndex(asked, documents, corpus.searchable, state.device)
-    file = work / f"{model.digest}.faiss"
+    file = work / f"{digests['embedder']}.faiss"
     if state.is_main_process and not file.exists():
-        write_index(documents, corpus.searchable, file, shows_progress())
+        write_index(documents, corpus.searchable, args.index, file, shows_progress())
     state.wait_for_everyone()
     return FaissIndex(asked, documents, corpus.searchable, state.device, file)
 
 
-def open_embedder(args: WorkSettings, name: str) -> EmbedderWithCache:
-    """Open an embedder with its vector cache and the prompts of the settings."""
+def embed(
+    args: WorkSettings, name: str, queries: Queries, corpus: Corpus, digests: Digests
+) -> tuple[Vectors, Vectors]:
+    """Encode all queries and documents; record the embedder's digest.
+
+    Collective: all processes of a run call it.
+    """
     if not KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"embedder: {name} is a reranker; give an embedder")
     embedder = open_model(name, trust_remote_code=args.trust_remote_code)
     assert retrieves(embedder)
     embedder = embedder.to(PartialState().device)
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
-    return EmbedderWithCache(embedder, args.cache_dir, encoding(args))
+    digests["embedder"] = digest = model_digest(embedder)
+    query_prompt = embedder.find_prompt("query")
+    document_prompt = embedder.find_prompt("document")
+
+    def read_queries(start: int, stop: int) -> list[str]:
+        return [with_prompt(text, query_prompt, own) for text, own in queries.asked(start, stop)]
+
+    def read_documents(start: int, stop: int) -> list[str]:
+        return [with_prompt(text, document_prompt) for text in corpus.slice(start, stop)]
+
+    def encode(count: int, read: Read, max_length: int | None, what: str) -> Vectors:
+        how = Encoding(max_length, args.tokens_per_batch, args.bf16, shows_progress())
+        folder = args.cache_dir / "vectors" / cache_key(embedder, digest, how)
+        with VectorCache(folder, embedder.dimension) as cache:
+            return encode_all(embedder, count, read, cache, how, what)
+
+    documents = encode(len(corpus), read_documents, args.document_max_length, "documents")
+    return encode(len(queries), read_queries, args.query_max_length, "queries"), documents
 
 
-def open_judge(args: MiningSettings, digests: Digests) -> Judge | None:
-    """Open the reranker, if one is set; record its digest."""
-    if args.reranker is None:
-        return None
-    teacher, digests["reranker"] = open_reranker(args, args.reranker)
-    return Judge(teacher, args.reranker_limits())
-
-
-def open_reranker(args: WorkSettings, name: str) -> tuple[Teacher, str]:
-    """Open a reranker with its score cache; return both with the digest."""
+def open_teacher(args: WorkSettings, name: str, digests: Digests) -> Teacher:
+    """Open a reranker with its score cache; record its digest."""
     if KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = reranker.to(PartialState().device)
-    digest = model_digest(reranker)
-    return open_teacher(reranker, digest, args.cache_dir, encoding(args)), digest
+    digests["reranker"] = digest = model_digest(reranker)
+    how = Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
+    folder = args.cache_dir / "scores" / cache_key(reranker, digest, how)
+    return Teacher(reranker, VectorCache(folder, 1), how)
 
 
 def tell_recall(index: Index, queries: int, depth: int) -> float | None:

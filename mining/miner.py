@@ -1,22 +1,27 @@
 """Mine negatives for a block of queries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from typing import NamedTuple
 
 from mining.data.corpus import Corpus
 from mining.data.queries import Queries
-from mining.policy.picker import Candidate, Picker
-from mining.policy.policy import Limits, Policy
-from mining.policy.rules import Rules, TextForms
-from mining.scoring.teacher import Teacher, sigmoid
+from mining.picker import Candidate, Picker, Reason
+from mining.policy import NO_LIMITS, Limits, Policy
 from mining.search.index import Index, Ranking
+from mining.teacher import Teacher, sigmoid
+from preparation.duplicates.near_duplicates import shingles
+from preparation.duplicates.normalized import normalize
+
+Forms = tuple[str, frozenset[int]]  # a text normalised, and the hashes of its word trigrams
 
 _SCORED_AT_ONCE = 32  # random candidates
 # Random candidates that are tried for one random negative. Limits that nearly nothing keeps to
 # would otherwise have the whole corpus tried, and scored by the reranker, for each query.
 RANDOM_TRIES = 32
+_TEXTS_IN_MEMORY = 20_000  # whose forms are kept
 
 
 class Mined(NamedTuple):
@@ -37,18 +42,6 @@ class Mined(NamedTuple):
     removed: dict[str, int]
 
 
-class Judge(NamedTuple):
-    """A reranker that may remove candidates.
-
-    Attributes:
-        teacher: Gives raw scores.
-        limits: On their sigmoid, from 0 to 1.
-    """
-
-    teacher: Teacher
-    limits: Limits
-
-
 @dataclass
 class Miner:
     """Search, filter candidates by the policy, and let a reranker judge them.
@@ -56,21 +49,22 @@ class Miner:
     Queries without a positive get no negatives: what answers them is not known.
 
     Args:
-        queries: The queries.
-        corpus: The documents.
-        index: Finds documents.
         policy: What may become a negative.
-        judge: A reranker, or None.
+        reranker: May remove candidates; None: there is none.
+        reranker_limits: On its scores, from 0 to 1.
     """
 
     queries: Queries
     corpus: Corpus
     index: Index
     policy: Policy
-    judge: Judge | None = None
+    reranker: Teacher | None = None
+    reranker_limits: Limits = NO_LIMITS
 
     def __post_init__(self) -> None:
-        self.forms = TextForms(self.corpus)
+        self.limits = self.policy.limits
+        self.is_limited = self.limits != NO_LIMITS
+        self.forms = lru_cache(_TEXTS_IN_MEMORY)(self._forms)
 
     def mine(self, start: int, stop: int) -> list[Mined]:
         """Mine for the queries ``start:stop``.
@@ -80,16 +74,16 @@ class Miner:
         """
         depth, texts = self.policy.depth, self.queries.texts(start, stop)
         found = self.index.search(start, stop, depth) if depth else [[] for _ in texts]
-        lowest = [self._lowest(start + at) for at in range(len(texts))]
+        lowest = [self._lowest(query) for query in range(start, stop)]
         pickers = [
             self._picker(start + at, text, found[at], lowest[at]) for at, text in enumerate(texts)
         ]
-        if self.judge is None:
+        if self.reranker is None:
             for picker in pickers:
                 for kind, candidate in picker.propose():
-                    picker.take(kind, candidate)
+                    picker.taken[kind].append(candidate)
         else:
-            self._pick_by_judge(self.judge, start, stop, pickers)
+            self._pick_by_reranker(self.reranker, start, stop, pickers)
         return [
             Mined(
                 picker.negatives(),
@@ -110,22 +104,49 @@ class Miner:
         """Build the picker of a query."""
         if lowest is None:
             return Picker(iter(()), iter(()), (0, 0), lambda _: None)
-        policy = self.policy
-        rules = Rules(
-            text,
-            self.queries.positives(query),
-            self.queries.kept(query),
-            self.forms,
-            policy.limits,
-            lowest,
-            policy.near_duplicates,
-        )
         hard = (
             Candidate(found[rank - 1][0], rank, found[rank - 1][1])
-            for rank in policy.hard_ranks(text, len(found))
+            for rank in self.policy.hard_ranks(text, len(found))
         )
         at_random = self._random_candidates(query, text, found)
-        return Picker(hard, at_random, policy.wanted, rules.reason)
+        return Picker(hard, at_random, self.policy.wanted, self._rule(query, text, lowest))
+
+    def _rule(self, query: int, text: str, lowest: float) -> Callable[[Candidate], Reason | None]:
+        """Return what says why a candidate must not become a negative of a query; None: it may."""
+        positives, kept = set(self.queries.positives(query)), set(self.queries.kept[query])
+        ids = {self.corpus.document_of(place) for place in positives}
+        of_positives = [self.forms(place) for place in sorted(positives)]
+        asked, asked_trigrams = forms(text)
+        near = self.policy.near_duplicates
+
+        def reason(candidate: Candidate) -> Reason | None:
+            place = candidate.place
+            if place in positives:
+                return "a positive"
+            if self.corpus.document_of(place) in ids:
+                return "id of a positive"
+            if place in kept:
+                return "there already"
+            if self.is_limited:
+                assert candidate.score is not None
+                if broken := self.limits.broken(candidate.score, lowest):
+                    return broken
+            text, trigrams = self.forms(place)
+            if any(text == other for other, _ in of_positives):
+                return "text of a positive"
+            if text == asked:
+                return "text of the query"
+            if near and any(alike(trigrams, other) >= near for _, other in of_positives):
+                return "almost a positive"
+            if near and alike(trigrams, asked_trigrams) >= near:
+                return "almost the query"
+            return None
+
+        return reason
+
+    def _forms(self, place: int) -> Forms:
+        (text,) = self.corpus.at([place])
+        return forms(text)
 
     def _random_candidates(self, query: int, text: str, found: Ranking) -> Iterator[Candidate]:
         """Yield documents in random order, without those that the search ranked too high."""
@@ -139,16 +160,15 @@ class Miner:
         )
         tried = islice(places, RANDOM_TRIES * self.policy.wanted[1])
         while some := list(islice(tried, _SCORED_AT_ONCE)):
-            scored = self.policy.limits.given
-            scores = self.index.scores(query, some) if scored else [None] * len(some)
+            scores = self.index.scores(query, some) if self.is_limited else [None] * len(some)
             for place, score in zip(some, scores, strict=True):
                 yield Candidate(place, ranks.get(place), score)
 
-    def _pick_by_judge(
-        self, judge: Judge, start: int, stop: int, pickers: Sequence[Picker]
+    def _pick_by_reranker(
+        self, reranker: Teacher, start: int, stop: int, pickers: Sequence[Picker]
     ) -> None:
         asked = self.queries.asked(start, stop)
-        lowest = self._judge_positives(judge, start, asked)
+        lowest = self._score_positives(reranker, start, asked)
         while True:
             proposed = [
                 (at, kind, candidate)
@@ -159,18 +179,18 @@ class Miner:
                 return
             texts = self.corpus.at([candidate.place for _, _, candidate in proposed])
             pairs = [
-                judge.teacher.pair(*asked[at], text)
+                reranker.pair(*asked[at], text)
                 for (at, _, _), text in zip(proposed, texts, strict=True)
             ]
-            scores = sigmoid(judge.teacher.score(pairs)).tolist()
+            scores = sigmoid(reranker.score(pairs)).tolist()
             for (at, kind, candidate), score in zip(proposed, scores, strict=True):
-                if broken := judge.limits.broken(score, lowest[at]):
-                    pickers[at].remove(f"reranker {broken}")
+                if broken := self.reranker_limits.broken(score, lowest[at]):
+                    pickers[at].removed[f"reranker {broken}"] += 1
                 else:
-                    pickers[at].take(kind, candidate)
+                    pickers[at].taken[kind].append(candidate)
 
-    def _judge_positives(
-        self, judge: Judge, start: int, asked: Sequence[tuple[str, str | None]]
+    def _score_positives(
+        self, reranker: Teacher, start: int, asked: Sequence[tuple[str, str | None]]
     ) -> list[float]:
         """Return the reranker's lowest score of a positive for each query, 1 where there is none.
 
@@ -180,14 +200,24 @@ class Miner:
         positives = [self.queries.positives(start + at) for at in numbers]
         texts = iter(self.corpus.at(list(chain(*positives))))
         of_positives = [
-            [judge.teacher.pair(*asked[at], next(texts)) for _ in positives[at]] for at in numbers
+            [reranker.pair(*asked[at], next(texts)) for _ in positives[at]] for at in numbers
         ]
         of_kept = [
-            judge.teacher.pair(*asked[at], text)
+            reranker.pair(*asked[at], text)
             for at in numbers
             for text in self.queries.kept_texts(start + at)
         ]
         different = list(dict.fromkeys(chain(*of_positives, of_kept)))
-        scores = sigmoid(judge.teacher.score(different)).tolist()
+        scores = sigmoid(reranker.score(different)).tolist()
         found = dict(zip(different, scores, strict=True))
         return [min((found[pair] for pair in pairs), default=1.0) for pairs in of_positives]
+
+
+def forms(text: str) -> Forms:
+    """Return the forms of a text."""
+    return normalize(text), frozenset(hash(run) for run in shingles(text) if run)
+
+
+def alike(one: frozenset[int], other: frozenset[int]) -> float:
+    """Return the containment: the share of the smaller set that is in the other too."""
+    return len(one & other) / min(len(one), len(other)) if one and other else 0.0

@@ -5,20 +5,24 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mining.data.corpus import Corpus
+from mining.data.queries import Queries
 from mining.miner import Mined
-from mining.policy.policy import Policy
+from mining.work import Blocks
 
 # The last rank of each bar of the histogram.
 _BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 _SHOWN = 160  # characters of a text
+_NEGATIVES = 4  # of an example
 
 
-def summarize(mined: Iterable[Mined], policy: Policy) -> dict[str, Any]:
-    """Count what was mined and removed.
+def summarize(mined: Iterable[Mined], num_negatives: int) -> dict[str, Any]:
+    """Count what was mined and removed; queries were to get ``num_negatives`` each.
 
     Returns:
         ``queries``, ``without_positive``, ``with_too_few``, ``hard``, ``random`` (negatives),
@@ -30,7 +34,7 @@ def summarize(mined: Iterable[Mined], policy: Policy) -> dict[str, Any]:
     for one in mined:
         counts["queries"] += 1
         counts["without_positive"] += one.positive is None
-        few = one.positive is not None and len(one.negatives) < policy.num_negatives
+        few = one.positive is not None and len(one.negatives) < num_negatives
         counts["with_too_few"] += few
         counts["hard"] += one.hard
         counts["random"] += len(one.negatives) - one.hard
@@ -52,12 +56,12 @@ def _range(bar: int) -> str:
     return str(first) if first == _BOUNDS[bar] else f"{first}-{_BOUNDS[bar]}"
 
 
-def show(summary: dict[str, Any], examples: list[dict[str, Any]], console: Console) -> None:
-    """Print tables of a summary, and the examples."""
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print tables of a summary."""
     total = summary["hard"] + summary["random"]
     console.print(
         f"{total:,} negatives for {summary['queries']:,} queries: {summary['hard']:,} hard"
-        + (f", {summary['random']:,} random ({_share(summary['random'], total)})")
+        f", {summary['random']:,} random ({_share(summary['random'], total)})"
     )
     for name, meaning in (
         ("with_too_few", "got fewer than asked for; they are kept with those they have"),
@@ -76,18 +80,29 @@ def show(summary: dict[str, Any], examples: list[dict[str, Any]], console: Conso
     console.print(ranks)
     if summary["removed"]:
         console.print(removed)
-    for example in examples:
-        _show_example(example, console)
 
 
-def _show_example(example: dict[str, Any], console: Console) -> None:
-    table = Table("", "score", "text", title=None, show_header=True, show_lines=False)
-    table.add_row("query", "", _short(example["query"]), style="bold")
-    table.add_row("positive", _number(example["score"]), _short(example["positive"]))
-    for negative in example["negatives"]:
-        rank = f"rank {negative['rank']}" if negative["hard"] else "random"
-        table.add_row(rank, _number(negative["score"]), _short(negative["text"]))
-    console.print(table)
+def show_examples(
+    queries: Queries, corpus: Corpus, blocks: Blocks, count: int, console: Console
+) -> None:
+    """Print queries, spread evenly over those that got negatives, with a few of these."""
+    mined = np.flatnonzero([bool(one.negatives) for one in blocks])
+    chosen = mined[np.linspace(0, len(mined) - 1, min(count, len(mined))).astype(int)]
+    for query in chosen.tolist():
+        one = blocks[query]
+        # Some of both kinds: the first, and the last.
+        last = len(one.negatives) - 1
+        shown = sorted({*range(min(_NEGATIVES - 1, last)), last})
+        places = [one.negatives[at].place for at in shown]
+        positive, *texts = corpus.at([queries.positives(query)[0], *places])
+        table = Table("", "score", "text")
+        table.add_row("query", "", _short(queries.texts(query, query + 1)[0]), style="bold")
+        table.add_row("positive", _number(one.positive), _short(positive))
+        for at, text in zip(shown, texts, strict=True):
+            _, rank, score = one.negatives[at]
+            name = f"rank {rank}" if at < one.hard else "random"
+            table.add_row(name, _number(score), _short(text))
+        console.print(table)
 
 
 def _short(text: str) -> str:

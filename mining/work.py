@@ -1,30 +1,32 @@
-"""Working folder of a run: found again after a kill, removed when the run has finished."""
+"""What a run has done already: its working folder, found again after a kill, and mined blocks."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import datasets
 from accelerate import PartialState
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from common.hashing import source_code
-from mining.data.corpus import Corpus, CorpusBuilder
-from mining.data.documents import Document
+from loaders.formats.row_file import write_lines
+from mining.miner import Mined, Miner
+from mining.picker import Candidate
 
+# Letters: Q queries.
 
-def default_cache_dir() -> Path:
-    """Return the default folder of vectors, scores and unfinished runs."""
-    return Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / "mining"
+_BLOCKS = 16
+_SMALLEST, _LARGEST = 256, 2048
 
 
 @contextmanager
 def work_folder(cache_dir: Path, identity: Any) -> Iterator[Path]:
-    """Enter the folder of one run, the same for all its processes.
+    """Enter the folder of one run, the same for all its processes; it is removed at the end.
 
     Args:
         cache_dir: Where runs have their folders.
@@ -52,49 +54,53 @@ def work_folder(cache_dir: Path, identity: Any) -> Iterator[Path]:
     Path(f"{folder}.lock").unlink(missing_ok=True)
 
 
-def build_corpus(
-    folder: Path, documents: Iterable[Document], positives: Iterable[Document]
-) -> tuple[Corpus, list[str]]:
-    """Build the corpus of a run in its main process; collective: all processes call it.
+class Blocks:
+    """Results for Q queries: one file a block, which appears when it is complete.
+
+    How large a block is depends on Q alone. So a block is the same for any number of processes.
 
     Args:
-        folder: Where to; what is there from before a kill is used.
-        documents: May become negatives.
-        positives: Documents that must be known beside them.
-
-    Returns:
-        The corpus, and what is to be said about its making.
-
-    Raises:
-        ValueError: There is no document.
+        folder: Where the files are; of this run alone.
+        queries: Q.
     """
-    state = PartialState()
-    notes = folder / "notes.json"
-    if state.is_main_process and not folder.exists():
-        beside = folder.with_name(f"{folder.name}.building")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        said = _fill(CorpusBuilder(beside), documents, positives)
-        (beside / notes.name).write_text(json.dumps(said), encoding="utf-8")
-        beside.rename(folder)
-    state.wait_for_everyone()
-    return Corpus(folder), json.loads(notes.read_text(encoding="utf-8"))
 
+    def __init__(self, folder: Path, queries: int) -> None:
+        self.folder = folder
+        self.queries = queries
+        self.size = max(_SMALLEST, min(_LARGEST, queries // _BLOCKS))
+        self.read = lru_cache(8)(self._read)
 
-def _fill(
-    builder: CorpusBuilder, documents: Iterable[Document], positives: Iterable[Document]
-) -> list[str]:
-    count = empty = 0
-    for document in documents:
-        count += 1
-        if document.text:
-            builder.add(document.text, document.id)
-        else:
-            empty += 1
-    if count == empty:
-        raise ValueError("the corpus has no document with a text")
-    builder.close_search()
-    for document in positives:
-        builder.add(document.text, document.id)
-    builder.finish()
-    return [f"{empty:,} documents of the corpus have no text and are left out"] if empty else []
+    def mine(self, miner: Miner, show_progress: bool) -> None:
+        """Mine the missing blocks; collective: all processes of a run call it."""
+        state = PartialState()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        starts = range(0, self.queries, self.size)[state.process_index :: state.num_processes]
+        own = sum(self._stop(start) - start for start in starts)
+        with tqdm(total=own, desc="mining queries", disable=not show_progress) as bar:
+            for start in starts:
+                if not self._file(start).exists():
+                    mined = miner.mine(start, self._stop(start))
+                    write_lines(self._file(start), map(json.dumps, mined))
+                bar.update(self._stop(start) - start)
+        state.wait_for_everyone()
+
+    def __getitem__(self, query: int) -> Mined:
+        """Return the result of a query."""
+        return self.read(query - query % self.size)[query % self.size]
+
+    def __iter__(self) -> Iterator[Mined]:
+        for query in range(self.queries):
+            yield self[query]
+
+    def _stop(self, start: int) -> int:
+        return min(start + self.size, self.queries)
+
+    def _file(self, start: int) -> Path:
+        return self.folder / f"block-{start:09}.jsonl"
+
+    def _read(self, start: int) -> list[Mined]:
+        lines = self._file(start).read_text(encoding="utf-8").splitlines()
+        return [
+            Mined([Candidate(*each) for each in negatives], *others)
+            for negatives, *others in map(json.loads, lines)
+        ]

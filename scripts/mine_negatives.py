@@ -23,11 +23,9 @@ from collections.abc import Sequence
 
 from accelerate import PartialState
 from rich.console import Console
-from tqdm import tqdm
 
 from common.flags import exit_code, parse
 from loaders import load_rows
-from loaders.formats.row_file import RowFile
 from loaders.formats.sources import find_sources
 from mining.assembly import (
     Digests,
@@ -36,22 +34,22 @@ from mining.assembly import (
     identity,
     on_all_processes,
     open_index,
-    open_judge,
+    open_teacher,
     read_corpus,
     shows_progress,
     tell_recall,
     write_settings,
 )
-from mining.blocks import Blocks
 from mining.cache.text_digest import combined
+from mining.data.corpus import Corpus
 from mining.data.documents import corpus_sources
-from mining.data.examples import find_examples
 from mining.data.queries import Queries
-from mining.data.records import Records, Survey
+from mining.data.records import Survey, make_groups, relevances, teacher_scores, write_groups
 from mining.miner import Miner
 from mining.settings import MiningSettings
-from mining.summary import show, summarize
-from mining.work import work_folder
+from mining.summary import show, show_examples, summarize
+from mining.teacher import Teacher
+from mining.work import Blocks, work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,56 +62,63 @@ def main(argv: Sequence[str] | None = None) -> int:
 def mine(args: MiningSettings) -> None:
     """Read rows and corpus, search, choose negatives, and write the groups."""
     check_output(args)
-    policy, options = args.policy(), args.read_options()
+    options, keep = args.read_options(), args.existing == "keep"
     rows = load_rows(args.input, "candidate_group", options)
-    survey = Survey.of(rows)
-    for phrase in survey.lost(args.existing == "keep", args.reranker is not None):
+    survey = Survey(rows)
+    for phrase in survey.lost(keep, args.reranker is not None):
         logger.warning("lost: %s", phrase)
     sources = find_sources(args.input, args.split) + corpus_sources(args.corpus)
     with work_folder(args.cache_dir, identity(args, sources)) as work:
         corpus = read_corpus(args, options, work)
-        check_ranks(policy, corpus.searchable)
-        queries = Queries(rows, corpus, keep=args.existing == "keep")
+        check_ranks(args, corpus.searchable)
+        queries = Queries(rows, corpus, keep)
         digests: Digests = {"documents": corpus.digest}
-        judge = open_judge(args, digests)
+        reranker = None
+        if args.reranker is not None:
+            reranker = open_teacher(args, args.reranker, digests)
         index = open_index(args, queries, corpus, work, digests)
         blocks = Blocks(work / combined(list(digests.values())), len(queries))
-        blocks.mine(Miner(queries, corpus, index, policy, judge), shows_progress())
+        miner = Miner(queries, corpus, index, args, reranker, args.reranker_limits)
+        blocks.mine(miner, shows_progress())
         if not PartialState().is_main_process:
             return
-        if judge is not None:
-            judge.teacher.cache.refresh()
-        write(
-            args,
-            Records(
-                rows,
-                queries,
-                corpus,
-                blocks,
-                keep=args.existing == "keep",
-                graded=survey.graded,
-                teacher=judge.teacher if judge else None,
-                scale=args.scores,
-            ),
-            survey,
-        )
-        summary = summarize(blocks, policy)
-        summary["faiss_recall"] = tell_recall(index, len(queries), policy.depth)
-        examples = find_examples(queries, corpus, blocks, args.examples)
-    console = Console()
-    show(summary, examples, console if console.is_terminal else Console(width=120))
+        write(args, survey, queries, corpus, blocks, reranker)
+        summary = summarize(blocks, args.num_negatives)
+        summary["faiss_recall"] = tell_recall(index, len(queries), args.depth)
+        console = Console()
+        console = console if console.is_terminal else Console(width=120)
+        show(summary, console)
+        show_examples(queries, corpus, blocks, args.examples, console)
     path = write_settings(args, sources, digests, rows=len(rows), summary=summary)
     print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
 
 
-def write(args: MiningSettings, records: Records, survey: Survey) -> None:
-    """Write the rows with their negatives."""
-    scores = ["pos_scores", "neg_scores"] if records.has_scores else []
-    prompt = ["prompt"] if survey.counts["prompts"] else []
-    with RowFile(args.output, ["query", "pos", "neg", *scores, *prompt]) as file:
-        for record in tqdm(records, "writing", len(records.rows), disable=not shows_progress()):
-            file.write(record)
-    if records.has_scores and records.teacher is None:
+def write(
+    args: MiningSettings,
+    survey: Survey,
+    queries: Queries,
+    corpus: Corpus,
+    blocks: Blocks,
+    reranker: Teacher | None,
+) -> None:
+    """Write the rows with their negatives.
+
+    Scores are the reranker's, if there is one. Otherwise they are the relevances where these say
+    more than ``pos`` and ``neg`` do.
+    """
+    score = relevances(queries.keep) if survey.graded else None
+    if reranker is not None:
+        reranker.cache.refresh()
+        score = teacher_scores(reranker, args.scores)
+
+    def mined(numbers: range) -> list[list[str]]:
+        found = [blocks[int(queries.query_of[row])].negatives for row in numbers]
+        texts = iter(corpus.at([each.place for negatives in found for each in negatives]))
+        return [[next(texts) for _ in negatives] for negatives in found]
+
+    groups = make_groups(queries.rows, score, queries.keep, mined)
+    write_groups(args.output, groups, survey, score is not None, shows_progress())
+    if survey.graded and reranker is None:
         logger.warning(
             "pos_scores and neg_scores of %s are relevances, 0 for mined negatives; read it with "
             "relevance_from_scores",

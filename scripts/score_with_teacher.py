@@ -13,43 +13,44 @@ same. A run that was killed goes on when the same command is started again.
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from tqdm import tqdm
 
 from common.flags import exit_code, parse
 from encoders.kinds import KINDS, Kind, detect_kind
 from loaders import load_rows
-from loaders.formats.row_file import RowFile
 from loaders.formats.sources import find_sources
 from mining.assembly import (
     Digests,
     check_output,
+    embed,
     identity,
     on_all_processes,
-    open_embedder,
-    open_reranker,
+    open_teacher,
     shows_progress,
     write_settings,
 )
+from mining.data.corpus import build_corpus
 from mining.data.documents import training_documents
 from mining.data.queries import Queries
-from mining.data.records import DIGITS, Survey, add_scores
-from mining.scoring.pair_scores import score_all
+from mining.data.records import (
+    Rows,
+    Score,
+    Survey,
+    make_groups,
+    rounded,
+    teacher_scores,
+    write_groups,
+)
 from mining.search.index import VectorIndex
 from mining.settings import OF_EMBEDDER, ScoringSettings
-from mining.work import build_corpus, work_folder
+from mining.teacher import score_all
+from mining.work import work_folder
 
 logger = logging.getLogger(__name__)
-
-ROWS_AT_ONCE = 256
-
-Records = list[dict[str, Any]]
-AddScores = Callable[[Records, Records], None]  # rows, and the records that get their scores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,22 +64,23 @@ def score(args: ScoringSettings) -> None:
     kind = detect_kind(args.model)
     check_settings(args, kind)
     rows = load_rows(args.input, "candidate_group", args.read_options())
-    survey = Survey.of(rows)
+    survey = Survey(rows)
     for phrase in survey.lost(keep=True, judged=True):
         logger.warning("lost: %s", phrase)
     digests: Digests = {}
-    with work_folder(args.cache_dir, identity(args, find_sources(args.input, args.split))) as work:
-        prepare = by_embedder if KINDS[kind].retrieves else by_reranker
-        add = prepare(args, rows, work, digests)
+    sources = find_sources(args.input, args.split)
+    with work_folder(args.cache_dir, identity(args, sources)) as work:
+        if KINDS[kind].retrieves:
+            scores = by_embedder(args, rows, work, digests)
+        else:
+            teacher = open_teacher(args, args.model, digests)
+            score_all(teacher, rows, shows_progress())
+            scores = teacher_scores(teacher, args.scores)
         if not PartialState().is_main_process:
             return
-        prompt = ["prompt"] if survey.counts["prompts"] else []
-        columns = ["query", "pos", "neg", "pos_scores", "neg_scores", *prompt]
-        scored = tqdm(records(rows, add), "writing", len(rows), disable=not shows_progress())
-        with RowFile(args.output, columns) as file:
-            for record in scored:
-                file.write(record)
-    path = write_settings(args, find_sources(args.input, args.split), digests, rows=len(rows))
+        groups = make_groups(rows, scores)
+        write_groups(args.output, groups, survey, scored=True, show_progress=shows_progress())
+    path = write_settings(args, sources, digests, rows=len(rows))
     print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
 
 
@@ -92,43 +94,22 @@ def check_settings(args: ScoringSettings, kind: Kind) -> None:
             raise ValueError(f"{name}: is no setting of {args.model}, which is of kind {kind}")
 
 
-def by_reranker(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:
-    """Score all pairs; return the function that adds the scores to records."""
-    teacher, digests["reranker"] = open_reranker(args, args.model)
-    score_all(teacher, rows, shows_progress())
-    return lambda some, records: add_scores(teacher, some, records, args.scores)
-
-
-def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> AddScores:
-    """Encode all texts; return the function that adds the cosines to records."""
-    options = args.read_options()
-    corpus, _ = build_corpus(work / "corpus", training_documents(args.input, options), [])
+def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> Score:
+    """Encode all texts; return what scores groups by their similarities."""
+    documents = training_documents(args.input, args.read_options())
+    corpus = build_corpus(work / "corpus", documents, [])
     queries = Queries(rows, corpus, keep=True)
-    model = open_embedder(args, args.model)
-    digests["embedder"] = model.digest
-    documents = model.documents(corpus, args.document_max_length)
-    asked = model.queries(queries, args.query_max_length)
-    index = VectorIndex(asked, documents, len(corpus), PartialState().device)
+    asked, vectors = embed(args, args.model, queries, corpus, digests)
+    index = VectorIndex(asked, vectors, len(corpus), PartialState().device)
 
-    def add(some: Records, records: Records) -> None:
-        for row, record in zip(some, records, strict=True):
-            places = corpus.find(record["pos"] + record["neg"]).tolist()
-            found = iter(index.scores(int(queries.query_of[row["at"]]), places))
-            for side in ("pos", "neg"):
-                record[f"{side}_scores"] = [round(next(found), DIGITS) for _ in record[side]]
+    def score(numbers: range, _: Rows, groups: Rows) -> list[float]:
+        found: list[float] = []
+        for number, group in zip(numbers, groups, strict=True):
+            places = corpus.find(group["pos"] + group["neg"]).tolist()
+            found += rounded(index.scores(int(queries.query_of[number]), places))
+        return found
 
-    return add
-
-
-def records(rows: Dataset, add: AddScores) -> Iterator[dict[str, Any]]:
-    """Yield the scored records of all rows."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        numbers = range(start, min(start + ROWS_AT_ONCE, len(rows)))
-        some = [{**rows[at], "at": at} for at in numbers]
-        made = [{name: row[name] for name in ("query", "pos", "neg")} for row in some]
-        add(some, made)
-        for row, record in zip(some, made, strict=True):
-            yield record | {"prompt": row["prompt"]}
+    return score
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
 import torch
 
 from benchmarks.faults.forked_runs import PLACES, Plan, Run
-from benchmarks.speed.results import machine, record, versions
+from benchmarks.speed.results import new_parser, publish
 from runs import TOPICS, write_format
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES
@@ -78,27 +77,22 @@ class Tally:
 
 def main() -> None:
     """Print a table of outcomes; exit 1 if a run ended otherwise than the undisturbed one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--kills", type=int, default=100)
     add("--seed", type=int, default=0)
     add("--signals", nargs="+", default=["KILL"], choices=["KILL", "TERM", "INT"])
     add("--only", nargs="+", default=[""], help="parts of the configurations' names")
-    add("--record", action="store_true", help="write the table into RESULTS.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        report, bad = campaign(args, Path(scratch))
-    print(report)
-    if args.record:
-        record("kills", report)
-    raise SystemExit(bad > 0)
+        tallies = campaign(args, Path(scratch))
+    tell(args, tallies)
+    raise SystemExit(any(tally.runs > tally.identical for tally in tallies.values()))
 
 
-def campaign(args: argparse.Namespace, scratch: Path) -> tuple[str, int]:
-    """The table, and the number of runs that ended otherwise."""
+def campaign(args: argparse.Namespace, scratch: Path) -> dict[str, Tally]:
+    """Kill, resume and compare runs; what became of them by configuration."""
     draw = random.Random(args.seed)
     names = {f"{objective}: {about}": settings for objective, about, settings in CONFIGURATIONS}
     chosen = [name for name in names if any(part in name for part in args.only)]
@@ -130,8 +124,7 @@ def campaign(args: argparse.Namespace, scratch: Path) -> tuple[str, int]:
             shutil.rmtree(disturbed)
         else:
             disturbed.rename(disturbed.with_name(f"bad-{done}"))
-    bad = sum(tally.runs - tally.identical for tally in tallies.values())
-    return table(args, tallies), bad
+    return tallies
 
 
 def make_recipe(
@@ -235,31 +228,34 @@ def compare(whole: Path, other: Path) -> str | None:
     return None
 
 
-def table(args: argparse.Namespace, tallies: dict[str, Tally]) -> str:
-    """Markdown, one row for each configuration."""
-    kills = sum((tally.kills for tally in tallies.values()), Counter())
-    runs = sum(tally.runs for tally in tallies.values())
-    same = sum(tally.identical for tally in tallies.values())
-    seconds = sum(tally.seconds for tally in tallies.values())
-    lines = [
-        "## kills",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{kills.total()} kills ({', '.join(args.signals)}) of {runs} runs, seed {args.seed}; "
-        f"{same} of {runs} runs ended with the weights, the log and the best checkpoint of the "
-        f"undisturbed run, bit by bit. {seconds / max(1, kills.total()):.1f} s a kill.",
-        "",
-        f"| objective: configuration | kills | {' | '.join(PLACES)} | runs | identical |",
-        "|---|" + "---|" * (len(PLACES) + 3),
-    ]
-    for name, tally in tallies.items():
-        places = " | ".join(str(tally.kills[place]) for place in PLACES)
-        lines.append(
-            f"| {name} | {tally.kills.total()} | {places} | {tally.runs} | {tally.identical} |"
-        )
-    places = " | ".join(str(kills[place]) for place in PLACES)
-    lines.append(f"| all | {kills.total()} | {places} | {runs} | {same} |")
-    return "\n".join(lines) + "\n"
+def tell(args: argparse.Namespace, tallies: dict[str, Tally]) -> None:
+    """One line for each configuration, and one for all."""
+    whole = Tally()
+    for tally in tallies.values():
+        whole.kills += tally.kills
+        whole.runs += tally.runs
+        whole.identical += tally.identical
+        whole.seconds += tally.seconds
+    kills = whole.kills.total()
+    publish(
+        args,
+        "kills",
+        f"{kills} kills ({', '.join(args.signals)}) of {whole.runs} runs, seed {args.seed}; "
+        f"{whole.identical} of {whole.runs} runs ended with the weights, the log and the best "
+        f"checkpoint of the undisturbed run, bit by bit. {whole.seconds / max(1, kills):.1f} s a "
+        "kill.",
+        ["objective: configuration", "kills", *PLACES, "runs", "identical"],
+        [
+            (
+                name,
+                tally.kills.total(),
+                *(tally.kills[place] for place in PLACES),
+                tally.runs,
+                tally.identical,
+            )
+            for name, tally in {**tallies, "all": whole}.items()
+        ],
+    )
 
 
 if __name__ == "__main__":

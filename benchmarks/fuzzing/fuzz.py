@@ -119,24 +119,16 @@ def within(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def read_settings(scratch: Path) -> Target:
-    """Read a recipe as scripts/train.py does, up to the values of its keys."""
+def read_settings(scratch: Path, whole: bool = False) -> Target:
+    """Read a recipe as scripts/train.py does, up to the values of its keys, or the whole of it."""
 
     def target(ending: str, data: bytes) -> None:
         file = scratch / f"input{ending}"
         file.write_bytes(data)
-        merge(TandemArguments, read_recipe(file), {})
-
-    return target
-
-
-def parse_settings(scratch: Path) -> Target:
-    """The whole of what scripts/train.py does with a recipe."""
-
-    def target(ending: str, data: bytes) -> None:
-        file = scratch / f"input{ending}"
-        file.write_bytes(data)
-        parse_run(["--config", str(file)])
+        if whole:
+            parse_run(["--config", str(file)])
+        else:
+            merge(TandemArguments, read_recipe(file), {})
 
     return target
 
@@ -145,21 +137,8 @@ def one_key(draw: random.Random) -> bytes:
     """A good recipe with one or two keys of any name and a value of the right kind, or any."""
     hints = get_type_hints(TandemArguments)
     recipe: dict[str, Any] = dict(RECIPE)
-    words = [
-        "\ud800",
-        "",
-        "no",
-        "steps",
-        "epoch",
-        "auto",
-        "a b",
-        "..",
-        "/nowhere",
-        "\x00",
-        "长",
-        "-1",
-        "fp8",
-    ]
+    words = ["\ud800", "", "no", "steps", "epoch", "auto", "a b", "..", "/nowhere", "\x00", "长"]
+    words += ["-1", "fp8"]
     numbers = [0, 1, -1, 2, 0.5, -0.5, 1e30, 2**31, 2**63, 2**80, 1e-30]
     values: list[Any] = [*words, *numbers, True, False, None, [], {}, ["a"], [1], {"a": 1}]
     for _ in range(draw.randint(1, 2)):
@@ -178,7 +157,7 @@ def at_random(campaign: Campaign, what: str) -> None:
     mutator = Mutator(campaign.args.seed)
     recipes = what == "recipes"
     target = (read_settings if recipes else read_rows)(campaign.scratch)
-    whole = parse_settings(campaign.scratch)
+    whole = read_settings(campaign.scratch, whole=True)
     files = {end: found for end, found in seeds().items() if end.startswith(".recipe") == recipes}
     for ending, found in files.items():
         for data in found:

@@ -4,8 +4,6 @@ import argparse
 import gzip
 import json
 import random
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +21,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 
 from benchmarks.fuzzing.hostile import ROWS, Mutator
-from benchmarks.serving.servers import BASE, ROOT, wait_until_up
+from benchmarks.serving.servers import PORT, running
+from benchmarks.speed.results import BASE, ROOT
 
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
@@ -176,24 +175,16 @@ def fuzz_server(args: argparse.Namespace) -> int:
 @contextmanager
 def serving(args: argparse.Namespace) -> Iterator[tuple[str, psutil.Process]]:
     """scripts/serve.py with both models and a corpus, and an end to its memory."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch, (args.findings / "serve.log").open("w") as log:
         reranker, corpus = Path(scratch, "reranker"), Path(scratch, "corpus.jsonl")
         Reranker.from_pretrained(BASE).save_pretrained(reranker)
         documents = [{"_id": str(n), "text": row["query"]} for n, row in enumerate(ROWS)]
         corpus.write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
-        command = [sys.executable, "scripts/serve.py", "--port", port, "--embedder", BASE]
+        command = [sys.executable, "scripts/serve.py", "--port", PORT, "--embedder", BASE]
         command += ["--reranker", reranker, "--corpus", corpus, "--max_length", 64]
         command += ["--text_max_length", 64]
-        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=log, stderr=log)
-        try:
-            wait_until_up(f"http://127.0.0.1:{port}", process)
+        with running(command, log) as (url, process):
             watched = psutil.Process(process.pid)
             limit = int(args.gigabytes * 2**30)
             watched.rlimit(psutil.RLIMIT_AS, (limit, limit))
-            yield f"http://127.0.0.1:{port}", watched
-        finally:
-            process.terminate()
-            process.wait(60)
+            yield url, watched

@@ -75,6 +75,12 @@ print(json.dumps(found))
 def save_models(folder: Path) -> dict[str, torch.Tensor]:
     """Save one model of each kind and return what ours computes, named as the reader's cases."""
     expected = {}
+
+    def keep(name: str, model: Embedder) -> None:
+        model.save_pretrained(folder / name)
+        expected[f"{name} SentenceTransformer"] = model.encode(TEXTS)
+        expected[f"{name} its query prompt"] = model.encode(TEXTS, prompt_name="query")
+
     for pooling in ("cls", "mean", "last"):
         for width in (None, 64):
             torch.manual_seed(0)
@@ -86,10 +92,7 @@ def save_models(folder: Path) -> dict[str, torch.Tensor]:
                 prompts={"query": "search: "},
                 max_length=96,
             )
-            model.save_pretrained(folder / name)
-            expected[f"{name} SentenceTransformer"] = model.encode(TEXTS)
-            asked = model.encode(TEXTS, prompt_name="query")
-            expected[f"{name} its query prompt"] = asked
+            keep(name, model)
     for name, modules in chains().items():
         theirs = SentenceTransformer(
             modules=[Transformer(str(resolve_model(BASE)), max_seq_length=96), *modules],
@@ -97,10 +100,7 @@ def save_models(folder: Path) -> dict[str, torch.Tensor]:
             device="cpu",
         )
         theirs.save_pretrained(str(folder.with_name("theirs") / name))
-        model = Embedder.from_pretrained(folder.with_name("theirs") / name)
-        model.save_pretrained(folder / name)
-        expected[f"{name} SentenceTransformer"] = model.encode(TEXTS)
-        expected[f"{name} its query prompt"] = model.encode(TEXTS, prompt_name="query")
+        keep(name, Embedder.from_pretrained(folder.with_name("theirs") / name))
     expected["mean AutoModel"] = expected["mean SentenceTransformer"]
     torch.manual_seed(0)
     reranker = Reranker.from_pretrained(BASE, max_length=96)

@@ -7,17 +7,14 @@ matryoshka_dims and without, and measured on its test part with all dimensions a
 ``--record`` puts the table into benchmarks/RESULTS.md.
 """
 
-import argparse
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.quality.quality import METRIC, Task, train
-from benchmarks.speed.results import BASE, machine, quiet, record, versions
+from benchmarks.speed.results import BASE, new_parser, publish, quiet
 from common.hardware import prepare_cpu
 from encoders import Embedder
 from evaluation import per_query
@@ -29,16 +26,13 @@ PLAIN, MATRYOSHKA = "contrastive", "contrastive with matryoshka_dims"
 
 def main() -> None:
     """Train both, measure all lengths, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="a folder in the BEIR layout")
     add("--seeds", nargs="+", type=int, default=[0])
     add("--query_max_length", type=int, default=64)
     add("--document_max_length", type=int, default=128)
     add("--flags", default="--max_steps -1 --num_train_epochs 1 --learning_rate 2e-5")
-    add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     quiet()
     prepare_cpu(training=True)
@@ -51,10 +45,15 @@ def main() -> None:
                 flags = ["--matryoshka_dims", *map(str, DIMS)] if name == MATRYOSHKA else []
                 tuned = train(task, name, "embedding_contrastive", seed, task.pairs, *flags)
                 found[name].append(measure(task, str(tuned)))
-    report = table(args, found)
-    print(report)
-    if args.record:
-        record("matryoshka", report)
+    means = {name: torch.tensor(runs).mean(dim=0).tolist() for name, runs in found.items()}
+    publish(
+        args,
+        "matryoshka",
+        f"{BASE} on {args.data.name}, {args.flags}, seeds {', '.join(map(str, args.seeds))}, "
+        f"documents cut at {args.document_max_length} tokens: {METRIC} by dimensions.",
+        ["", *map(str, DIMS)],
+        [(name, *(f"{mean:.4f}" for mean in figures)) for name, figures in means.items()],
+    )
 
 
 def measure(task: Task, model: str) -> list[float]:
@@ -74,24 +73,6 @@ def measure(task: Task, model: str) -> list[float]:
         values.append(float(per_query(run, data.qrels, [METRIC])[METRIC].mean()))
     print(model, *(f"{value:.4f}" for value in values), flush=True)
     return values
-
-
-def table(args: argparse.Namespace, found: dict[str, list[list[float]]]) -> str:
-    """In Markdown, means over the seeds."""
-    lines = [
-        "## matryoshka",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{BASE} on {args.data.name}, {args.flags}, seeds {', '.join(map(str, args.seeds))}, "
-        f"documents cut at {args.document_max_length} tokens: {METRIC} by dimensions.",
-        "",
-        f"| | {' | '.join(map(str, DIMS))} |",
-        f"|---{'|---' * len(DIMS)}|",
-    ]
-    for name, runs in found.items():
-        means: Any = torch.tensor(runs).mean(dim=0)
-        lines.append(f"| {name} | {' | '.join(f'{mean:.4f}' for mean in means)} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

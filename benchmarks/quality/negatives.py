@@ -18,15 +18,13 @@ format. ``--record`` puts the table into benchmarks/RESULTS.md.
 import argparse
 import json
 import random
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -34,25 +32,20 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
-from benchmarks.speed.results import BASE, device, machine, quiet, record, versions
-from benchmarks.speed.speed import THEIRS, TUNED, take_turn
+from benchmarks.speed.results import BASE, PAIRS, device, new_parser, publish, quiet
+from benchmarks.speed.turns import CONTESTANTS, TANDEM, THEIRS, answer, in_turns
 from common.hardware import prepare_cpu
 from encoders.opening.source import resolve_model
 from loaders import ReadOptions, load_rows
 from scripts.mine_negatives import main as mine
 
-TANDEM = "Tandem"
-CONTESTANTS = [TANDEM, THEIRS, TUNED]
-DATA = "data/docstrings/train_pairs.jsonl"
 WORDS = 3  # of a short text
 
 
 def main() -> None:
     """Start a process for each contestant, let them work in turns, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", nargs="+", default=[DATA], help="rows in any training format")
+    parser = new_parser(__doc__)
+    parser.add_argument("--data", nargs="+", default=[PAIRS], help="rows in any training format")
     parser.add_argument("--model", default=BASE)
     parser.add_argument("--rows", type=int, default=1000, help="pairs of query and document")
     parser.add_argument("--documents", type=int, help="short texts to mine in (default: the rows')")
@@ -62,56 +55,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--no_warm_up", action="store_true", help="for work that takes minutes")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
-    parser.add_argument("--record", action="store_true", help="write the table to RESULTS.md")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
-        work_in_turns(args)
-        return
-    seconds, memory = measure(args)
-    report = table(args, seconds, memory)
-    print(report)
-    if args.record:
-        record(name_of(args), report)
+        answer(partial(prepare, args))
+    else:
+        compare(args)
 
 
-def measure(args: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each timed turn, and the most MiB held, by contestant."""
-    command = [sys.executable, *sys.argv, "--contestant"]
-    processes = {
-        name: subprocess.Popen(
-            [*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        for name in args.only
-    }
-    seconds: dict[str, list[float]] = {}
-    memory: dict[str, float] = {}
-    for turn in range(1 if args.no_warm_up else 0, args.rounds + 1):
-        for name, process in processes.items():
-            taken, memory[name] = take_turn(process)
-            print(f"round {turn}  {name}: {taken[0]:.1f} s, {memory[name]:,.0f} MiB", flush=True)
-            seconds[name] = (seconds[name] if turn > 1 else []) + taken
-    for process in processes.values():
-        process.communicate()
-    return seconds, memory
-
-
-def work_in_turns(args: argparse.Namespace) -> None:
-    """A contestant's process: for each line that comes in, mine, and answer with the seconds."""
-    answers, sys.stdout = sys.stdout, sys.stderr
+def prepare(args: argparse.Namespace) -> Callable[[], list[float]]:
+    """A contestant's work."""
     quiet()
     if args.contestant != THEIRS:
         prepare_cpu(training=True)
-    prepare = prepare_tandem if args.contestant == TANDEM else prepare_theirs
-    pairs = read_pairs(args)
-    work = prepare(args, pairs, short_texts(args))
-    for _ in sys.stdin:
+    kind = prepare_tandem if args.contestant == TANDEM else prepare_theirs
+    work = kind(args, read_pairs(args), short_texts(args))
+
+    def timed() -> list[float]:
         start = time.perf_counter()
         with redirect_stdout(StringIO()):
             work()
-        taken = time.perf_counter() - start
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": [taken], "memory": memory}), file=answers, flush=True)
+        return [time.perf_counter() - start]
+
+    return timed
 
 
 def read_pairs(args: argparse.Namespace) -> list[dict[str, str]]:
@@ -186,33 +152,30 @@ def prepare_theirs(
     return work
 
 
-def name_of(args: argparse.Namespace) -> str:
-    """Of the table."""
-    return "negatives, large" if args.documents else "negatives"
-
-
-def table(
-    args: argparse.Namespace, seconds: dict[str, list[float]], memory: dict[str, float]
-) -> str:
-    """Medians and ratios, in Markdown."""
-    documents = f"{args.documents:,} short texts" if args.documents else "as many documents"
-    lines = [
-        f"## {name_of(args)}",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{args.model}, {args.rows:,} queries, {documents} of at most {args.max_length} "
-        f"tokens, {args.num_negatives} negatives of ranks 2 to {args.last_rank}, from an empty "
-        f"cache, the model opened anew. Medians of {args.rounds} turns.",
-        "",
-        "| | seconds | against sentence-transformers | memory, MiB | against it |",
-        "|---|---|---|---|---|",
-    ]
+def compare(args: argparse.Namespace) -> None:
+    """Let the contestants mine: medians and ratios."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    memory: dict[str, float] = {}
+    for number, turn in enumerate(in_turns(args.only, range(args.rounds + (not args.no_warm_up)))):
+        memory[turn.name] = turn.memory
+        if args.no_warm_up or number >= len(args.only):
+            seconds[turn.name] += turn.seconds
+    rows = []
     middle = {name: statistics.median(taken) for name, taken in seconds.items()}
     for name, taken in middle.items():
         ratio = f"{middle[THEIRS] / taken:.2f} x" if THEIRS in middle else ""
         held = f"{memory[THEIRS] / memory[name]:.2f} x" if THEIRS in memory else ""
-        lines.append(f"| {name} | {taken:.1f} | {ratio} | {memory[name]:,.0f} | {held} |")
-    return "\n".join(lines) + "\n"
+        rows.append((name, f"{taken:.1f}", ratio, f"{memory[name]:,.0f}", held))
+    documents = f"{args.documents:,} short texts" if args.documents else "as many documents"
+    publish(
+        args,
+        "negatives, large" if args.documents else "negatives",
+        f"{args.model}, {args.rows:,} queries, {documents} of at most {args.max_length} "
+        f"tokens, {args.num_negatives} negatives of ranks 2 to {args.last_rank}, from an empty "
+        f"cache, the model opened anew. Medians of {args.rounds} turns.",
+        ["", "seconds", "against sentence-transformers", "memory, MiB", "against it"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

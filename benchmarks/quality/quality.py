@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ import numpy as np
 import torch
 
 from benchmarks.speed.emulated_bf16 import lacks_bf16
-from benchmarks.speed.results import BASE, machine, quiet, record, versions
+from benchmarks.speed.results import BASE, ROOT, new_parser, publish, quiet
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from evaluation import compare, read_beir
@@ -46,7 +45,6 @@ from evaluation.search.distributed import How
 from evaluation.search.retrieval import retrieve
 from trainers import parse_run
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCSTRINGS = ROOT / "data" / "docstrings"
 METRIC = "ndcg@10"
 IN_BATCH, PEER = "in-batch only", "in-batch only, sentence-transformers"
@@ -57,9 +55,7 @@ RANDOM = "random"
 
 def main() -> None:
     """Train, measure and print, seed after seed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("kind", choices=["embedder", "precision", "reranker"])
     add("--data", type=Path, default=DOCSTRINGS, help="a BEIR folder (default: the docstrings)")
@@ -70,17 +66,13 @@ def main() -> None:
     add("--max_queries", type=int, default=200, help="that rerankers get")
     add("--flags", default="", help="more flags for train.py, in one string")
     add("--peer", action="store_true", help="train an embedder by sentence-transformers too")
-    add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     quiet()
     prepare_cpu(training=True)
     with tempfile.TemporaryDirectory() as folder:
         task = Task(args, Path(folder))
         {"embedder": embedders, "precision": precisions, "reranker": rerankers}[args.kind](task)
-        report = table(task)
-    print(report)
-    if args.record:
-        record(name_of(args), report)
+    tell(task)
 
 
 class Task:
@@ -243,31 +235,11 @@ def measure_embedder(task: Task, model: str) -> Any:
     return measure_ranking(embedder, task.data, [METRIC], How(**task.lengths)).values[METRIC]
 
 
-def name_of(args: argparse.Namespace) -> str:
-    """Of the table."""
-    return f"quality, {args.kind} on {args.data.name}"
-
-
-def table(task: Task) -> str:
-    """Means, and each line's difference to the first trained one, in Markdown."""
+def tell(task: Task) -> None:
+    """Means, and each line's difference to the first trained one."""
     args = task.args
-    seeds = ", ".join(map(str, args.seeds))
-    emulated = args.kind == "precision" and lacks_bf16()
-    note = " Products in bf16 were emulated (benchmarks/speed/emulated_bf16.py): no time to tell."
-    lines = [
-        f"## {name_of(args)}",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{BASE} trained on {args.data.name} by the quick start's recipe {args.flags}, seeds "
-        f"{seeds}, documents (rerankers: pairs) cut at {args.document_max_length} tokens; {METRIC} "
-        "on held-out queries. Differences are to the first trained line, of the means over the "
-        "same seeds, with the 95 % interval over the queries. Processor time is that of the whole "
-        f"training script, the start of its process included.{note if emulated else ''}",
-        "",
-        "| negatives | of each seed | mean | difference [95 % interval] | p | processor time, s |",
-        "|---|---|---|---|---|---|",
-    ]
     usual = next(name for name in task.values if name != "base")
+    rows = []
     for name, runs in task.values.items():
         mean = np.mean(runs, axis=0)
         of_seeds = "" if name == "base" else " ".join(f"{each.mean():.4f}" for each in runs)
@@ -277,8 +249,28 @@ def table(task: Task) -> str:
             interval = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
             told = [interval, f"{one.p_value:.4f}"]
         seconds = f"{np.median(task.seconds[name]):.0f}" if task.seconds[name] else ""
-        lines.append(f"| {' | '.join([name, of_seeds, f'{mean.mean():.4f}', *told, seconds])} |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, of_seeds, f"{mean.mean():.4f}", *told, seconds])
+    emulated = args.kind == "precision" and lacks_bf16()
+    note = " Products in bf16 were emulated (benchmarks/speed/emulated_bf16.py): no time to tell."
+    publish(
+        args,
+        f"quality, {args.kind} on {args.data.name}",
+        f"{BASE} trained on {args.data.name} by the quick start's recipe {args.flags}, seeds "
+        f"{', '.join(map(str, args.seeds))}, documents (rerankers: pairs) cut at "
+        f"{args.document_max_length} tokens; {METRIC} on held-out queries. Differences are to the "
+        "first trained line, of the means over the same seeds, with the 95 % interval over the "
+        "queries. Processor time is that of the whole training script, the start of its process "
+        f"included.{note if emulated else ''}",
+        [
+            "negatives",
+            "of each seed",
+            "mean",
+            "difference [95 % interval]",
+            "p",
+            "processor time, s",
+        ],
+        rows,
+    )
 
 
 if __name__ == "__main__":

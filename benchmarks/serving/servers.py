@@ -26,19 +26,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
 from benchmarks.serving.http_load import load
-from benchmarks.speed.results import BASE, machine, record, versions
+from benchmarks.speed.results import BASE, PAIRS, ROOT, new_parser, publish
 from encoders import Embedder, Reranker
 from encoders.opening.source import resolve_model
 from loaders import ReadOptions, load_rows
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = 8
 PORT = "PORT"
 TANDEM, INT8 = "Tandem", "Tandem, int8"
@@ -47,20 +45,17 @@ OBVIOUS, INFINITY = "FastAPI + sentence-transformers", "infinity-emb"
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("task", choices=["embed", "rerank"])
     add("--model", help="default: all-MiniLM-L6-v2, as embedder or with a new scoring head")
-    add("--data", nargs="+", default=["data/docstrings/train_pairs.jsonl"])
+    add("--data", nargs="+", default=[PAIRS])
     add("--infinity", help="the program infinity_emb of another environment")
     add("--int8", type=Path, help="the same model, exported in 8 bits, for a row of its own")
     add("--clients", nargs="+", type=int, default=[1, 8, 32, 128])
     add("--seconds", type=float, default=20.0, help="for each number of clients")
     add("--flags", default="", help="more flags for scripts/serve.py, in one string")
     add("--about", default="", help="a sentence for the table: versions of infinity, flags")
-    add("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         compare(args, Path(scratch))
@@ -76,17 +71,7 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
         servers[INT8] = args.int8
     if args.infinity:
         servers[INFINITY] = folder
-    lines = [
-        f"## serving, {args.task}",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}. {args.model or BASE} in fp32, "
-        f"texts of the docstrings, clients that ask again as soon as they are answered, "
-        f"{args.seconds:g} s for each number of them. {args.about}".rstrip(),
-        "",
-        "| server | clients | requests/s | p50, ms | p99, ms | not 200 | memory, MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    print("\n".join(lines[-2:]))
+    rows: list[tuple[str, ...]] = []
     for server, model in servers.items():
         with running(command(server, args, model)) as (url, process):
             path = "/embeddings" if (server, args.task) == (INFINITY, "embed") else f"/{args.task}"
@@ -95,14 +80,26 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
             for clients in args.clients:
                 found = asyncio.run(load(url, path, asked, clients, seconds=args.seconds))
                 wrong = sum(found.statuses.values()) - found.statuses[200]
-                lines.append(
-                    f"| {server} | {clients} | {found.rate:.1f} "
-                    f"| {1000 * found.quantile(0.5):.0f} | {1000 * found.quantile(0.99):.0f} "
-                    f"| {wrong} | {memory(process):.0f} |"
+                rows.append(
+                    (
+                        server,
+                        str(clients),
+                        f"{found.rate:.1f}",
+                        f"{1000 * found.quantile(0.5):.0f}",
+                        f"{1000 * found.quantile(0.99):.0f}",
+                        str(wrong),
+                        f"{memory(process):.0f}",
+                    )
                 )
-                print(lines[-1], flush=True)
-    if args.record:
-        record(lines[0].removeprefix("## "), "\n".join(lines) + "\n")
+                print(*rows[-1], flush=True)
+    publish(
+        args,
+        f"serving, {args.task}",
+        f"{args.model or BASE} in fp32, texts of the docstrings, clients that ask again as soon as "
+        f"they are answered, {args.seconds:g} s for each number of them. {args.about}".rstrip(),
+        ["server", "clients", "requests/s", "p50, ms", "p99, ms", "not 200", "memory, MiB"],
+        rows,
+    )
 
 
 def check_lengths(task: str, *folders: Path) -> None:
@@ -147,11 +144,6 @@ def as_asked(server: str, task: str, body: Any, folder: Path) -> Any:
     return body
 
 
-def tandem(folder: Path, *flags: str) -> list[Any]:
-    """How scripts/serve.py is started."""
-    return [sys.executable, "scripts/serve.py", "--model", folder, "--port", PORT, *flags]
-
-
 def command(server: str, args: argparse.Namespace, folder: Path) -> list[Any]:
     """How a server is started."""
     if server == OBVIOUS:
@@ -159,25 +151,27 @@ def command(server: str, args: argparse.Namespace, folder: Path) -> list[Any]:
     if server == INFINITY:
         flags = f"--port {PORT} --device cpu --engine torch --no-bettertransformer".split()
         return [args.infinity, "v2", "--model-id", folder, *flags]
-    return tandem(folder, *args.flags.split())
+    flags = args.flags.split()
+    return [sys.executable, "scripts/serve.py", "--model", folder, "--port", PORT, *flags]
 
 
 @contextmanager
-def running(command: list[Any]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server's address and process, once it answers; a free port stands in for PORT."""
+def running(
+    command: list[Any], log: int | IO[Any] = subprocess.DEVNULL
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server's address and process, once it answers; a free port takes the place of PORT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     words = [port if word == PORT else str(word) for word in command]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            wait_until_up(url, process)
-            yield url, process
-        finally:
-            process.terminate()
-            process.wait(60)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_up(url, process)
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -12,16 +12,15 @@ import argparse
 import logging
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from benchmarks.speed.results import BASE, device, machine, quiet, record, versions
-from benchmarks.speed.speed import TANDEM, THEIRS
+from benchmarks.speed.results import BASE, device, new_parser, publish, quiet
+from benchmarks.speed.turns import TANDEM, THEIRS
 from encoders import Embedder
 from encoders.opening.source import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, retrieve
@@ -36,41 +35,43 @@ PUBLISHED = "ndcg@10 of all-MiniLM-L6-v2 on SciFact as published: 0.645"
 
 def main() -> None:
     """Measure both in turns, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--data", required=True, help="a folder in the BEIR layout")
     parser.add_argument("--split", default="test")
     parser.add_argument("--model", default=BASE)
     parser.add_argument("--max_length", type=int, default=256)
     parser.add_argument("--batch_size", type=int, default=32, help="of sentence-transformers")
-    parser.add_argument("--documents", type=int, help="so many, the judged ones among them")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--record", action="store_true", help="write the table to RESULTS.md")
     args = parser.parse_args()
     quiet()
-    data = cut(read_beir(args.data, args.split), args.documents)
+    data = read_beir(args.data, args.split)
     runs = {TANDEM: ours(args, data), THEIRS: theirs(args, data)}
-    seconds, figures = measure(runs, args.rounds)
-    report = table(args, data, seconds, figures)
-    print(report)
-    if args.record:
-        record("evaluation", report)
-
-
-def cut(data: RetrievalData, count: int | None) -> RetrievalData:
-    """At most so many documents: the judged ones, and others evenly taken."""
-    if count is None:
-        return data
-    judged = [document for found in data.qrels.values() for document in found]
-    step = max(1, len(data.documents) // count)
-    chosen = list(dict.fromkeys([*judged, *list(data.documents)[::step]]))[:count]
-    kept = {document: data.documents[document] for document in chosen}
-    qrels = {
-        query: {document: value for document, value in found.items() if document in kept}
-        for query, found in data.qrels.items()
-    }
-    return replace(data, documents=kept, qrels=qrels)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    figures: dict[str, Figures] = {}
+    for turn in range(args.rounds):
+        for name in list(runs)[:: 1 if turn % 2 else -1]:  # who begins changes
+            begun = time.perf_counter()
+            figures[name] = runs[name]()
+            seconds[name].append(time.perf_counter() - begun)
+            print(f"round {turn}  {name}: {seconds[name][-1]:.1f} s", flush=True)
+    middle = {name: statistics.median(seconds[name]) for name in runs}
+    publish(
+        args,
+        "evaluation",
+        f"{args.model} in fp32 on {Path(args.data).name} ({args.split}): {len(data.documents):,} "
+        f"documents, {len(data.queries):,} queries, at most {args.max_length} tokens, best "
+        f"{DEPTH}. Medians of {args.rounds} turns, from texts to figures. ({PUBLISHED}.)",
+        ["", "seconds", "against sentence-transformers", *METRICS],
+        [
+            (
+                name,
+                f"{taken:.1f}",
+                f"{middle[THEIRS] / taken:.2f} x",
+                *(f"{figures[name][metric]:.4f}" for metric in METRICS),
+            )
+            for name, taken in middle.items()
+        ],
+    )
 
 
 def ours(args: argparse.Namespace, data: RetrievalData) -> Callable[[], Figures]:
@@ -113,47 +114,6 @@ def theirs(args: argparse.Namespace, data: RetrievalData) -> Callable[[], Figure
         return {name: float(found[f"cosine_{name}"]) for name in METRICS}
 
     return run
-
-
-def measure(
-    runs: dict[str, Callable[[], Figures]], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, Figures]]:
-    """Seconds of each turn, and the figures; who begins changes from round to round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    figures: dict[str, Figures] = {}
-    for turn in range(rounds):
-        for name in list(runs)[:: 1 if turn % 2 else -1]:
-            begun = time.perf_counter()
-            figures[name] = runs[name]()
-            seconds[name].append(time.perf_counter() - begun)
-            print(f"round {turn}  {name}: {seconds[name][-1]:.1f} s")
-    return seconds, figures
-
-
-def table(
-    args: argparse.Namespace,
-    data: RetrievalData,
-    seconds: dict[str, list[float]],
-    figures: dict[str, Figures],
-) -> str:
-    """Medians, their ratio and the figures, in Markdown."""
-    middle = {name: statistics.median(taken) for name, taken in seconds.items()}
-    lines = [
-        "## evaluation",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{args.model} in fp32 on {Path(args.data).name} ({args.split}): {len(data.documents):,} "
-        f"documents, {len(data.queries):,} queries, at most {args.max_length} tokens, best "
-        f"{DEPTH}. Medians of {args.rounds} turns, from texts to figures. ({PUBLISHED}.)",
-        "",
-        f"| | seconds | against sentence-transformers | {' | '.join(METRICS)} |",
-        f"|{'---|' * (3 + len(METRICS))}",
-    ]
-    for name, taken in middle.items():
-        values = [f"{figures[name][metric]:.4f}" for metric in METRICS]
-        cells = [name, f"{taken:.1f}", f"{middle[THEIRS] / taken:.2f} x", *values]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

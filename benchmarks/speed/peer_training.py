@@ -3,33 +3,22 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.losses import MultipleNegativesRankingLoss
-
+from benchmarks.speed.contestants import sentence_transformers
 from benchmarks.speed.results import BASE, quiet
-from encoders.opening.source import resolve_model
 
 
 def main(settings: str, pairs: str, length: str) -> None:
-    """Its loss with its default scale of 20, which is the recipe's temperature of 0.05."""
+    """Train on pairs, and save to the settings' ``output_dir``."""
     quiet()
-    rows = [json.loads(line) for line in Path(pairs).read_text(encoding="utf-8").splitlines()]
-    model = SentenceTransformer(str(resolve_model(BASE)))
-    model.max_seq_length = int(length)
-    args = SentenceTransformerTrainingArguments(**json.loads(settings))
-    SentenceTransformerTrainer(
-        model=model,
-        args=args,
-        train_dataset=Dataset.from_list([{k: r[k] for k in ("query", "pos_doc")} for r in rows]),
-        loss=MultipleNegativesRankingLoss(model),
-    ).train()
-    model.save(str(args.output_dir))
+    lines = Path(pairs).read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    rows = [{"query": row["query"], "doc": row["pos_doc"]} for row in found]
+    arguments: dict[str, Any] = json.loads(settings)
+    trainer = sentence_transformers("contrastive", BASE, rows, int(length), arguments)
+    trainer.train()
+    trainer.model.save(arguments["output_dir"])
 
 
 if __name__ == "__main__":

@@ -14,18 +14,22 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.speed.rates import product_rate
+
 SECONDS_A_DAY = 86_400
+POSITIONS = 512
+QUERY, DOCUMENT = 16, 128  # tokens
+FORWARDS = 3  # that a training step is worth
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A transformer: layers L, hidden width H, feed-forward width F, vocabulary V, positions P."""
+    """A transformer: layers L, hidden width H, feed-forward width F, vocabulary V."""
 
     layers: int
     hidden: int
     feed_forward: int
     vocabulary: int
-    positions: int = 512
 
     @property
     def layer_parameters(self) -> int:
@@ -35,7 +39,7 @@ class Shape:
     @property
     def parameters(self) -> int:
         """With embeddings; biases and norms are left out, below 1 %."""
-        return self.layer_parameters + (self.vocabulary + self.positions) * self.hidden
+        return self.layer_parameters + (self.vocabulary + POSITIONS) * self.hidden
 
     def flops(self, tokens: float) -> float:
         """Of a forward of one text: 2 for each weight and token, and the attention's products."""
@@ -44,14 +48,11 @@ class Shape:
 
 MINILM = Shape(6, 384, 1536, 30_522)
 BERT_BASE = Shape(12, 768, 3072, 30_522)
-QUERY, DOCUMENT = 16, 128  # tokens
-TRAINING, CACHED = 3, 4  # forwards that a step is worth; with gradient caching
 
 
-def step_flops(shape: Shape, pairs: int, negatives: int = 0, forwards: int = TRAINING) -> float:
-    """Of a contrastive step of so many pairs, each with so many negatives of its own."""
-    texts = shape.flops(QUERY) + (1 + negatives) * shape.flops(DOCUMENT)
-    return forwards * pairs * texts
+def step_flops(shape: Shape, pairs: int) -> float:
+    """Of a contrastive step of so many pairs."""
+    return FORWARDS * pairs * (shape.flops(QUERY) + shape.flops(DOCUMENT))
 
 
 def state_bytes(shape: Shape, shards: int = 1) -> float:
@@ -59,9 +60,9 @@ def state_bytes(shape: Shape, shards: int = 1) -> float:
     return 16 * shape.parameters / shards
 
 
-def gathered_bytes(pairs: int, processes: int, dimensions: int, negatives: int = 0) -> float:
+def gathered_bytes(pairs: int, processes: int, dimensions: int) -> float:
     """That a process receives in a step for the negatives of the others, and their gradients."""
-    others = pairs * (processes - 1) * (1 + negatives)
+    others = pairs * (processes - 1)
     return others * (2 * 4 * dimensions + 8)  # embeddings, gradients, 64-bit hashes
 
 
@@ -125,17 +126,6 @@ def size(count: float) -> str:
     return f"{count / 1e3:,.1f} kB"
 
 
-def product_rate(size: int = 1024, seconds: float = 2.0) -> float:
-    """FLOP/s of a large product in fp32 on this machine."""
-    one = torch.randn(size, size)
-    one @ one
-    begun, count = time.perf_counter(), 0
-    while time.perf_counter() - begun < seconds:
-        one @ one
-        count += 1
-    return count * 2 * size**3 / (time.perf_counter() - begun)
-
-
 def check() -> None:
     """Count one training step of MiniLM's shape and run it."""
     from transformers import BertConfig, BertModel
@@ -152,12 +142,12 @@ def check() -> None:
     counted = sum(weight.numel() for weight in model.parameters())
     print(f"parameters: {shape.parameters:,} by the formula, {counted:,} counted")
     ids = torch.randint(0, 30_000, (texts, DOCUMENT))
-    rate, seconds = product_rate(), []
+    rate, seconds = product_rate(torch.float32), []
     for _ in range(4):
         begun = time.perf_counter()
         model(input_ids=ids).last_hidden_state.sum().backward()
         seconds.append(time.perf_counter() - begun)
-    flops = TRAINING * texts * shape.flops(DOCUMENT)
+    flops = FORWARDS * texts * shape.flops(DOCUMENT)
     best = min(seconds[1:])
     print(
         f"{texts} texts of {DOCUMENT} tokens, forward and backward: {flops / 1e9:,.0f} GFLOP, "

@@ -1,12 +1,11 @@
-"""Speed of a training step, or of encoding, against other tools on this machine.
+"""Speed of a training step, or of encoding, against sentence-transformers on this machine.
 
     python benchmarks/speed/speed.py contrastive     # also: similarity, reranker, encode, score
     python benchmarks/speed/speed.py encode --precisions fp32 --rounds 5 --record
 
 Each contestant runs in a process of its own, set up as its users have it, in alternating rounds
-after a warm-up round: never two at once, so that a noisy neighbour slows all of them.
-``sentence-transformers, tuned`` runs in a process with the settings that Tandem's scripts make
-(common/hardware.py), which sentence-transformers does not make by itself.
+after a warm-up round. ``sentence-transformers, tuned`` runs in a process with the settings that
+Tandem's scripts make (common/hardware.py), which sentence-transformers does not make by itself.
 
 Prints medians, ratios to sentence-transformers, tokens per second, the utilisation (FLOPs of the
 real tokens / time / the rate of a large matrix product, measured after every turn), and the peak
@@ -17,61 +16,43 @@ Rows are those of ``make quickstart`` (data/docstrings), or of ``--data`` in any
 """
 
 import argparse
-import json
 import random
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import TrainerCallback
 
-from benchmarks.speed.contestants import (
-    Setting,
-    StepTimes,
-    plain_trainer,
-    sentence_transformers,
-    tandem,
-)
+from benchmarks.speed.contestants import Rows, sentence_transformers, tandem
 from benchmarks.speed.rates import arithmetic, lengths, product_rate
-from benchmarks.speed.results import BASE, device, machine, quiet, record, versions
+from benchmarks.speed.results import BASE, PAIRS, device, new_parser, publish, quiet
+from benchmarks.speed.turns import CONTESTANTS, TANDEM, THEIRS, answer, in_turns
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from encoders.opening.source import resolve_model
 from loaders import ReadOptions, load_rows
 
+SCORED = "data/docstrings/train_scored.jsonl"
 DEFAULT_ROWS = {
-    "contrastive": "data/docstrings/train_pairs.jsonl",
-    "similarity": "data/docstrings/train_scored.jsonl",
-    "reranker": "data/docstrings/train_scored.jsonl",
-    "encode": "data/docstrings/train_pairs.jsonl",
-    "score": "data/docstrings/train_scored.jsonl",
+    "contrastive": PAIRS,
+    "similarity": SCORED,
+    "reranker": SCORED,
+    "encode": PAIRS,
+    "score": SCORED,
 }
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TRAINING = ("contrastive", "similarity", "reranker")
-THEIRS = "sentence-transformers"
-TUNED = "sentence-transformers, tuned"
-PLAIN = "transformers.Trainer"
-TANDEM = "Tandem"
-PADDED = "Tandem, unpad_inputs: false"
-CONTESTANTS = [TANDEM, PADDED, THEIRS, TUNED, PLAIN]
-# Padded, one forward over queries and documents takes minutes.
-USUAL = [TANDEM, THEIRS, TUNED, PLAIN]
 
 
 def main() -> None:
     """Start a process for each contestant, let them work in turns, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("task", choices=list(DEFAULT_ROWS))
     parser.add_argument("--data", nargs="+", help="rows in any training format")
     parser.add_argument("--model", default=BASE)
@@ -81,89 +62,29 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=768, help="texts or pairs to encode or score")
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=USUAL)
-    parser.add_argument("--record", action="store_true", help="write the table to RESULTS.md")
-    parser.add_argument("--contestant", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
-        work_in_turns(args, *args.contestant)
-        return
-    report = table(args, measure(args), read_rows(args))
-    print(report)
-    if args.record:
-        record(title(args), report)
+        answer(partial(prepare, args))
+    else:
+        compare(args)
 
 
-Key = tuple[str, str]  # contestant, precision
-
-
-class Measured(NamedTuple):
-    """Seconds of each timed step or pass, the most MiB held, and the machine's FLOP/s."""
-
-    seconds: dict[Key, list[float]]
-    memory: dict[Key, float]
-    rates: dict[str, list[float]]
-
-
-def measure(args: argparse.Namespace) -> Measured:
-    """Contestants and the machine's product rate in turns, as the rate changes with the hour."""
-    absent = {"similarity": {PLAIN}, "encode": {PLAIN, PADDED}, "score": {PLAIN, PADDED}}
-    names = [name for name in args.only if name not in absent.get(args.task, set())]
-    found = Measured({}, {}, {})
-    # One precision after the other: every process keeps its memory to the end.
-    for precision in args.precisions:
-        processes = {(name, precision): start((name, precision)) for name in names}
-        for turn in range(args.rounds + 1):
-            for key, process in processes.items():
-                taken, found.memory[key] = take_turn(process)
-                print(f"round {turn}  {precision}  {key[0]}:", *(f"{s:.2f}" for s in taken))
-                found.seconds[key] = (found.seconds[key] if turn > 1 else []) + taken
-                found.rates.setdefault(precision, []).append(product_rate(TYPES[precision]))
-        for process in processes.values():
-            process.communicate()
-    return found
-
-
-def take_turn(process: subprocess.Popen[str]) -> tuple[list[float], float]:
-    """Let a contestant work: its seconds, and the most MiB it has held so far."""
-    assert process.stdin and process.stdout
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise SystemExit("a contestant's process has ended (out of memory?): see what it printed")
-    found = json.loads(answer)
-    return found["seconds"], found["memory"]
-
-
-def start(key: Key) -> subprocess.Popen[str]:
-    """A contestant's process, which has nothing but its answers on its standard output."""
-    command = [sys.executable, *sys.argv, "--contestant", *key]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-
-
-def work_in_turns(args: argparse.Namespace, name: str, precision: str) -> None:
-    """A contestant's process: for each line that comes in, work, and answer with the seconds."""
-    answers, sys.stdout = sys.stdout, sys.stderr
+def prepare(args: argparse.Namespace) -> Callable[[], list[float]]:
+    """A contestant's work in the first of the precisions."""
     quiet()
-    if name in (TUNED, TANDEM, PADDED):
+    if args.contestant != THEIRS:
         prepare_cpu(training=True)
-    prepare = prepare_training if args.task in TRAINING else prepare_inference
-    work = prepare(args, name, precision == "bf16", read_rows(args))
-    for _ in sys.stdin:
-        taken = work()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": taken, "memory": memory}), file=answers, flush=True)
+    kind = prepare_training if args.task in TRAINING else prepare_inference
+    return kind(args, args.precisions[0] == "bf16", read_rows(args))
 
 
-def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+def read_rows(args: argparse.Namespace) -> Rows:
     """As many rows as all the work needs, drawn by seed."""
     shape: Any = "positive_pair" if args.task in ("contrastive", "encode") else "scored_pair"
     rows = load_rows(args.data or [DEFAULT_ROWS[args.task]], shape, ReadOptions())
-    training = args.task in TRAINING
-    wanted = args.batch_size * (args.steps + 1) if training else args.texts
+    wanted = args.batch_size * (args.steps + 1) if args.task in TRAINING else args.texts
     drawn = random.Random(0).sample(range(len(rows)), min(wanted, len(rows)))
     found = [rows[at] for at in drawn]
     return [
@@ -176,20 +97,42 @@ def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def prepare_training(
-    args: argparse.Namespace, name: str, bf16: bool, rows: list[dict[str, Any]]
-) -> Callable[[], list[float]]:
+class StepTimes(TrainerCallback):
+    """Seconds between the ends of two optimiser steps: all that a step needs, its batch too."""
+
+    def __init__(self) -> None:
+        self.last: float | None = None
+        self.seconds: list[float] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """What was before the first step is not counted, and neither is that step."""
+        self.last = None
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Take the time."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.last is not None:
+            self.seconds.append(now - self.last)
+        self.last = now
+
+
+def prepare_training(args: argparse.Namespace, bf16: bool, rows: Rows) -> Callable[[], list[float]]:
     """Trains some steps: seconds of each but the first."""
-    setting = Setting(args.task, args.model, rows, args.batch_size, args.max_length, bf16)
-    folder = Path(tempfile.mkdtemp(prefix="tandem-speed-"))
-    builders: dict[str, Callable[..., Any]] = {
-        TANDEM: tandem,
-        PADDED: partial(tandem, unpad_inputs=False),
-        THEIRS: sentence_transformers,
-        TUNED: sentence_transformers,
-        PLAIN: plain_trainer,
+    settings = {
+        "output_dir": tempfile.mkdtemp(prefix="tandem-speed-"),
+        "per_device_train_batch_size": args.batch_size,
+        "max_steps": args.steps + 1,
+        "bf16": bf16,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
     }
-    trainer = builders[name](setting, folder, args.steps + 1)
+    build = tandem if args.contestant == TANDEM else sentence_transformers
+    trainer = build(args.task, args.model, rows, args.max_length, settings)
     times = StepTimes()
     trainer.add_callback(times)
 
@@ -202,13 +145,13 @@ def prepare_training(
 
 
 def prepare_inference(
-    args: argparse.Namespace, name: str, bf16: bool, rows: list[dict[str, Any]]
+    args: argparse.Namespace, bf16: bool, rows: Rows
 ) -> Callable[[], list[float]]:
     """Encodes or scores everything: seconds."""
     folder = str(resolve_model(args.model))
     pairs = [(row["query"], row["doc"]) for row in rows]
     texts = [document for _, document in pairs]
-    ours, encode = name == TANDEM, args.task == "encode"
+    ours, encode = args.contestant == TANDEM, args.task == "encode"
     common: dict[str, Any] = {"batch_size": args.batch_size, "show_progress_bar": False}
     kwargs: dict[str, Any] = {
         "model_kwargs": {"dtype": torch.bfloat16 if bf16 else torch.float32},
@@ -237,42 +180,62 @@ def prepare_inference(
     return work
 
 
-def title(args: argparse.Namespace) -> str:
-    """Of a table: bf16 is measured on other processors than fp32 alone."""
-    return f"{args.task}, {' and '.join(args.precisions)}"
-
-
-def table(args: argparse.Namespace, measured: Measured, rows: list[dict[str, Any]]) -> str:
-    """Medians, ratios and rates, in Markdown."""
+def compare(args: argparse.Namespace) -> None:
+    """Let the contestants work, and the machine multiply, as its rate changes with the hour."""
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)  # by contestant, precision
+    memory: dict[tuple[str, str], float] = {}
+    rates: dict[str, float] = {}
+    # One precision after the other: every process keeps its memory to the end.
+    for precision in args.precisions:
+        reached = []
+        turns = in_turns(args.only, range(args.rounds + 1), ["--precisions", precision])
+        for number, turn in enumerate(turns):
+            reached.append(product_rate(TYPES[precision]))
+            memory[turn.name, precision] = turn.memory
+            if number >= len(args.only):  # after the warm-up round
+                seconds[turn.name, precision] += turn.seconds
+        rates[precision] = statistics.median(reached)
+    rows, training = read_rows(args), args.task in TRAINING
     found = lengths(args, rows)
-    training = args.task in TRAINING
     share = args.batch_size / len(rows) if training else 1.0
     tokens = sum(found) * share
     flops = arithmetic(args, found) * share * (3 if training else 1)
-    rates = {precision: statistics.median(each) for precision, each in measured.rates.items()}
-    reached = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
-    middle = {key: statistics.median(taken) for key, taken in measured.seconds.items()}
-    what = f"batch {args.batch_size}, " if training else f"{len(rows)} texts, "
-    lines = [
-        f"## {title(args)}",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}.",
-        f"{args.model}, {what}at most {args.max_length} tokens, {tokens:,.0f} real tokens, "
-        f"{flops / 1e9:,.0f} GFLOP; products reach {reached}. "
-        f"Medians of {min(map(len, measured.seconds.values()))} turns.",
-        "",
-        "| | precision | seconds | against sentence-transformers | against it in fp32 | tokens/s "
-        "| of the product rate | memory, MiB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (name, precision), taken in middle.items():
-        same, full = (middle.get((THEIRS, p)) for p in (precision, "fp32"))
-        ratios = (f"{other / taken:.2f} x" if other else "" for other in (same, full))
-        of_rate = f"{flops / taken / rates[precision]:.0%}"
-        cells = [name, precision, f"{taken:.2f}", *ratios, f"{tokens / taken:,.0f}", of_rate]
-        cells.append(f"{measured.memory[name, precision]:,.0f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    middle = {key: statistics.median(taken) for key, taken in seconds.items()}
+
+    def cells() -> Iterator[list[str]]:
+        for (name, precision), taken in middle.items():
+            same, full = (middle.get((THEIRS, p)) for p in (precision, "fp32"))
+            yield [
+                name,
+                precision,
+                f"{taken:.2f}",
+                *(f"{other / taken:.2f} x" if other else "" for other in (same, full)),
+                f"{tokens / taken:,.0f}",
+                f"{flops / taken / rates[precision]:.0%}",
+                f"{memory[name, precision]:,.0f}",
+            ]
+
+    what = f"batch {args.batch_size}" if training else f"{len(rows)} texts"
+    products = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
+    publish(
+        args,
+        # bf16 is measured on other processors than fp32 alone.
+        f"{args.task}, {' and '.join(args.precisions)}",
+        f"{args.model}, {what}, at most {args.max_length} tokens, {tokens:,.0f} real tokens, "
+        f"{flops / 1e9:,.0f} GFLOP; products reach {products}. "
+        f"Medians of {min(map(len, seconds.values()))} turns.",
+        [
+            "",
+            "precision",
+            "seconds",
+            "against sentence-transformers",
+            "against it in fp32",
+            "tokens/s",
+            "of the product rate",
+            "memory, MiB",
+        ],
+        cells(),
+    )
 
 
 if __name__ == "__main__":

@@ -10,65 +10,41 @@ parts of mapped files that it had touched. ``--record`` puts the table into benc
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks.speed.results import BASE, machine, record, versions
+from benchmarks.speed.results import BASE, PAIRS, new_parser, publish, train
 from loaders import ReadOptions, load_rows
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Cost(NamedTuple):
-    """Of one run: seconds from the start to the rows, peak memory and size of the cache, MiB."""
-
-    seconds: float
-    memory: float
-    cache: float
 
 
 def main() -> None:
     """Write the file, train, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--gigabytes", type=float, default=1.0, help="of the file")
-    add("--data", default="data/docstrings/train_pairs.jsonl", help="pairs to make it of")
-    add("--model", default=BASE)
-    add("--record", action="store_true", help="write the table to RESULTS.md")
+    parser = new_parser(__doc__)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="of the file")
+    parser.add_argument("--data", default=PAIRS, help="pairs to make it of")
+    parser.add_argument("--model", default=BASE)
     args = parser.parse_args()
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "pairs.jsonl"
-        rows = write(file, args)
-        lines = [
-            "## streaming",
-            "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {versions()}. A JSON Lines file of "
-            f"{file.stat().st_size / 1e9:.2f} GB with {rows:,} pairs; five steps of 8 pairs.",
-            "",
-            "| | seconds until the rows are there | peak memory, MiB | cache, MiB |",
-            "|---|---|---|---|",
-        ]
-        print("\n".join(lines[-2:]))
-        for name, flags in {"streaming": ["--streaming", "true"], "copied": []}.items():
+        pairs = write(file, args)
+        for name, more in {"streaming": ["--streaming", "true"], "copied": []}.items():
             for again in ("", ", once more"):
-                cost = train(file, Path(scratch) / name, args.model, flags)
-                lines.append(
-                    f"| {name}{again} | {cost.seconds:.0f} | {cost.memory:,.0f} "
-                    f"| {cost.cache:,.0f} |"
-                )
-                print(lines[-1], flush=True)
-    if args.record:
-        record("streaming", "\n".join(lines) + "\n")
+                costs = cost(file, Path(scratch) / name, args.model, more)
+                rows.append([f"{name}{again}", *(f"{figure:,.0f}" for figure in costs)])
+                print(*rows[-1], flush=True)
+        size = file.stat().st_size / 1e9
+    publish(
+        args,
+        "streaming",
+        f"A JSON Lines file of {size:.2f} GB with {pairs:,} pairs; five steps of 8 pairs.",
+        ["", "seconds until the rows are there", "peak memory, MiB", "cache, MiB"],
+        rows,
+    )
 
 
 def write(file: Path, args: argparse.Namespace) -> int:
@@ -86,28 +62,17 @@ def write(file: Path, args: argparse.Namespace) -> int:
     raise AssertionError
 
 
-def train(file: Path, folder: Path, model: str, flags: list[str]) -> Cost:
-    """Run scripts/train.py with the cache ``folder``."""
-    with tempfile.TemporaryDirectory() as run:
-        command = [sys.executable, "scripts/train.py", "--objective", "contrastive"]
-        command += ["--model_name_or_path", model, "--train_file", str(file), "--output_dir", run]
-        command += ["--max_steps", "5", "--save_strategy", "no", "--disable_tqdm", "true", *flags]
-        log = Path(run) / "log"
-        with log.open("w", encoding="utf-8") as output:
-            environment = {**os.environ, "HF_DATASETS_CACHE": str(folder)}
-            begun = time.time()
-            process = subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=output, env=environment
-            )
-            _, status, usage = os.wait4(process.pid, 0)
-        told = log.read_text(encoding="utf-8")
-        if status != 0:
-            raise SystemExit(f"the run has failed:\n{told[-3000:]}")
-    found = re.search(r"^(\S+ \S+) .*: \d+ rows", told, re.MULTILINE)
+def cost(file: Path, folder: Path, model: str, more: list[str]) -> tuple[float, float, float]:
+    """Of a run with the cache ``folder``: seconds to the rows, peak memory and cache in MiB."""
+    given = ["--objective", "contrastive", "--model_name_or_path", model]
+    given += ["--train_file", str(file), "--max_steps", "5", *more]
+    begun = time.time()
+    done = train(given, HF_DATASETS_CACHE=str(folder))
+    found = re.search(r"^(\S+ \S+) .*: \d+ rows", done.log, re.MULTILINE)
     assert found is not None
     ready = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").timestamp()
     cache = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Cost(ready - begun, usage.ru_maxrss / 1024, cache / 2**20)
+    return ready - begun, done.memory / 2**20, cache / 2**20
 
 
 if __name__ == "__main__":

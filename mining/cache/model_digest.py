@@ -18,16 +18,13 @@ def model_digest(model: Encoder) -> str:
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(json.dumps(_architecture(model), sort_keys=True, default=str).encode())
-    return digest.hexdigest()
-
-
-def _architecture(model: Encoder) -> dict[str, Any]:
     config = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "sentence_transformers"):
         config.pop(name, None)
     about = {"kind": type(model).__name__, "config": config, "tokenizer": _tokenizer(model)}
-    return about | model.architecture()
+    about |= model.architecture()
+    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
 def _tokenizer(model: Encoder) -> Any:

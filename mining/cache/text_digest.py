@@ -36,24 +36,24 @@ class KeyTable:
     """
 
     def __init__(self, keys: Keys) -> None:
-        self.order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable
-        self.first = keys[self.order, 0]
-        self.second = keys[self.order, 1]
+        joined = _joined(keys)
+        self.order = np.argsort(joined, kind="stable")
+        self.sorted = joined[self.order]
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """The place [M] of each key [M, 2] among the N, -1 for missing ones."""
+        asked = _joined(keys)
+        at = np.searchsorted(self.sorted, asked)
+        inside = np.flatnonzero(at < len(self.sorted))
+        found = inside[self.sorted[at[inside]] == asked[inside]]
         places = np.full(len(keys), -1, dtype=np.int64)
-        at = np.searchsorted(self.first, keys[:, 0])
-        pending = np.arange(len(keys))
-        while len(pending):
-            # Keys with equal first halves are neighbours: go on to the next of them.
-            pending = pending[at[pending] < len(self.first)]
-            pending = pending[self.first[at[pending]] == keys[pending, 0]]
-            found = self.second[at[pending]] == keys[pending, 1]
-            places[pending[found]] = self.order[at[pending[found]]]
-            pending = pending[~found]
-            at[pending] += 1
+        places[found] = self.order[at[found]]
         return places
+
+
+def _joined(keys: Keys) -> NDArray[np.bytes_]:
+    """Keys [N, 2] as N strings of bytes, which can be sorted."""
+    return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}")[:, 0]
 
 
 def combined(parts: Sequence[str]) -> str:

@@ -13,9 +13,8 @@ and the next writer cuts it off.
 import hashlib
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -29,13 +28,11 @@ Vectors = NDArray[np.float32]  # [N, H]
 _COUNT, _CHECKSUM = 8, 16  # bytes of a block's header
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The intact beginning of a part: ``keys`` [N, 2] of the first N rows of ``vectors``."""
 
     vectors: Path
     keys: Keys
-    start: int  # place of its first vector among those of all parts
     end_of_keys: int  # intact bytes of the keys' file
 
 
@@ -54,7 +51,7 @@ class VectorCache:
         self.folder = folder
         self.width = width
         self.exits = ExitStack()
-        self.writer: _Writer | None = None
+        self.own: Path | None = None  # the keys' file of the part that this process writes to
         folder.mkdir(parents=True, exist_ok=True)
         self.refresh()
 
@@ -63,16 +60,12 @@ class VectorCache:
 
     def __exit__(self, *_: object) -> None:
         self.exits.close()
-        self.writer = None
+        self.own = None
 
     def refresh(self) -> None:
         """Index what is on disk now."""
-        self.parts: list[Part] = []
-        start = 0
-        for keys in sorted(self.folder.glob("part-*.keys")):
-            part = read_part(keys, self.width, start)
-            self.parts.append(part)
-            start += len(part.keys)
+        files = sorted(self.folder.glob("part-*.keys"))
+        self.parts = [read_part(file, self.width) for file in files]
         found = [part.keys for part in self.parts]
         self.table = KeyTable(np.concatenate(found) if found else np.empty((0, 2), np.uint64))
 
@@ -83,65 +76,55 @@ class VectorCache:
     def take(self, places: NDArray[np.int64]) -> Vectors:
         """The vectors [M, H] at places [M] that ``find`` returned."""
         taken = np.empty((len(places), self.width), dtype=np.float32)
+        start = 0  # place of the part's first vector
         for part in self.parts:
-            chosen = (places >= part.start) & (places < part.start + len(part.keys))
+            count = len(part.keys)
+            chosen = (places >= start) & (places < start + count)
             if chosen.any():
                 # Mapped for this call only: resident mapped pages count as the process's memory.
-                shape = (len(part.keys), self.width)
+                shape = (count, self.width)
                 mapped = np.memmap(part.vectors, dtype=np.float32, mode="r", shape=shape)
-                taken[chosen] = mapped[places[chosen] - part.start]
+                taken[chosen] = mapped[places[chosen] - start]
+            start += count
         return taken
 
     def append(self, keys: Keys, vectors: Vectors) -> None:
         """Append one block, atomically: after a kill it is there in whole or not at all."""
         assert vectors.shape == (len(keys), self.width)
-        if self.writer is None:
-            self.writer = self._open_part()
-        self.writer.write(keys, vectors)
-
-    def _open_part(self) -> "_Writer":
-        """Lock the first part that no other process writes to."""
-        for number in range(100_000):
-            name = self.folder / f"part-{number:05}"
-            lock = FileLock(name.with_suffix(".lock"))
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            self.exits.callback(lock.release)
-            return _Writer(name, self.width)
-        raise ValueError(f"{self.folder}: all parts are in use; remove its .lock files")
-
-
-class _Writer:
-    """Appends blocks to the two files of a part, whose torn tail it cuts off first."""
-
-    def __init__(self, name: Path, width: int) -> None:
-        self.keys, self.vectors = name.with_suffix(".keys"), name.with_suffix(".vectors")
-        self.keys.touch()
-        self.vectors.touch()
-        whole = read_part(self.keys, width, 0)
-        os.truncate(self.vectors, len(whole.keys) * width * 4)
-        os.truncate(self.keys, whole.end_of_keys)
-
-    def write(self, keys: Keys, vectors: Vectors) -> None:
+        if self.own is None:
+            self.own = self._open_part()
         content = keys.astype("<u8").tobytes()
         header = len(keys).to_bytes(_COUNT, "little") + _checksum(content)
-        for path, written in ((self.vectors, vectors.tobytes()), (self.keys, header + content)):
+        for path, written in (
+            (self.own.with_suffix(".vectors"), vectors.tobytes()),
+            (self.own, header + content),
+        ):
             with path.open("ab") as file:
                 file.write(written)
                 file.flush()
                 os.fsync(file.fileno())
 
+    def _open_part(self) -> Path:
+        """Lock the first part that no other process writes to, and cut off its torn tail."""
+        for number in range(100_000):
+            keys = self.folder / f"part-{number:05}.keys"
+            lock = FileLock(keys.with_suffix(".lock"))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            self.exits.callback(lock.release)
+            keys.touch()
+            keys.with_suffix(".vectors").touch()
+            part = read_part(keys, self.width)
+            os.truncate(part.vectors, len(part.keys) * self.width * 4)
+            os.truncate(keys, part.end_of_keys)
+            return keys
+        raise ValueError(f"{self.folder}: all parts are in use; remove its .lock files")
 
-def read_part(path: Path, width: int, start: int) -> Part:
-    """Read the intact blocks of a part.
 
-    Args:
-        path: The keys' file; the vectors' file is beside it.
-        width: H.
-        start: Place of its first vector among those of all parts.
-    """
+def read_part(path: Path, width: int) -> Part:
+    """Read the intact blocks of a part, given its keys' file; vectors have ``width`` numbers."""
     vectors = path.with_suffix(".vectors")
     available = vectors.stat().st_size // (4 * width) if vectors.exists() else 0
     content = path.read_bytes()
@@ -157,7 +140,7 @@ def read_part(path: Path, width: int, start: int) -> Part:
         blocks.append(block)
         count, end = count + size, begin + len(block)
     keys = np.frombuffer(b"".join(blocks), dtype="<u8").reshape(-1, 2)
-    return Part(vectors, keys, start, end)
+    return Part(vectors, keys, end)
 
 
 def _checksum(content: bytes) -> bytes:

@@ -1,11 +1,13 @@
 """The corpus on disk: each distinct text once, in a fixed order."""
 
 import hashlib
+import shutil
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from accelerate import PartialState
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
@@ -14,10 +16,12 @@ from scipy.sparse.csgraph import connected_components
 from common.hashing import text_hash
 from loaders.shapes.arrow import ArrowFile
 from mining.cache.text_digest import KeyTable, text_keys
+from mining.data.documents import Document
 
 # Letters: N texts as they were added, D different texts.
 
 TEXTS, ARRAYS, STAGED = "texts.arrow", "arrays.npz", "staged.arrow"
+_SCHEMA = Features(text=Value("string")).arrow_schema
 _SLICE = 1000
 
 
@@ -25,11 +29,12 @@ class Corpus:
     """Documents by their place, from 0 to D - 1.
 
     Args:
-        folder: What a ``CorpusBuilder`` has written.
+        folder: Where ``build_corpus`` has written it.
 
     Attributes:
         searchable: How many of them, the first ones, may become negatives. The others are
             positives that are not part of the corpus.
+        empty: How many documents had no text and were left out.
         digest: Of all texts, their order and their ids.
     """
 
@@ -38,7 +43,7 @@ class Corpus:
         with np.load(folder / ARRAYS) as arrays:
             keys = arrays["keys"]
             self.document = arrays["document"]
-            self.searchable = int(arrays["searchable"])
+            self.searchable, self.empty = int(arrays["searchable"]), int(arrays["empty"])
         self.table = KeyTable(keys)
         digest = hashlib.blake2b(keys.tobytes(), digest_size=16)
         digest.update(self.document.tobytes() + str(self.searchable).encode())
@@ -64,62 +69,75 @@ class Corpus:
         return int(self.document[place]) if len(self.document) else place
 
 
-class CorpusBuilder:
-    """Builder of a corpus, with some 60 bytes of memory for each document.
+def build_corpus(
+    folder: Path, documents: Iterable[Document], positives: Iterable[Document]
+) -> Corpus:
+    """Build the corpus of a run in its main process; collective: all processes call it.
 
     Args:
-        folder: An empty folder, which ``Corpus`` opens in the end.
+        folder: Where to; what is there from before a kill is used.
+        documents: May become negatives.
+        positives: Documents that must be known beside them, and are not searched.
+
+    Raises:
+        ValueError: There is no document.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.keys = array("Q")  # two for each text
-        self.ids = array("Q")  # 0: none
-        self.searchable: int | None = None
-        self.staged = ArrowFile(folder / STAGED, _SCHEMA)
-
-    def add(self, text: str, identifier: str | None = None) -> None:
-        """Add a document. A repeated text is stored once, with all its ids."""
-        self.staged.write({"text": text})
-        self.keys.frombytes(text_keys([text]).tobytes())
-        self.ids.append(0 if identifier is None else text_hash(identifier) or 1)
-
-    def close_search(self) -> None:
-        """Exclude from the search what is added from now on, unless it is there already."""
-        self.searchable = len(self.ids)
-
-    def finish(self) -> int:
-        """Write the corpus; return how many added texts were repeats."""
-        self.staged.__exit__(None, None, None)
-        keys = np.frombuffer(self.keys, dtype=np.uint64).reshape(-1, 2)  # [N, 2]
-        first = KeyTable(keys).find(keys)  # [N]: where each text stands for the first time
-        kept = np.flatnonzero(first == np.arange(len(first)))  # [D]
-        number = np.searchsorted(kept, first)  # [N]: its place in the corpus
-        end = len(first) if self.searchable is None else self.searchable
-        ids = np.frombuffer(self.ids, dtype=np.uint64)
-        np.savez(
-            self.folder / ARRAYS,
-            keys=keys[kept],
-            document=_documents(number, ids, len(kept)),
-            searchable=int(np.searchsorted(kept, end)),
-        )
-        self._write(kept)
-        return len(first) - len(kept)
-
-    def _write(self, kept: NDArray[np.int64]) -> None:
-        staged = self.folder / STAGED
-        rows = Dataset.from_file(str(staged))
-        if len(kept) == len(rows):
-            staged.rename(self.folder / TEXTS)
-            return
-        with ArrowFile(self.folder / TEXTS, _SCHEMA) as file:
-            for start in range(0, len(kept), _SLICE):
-                for text in rows[kept[start : start + _SLICE].tolist()]["text"]:
-                    file.write({"text": text})
-        staged.unlink()
+    state = PartialState()
+    if state.is_main_process and not folder.exists():
+        beside = folder.with_name(f"{folder.name}.building")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        _write(beside, documents, positives)
+        beside.rename(folder)
+    state.wait_for_everyone()
+    return Corpus(folder)
 
 
-_SCHEMA = Features(text=Value("string")).arrow_schema
+def _write(folder: Path, documents: Iterable[Document], positives: Iterable[Document]) -> None:
+    """Write a corpus, with some 60 bytes of memory for each document.
+
+    A repeated text is stored once, with all its ids.
+    """
+    keys = array("Q")  # two for each text
+    ids = array("Q")  # 0: none
+    empty = 0
+    with ArrowFile(folder / STAGED, _SCHEMA) as staged:
+
+        def add(document: Document) -> None:
+            staged.write({"text": document.text})
+            keys.frombytes(text_keys([document.text]).tobytes())
+            ids.append(0 if document.id is None else text_hash(document.id) or 1)
+
+        for document in documents:
+            if document.text:
+                add(document)
+            else:
+                empty += 1
+        searched = len(ids)
+        if not searched:
+            raise ValueError("the corpus has no document with a text")
+        for document in positives:
+            add(document)
+    all_keys = np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2)  # [N, 2]
+    first = KeyTable(all_keys).find(all_keys)  # [N]: where each text stands for the first time
+    kept = np.flatnonzero(first == np.arange(len(first)))  # [D]
+    number = np.searchsorted(kept, first)  # [N]: its place in the corpus
+    np.savez(
+        folder / ARRAYS,
+        keys=all_keys[kept],
+        document=_documents(number, np.frombuffer(ids, dtype=np.uint64), len(kept)),
+        searchable=np.searchsorted(kept, searched),
+        empty=empty,
+    )
+    if len(kept) == len(first):
+        (folder / STAGED).rename(folder / TEXTS)
+        return
+    rows = Dataset.from_file(str(folder / STAGED))
+    with ArrowFile(folder / TEXTS, _SCHEMA) as file:
+        for start in range(0, len(kept), _SLICE):
+            for text in rows[kept[start : start + _SLICE].tolist()]["text"]:
+                file.write({"text": text})
+    (folder / STAGED).unlink()
 
 
 def _documents(number: NDArray[np.int64], ids: NDArray[np.uint64], size: int) -> NDArray[np.int32]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from loaders import ReadOptions
 from loaders.beir.files import text_files
 from loaders.beir.texts import fields_of, find_id, find_text
-from loaders.formats.records import Record
 from loaders.formats.sources import Source, find_sources
 from loaders.parsing.columns import Columns
 from loaders.parsing.fields import RowError, passage_text
@@ -41,16 +40,14 @@ def _documents_with_ids(located: LocatedRow, columns: Columns) -> Iterator[tuple
     for name in [*filter(None, names), *columns.negatives(fields)]:
         items = fields[name] if isinstance(fields[name], list) else [fields[name]]
         for item in items:
-            identifier = _id(item, located) if isinstance(item, dict) else None
+            if not isinstance(item, dict):
+                continue
+            try:
+                identifier = find_id(item, "document")
+            except RowError as error:
+                raise ValueError(f"{located.file}:{located.record.line}: {error}") from None
             if identifier is not None:
                 yield passage_text(item, name)[0], identifier
-
-
-def _id(item: dict[str, Any], located: LocatedRow) -> str | None:
-    try:
-        return find_id(item, "document")
-    except RowError as error:
-        raise ValueError(f"{located.file}:{located.record.line}: {error}") from None
 
 
 def corpus_documents(names: Sequence[str], options: ReadOptions) -> Iterator[Document]:
@@ -73,9 +70,11 @@ def corpus_documents(names: Sequence[str], options: ReadOptions) -> Iterator[Doc
                 continue
         for record in source.records(columns):
             try:
-                yield _document(record)
+                fields = fields_of(record)
+                document = Document(find_text(fields, "document"), find_id(fields, "document"))
             except RowError as error:
                 raise ValueError(f"{source.name}:{record.line}: {error}") from None
+            yield document
 
 
 def _as_rows(fields: dict[str, Any], options: ReadOptions) -> ReadOptions | None:
@@ -93,8 +92,3 @@ def corpus_sources(names: Sequence[str]) -> list[Source]:
     for name in names:
         files += [str(file) for file in text_files(Path(name), "corpus")] or [name]
     return find_sources(files, evaluates=True) if files else []
-
-
-def _document(record: Record) -> Document:
-    fields = fields_of(record)
-    return Document(find_text(fields, "document"), find_id(fields, "document"))

@@ -1,12 +1,9 @@
 """The distinct queries of a run, each with all its known positives."""
 
-from typing import Any
-
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from common.prompts import with_prompt
 from mining.cache.text_digest import KeyTable, pair_keys
 from mining.data.corpus import Corpus
 from preparation.duplicates.normalized import normalized_hash
@@ -51,6 +48,7 @@ class Queries:
         query_of: The query of each row [R].
         first_row: The first row of each query [Q].
         rows_of: The rows of each query.
+        kept: The indices of the negatives that each query keeps.
     """
 
     def __init__(self, rows: Dataset, corpus: Corpus, keep: bool) -> None:
@@ -71,7 +69,7 @@ class Queries:
         self.meaning = meaning[self.first_row]  # [Q]: equal for queries that ask the same
         self.rows_of = Lists(self.query_of, np.arange(len(rows)), len(self))
         self.answers = _lists(meaning, positives)
-        self.negatives = _lists(self.query_of, kept)
+        self.kept = _lists(self.query_of, kept)
 
     def __len__(self) -> int:
         return len(self.first_row)
@@ -79,10 +77,6 @@ class Queries:
     def positives(self, query: int) -> list[int]:
         """Return the indices of a query's positives, over all rows with that query."""
         return self.answers[int(self.meaning[query])]
-
-    def kept(self, query: int) -> list[int]:
-        """Return the indices of the negatives that the query keeps."""
-        return self.negatives[query]
 
     def kept_texts(self, query: int) -> list[str]:
         """Return the kept negatives as texts, those missing from the corpus too."""
@@ -93,20 +87,12 @@ class Queries:
 
     def texts(self, start: int, stop: int) -> list[str]:
         """Return the queries ``start:stop``."""
-        return list(self._columns(start, stop)["query"])
-
-    def prompted(self, start: int, stop: int, prompt: str) -> list[str]:
-        """Return the queries ``start:stop``, each behind its own prompt, or else ``prompt``."""
-        return [with_prompt(query, prompt, own) for query, own in self.asked(start, stop)]
+        return [query for query, _ in self.asked(start, stop)]
 
     def asked(self, start: int, stop: int) -> list[tuple[str, str | None]]:
         """Return (query, own prompt or None) of the queries ``start:stop``."""
-        columns = self._columns(start, stop)
+        columns = self.rows[self.first_row[start:stop].tolist()]
         return list(zip(columns["query"], columns["prompt"], strict=True))
-
-    def _columns(self, start: int, stop: int) -> dict[str, Any]:
-        columns: dict[str, Any] = self.rows[self.first_row[start:stop].tolist()]
-        return columns
 
 
 def _marked(prompt: str | None) -> str:

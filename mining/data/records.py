@@ -1,46 +1,43 @@
-"""Merge mined negatives and scores into the records to write."""
+"""Write rows as groups: with negatives that were mined, and with scores."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
+from tqdm import tqdm
 
-from mining.blocks import Blocks
-from mining.data.corpus import Corpus
-from mining.data.queries import Queries
-from mining.scoring.teacher import Teacher, sigmoid
+from loaders.formats.row_file import RowFile
+from mining.teacher import Teacher, sigmoid
 
 Scale = Literal["raw", "sigmoid"]
+Rows = list[dict[str, Any]]
+# For rows of given numbers and the groups made of them: a score of each document, ``pos`` before
+# ``neg``, group after group.
+Score = Callable[[range, Rows, Rows], list[float]]
 
 _SLICE = 256
-DIGITS = 6  # of a score that is written
+_DIGITS = 6  # of a model's score that is written
 
 
-@dataclass(frozen=True)
 class Survey:
     """Counts of what rows hold, taken before anything is written.
 
-    Args:
-        counts: "negatives", "prompts", "teacher" (rows with a teacher's scores), "grades" (rows
-            with relevances between 0 and 1), "without positive".
+    Attributes:
+        counts: "rows", "negatives", "prompts", "teacher" (rows with a teacher's scores), "grades"
+            (rows with relevances between 0 and 1), "without positive".
     """
 
-    counts: Counter[str]
-
-    @classmethod
-    def of(cls, rows: Dataset) -> "Survey":
-        """Count over all rows."""
-        counts: Counter[str] = Counter()
+    def __init__(self, rows: Dataset) -> None:
+        self.counts: Counter[str] = Counter(rows=len(rows))
         for row in rows:
             scores = (row["pos_scores"] or []) + (row["neg_scores"] or [])
-            counts["negatives"] += len(row["neg"])
-            counts["prompts"] += row["prompt"] is not None
-            counts["without positive"] += not row["pos"]
-            counts["teacher"] += bool(scores) and not row["graded"]
-            counts["grades"] += row["graded"] and not {0.0, 1.0}.issuperset(scores)
-        return cls(counts)
+            self.counts["negatives"] += len(row["neg"])
+            self.counts["prompts"] += row["prompt"] is not None
+            self.counts["without positive"] += not row["pos"]
+            self.counts["teacher"] += bool(scores) and not row["graded"]
+            self.counts["grades"] += row["graded"] and not {0.0, 1.0}.issuperset(scores)
 
     @property
     def graded(self) -> bool:
@@ -49,104 +46,101 @@ class Survey:
 
     def lost(self, keep: bool, judged: bool) -> list[str]:
         """List what the new rows will lose, one phrase each."""
-        counts = self.counts
-        teacher = f"the teacher's scores of {counts['teacher']:,} rows"
-        found = [
-            (0 if keep else counts["negatives"], f"{counts['negatives']:,} negatives, replaced"),
-            (
-                counts["teacher"],
-                f"{teacher}, replaced"
-                if judged
-                else f"{teacher}, as mined negatives have none (--reranker gives them)",
-            ),
-            (
-                counts["grades"] if judged else 0,
-                f"the relevances between 0 and 1 of {counts['grades']:,} rows, as the "
-                "reranker's scores take their place",
-            ),
-        ]
-        return [phrase for count, phrase in found if count]
+        negatives, taught, grades = (
+            self.counts[name] for name in ("negatives", "teacher", "grades")
+        )
+        found = []
+        if negatives and not keep:
+            found.append(f"{negatives:,} negatives, replaced")
+        if taught:
+            why = "replaced" if judged else "as mined negatives have none (--reranker gives them)"
+            found.append(f"the teacher's scores of {taught:,} rows, {why}")
+        if grades and judged:
+            found.append(
+                f"the relevances between 0 and 1 of {grades:,} rows, as the reranker's scores take "
+                "their place"
+            )
+        return found
 
 
-@dataclass
-class Records:
-    """The rows in their order, each with the negatives of its query.
-
-    Scores are the reranker's, if there is one. Otherwise they are the relevances where these say
-    more than ``pos`` and ``neg`` do; a mined negative's is 0.
+def make_groups(
+    rows: Dataset,
+    score: Score | None,
+    keep: bool = True,
+    mined: Callable[[range], list[list[str]]] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows as groups, in their order.
 
     Args:
-        rows: The rows.
-        queries: Theirs.
-        corpus: Where negatives come from.
-        blocks: What was mined.
+        rows: Of the shape ``candidate_group``.
+        score: Gives ``pos_scores`` and ``neg_scores``; None: there are none.
         keep: Whether negatives that are there stay, before the mined ones.
-        graded: Whether relevances are written.
-        teacher: The reranker, or None.
-        scale: Of the reranker's scores.
+        mined: Returns the mined negatives of rows by their numbers; None: none were mined.
     """
-
-    rows: Dataset
-    queries: Queries
-    corpus: Corpus
-    blocks: Blocks
-    keep: bool
-    graded: bool
-    teacher: Teacher | None
-    scale: Scale
-
-    @property
-    def has_scores(self) -> bool:
-        """Whether records have ``pos_scores`` and ``neg_scores``."""
-        return self.teacher is not None or self.graded
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(self.rows), _SLICE):
-            rows = [self.rows[at] for at in range(start, min(start + _SLICE, len(self.rows)))]
-            mined = self._texts(range(start, start + len(rows)))
-            kept = [row["neg"] if self.keep else [] for row in rows]
-            records = [
-                {"query": row["query"], "pos": row["pos"], "neg": old + new}
-                for row, old, new in zip(rows, kept, mined, strict=True)
-            ]
-            if self.teacher is not None:
-                add_scores(self.teacher, rows, records, self.scale)
-            elif self.graded:
-                for row, record, old in zip(rows, records, kept, strict=True):
-                    _add_relevances(row, record, len(old))
-            for row, record in zip(rows, records, strict=True):
-                yield record | {"prompt": row["prompt"]}
-
-    def _texts(self, rows: range) -> list[list[str]]:
-        """Return the mined negatives of some rows."""
-        found = [self.blocks[int(self.queries.query_of[row])].negatives for row in rows]
-        texts = iter(self.corpus.at([each.place for negatives in found for each in negatives]))
-        return [[next(texts) for _ in negatives] for negatives in found]
+    for start in range(0, len(rows), _SLICE):
+        numbers = range(start, min(start + _SLICE, len(rows)))
+        some = [rows[at] for at in numbers]
+        new = mined(numbers) if mined else [[] for _ in numbers]
+        groups = [
+            {"query": row["query"], "pos": row["pos"], "neg": (row["neg"] if keep else []) + texts}
+            for row, texts in zip(some, new, strict=True)
+        ]
+        if score is not None:
+            scores = iter(score(numbers, some, groups))
+            for group in groups:
+                for side in ("pos", "neg"):
+                    group[f"{side}_scores"] = [next(scores) for _ in group[side]]
+        for row, group in zip(some, groups, strict=True):
+            yield group | {"prompt": row["prompt"]}
 
 
-def add_scores(
-    teacher: Teacher,
-    rows: Sequence[dict[str, Any]],
-    records: Sequence[dict[str, Any]],
-    scale: Scale,
+def teacher_scores(teacher: Teacher, scale: Scale) -> Score:
+    """Return what scores groups by a reranker."""
+
+    def score(_: range, rows: Rows, groups: Rows) -> list[float]:
+        pairs = [
+            teacher.pair(row["query"], row["prompt"], document)
+            for row, group in zip(rows, groups, strict=True)
+            for document in group["pos"] + group["neg"]
+        ]
+        found = teacher.score(pairs)
+        return rounded((sigmoid(found) if scale == "sigmoid" else found).tolist())
+
+    return score
+
+
+def relevances(keep: bool) -> Score:
+    """Return what gives documents their relevances: their own, else 1 and 0; mined ones 0."""
+
+    def score(_: range, rows: Rows, groups: Rows) -> list[float]:
+        found: list[float] = []
+        for row, group in zip(rows, groups, strict=True):
+            kept = len(row["neg"]) if keep else 0
+            pos, neg = [1.0] * len(row["pos"]), [0.0] * kept
+            if row["graded"]:
+                pos, neg = row["pos_scores"] or [], (row["neg_scores"] or [])[:kept]
+            found += [*pos, *neg, *[0.0] * (len(group["neg"]) - kept)]
+        return found
+
+    return score
+
+
+def rounded(scores: Iterable[float]) -> list[float]:
+    """Return a model's scores as they are written."""
+    return [round(score, _DIGITS) for score in scores]
+
+
+def write_groups(
+    path: Path,
+    groups: Iterable[dict[str, Any]],
+    survey: Survey,
+    scored: bool,
+    show_progress: bool,
 ) -> None:
-    """Add the reranker's scores to records; ``rows`` hold their prompts."""
-    pairs = [
-        teacher.pair(row["query"], row["prompt"], document)
-        for row, record in zip(rows, records, strict=True)
-        for document in record["pos"] + record["neg"]
-    ]
-    scores = teacher.score(pairs)
-    found = iter((sigmoid(scores) if scale == "sigmoid" else scores).tolist())
-    for record in records:
-        for side in ("pos", "neg"):
-            record[f"{side}_scores"] = [round(next(found), DIGITS) for _ in record[side]]
-
-
-def _add_relevances(row: dict[str, Any], record: dict[str, Any], kept: int) -> None:
-    """Add relevances to a record: the row's own, else 1 and 0; 0 for mined negatives."""
-    pos, neg = [1.0] * len(row["pos"]), [0.0] * kept
-    if row["graded"]:
-        pos, neg = row["pos_scores"] or [], (row["neg_scores"] or [])[:kept]
-    record["pos_scores"] = pos
-    record["neg_scores"] = neg + [0.0] * (len(record["neg"]) - kept)
+    """Write the groups of the rows that ``survey`` was made of."""
+    columns = ["query", "pos", "neg"]
+    columns += ["pos_scores", "neg_scores"] if scored else []
+    columns += ["prompt"] if survey.counts["prompts"] else []
+    with RowFile(path, columns) as file:
+        for group in tqdm(groups, "writing", survey.counts["rows"], disable=not show_progress):
+            file.write(group)

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from common.similarity import for_dot_product
 from encoders import Embedder
-from mining.cache.text_digest import Keys, text_keys
+from encoders.backbone import Encoder, bf16_is_fast
+from mining.cache.text_digest import Keys, combined, text_keys
 from mining.cache.vectors import VectorCache
 
 # Letters: N texts, H dimensions.
@@ -27,10 +28,10 @@ Read = Callable[[int, int], list[str]]  # texts [start, stop)
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the texts of one side are encoded.
+    """How the texts of one side are encoded, or pairs are scored.
 
     Args:
-        max_length: Texts are truncated to so many tokens; None: the model's limit.
+        max_length: Texts (pairs) are truncated to so many tokens; None: the model's limit.
         tokens_per_batch: Approximate number of tokens per forward; None: what suits the device.
         bf16: Compute in bf16 where the hardware supports it.
         show_progress: Show a progress bar.
@@ -42,15 +43,21 @@ class Encoding:
     show_progress: bool = False
 
 
+def cache_key(model: Encoder, digest: str, how: Encoding) -> str:
+    """Name a cache's folder by a digest of the model and all else that decides its results.
+
+    Prompts are no part of it: texts come to a cache behind them.
+    """
+    bf16 = how.bf16 and bf16_is_fast(model.device)
+    return combined([digest, str(how.max_length or model.max_length), "bf16" if bf16 else "fp32"])
+
+
+@dataclass(frozen=True)
 class Vectors:
     """The vectors of N texts, read from the cache on access."""
 
-    def __init__(self, cache: VectorCache, places: NDArray[np.int64]) -> None:
-        self.cache = cache
-        self.places = places
-
-    def __len__(self) -> int:
-        return len(self.places)
+    cache: VectorCache
+    places: NDArray[np.int64]
 
     def slice(self, start: int, stop: int) -> Tensor:
         """The vectors [start, stop): [stop - start, H]."""
@@ -70,11 +77,9 @@ def encode_all(
     reads the vectors of all blocks.
 
     Args:
-        embedder: The model; no prompt is added.
         count: N.
         read: Returns texts with their prompts.
         cache: For this model and these settings.
-        how: The settings.
         what: What the texts are, for the progress bar and errors.
 
     Raises:

@@ -23,8 +23,7 @@ from encoders import Embedder, Reranker
 from mining.cache.model_digest import model_digest
 from mining.cache.text_digest import Keys, KeyTable, pair_keys, text_keys
 from mining.cache.vectors import VectorCache
-from mining.scoring.models import cache_key
-from mining.search.encode import BLOCK, Encoding, encode_all
+from mining.search.encode import BLOCK, Encoding, cache_key, encode_all
 from tiny import TEXTS, save_backbone, save_classifier
 
 ROOT = Path(__file__).resolve().parents[2]

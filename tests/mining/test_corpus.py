@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from loaders import ReadOptions
-from mining.data.corpus import Corpus
+from mining.data.corpus import Corpus, build_corpus
 from mining.data.documents import Document, corpus_documents, training_documents
-from mining.work import build_corpus, work_folder
+from mining.work import work_folder
 
 
 def write(path: Path, rows: Iterable[object]) -> str:
@@ -26,9 +26,9 @@ def texts(corpus: Corpus) -> list[str]:
 def test_texts_are_kept_once_in_order_and_positives_stand_behind(tmp_path: Path) -> None:
     documents = [Document(text, None) for text in ("b", "a", "b", "天气", "a", "c")]
     positives = [Document(text, None) for text in ("a", "外面", "外面", "z")]
-    corpus, notes = build_corpus(tmp_path / "corpus", documents, positives)
+    corpus = build_corpus(tmp_path / "corpus", documents, positives)
     assert texts(corpus) == ["b", "a", "天气", "c", "外面", "z"]
-    assert (corpus.searchable, notes) == (4, [])
+    assert (corpus.searchable, corpus.empty) == (4, 0)
     assert corpus.find(["z", "b", "B", "天气"]).tolist() == [5, 0, -1, 2]
     assert corpus.at([3, 0]) == ["c", "b"]
     assert corpus.document_of(4) == 4
@@ -36,7 +36,7 @@ def test_texts_are_kept_once_in_order_and_positives_stand_behind(tmp_path: Path)
 
 def test_texts_with_one_id_are_one_document(tmp_path: Path) -> None:
     rows = [("a", "1"), ("b", "2"), ("c", "1"), ("d", None), ("b", "3"), ("e", "3"), ("f", None)]
-    corpus, _ = build_corpus(
+    corpus = build_corpus(
         tmp_path / "corpus", (Document(*row) for row in rows), [Document("g", "2")]
     )
     numbers = {text: corpus.document_of(place) for place, text in enumerate(texts(corpus))}
@@ -48,7 +48,7 @@ def test_texts_with_one_id_are_one_document(tmp_path: Path) -> None:
 
 def test_the_digest_is_that_of_texts_order_and_ids(tmp_path: Path) -> None:
     def digest(name: str, *documents: tuple[str, str | None]) -> str:
-        return build_corpus(tmp_path / name, (Document(*d) for d in documents), [])[0].digest
+        return build_corpus(tmp_path / name, (Document(*d) for d in documents), []).digest
 
     one = digest("one", ("a", None), ("b", None))
     assert digest("same", ("a", None), ("b", None)) == one
@@ -74,9 +74,9 @@ def test_a_corpus_of_the_beir_layout_and_of_mldr(tmp_path: Path) -> None:
     mldr = write(tmp_path / "mldr.jsonl", [{"docid": 7, "text": "A long one."}])
     found = list(corpus_documents([str(folder), mldr], ReadOptions()))
     assert found == [("Cats They sleep.", "1"), ("狗在跑。", "2"), ("", "3"), ("A long one.", "7")]
-    corpus, notes = build_corpus(tmp_path / "corpus", found, [])
+    corpus = build_corpus(tmp_path / "corpus", found, [])
     assert texts(corpus) == ["Cats They sleep.", "狗在跑。", "A long one."]
-    assert notes == ["1 documents of the corpus have no text and are left out"]
+    assert corpus.empty == 1
 
 
 def test_documents_of_training_rows_with_their_ids(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_run_keeps_its_folder_until_it_is_done(tmp_path: Path) -> None:
         def unread() -> Iterable[Document]:
             return (pytest.fail("built once more") for _ in [0])
 
-        corpus, _ = build_corpus(again / "corpus", unread(), unread())
+        corpus = build_corpus(again / "corpus", unread(), unread())
         assert texts(corpus) == ["a"]
         with (
             pytest.raises(ValueError, match="the same run is already in progress"),
@@ -149,8 +149,6 @@ def test_a_run_keeps_its_folder_until_it_is_done(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_a_real_corpus(realdata: Callable[[str], Path], tmp_path: Path) -> None:
     folder = realdata("cn_medical_qa")
-    corpus, _ = build_corpus(
-        tmp_path / "corpus", corpus_documents([str(folder)], ReadOptions()), []
-    )
+    corpus = build_corpus(tmp_path / "corpus", corpus_documents([str(folder)], ReadOptions()), [])
     lines = (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     assert texts(corpus) == list(dict.fromkeys(json.loads(line)["text"].strip() for line in lines))

@@ -2,11 +2,12 @@
 
 import importlib.util
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from mining.search.faiss_index import FaissIndex, write_index
+from mining.search.index import FaissIndex, FaissKind, write_index
 from vectors import CPU, vector_index
 
 pytestmark = pytest.mark.skipif(
@@ -16,14 +17,15 @@ pytestmark = pytest.mark.skipif(
 
 # FAISS's own bindings warn when they are imported.
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
-def test_documents_are_found_and_scored_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", get_args(FaissKind))
+def test_documents_are_found_and_scored_exactly(kind: FaissKind, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(20, 16))
     documents = centres[rng.integers(20, size=3000)] + 0.3 * rng.normal(size=(3000, 16))
     queries = centres[rng.integers(20, size=40)] + 0.3 * rng.normal(size=(40, 16))
     exact = vector_index(tmp_path, queries, documents, 2900)
-    write_index(exact.documents, 2900, tmp_path / "one.faiss", show_progress=False)
-    write_index(exact.documents, 2900, tmp_path / "two.faiss", show_progress=False)
+    for name in ("one.faiss", "two.faiss"):
+        write_index(exact.documents, 2900, kind, tmp_path / name, show_progress=False)
     assert (tmp_path / "one.faiss").read_bytes() == (tmp_path / "two.faiss").read_bytes()
     index = FaissIndex(exact.queries, exact.documents, 2900, CPU, tmp_path / "one.faiss")
     for query, ranking in enumerate(index.search(0, 40, 20)):

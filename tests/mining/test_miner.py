@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from common.bm25 import BM25
 from encoders import Reranker
 from loaders.shapes.arrow import GROUP
-from mining.blocks import Blocks
 from mining.cache.text_digest import pair_keys
 from mining.cache.vectors import VectorCache
-from mining.data.corpus import Corpus, CorpusBuilder
+from mining.data.corpus import Corpus, build_corpus
+from mining.data.documents import Document
 from mining.data.queries import Queries
-from mining.miner import Judge, Mined, Miner
-from mining.policy.policy import Limits, Policy
-from mining.scoring.teacher import Teacher, sigmoid
+from mining.miner import Mined, Miner
+from mining.policy import Limits, Policy
 from mining.search.encode import Encoding
-from mining.search.index import VectorIndex
-from mining.search.lexical import LexicalIndex
+from mining.search.index import LexicalIndex, VectorIndex
+from mining.teacher import Teacher, sigmoid
+from mining.work import Blocks
 from preparation.duplicates.near_duplicates import similar_pairs
 from preparation.duplicates.normalized import normalize
 from vectors import vector_index
@@ -54,16 +54,10 @@ def make(
     keep: bool = True,
 ) -> tuple[Queries, Corpus]:
     """The queries of groups and a corpus; documents are texts, or (text, id)."""
-    folder.mkdir(parents=True)
-    builder = CorpusBuilder(folder)
-    for document in documents:
-        builder.add(*((document,) if isinstance(document, str) else document))
-    builder.close_search()
-    for each in groups:
-        for text in each["pos"]:
-            builder.add(text)
-    builder.finish()
-    corpus = Corpus(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    pairs = [(each, None) if isinstance(each, str) else each for each in documents]
+    positives = [Document(text, None) for each in groups for text in each["pos"]]
+    corpus = build_corpus(folder, [Document(*pair) for pair in pairs], positives)
     return Queries(Dataset.from_list(list(groups), features=GROUP), corpus, keep), corpus
 
 
@@ -146,27 +140,27 @@ def test_the_seed_and_the_query_decide_not_the_order(
 
 
 @pytest.mark.parametrize(
-    ("limits", "highest"),
+    ("name", "limit", "highest"),
     [
-        (Limits(max_score=0.9), 0.9),
-        (Limits(absolute_margin=0.05), math.cos(100 / 3000 * math.pi / 2) - 0.05),
-        (Limits(relative_margin=0.1), math.cos(100 / 3000 * math.pi / 2) * 0.9),
+        ("max_score", 0.9, 0.9),
+        ("absolute_margin", 0.05, math.cos(100 / 3000 * math.pi / 2) - 0.05),
+        ("relative_margin", 0.1, math.cos(100 / 3000 * math.pi / 2) * 0.9),
     ],
 )
 def test_limits_take_away_exactly_the_ranks_above_them(
-    limits: Limits, highest: float, tmp_path: Path
+    name: str, limit: float, highest: float, tmp_path: Path
 ) -> None:
     # The lower of two positives, at rank 101, is what margins are counted from.
     queries, corpus = make(tmp_path / "corpus", [group("q", [LINE[0], LINE[100]])], LINE)
     index = on_a_line(tmp_path, queries, corpus, 3000)
-    policy = Policy(5, rank_range=(1, 1500), sampling="top", limits=limits, random_share=0.4)
+    how: dict[str, Any] = {"rank_range": (1, 1500), "sampling": "top", "random_share": 0.4}
+    policy = Policy(num_negatives=5, **how, **{name: limit})
     (mined,) = Miner(queries, corpus, index, policy).mine(0, 1)
     angle = math.acos(highest) / (math.pi / 2) * 3000  # of the first document that may be taken
     hard, at_random = ranks(mined)
     first = math.ceil(angle) + 1
     assert hard == [first, first + 1, first + 2]
     assert all(rank >= first for rank in at_random)
-    (name,) = [name for name, value in vars(limits).items() if value is not None]
     removed = dict(mined.removed)
     # Random ones are judged too; the hard ones are tried from rank 1 on.
     assert removed["a positive"] >= 2 and removed[name] >= first - 1 - 2
@@ -175,7 +169,7 @@ def test_limits_take_away_exactly_the_ranks_above_them(
 def test_too_few_candidates_give_what_there_is(tmp_path: Path) -> None:
     queries, corpus = make(tmp_path / "corpus", [group("q", LINE[:1])], LINE[:5])
     index = on_a_line(tmp_path, queries, corpus, 5)
-    policy = Policy(7, rank_range=(3, 200), random_share=0.3, random_from=4)
+    policy = Policy(num_negatives=7, rank_range=(3, 200), random_share=0.3, random_from=4)
     (mined,) = Miner(queries, corpus, index, policy).mine(0, 1)
     assert ranks(mined) == ([3, 4, 5], [])  # rank 5 is hard, so that no random one is left
 
@@ -206,7 +200,7 @@ def test_positives_by_id_text_and_likeness(tmp_path: Path) -> None:
     ]
     queries, corpus = make(tmp_path / "c", [group("What does the fox say?", [answer])], documents)
     index = on_a_line(tmp_path, queries, corpus, 8)
-    policy = Policy(8, rank_range=(1, 8), sampling="top")
+    policy = Policy(num_negatives=8, rank_range=(1, 8), sampling="top")
     (mined,) = Miner(queries, corpus, index, policy).mine(0, 1)
     texts = corpus.at([one.place for one in mined.negatives])
     assert texts == ["a good negative about foxes", "那只敏捷的狐狸"]
@@ -219,7 +213,7 @@ def test_positives_by_id_text_and_likeness(tmp_path: Path) -> None:
         "almost the query": 1,
     }
     # Without the look for near-duplicates, the two that are only almost the same are taken.
-    strict = Policy(8, rank_range=(1, 8), sampling="top", near_duplicates=None)
+    strict = Policy(num_negatives=8, rank_range=(1, 8), sampling="top", near_duplicates=0)
     (mined,) = Miner(queries, corpus, index, strict).mine(0, 1)
     assert [one.rank for one in mined.negatives] == [2, 6, 7, 8]
 
@@ -233,7 +227,7 @@ def test_answers_known_from_other_rows_and_kept_negatives(tmp_path: Path) -> Non
     for keep, taken in ((True, range(7, 12)), (False, range(4, 12))):
         queries, corpus = make(tmp_path / f"{keep}", groups, LINE[:11], keep)
         index = on_a_line(tmp_path / f"{keep}v", queries, corpus, 11)
-        policy = Policy(9, rank_range=(1, 20), sampling="top")
+        policy = Policy(num_negatives=9, rank_range=(1, 20), sampling="top")
         one, other = Miner(queries, corpus, index, policy).mine(0, 2)
         assert queries.query_of.tolist() == [0, 1, 0]
         assert ranks(one) == ([*taken], [])
@@ -247,7 +241,7 @@ def test_positives_outside_the_corpus_are_known_and_not_found(tmp_path: Path) ->
     queries, corpus = make(tmp_path / "corpus", groups, [almost, *LINE[:3]])
     assert (corpus.searchable, len(corpus)) == (4, 5)
     index = on_a_line(tmp_path, queries, corpus, 5)
-    (mined,) = Miner(queries, corpus, index, Policy(9, rank_range=(1, 9))).mine(0, 1)
+    (mined,) = Miner(queries, corpus, index, Policy(num_negatives=9, rank_range=(1, 9))).mine(0, 1)
     assert ranks(mined) == ([2, 3, 4], [])
     assert mined.removed == {"almost a positive": 1}
     assert mined.positive == pytest.approx(math.cos(4 / 5 * math.pi / 2), abs=1e-6)
@@ -278,7 +272,7 @@ def test_no_negative_is_a_positive(
         rng.normal(size=(len(corpus), 4)),
         corpus.searchable,
     )
-    policy = Policy(9, rank_range=(1, 20), random_share=0.5, seed=seed)
+    policy = Policy(num_negatives=9, rank_range=(1, 20), random_share=0.5, seed=seed)
     ids: dict[str, set[str]] = {}
     for text, identifier in documents:
         ids.setdefault(text, set()).add(identifier)
@@ -353,8 +347,8 @@ def test_a_reranker_removes_as_one_query_after_the_other_would(
     queries, corpus = make(tmp_path / "corpus", groups, documents)
     index = on_a_line(tmp_path, queries, corpus, 60)
     teacher = Teacher(reranker, VectorCache(tmp_path / "scores", 1), Encoding())
-    policy = Policy(5, rank_range=(2, 40), near_duplicates=None)
-    miner = Miner(queries, corpus, index, policy, Judge(teacher, limits))
+    policy = Policy(num_negatives=5, rank_range=(2, 40), near_duplicates=0)
+    miner = Miner(queries, corpus, index, policy, teacher, limits)
     mined = miner.mine(0, len(words))
 
     def pair(each: Group, document: str) -> tuple[str, str]:
@@ -378,7 +372,7 @@ def test_a_reranker_removes_as_one_query_after_the_other_would(
                 removals += 1
         assert ranks(one)[0] == sorted(expected)
     assert removals > 10
-    name = next(name for name, value in vars(limits).items() if value is not None)
+    name = next(name for name, value in limits._asdict().items() if value is not None)
     assert sum(one.removed.get(f"reranker {name}", 0) for one in mined) >= removals
     # All that is going to be written is scored: positives, kept negatives, mined ones.
     teacher.cache.refresh()

@@ -237,7 +237,7 @@ def test_two_processes_write_the_same_bytes(
     assert other.read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     # Both have encoded: each block of texts by one of them.
     (folder,) = (other.parent / "cache" / "vectors").iterdir()
-    parts = [len(read_part(keys, 32, 0).keys) for keys in sorted(folder.glob("*.keys"))]
+    parts = [len(read_part(keys, 32).keys) for keys in sorted(folder.glob("*.keys"))]
     assert sorted(parts) == [76 + 76, 1024 + 1024]
 
 
@@ -273,7 +273,7 @@ def test_killed_and_started_again(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def encoded(vectors: Path) -> int:
-    return sum(len(read_part(keys, 32, 0).keys) for keys in vectors.glob("*/*.keys"))
+    return sum(len(read_part(keys, 32).keys) for keys in vectors.glob("*/*.keys"))
 
 
 # One clear line
@@ -291,11 +291,15 @@ def error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     [
         ((), "embedder: give either --embedder MODEL or --bm25"),
         (("--bm25", "--embedder", "x"), "embedder: give either --embedder MODEL or --bm25"),
-        (("--bm25", "--faiss"), "faiss: is for --embedder; leave it out"),
+        (("--bm25", "--index", "ivf"), "index: is for --embedder; leave it out"),
         (("--bm25", "--query_prompt", "x"), "query_prompt: is for --embedder; leave it out"),
         (
             ("--bm25", "--reranker_max_score", "0.5"),
             "reranker_max_score: is for --reranker; leave it out",
+        ),
+        (
+            ("--bm25", "--reranker", "x", "--reranker_absolute_margin=-1"),
+            "error: reranker_absolute_margin: must be at least 0, got -1",
         ),
         (
             ("--bm25", "--rank_range", "9", "2"),

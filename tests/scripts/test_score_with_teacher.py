@@ -126,7 +126,7 @@ def test_two_processes_and_a_second_run(tiny_classifier: Path, tmp_path: Path) -
     # Each different pair was scored once, by one of the two.
     pairs = {(asked(row), text) for row in groups(1500) for text in row["pos"] + row["neg"]}
     (folder,) = (other.parent / "cache" / "scores").iterdir()
-    parts = [read_part(keys, 1, 0).keys for keys in folder.glob("*.keys")]
+    parts = [read_part(keys, 1).keys for keys in folder.glob("*.keys")]
     assert len(parts) == 2
     assert sum(map(len, parts)) == len(pairs)
     # A second run has nothing to compute.

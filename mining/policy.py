@@ -3,19 +3,18 @@
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-Sampling = Literal["random", "top"]
+from common.flags import Settings, option
 
 _FIRST_DRAW = 64
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Upper limits on a negative's score; None: no such limit.
 
-    Args:
+    Attributes:
         max_score: The highest score.
         absolute_margin: So much below the lowest score of a positive, or more.
         relative_margin: The same as a share of that score: 0.05 leaves documents that score 95 %
@@ -25,17 +24,6 @@ class Limits:
     max_score: float | None = None
     absolute_margin: float | None = None
     relative_margin: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("absolute_margin", "relative_margin"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name}: must be at least 0, got {value:g}")
-
-    @property
-    def given(self) -> bool:
-        """Whether there is any limit."""
-        return (self.max_score, self.absolute_margin, self.relative_margin) != (None, None, None)
 
     def broken(self, score: float, positive: float) -> str | None:
         """Return the name of the limit that a score exceeds; None: it exceeds none.
@@ -54,37 +42,56 @@ class Limits:
         return None
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How negatives are chosen. Ranks count from 1, the best hit of the search.
+NO_LIMITS = Limits()
 
-    Args:
-        num_negatives: Negatives to mine for each query.
-        rank_range: First and last rank that hard negatives come from.
-        sampling: "random" draws them from the range, "top" takes the best that may be taken.
-        random_share: Share of the negatives that are drawn at random instead.
-        random_from: Draw those from ranks above this one; None: from the whole corpus.
-        limits: On the scores of the search.
-        near_duplicates: How alike a document may be to a positive or to the query, in (0, 1]:
-            the share of the shorter text's runs of three words that stand in the other one too.
-            From this on it is removed; None: only texts that are the same are.
-        seed: Of the draws. What is drawn for a query depends on it and on the query alone.
+
+@dataclass(kw_only=True)
+class LimitSettings(Settings):
+    """Filters against false negatives."""
+
+    max_score: float | None = option(None, "Documents that score more.")
+    absolute_margin: float | None = option(
+        None, "Those that score more than the lowest positive's score minus this.", least=0
+    )
+    relative_margin: float | None = option(
+        None, "Those above (1 - this) of that score; 0.05 keeps up to 95 % of it.", least=0
+    )
+    near_duplicates: float = option(
+        0.8,
+        "Those that share so many of their runs of three words with a positive or the query; 0: "
+        "off.",
+        least=0,
+    )
+
+
+@dataclass(kw_only=True)
+class Policy(LimitSettings):
+    """Choice of negatives.
+
+    Ranks count from 1, the best hit of the search. What is drawn for a query depends on the seed
+    and on the query alone.
     """
 
-    num_negatives: int = 7
-    rank_range: tuple[int, int] = (2, 200)
-    sampling: Sampling = "random"
-    random_share: float = 0.0
-    random_from: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    near_duplicates: float | None = 0.8
-    seed: int = 42
+    num_negatives: int = option(7, "Negatives to mine per query.", least=1)
+    rank_range: tuple[int, int] = option(
+        (2, 200), "First and last rank of hard negatives; 1 is the best hit.", least=1
+    )
+    sampling: Literal["random", "top"] = option(
+        "random", "Sample from the range, or take the highest-ranked allowed ones."
+    )
+    random_share: float = option(0.0, "Fraction of the negatives drawn at random.")
+    random_from: int | None = option(
+        None, "Draw random ones from ranks above this; null: from the whole corpus.", least=1
+    )
+    existing: Literal["keep", "replace"] = option(
+        "keep", "Keep or replace the negatives that rows have already."
+    )
+    seed: int = option(42, "Random seed for sampling.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         first, last = self.rank_range
-        if self.num_negatives < 1:
-            raise ValueError(f"num_negatives: must be at least 1, got {self.num_negatives}")
-        if not 1 <= first <= last:
+        if first > last:
             raise ValueError(
                 f"rank_range: must be two ranks in rising order, from 1, got {first} {last}"
             )
@@ -95,14 +102,15 @@ class Policy:
                 f"random_share: {self.random_share:g} of {self.num_negatives} negatives is less "
                 "than half of one; give a larger share or more negatives"
             )
-        if self.random_from is not None and self.random_from < 1:
-            raise ValueError(f"random_from: must be at least 1, got {self.random_from}")
         if self.random_from is not None and not self.random_share:
             raise ValueError("random_from: is for random negatives; give random_share too")
-        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
-            raise ValueError(
-                f"near_duplicates: must be above 0 and at most 1, got {self.near_duplicates:g}"
-            )
+        if self.near_duplicates > 1:
+            raise ValueError(f"near_duplicates: must be at most 1, got {self.near_duplicates:g}")
+
+    @property
+    def limits(self) -> Limits:
+        """Limits on the scores of the search."""
+        return Limits(self.max_score, self.absolute_margin, self.relative_margin)
 
     @property
     def wanted(self) -> tuple[int, int]:

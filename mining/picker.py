@@ -54,7 +54,8 @@ class Picker:
     def propose(self) -> list[tuple[int, Candidate]]:
         """Return the next candidates that break no rule, as many as are missing; none: done.
 
-        Each comes with its kind, 0 for hard and 1 for random. Whoever asks takes or removes it.
+        Each comes with its kind, 0 for hard and 1 for random. Whoever asks puts it into ``taken``
+        or counts it in ``removed``.
         """
         proposed = []
         for kind, (candidates, taken) in enumerate(zip(self.candidates, self.taken, strict=True)):
@@ -70,14 +71,6 @@ class Picker:
                     proposed.append((kind, candidate))
                     missing -= 1
         return proposed
-
-    def take(self, kind: int, candidate: Candidate) -> None:
-        """Accept a proposed candidate as a negative."""
-        self.taken[kind].append(candidate)
-
-    def remove(self, reason: Reason) -> None:
-        """Count a proposed candidate as removed."""
-        self.removed[reason] += 1
 
     def negatives(self) -> list[Candidate]:
         """Return the accepted negatives: hard ones by rank, then random ones as drawn."""

@@ -1,34 +1,40 @@
-"""A reranker whose pair scores are cached on disk."""
+"""A reranker whose pair scores are cached on disk, and computed by all processes of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 
 import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from common.prompts import with_prompt
 from encoders.backbone import Encoder
-from mining.cache.text_digest import pair_keys
+from mining.cache.text_digest import KeyTable, pair_keys
 from mining.cache.vectors import VectorCache
-from mining.search.encode import Encoding
+from mining.search.encode import BLOCK, Encoding
 
 # Letters: P pairs.
 
 Pair = tuple[str, str]
 
+_SLICE = 256
 
+
+@dataclass
 class Teacher:
     """Scorer of (query, document) pairs, texts behind their prompts (see ``pair``).
 
     Args:
-        reranker: The model.
         cache: For this model and these settings, with a width of 1.
-        how: The settings.
     """
 
-    def __init__(self, reranker: Encoder, cache: VectorCache, how: Encoding) -> None:
-        self.reranker = reranker
-        self.cache = cache
-        self.how = how
+    reranker: Encoder
+    cache: VectorCache
+    how: Encoding
 
     def pair(self, query: str, prompt: str | None, document: str) -> Pair:
         """Build the reranker's input: the query behind its own prompt, or else the model's."""
@@ -76,3 +82,43 @@ class Teacher:
 def sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Map raw scores to the scale from 0 to 1."""
     return (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)
+
+
+def score_all(teacher: Teacher, rows: Dataset, show_progress: bool) -> None:
+    """Fill the teacher's cache with the scores of all (query, document) pairs of the rows.
+
+    Collective: all processes of a run call it together. As with texts (``encode_all``), one process
+    scores a block, and the order of the pairs alone decides where blocks are cut.
+
+    Args:
+        rows: Of the shape ``candidate_group``.
+    """
+    state = PartialState()
+    keys = np.concatenate([pair_keys(pairs) for pairs in _pairs(teacher, rows)])  # [P, 2]
+    # Where each pair stands for the first time: those that repeat are scored there.
+    first = KeyTable(keys).find(keys) == np.arange(len(keys))
+    block_of = (np.cumsum(first) - 1) // BLOCK
+    mine = first & (block_of % state.num_processes == state.process_index)
+    pairs = chain.from_iterable(_pairs(teacher, rows))
+    own = (
+        (block, pair) for block, chosen, pair in zip(block_of, mine, pairs, strict=True) if chosen
+    )
+    with tqdm(total=int(mine.sum()), desc="scoring pairs", disable=not show_progress) as bar:
+        for _, members in groupby(own, key=itemgetter(0)):
+            block = [pair for _, pair in members]
+            teacher.score(block)
+            bar.update(len(block))
+    state.wait_for_everyone()
+    teacher.cache.refresh()
+
+
+def _pairs(teacher: Teacher, rows: Dataset) -> Iterator[list[Pair]]:
+    """Yield the pairs of the rows, texts behind their prompts, some rows at a time."""
+    for batch in rows.iter(batch_size=_SLICE):
+        yield [
+            teacher.pair(query, prompt, document)
+            for query, prompt, pos, neg in zip(
+                batch["query"], batch["prompt"], batch["pos"], batch["neg"], strict=True
+            )
+            for document in pos + neg
+        ]

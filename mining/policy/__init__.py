@@ -1,1 +1,0 @@
-"""Decide which documents may become negatives."""

@@ -1,1 +1,0 @@
-"""Cached scores of a reranker for the pairs of a mining run."""
