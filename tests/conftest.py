@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # A worker of pytest-xdist and all that it starts keep to their own cores: threads of several
 # processes that wait for each other on shared cores cost many times what they give.
@@ -14,7 +15,6 @@ if hasattr(os, "sched_setaffinity") and "PYTEST_XDIST_WORKER" in os.environ:
     _CORES = sorted(os.sched_getaffinity(0))[int(_WORKER.removeprefix("gw")) :: int(_WORKERS)]
     if _CORES:
         os.sched_setaffinity(0, _CORES)
-_THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 
 # Hugging Face libraries read these when they are imported, and so do the scripts that tests start.
 _CACHE = tempfile.mkdtemp(prefix="tandem-tests-")
@@ -24,27 +24,25 @@ os.environ |= {
     "HF_DATASETS_CACHE": f"{_CACHE}/datasets",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": str(_THREADS),
+    # To share such small models among threads costs more than it gives.
+    "OMP_NUM_THREADS": "1",
 }
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from transformers import BertTokenizer  # noqa: E402
 
 from slow import Processes, is_slow  # noqa: E402
-from tiny import make_tokenizer, save_backbone, save_classifier  # noqa: E402
+
+# What imports torch is imported where it is needed: the process that only hands out the tests to
+# the workers of pytest-xdist starts them seconds sooner.
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
 
 # Machines are noisy: no example is failed for its time.
 settings.register_profile("tandem", deadline=None)
 settings.load_profile("tandem")
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_configure() -> None:
-    torch.set_num_threads(_THREADS)
-
 
 # Begun first, so that no worker of pytest-xdist is left alone with one of them at the end.
 LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/train", "scripts")]
@@ -99,18 +97,24 @@ def realdata() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> BertTokenizer:
+def tiny_tokenizer() -> "BertTokenizer":
     """A word-piece tokenizer for ``tiny.TEXTS``. Shared: do not change it."""
+    from tiny import make_tokenizer
+
     return make_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a plain backbone with 2 layers and width 32. Shared: do not write to it."""
+    from tiny import save_backbone
+
     return save_backbone(tmp_path_factory.mktemp("tiny_bert"))
 
 
 @pytest.fixture(scope="session")
 def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the same model as a classifier with one label. Do not write to it."""
+    from tiny import save_classifier
+
     return save_classifier(tmp_path_factory.mktemp("tiny_classifier"))

@@ -1,7 +1,6 @@
 """scripts/evaluate.py from the command line's point of view."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -133,33 +132,6 @@ def test_groups_and_pairs_of_training_formats(
     assert results(tmp_path / "pairs")["metrics"]["spearman"]["fine-tuned"] == pytest.approx(
         expected, abs=1e-6
     )
-
-
-def test_two_processes_give_the_figures_of_one(
-    heldout: Path, tiny_bert: Path, tmp_path: Path
-) -> None:
-    flags = ["--data", str(heldout), "--model", str(tiny_bert), "--output_dir"]
-    evaluated(*flags, tmp_path / "one")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    launch += ["configs/accelerate/two_cpu_processes.yaml", "scripts/evaluate.py"]
-    command = [*launch, *flags, str(tmp_path / "two")]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("the report is") == 1
-    one, two = results(tmp_path / "one"), results(tmp_path / "two")
-    assert one["metrics"] == two["metrics"]
-    ranked = [
-        {query: list(found) for query, found in read_run(tmp_path / name / "run.trec").items()}
-        for name in ("one", "two")
-    ]
-    assert ranked[0] == ranked[1]
 
 
 @pytest.fixture(scope="module")

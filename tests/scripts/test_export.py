@@ -61,7 +61,7 @@ def test_what_loses_too_much_is_not_written(
     tmp_path: Path, tiny_bert: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A bound that no model can meet stands for a model that has lost much.
-    assert export(tiny_bert, tmp_path / "graph", data, "--format", "int8", "--max_drop", "-1") == 1
+    assert export(tiny_bert, tmp_path / "graph", data, "--format", "fp16", "--max_drop", "-1") == 1
     error = capsys.readouterr().err
     assert "ndcg@10 falls by" in error
     assert "nothing is written" in error

@@ -1,9 +1,6 @@
 """scripts/score_with_teacher.py: scores of a reranker or an embedder, for all rows."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,8 @@ from torch.nn import functional as F
 
 from encoders import Embedder, Reranker
 from loaders import ReadOptions, load_rows
-from mining.cache.vectors import read_part
 from scripts.score_with_teacher import main
 from tiny import TEXTS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(path: Path, rows: Iterable[object]) -> Path:
@@ -101,38 +95,6 @@ def test_other_shapes_are_written_as_groups_and_losses_are_told(
     ]  # fmt: skip
     assert "lost: the teacher's scores of 1 rows, replaced" in caplog.text
     assert "lost: the relevances between 0 and 1 of 1 rows" in caplog.text
-
-
-@pytest.mark.slow
-def test_two_processes_and_a_second_run(tiny_classifier: Path, tmp_path: Path) -> None:
-    data = write(tmp_path / "rows.jsonl", groups(1500))  # more than one block of pairs
-    other = tmp_path / "other" / "two.jsonl"
-    other.parent.mkdir()
-    own = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    config = ["--config_file", "configs/accelerate/two_cpu_processes.yaml"]
-    script = ["scripts/score_with_teacher.py", *command(data, other, tiny_classifier)]
-    done = subprocess.run(
-        [*launch, *config, *script],
-        cwd=ROOT,
-        env={**os.environ, **own},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert main(command(data, tmp_path / "one.jsonl", tiny_classifier)) == 0
-    assert other.read_bytes() == (tmp_path / "one.jsonl").read_bytes()
-    # Each different pair was scored once, by one of the two.
-    pairs = {(asked(row), text) for row in groups(1500) for text in row["pos"] + row["neg"]}
-    (folder,) = (other.parent / "cache" / "scores").iterdir()
-    parts = [read_part(keys, 1).keys for keys in folder.glob("*.keys")]
-    assert len(parts) == 2
-    assert sum(map(len, parts)) == len(pairs)
-    # A second run has nothing to compute.
-    before = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
-    assert main(command(data, other, tiny_classifier, "--overwrite")) == 0
-    assert [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())] == before
 
 
 def test_mistakes(

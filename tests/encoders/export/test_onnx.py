@@ -34,10 +34,11 @@ def exported(encoder: Embedder | Reranker, folder: Path, int8: bool = False) -> 
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedder, Path]:
-    """An embedder with a projection and prompts, and the folder of its graph."""
+    """One with a projection and prompts, which pools by the last token, and its graph's folder."""
     folder = tmp_path_factory.mktemp("onnx")
     model = Embedder.from_pretrained(
         save_backbone(folder / "base"),
+        pooling="last",
         projection_dim=8,
         prompts={"query": "ask: ", "document": "文档："},
         unpad_inputs=False,
@@ -46,20 +47,17 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedder, Path]:
 
 
 @pytest.fixture(scope="module")
-def by_last(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tuple[Embedder, Path]:
-    """Another, which pools by the last token."""
-    model = Embedder.from_pretrained(tiny_bert, pooling="last", unpad_inputs=False)
-    return model, exported(model, tmp_path_factory.mktemp("by_last") / "graph")
+def eight_bits(embedder: tuple[Embedder, Path]) -> Path:
+    """Its graph in 8 bits."""
+    return exported(embedder[0], embedder[1].with_name("int8"), int8=True)
 
 
-@pytest.mark.parametrize(("name", "pooling"), [("embedder", "mean"), ("by_last", "last")])
-def test_an_embedder_gives_the_same_vectors(
-    name: str, pooling: str, request: pytest.FixtureRequest
-) -> None:
-    model, folder = request.getfixturevalue(name)
+def test_an_embedder_gives_the_same_vectors(embedder: tuple[Embedder, Path]) -> None:
+    """Pooled by the mean: tests/scripts/test_export.py."""
+    model, folder = embedder
     other = Embedder.from_pretrained(folder)
     assert isinstance(other.backbone, OnnxBackbone)
-    assert other.pooling == pooling
+    assert other.pooling == "last"
     torch.testing.assert_close(other.encode(texts()), model.encode(texts()), atol=1e-5, rtol=0)
 
 
@@ -95,9 +93,8 @@ def test_a_reranker_gives_the_same_scores(tmp_path: Path, tiny_classifier: Path)
     torch.testing.assert_close(found, model.score(pairs, raw=True), atol=1e-5, rtol=0)
 
 
-def test_eight_bits_are_near_and_smaller(embedder: tuple[Embedder, Path], tmp_path: Path) -> None:
-    model, folder = embedder
-    small = exported(model, tmp_path / "int8", int8=True)
+def test_eight_bits_are_near_and_smaller(embedder: tuple[Embedder, Path], eight_bits: Path) -> None:
+    (model, folder), small = embedder, eight_bits
     found, wanted = Embedder.from_pretrained(small).encode(LONG), model.encode(LONG)
     cosines = torch.cosine_similarity(found, wanted, dim=-1)
     assert 0.95 < cosines.min() < 1 - 1e-7  # near, and not the same numbers
@@ -142,10 +139,8 @@ def test_a_graph_with_one_scale_for_all_texts_is_given_them_apart(
     torch.testing.assert_close(other.encode(texts()), alone, atol=1e-5, rtol=0)
 
 
-def test_caches_tell_graphs_apart(
-    embedder: tuple[Embedder, Path], by_last: tuple[Embedder, Path]
-) -> None:
-    (_, folder), (_, other) = embedder, by_last
+def test_caches_tell_graphs_apart(embedder: tuple[Embedder, Path], eight_bits: Path) -> None:
+    (_, folder), other = embedder, eight_bits
     digests = [model_digest(Embedder.from_pretrained(each)) for each in (folder, other, folder)]
     assert digests[0] == digests[2] != digests[1]
 

@@ -11,7 +11,12 @@ from encoders import Embedder
 from evaluation import per_query, retrieve
 from evaluation.data.mteb_task import read_mteb
 
-pytest.importorskip("mteb")
+
+@pytest.fixture(scope="module", autouse=True)
+def _mteb() -> None:
+    """Imported when these tests run: collecting all tests needs it not, and it takes seconds."""
+    pytest.importorskip("mteb")
+
 
 DOCUMENTS = {
     "d1": ("Paris", "the capital of France"),
