@@ -75,8 +75,11 @@ class Reranker(Encoder):
         folder = resolve_model(str(name_or_path), revision)
         opened = open_backbone(_backbone(folder), cls.task, trust_remote_code)
         backbone: Any = opened.backbone
-        prefix = f"{backbone.base_model_prefix}."
-        body = {n for n in opened.missing if n.startswith(prefix) and ".pooler." not in n}
+        body = {  # an ONNX graph lacks nothing, and has no prefix
+            name
+            for name in opened.missing
+            if name.startswith(f"{backbone.base_model_prefix}.") and ".pooler." not in name
+        }
         check_weights(folder, backbone, body)
         if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
