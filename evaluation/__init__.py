@@ -5,12 +5,14 @@ from evaluation.data.sources import read_beir, read_corpus
 from evaluation.data.trec import read_run, write_run
 from evaluation.metrics.comparison import Comparison, compare
 from evaluation.metrics.ranking import DEFAULT_METRICS, Qrels, Run, per_query
+from evaluation.search.distributed import How
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve
 
 __all__ = [
     "DEFAULT_METRICS",
     "Comparison",
+    "How",
     "PairData",
     "Qrels",
     "RetrievalData",
