@@ -50,14 +50,10 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """Each generated file's name and text."""
-    made = {
-        "recipe_keys.md": recipe_keys(),
-        "objectives.md": objectives(),
-        "script_flags.md": script_flags(),
-    }
+    note = "<!-- Written by docs/generate.py; change the code instead. -->"
     return {
-        name: f"<!-- Written by docs/generate.py; change the code instead. -->\n{text.strip()}\n"
-        for name, text in made.items()
+        f"{page.__name__}.md": f"{note}\n{page().strip()}\n"
+        for page in (recipe_keys, objectives, script_flags)
     }
 
 
