@@ -154,7 +154,7 @@ def test_limits_take_away_exactly_the_ranks_above_them(
     queries, corpus = make(tmp_path / "corpus", [group("q", [LINE[0], LINE[100]])], LINE)
     index = on_a_line(tmp_path, queries, corpus, 3000)
     how: dict[str, Any] = {"rank_range": (1, 1500), "sampling": "top", "random_share": 0.4}
-    policy = Policy(num_negatives=5, **how, **{name: limit})
+    policy = Policy(num_negatives=5, **how | {name: limit})
     (mined,) = Miner(queries, corpus, index, policy).mine(0, 1)
     angle = math.acos(highest) / (math.pi / 2) * 3000  # of the first document that may be taken
     hard, at_random = ranks(mined)
