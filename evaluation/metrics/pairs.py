@@ -6,6 +6,9 @@ raise ``UndefinedMetric``; no figure is ever NaN.
 
 Scores are similarities, or a reranker's logits: in float32 the sigmoids of logits above 17 are
 all 1, and would tie. Only ``pearson``, which depends on the scale, is given the sigmoids.
+
+A comparison computes each figure some 4,000 times: scikit-learn's functions, which check a lot at
+every call, would take twenty times as long.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 Scores = NDArray[np.float64]  # one per pair: [N]
 Figure = float | str  # a metric's value, or the reason why it has none
@@ -41,14 +43,17 @@ def auc(scores: Scores, judged: Scores) -> float:
 
     It is the probability that a positive pair scores above a negative one; a tie counts half.
     """
-    _check_binary(scores, judged)
-    return float(roc_auc_score(judged, scores))
+    _, positives, negatives = _by_score(scores, judged)
+    below = _summed(negatives)[:-1]
+    in_order = (positives * (below + negatives / 2)).sum()
+    return float(in_order / (positives.sum() * negatives.sum()))
 
 
 def average_precision(scores: Scores, judged: Scores) -> float:
     """Return Σ (recall_n - recall_{n-1}) · precision_n over the thresholds; judged 0 or 1."""
-    _check_binary(scores, judged)
-    return float(average_precision_score(judged, scores))
+    _, positives, negatives = _by_score(scores, judged)
+    found, taken = positives[::-1].cumsum(), (positives + negatives)[::-1].cumsum()
+    return float((positives[::-1] * found / taken).sum() / found[-1])
 
 
 def accuracy(scores: Scores, judged: Scores) -> float:
@@ -64,10 +69,7 @@ def best_threshold(scores: Scores, judged: Scores) -> tuple[float, float]:
     (all are positive), and infinity (none is). Of equally good ones the highest is chosen. It is
     chosen on the pairs it is judged by, so the accuracy is somewhat better than on new pairs.
     """
-    _check_binary(scores, judged)
-    values, group = np.unique(scores, return_inverse=True)  # rising
-    positives = np.bincount(group, weights=judged)
-    negatives = np.bincount(group, weights=1 - judged)
+    values, positives, negatives = _by_score(scores, judged)
     # right[i]: decisions that are right if the i lowest values are refused.
     right = _summed(negatives) + judged.sum() - _summed(positives)
     best = len(values) - int(right[::-1].argmax())
@@ -98,6 +100,13 @@ def figure(statistic: Statistic, scores: Scores, judged: Scores) -> Figure:
         return statistic(scores, judged)
     except UndefinedMetric as reason:
         return str(reason)
+
+
+def _by_score(scores: Scores, judged: Scores) -> tuple[Scores, Scores, Scores]:
+    """Each different score, rising, and how many positive and negative pairs have it."""
+    _check_binary(scores, judged)
+    values, group = np.unique(scores, return_inverse=True)
+    return values, np.bincount(group, weights=judged), np.bincount(group, weights=1 - judged)
 
 
 def _number(value: float) -> float:

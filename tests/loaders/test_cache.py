@@ -112,8 +112,8 @@ def test_processes_share_one_reading(tmp_path: Path) -> None:
         "print(json.dumps([len(rows), len(rows[0]['pos'])]))\n"
     )
     path, home = str(tmp_path / "a.jsonl"), str(tmp_path / "shared")
-    processes = [run(code, path, HF_DATASETS_CACHE=home) for _ in range(3)]
-    assert [result(process) for process in processes] == [[1, 20_000]] * 3
+    processes = [run(code, path, HF_DATASETS_CACHE=home) for _ in range(2)]
+    assert [result(process) for process in processes] == [[1, 20_000]] * 2
     assert len(folders(tmp_path / "shared" / "tandem")) == 1
 
 

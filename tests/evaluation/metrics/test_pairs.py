@@ -56,14 +56,18 @@ def test_equal_values_share_their_rank() -> None:
 
 
 @given(pairs=binary_pairs)
-def test_auc_is_the_share_of_pairs_in_order(pairs: list[tuple[float, int]]) -> None:
+def test_auc_is_the_share_of_pairs_in_order_and_precisions_are_scikit_learns(
+    pairs: list[tuple[float, int]],
+) -> None:
     scores, judged = arrays(*zip(*pairs, strict=True))  # type: ignore[arg-type]
     assume(np.ptp(scores) > 0 and np.ptp(judged) > 0)
     wins = [
         (up > down) + (up == down) / 2
         for up, down in itertools.product(scores[judged == 1], scores[judged == 0])
     ]
-    assert auc(scores, judged) == pytest.approx(np.mean(wins), abs=1e-9)
+    assert auc(scores, judged) == pytest.approx(np.mean(wins), abs=1e-12)
+    theirs = average_precision_score(judged, scores)
+    assert average_precision(scores, judged) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_average_precision_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,19 @@ def settings(objective: str, model: Path, kind: str, folder: Path) -> dict[str, 
     }
 
 
-def launch(
-    recipe: dict[str, Any], folder: Path, *options: str, **environment: str
+def run(
+    recipe: dict[str, Any], folder: Path, starter: list[str], **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the user's command."""
     file = folder / "recipe.json"
     file.write_text(json.dumps(recipe), encoding="utf-8")
-    command = [*LAUNCH, *options, "scripts/train.py", "--config", str(file)]
-    return finish(start(command, **environment))
+    return finish(start([*starter, "scripts/train.py", "--config", str(file)], **environment))
 
 
 def test_the_users_command(tiny_bert: Path, tmp_path: Path) -> None:
     recipe = settings("contrastive", tiny_bert, "pairs", tmp_path)
     config = "configs/accelerate/one_process.yaml"
-    done = launch(recipe, tmp_path, "--config_file", config)
+    done = run(recipe, tmp_path, [*LAUNCH, "--config_file", config])
     assert done.returncode == 0, done.stderr
     assert "the model is in" in done.stdout
     assert len(losses(tmp_path / "run")) == 3
@@ -53,9 +53,10 @@ def test_pushing_to_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
     recipe = settings("contrastive", tiny_bert, "pairs", tmp_path)
     recipe |= {"push_to_hub": True, "hub_model_id": "a-team/a-model", "hub_private_repo": True}
     with stand_in_hub() as hub:
-        done = launch(
+        done = run(
             recipe,
             tmp_path,
+            [sys.executable],
             HF_HUB_OFFLINE="0",
             HF_ENDPOINT=hub.url,
             HF_TOKEN="hf_secret",
