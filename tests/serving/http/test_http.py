@@ -283,6 +283,14 @@ def test_empty_texts_are_named(client: httpx.Client) -> None:
 def test_too_many_items(client: httpx.Client) -> None:
     found = client.post("/embed_batch", json={"texts": ["a"] * 51})
     assert (found.status_code, found.json()["error"]["code"]) == (413, "too_many_items")
+    for path in ("/compare", "/search"):  # the query is not one of the documents
+        post(client, path, {"query": "a", "documents": ["a"] * 50})
+
+
+def test_a_query_that_may_not_be_cut_is_named(client: httpx.Client) -> None:
+    body = {"query": " ".join(TEXTS) * 20, "documents": ["a"], "truncate": False}
+    error = client.post("/search", json=body).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "query")
 
 
 def test_a_key_that_would_lose_texts_is_refused(client: httpx.Client) -> None:
