@@ -46,6 +46,8 @@ serve: $(EMBEDDER) $(RERANKER)
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 RUN := $(BIN)/python
+# Compiled modules are kept: hundreds of processes start.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(DEV)
 	$(RUN) $(PYTEST)

@@ -19,6 +19,8 @@ QUIET = 1.0
 LAST_ANSWERS = 5
 # Longer than load balancers keep idle connections (60 s), so that they close them, not we.
 KEEP_ALIVE = 75
+# Most connections that wait to be accepted; uvicorn's default.
+BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
@@ -86,7 +88,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the port before any model is loaded.
+    """Open the port before any model is loaded; who connects meanwhile waits to be answered.
 
     Raises:
         ValueError: It is in use, or not permitted.
@@ -97,6 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host, port))
+        opened.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         opened.close()
         reason = getattr(error, "strerror", None) or str(error)

@@ -21,6 +21,7 @@ from encoders.kinds import Kind
 from scripts.serve import find_port, main, set_up
 from served import Process
 from serving.http.auth import read_keys
+from serving.http.server import listen
 from serving.served_models import Served, find_models
 from serving.settings import ServeSettings
 from tiny import TEXTS, save_backbone, save_classifier
@@ -151,10 +152,9 @@ def test_what_the_user_can_mend_is_one_line(
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"_id": "a"\n')
     assert f"{corpus}:1" in refused(capsys, "--model", tiny_bert, "--corpus", corpus)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with listen("127.0.0.1", 0) as taken:  # as by another server that loads its model
         port = taken.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
         assert "cannot be used" in refused(capsys, "--model", tiny_bert, "--port", port)
 
 
