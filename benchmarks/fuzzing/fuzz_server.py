@@ -26,8 +26,8 @@ from benchmarks.speed.results import BASE, ROOT
 
 sys.path.append(str(ROOT / "tests" / "helpers"))
 
-from bodies import BODIES
 from encoders import Reranker
+from served import BODIES
 
 PARTS: list[Any] = [
     *("", " ", "\0", "\ud800", "\u202eabc", "\ufeff", "长" * 100_000, "x" * 1_000_000),

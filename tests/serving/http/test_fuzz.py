@@ -12,8 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bodies import BODIES
-from served import JSON, served
+from served import BODIES, JSON, served
 
 PIECES = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", rb"\ud800", b"1e999", b"NaN", b"[" * 2000, b'"']
 PIECES += [b"}", b"9" * 5000, b'{"a":' * 2000, b"\x80", b",", b"null", "长".encode() * 3000]

@@ -12,9 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from bodies import BODIES
 from encoders import Embedder, Reranker
-from served import JSON, served
+from served import BODIES, JSON, served
 from tiny import TEXTS, save_backbone
 
 DOCUMENTS = {f"d{at}": text for at, text in enumerate(TEXTS)}
