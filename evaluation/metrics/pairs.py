@@ -106,7 +106,8 @@ def _by_score(scores: Scores, judged: Scores) -> tuple[Scores, Scores, Scores]:
     """Each different score, rising, and how many positive and negative pairs have it."""
     _check_binary(scores, judged)
     values, group = np.unique(scores, return_inverse=True)
-    return values, np.bincount(group, weights=judged), np.bincount(group, weights=1 - judged)
+    positive, count = (np.bincount(group, weights).astype(np.float64) for weights in (judged, None))
+    return values, positive, count - positive
 
 
 def _number(value: float) -> float:

@@ -8,9 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from bodies import BODIES
 from encoders import Embedder
-from served import served
+from served import BODIES, served
 from tiny import TEXTS
 
 IGNORED = "X-Tandem-Ignored"
