@@ -6,9 +6,10 @@ batches. Two class attributes tell the trainers more, where they are true:
 - ``compares_all_pairs``: every row is compared with every other, so that the rows of all processes
   have to be gathered first (``CoSENTLoss``);
 - ``needs_different_relevances``: a group of equally relevant candidates teaches nothing
-  (``PairwiseLoss``, ``ListwiseLoss``).
+  (``PairwiseLoss``, ``ListwiseLoss``, ``LambdaLoss``, ``ListMLELoss``).
 """
 
+from losses.adr_mse import ADRMSELoss
 from losses.contrastive import ContrastiveLoss
 from losses.distillation import (
     DistillationLoss,
@@ -17,17 +18,22 @@ from losses.distillation import (
     MarginMSELoss,
 )
 from losses.groups import ListwiseLoss, PairwiseLoss
+from losses.lambda_loss import LambdaLoss
+from losses.listmle import ListMLELoss
 from losses.matryoshka import MatryoshkaLoss
 from losses.pointwise import BCELoss, MSELoss
 from losses.scored_pairs import CoSENTLoss, WeightedMSELoss
 
 __all__ = [
+    "ADRMSELoss",
     "BCELoss",
     "CoSENTLoss",
     "ContrastiveLoss",
     "DistillationLoss",
     "EmbedderDistillationLoss",
     "EmbedderMarginMSELoss",
+    "LambdaLoss",
+    "ListMLELoss",
     "ListwiseLoss",
     "MSELoss",
     "MarginMSELoss",

@@ -19,12 +19,15 @@ from collators import (
 from encoders.kinds import Kind
 from loaders.shapes.rows import Shape
 from losses import (
+    ADRMSELoss,
     BCELoss,
     ContrastiveLoss,
     CoSENTLoss,
     DistillationLoss,
     EmbedderDistillationLoss,
     EmbedderMarginMSELoss,
+    LambdaLoss,
+    ListMLELoss,
     ListwiseLoss,
     MarginMSELoss,
     MSELoss,
@@ -81,6 +84,12 @@ OBJECTIVES: dict[str, Objective] = {
     "listwise": Objective(
         "reranker", (GROUP,), ListwiseLoss, GroupCollator, RerankerTrainer, needs_negatives=True
     ),
+    "lambda_loss": Objective(
+        "reranker", (GROUP,), LambdaLoss, GroupCollator, RerankerTrainer, needs_negatives=True
+    ),
+    "listmle": Objective(
+        "reranker", (GROUP,), ListMLELoss, GroupCollator, RerankerTrainer, needs_negatives=True
+    ),
     "distillation": Objective(
         "embedder",
         (GROUP,),
@@ -109,6 +118,14 @@ OBJECTIVES: dict[str, Objective] = {
         "reranker",
         (GROUP,),
         MarginMSELoss,
+        RerankerDistillationCollator,
+        RerankerTrainer,
+        needs_scores=True,
+    ),
+    "reranker_adr_mse": Objective(
+        "reranker",
+        (GROUP,),
+        ADRMSELoss,
         RerankerDistillationCollator,
         RerankerTrainer,
         needs_scores=True,
