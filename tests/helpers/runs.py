@@ -36,10 +36,13 @@ NATIVE = {
     "mse": "scored",
     "pairwise": "groups",
     "listwise": "groups",
+    "lambda_loss": "groups",
+    "listmle": "groups",
     "distillation": "taught",
     "margin_mse": "taught",
     "reranker_distillation": "taught",
     "reranker_margin_mse": "taught",
+    "reranker_adr_mse": "taught",
 }
 
 
