@@ -116,6 +116,7 @@ class Encoder(nn.Module):
         self.unpadded = unpad_inputs and computed_here and unpad(backbone)
         self.lora: Lora | None = None
         self.prompts = dict(prompts or {})
+        self.new_weights: set[str] = set()  # names of those that no folder had, such as a new head
         self.trust_remote_code = trust_remote_code
         self._unknown = tokens_without_a_row(tokenizer, backbone) if computed_here else []
 

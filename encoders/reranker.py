@@ -84,7 +84,7 @@ class Reranker(Encoder):
         if opened.missing:
             logger.info("%s has no scoring head: it starts from random weights", name_or_path)
         activation, own_prompts, settings = _settings(folder, backbone.config)
-        return cls(
+        model = cls(
             backbone,
             opened.tokenizer,
             max_length=max_length or opened.max_length,
@@ -94,6 +94,8 @@ class Reranker(Encoder):
             activation=_activation(folder, activation, trust_remote_code),
             settings=settings,
         )
+        model.new_weights = {f"backbone.{name}" for name in opened.missing}
+        return model
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Tokens of pairs [P, L] to scores [P] (raw logits)."""

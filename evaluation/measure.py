@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from encoders.backbone import Encoder
 from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
+from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
 from evaluation.search.distributed import How
@@ -54,6 +55,9 @@ class PairScores(NamedTuple):
         """The metrics that suit the judgements [N], by name."""
         statistics = pair_statistics(judged)
         return {name: figure(each, self.of(name), judged) for name, each in statistics.items()}
+
+
+Found = Ranked | PairScores
 
 
 class FirstStage(NamedTuple):
@@ -121,10 +125,44 @@ class Measure:
 
     def __call__(self, model: Encoder) -> dict[str, Figure]:
         """Each metric's value, or the reason why it has none."""
+        return self.figures(self.judge(model))
+
+    def judge(self, model: Encoder) -> Found:
+        """The model's rankings, or its scores of the pairs."""
         if isinstance(self.data, RetrievalData):
-            return measure_ranking(model, self.data, self.metrics, self.how, self.first).means()
-        figures = score_pairs(model, self.data, self.how).figures(self.data.judged())
+            return measure_ranking(model, self.data, self.metrics, self.how, self.first)
+        return score_pairs(model, self.data, self.how)
+
+    def figures(self, found: Found) -> dict[str, Figure]:
+        """Each metric's value, or the reason why it has none."""
+        if isinstance(found, Ranked):
+            return found.means()
+        assert isinstance(self.data, PairData)
+        figures = found.figures(self.data.judged())
         return {name: figures[name] for name in self.metrics}
+
+    def main(self, found: Found) -> float:
+        """The value of the first metric.
+
+        Raises:
+            ValueError: It has none, so that models cannot be compared by it.
+        """
+        name, value = next(iter(self.figures(found).items()))
+        if isinstance(value, str):
+            raise ValueError(f"{name} is undefined on the data ({value}); give other data")
+        return value
+
+    def compare(self, base: Found, other: Found) -> Comparison:
+        """The first metric of two models, with the interval of its difference."""
+        name = self.metrics[0]
+        if isinstance(base, Ranked) and isinstance(other, Ranked):
+            return compare(base.values[name], other.values[name])
+        assert isinstance(self.data, PairData)
+        assert isinstance(base, PairScores)
+        assert isinstance(other, PairScores)
+        judged = self.data.judged()
+        statistic = pair_statistics(judged)[name]
+        return compare_statistic(statistic, base.of(name), other.of(name), judged)
 
     def few(self) -> "Measure":
         """A trial on a few rows with the longest texts, which shows whether memory will do."""
