@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self, Unpack
 
 import torch
-from sentence_transformers.base.modules import Module, Normalize
+from sentence_transformers.base.modules import Dense, Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -130,7 +130,7 @@ class Embedder(Encoder):
         modules = stated.modules or [Pooling(width_of(opened.backbone), "mean"), Normalize()]
         modules = change_modules(modules, folder, pooling, projection_dim, normalize)
         warn_if_not_used(name_or_path, stated.settings, modules)
-        return cls(
+        model = cls(
             opened.backbone,
             end_with_eos(opened.tokenizer) if append_eos_token else opened.tokenizer,
             max_length=max_length or opened.max_length,
@@ -142,6 +142,10 @@ class Embedder(Encoder):
             settings=stated.settings,
             do_lower_case=opened.do_lower_case,
         )
+        if projection_dim is not None:
+            new = next(at for at, module in enumerate(model.head) if isinstance(module, Dense))
+            model.new_weights = {f"head.{new}.{name}" for name in model.head[new].state_dict()}
+        return model
 
     @property
     def pooling(self) -> str:

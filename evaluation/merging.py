@@ -39,6 +39,7 @@ class Trials:
         models: How many there are; the first is the base of all.
         measure: Chooses.
         guard: On other data: what is worth less there than the first model is not chosen.
+        judge: Measures a model of this process; None: ``Measure.judge`` itself.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Trials:
         models: int,
         measure: Measure,
         guard: Measure | None = None,
+        judge: Callable[[Measure], Found] | None = None,
     ) -> None:
-        self.merge, self.measure, self.guard = merge, measure, guard
+        self.merge, self.measure, self.guard, self.judge = merge, measure, guard, judge
         self.models = models
         self.tried: dict[Shares, Trial] = {}
         self._base: Found | None = None
@@ -86,9 +88,10 @@ class Trials:
             self.measured(first)
         if shares not in self.tried:
             model = self.merge(shares)
-            found = self.measure.judge(model)
+            judge = self.judge or (lambda measure: measure.judge(model))
+            found = judge(self.measure)
             self._base = self._base or found
-            guard = None if self.guard is None else self.guard.main(self.guard.judge(model))
+            guard = None if self.guard is None else self.guard.main(judge(self.guard))
             lowest = self.tried[first].guard if first in self.tried else guard
             self.tried[shares] = Trial(
                 shares,

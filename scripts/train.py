@@ -5,8 +5,9 @@
 Flags win over the recipe; --help lists every key. The model is written to ``output_dir``, with
 checkpoints in ``checkpoint-N`` below it.
 
-Exit codes: 2 for a user error or a failed write, with one line on stderr; 143 (SIGTERM) and 130
-(Ctrl-C) after a signal, when the run has stopped at a checkpoint.
+Exit codes: 1 if the model is worse than its base (``on_worse: error``); 2 for a user error or a
+failed write, with one line on stderr; 143 (SIGTERM) and 130 (Ctrl-C) after a signal, when the run
+has stopped at a checkpoint.
 """
 
 import logging
@@ -34,12 +35,14 @@ from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
 from trainers import Run, TandemArguments, parse_run
+from trainers.base_model import end_with_base
 from trainers.checkpoints.output import prepare_output, write_run_file
 from trainers.checkpoints.resume import compare_runs
 from trainers.checkpoints.run_log import RunLog, set_up_logging
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.assembly import (
     build_collator,
+    build_guard,
     build_measure,
     open_model,
     read_eval_rows,
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_steps(args, rows["train"])
         if args.eval_file:
             rows["eval"] = read_eval_rows(run)
-        measure = build_measure(run)
+        measure, guard = build_measure(run), build_guard(run)
         model = open_model(run)
         check_layers(model)
         collator = build_collator(run, model)
@@ -95,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             trainer.save_state()
             trainer.save_model(_internal_call=True)  # before an evaluation that may fail
             trainer.evaluate()
+        worse = end_with_base(run, trainer, guard)
         trainer.save_state()
         trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
     steps = trainer.state.global_step
@@ -106,6 +110,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.push_to_hub:
         logger.info("pushed to the Hub as %s", trainer.hub_model_id)
     trainer.accelerator.end_training()
+    if worse:
+        logger.warning(worse)
+        if args.on_worse == "error":
+            raise SystemExit(1)
 
 
 def complain(error: Exception) -> None:

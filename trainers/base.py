@@ -17,12 +17,13 @@ from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from collators.epochs import EpochCallback, EpochRows
 from encoders.backbone import Encoder
-from evaluation.measure import Measure
+from evaluation.measure import Found, Measure
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.arguments import TandemArguments
 from trainers.distributed.item_means import ItemMeans
 from trainers.distributed.sharding import keep_fp32_outside, whole
+from trainers.guards.base_comparison import BaseComparison
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.interruption import leave_signals_alone
@@ -84,6 +85,9 @@ class BaseTrainer(CheckpointTrainer):
         self.idle_steps = IdleSteps(self.accelerator)
         self.undefined = UndefinedMetrics(args)
         self.train_means, self.eval_means = ItemMeans(self.accelerator), ItemMeans(self.accelerator)
+        # A sharded model cannot be measured before the first step.
+        compares = measure is not None and not self.is_fsdp_enabled
+        self.base_comparison = BaseComparison(measure) if measure and compares else None
         self._skipped_since_log = False
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -219,18 +223,21 @@ class BaseTrainer(CheckpointTrainer):
         metrics: dict[str, float | str] = output.metrics or {}  # type: ignore[assignment]
         found: dict[str, float | str] = dict(self.eval_means.pop())
         if self.measure is not None:
-            found |= self.measured(self.measure)
+            judged = self.judge(self.measure)
+            found |= self.measure.figures(judged)
+            if self.base_comparison is not None:
+                self.base_comparison.note(judged, self.state)
         prefix = kwargs.get("metric_key_prefix", "eval")
         metrics |= {f"{prefix}_{name}": value for name, value in found.items()}
         defined = self.undefined.split_off(metrics, self.state, self.is_world_process_zero())
         return output._replace(metrics=defined)
 
-    def measured(self, measure: Measure) -> dict[str, float | str]:
-        """The metrics of the model as it is now."""
+    def judge(self, measure: Measure) -> Found:
+        """What the model is now worth."""
         reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
         model: Encoder = self.accelerator.unwrap_model(self.model)
         with whole(model, reshard):
-            return measure(model)
+            return measure.judge(model)
 
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
@@ -249,7 +256,10 @@ class BaseTrainer(CheckpointTrainer):
         return super()._determine_best_metric(metrics, trial)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, and say so if there is no best model to load at the end."""
+        """Measure the base, train, and say so if there is no best model to load at the end."""
+        if self.base_comparison is not None:
+            # The weights of a checkpoint to resume from are loaded later.
+            self.base_comparison.begin(self.accelerator.unwrap_model(self.model))
         output = super().train(*args, **kwargs)
         if self.args.load_best_model_at_end and self.is_world_process_zero():
             self.undefined.warn_of_no_best(self.state)

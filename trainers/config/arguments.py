@@ -79,6 +79,8 @@ class TandemArguments(RecipeFields):
             self.train_file = [self.train_file]
         if isinstance(self.eval_file, str):
             self.eval_file = [self.eval_file]
+        if isinstance(self.guard_file, str):
+            self.guard_file = [self.guard_file]
         try:
             super().__post_init__()  # type: ignore[no-untyped-call]
         except (ImportError, OSError, TypeError) as error:
@@ -189,6 +191,18 @@ def _check_evaluation(args: RecipeFields) -> None:
     for name in ("eval_corpus", "eval_metrics", "eval_split", "eval_columns"):
         if getattr(args, name) and not args.eval_file:
             raise ValueError(f"{name}: needs an eval_file; give one, or leave {name} out")
+    if args.merge_with_base == "auto" and (not args.eval_file or args.eval_metrics == []):
+        raise ValueError(
+            "merge_with_base: auto needs metrics of an eval_file to choose by; give it"
+        )
+    if isinstance(args.merge_with_base, float) and not 0 <= args.merge_with_base <= 1:
+        raise ValueError(f"merge_with_base: must be from 0 to 1, got {args.merge_with_base:g}")
+    if args.guard_file and args.merge_with_base != "auto":
+        raise ValueError("guard_file: is for merge_with_base auto; leave it out")
+    if args.on_worse != "warn" and (not args.eval_file or args.eval_metrics == []):
+        raise ValueError(
+            f"on_worse: {args.on_worse} needs metrics of an eval_file; give one, or leave it out"
+        )
     if args.early_stopping_patience is not None and not args.load_best_model_at_end:
         raise ValueError(
             "early_stopping_patience: needs load_best_model_at_end true, so that the run ends "

@@ -204,6 +204,20 @@ def build_measure(run: Run) -> Measure | None:
     if not args.eval_file or args.eval_metrics == []:
         check_best_metric(run, [])
         return None
+    measure = _measure_on(run, args.eval_file, args.eval_corpus, "rejected_eval_rows.jsonl")
+    check_best_metric(run, measure.metrics)
+    return measure
+
+
+def build_guard(run: Run) -> Measure | None:
+    """The metrics of ``guard_file``, on which a merge with the base must not be worse than it."""
+    if not run.args.guard_file:
+        return None
+    return _measure_on(run, run.args.guard_file, None, "rejected_guard_rows.jsonl")
+
+
+def _measure_on(run: Run, files: Sequence[str], corpus: str | None, rejected: str) -> Measure:
+    args = run.args
     how = How(
         bf16=args.bf16,
         query_max_length=args.query_max_length,
@@ -211,11 +225,11 @@ def build_measure(run: Run) -> Measure | None:
     )
     with args.main_process_first(desc="reading evaluation data"):
         data = open_data(
-            args.eval_file,
+            files,
             run.objective.model,
-            read_options(run, "rejected_eval_rows.jsonl", evaluates=True),
+            read_options(run, rejected, evaluates=True),
             split=args.eval_split or "test",
-            corpus=args.eval_corpus,
+            corpus=corpus,
             as_groups=run.objective.shapes[0] != "scored_pair",
         )
     if isinstance(data, RetrievalData):
@@ -230,7 +244,6 @@ def build_measure(run: Run) -> Measure | None:
                     f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored "
                     "pairs with these labels give"
                 )
-    check_best_metric(run, names)
     return Measure(data, names, how)
 
 

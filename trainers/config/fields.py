@@ -93,6 +93,19 @@ class DataArguments:
     eval_metrics: list[str] | None = option(
         None, "Metrics of eval_file; null: what suits it; []: the loss only."
     )
+    on_worse: Literal["warn", "error", "keep_base"] = option(
+        "warn",
+        "If the model ends surely worse than its base on eval_file: say so; exit with 1, too; or "
+        "save the base instead.",
+    )
+    merge_with_base: Literal["auto"] | float | None = option(
+        None,
+        "Save (1 - a) of the base's and a of the tuned weights: a number, or auto: the a that is "
+        "best on eval_file.",
+    )
+    guard_file: list[str] | str | None = option(
+        None, "merge_with_base auto: other data, as eval_file, on which no a may be worse than 0."
+    )
     query_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
     document_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
     max_length: int | None = option(None, "Reranker: tokens of a pair; null: the model's limit.")

@@ -146,7 +146,7 @@ def try_evaluation(trainer: BaseTrainer) -> None:
 def try_measure(trainer: BaseTrainer, measure: Measure) -> None:
     """Compute all metrics on a few rows."""
     try:
-        trainer.measured(measure.few())
+        trainer.judge(measure.few())
     except torch.OutOfMemoryError:
         raise PreflightError(
             "eval_file: the metrics of its longest texts do not fit into the device's memory; give "

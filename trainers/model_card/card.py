@@ -17,6 +17,7 @@ from encoders.kinds import KINDS
 from evaluation.results import Results
 from trainers.config.arguments import TandemArguments
 from trainers.config.task import Source, Task
+from trainers.guards.base_comparison import find_comparison, in_words, warning
 from trainers.model_card.code import code_blocks, server_commands
 from trainers.model_card.evaluation import add_evaluation, as_code
 from trainers.run import Run
@@ -73,7 +74,12 @@ def write_model_card(
         lines += ["", *_objective(task)]
     lines += ["", *_table("setting", _settings(args))]
     if log_history:
-        lines += ["", *_table("at the end of training", _figures(folder, args, log_history))]
+        figures, step = _figures(folder, args, log_history)
+        lines += ["", *_table("at the end of training", figures)]
+        if compared := find_comparison(log_history, step):
+            is_worse = compared["high"] < 0
+            lines += ["", f"On `eval_file`: {in_words(compared)} (95 % interval)."]
+            lines += ["", f"**Warning:** {warning(compared, args)}."] * is_worse
     card = ModelCard(f"---\n{_metadata(run).to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
     card.save(folder / CARD_FILE)
     results = _current_evaluation(folder)
@@ -196,8 +202,8 @@ def _settings(args: TandemArguments) -> dict[str, Any]:
     return given | {name: version(name) for name in ("torch", "transformers")}
 
 
-def _figures(folder: Path, args: TandemArguments, log: Log) -> dict[str, Any]:
-    """The last training loss, and the evaluation of the saved weights."""
+def _figures(folder: Path, args: TandemArguments, log: Log) -> tuple[dict[str, Any], int]:
+    """The last training loss and the evaluation of the saved weights; its step."""
     losses = [entry for entry in log if "loss" in entry]
     figures = {f"loss (step {entry['step']})": f"{entry['loss']:.4g}" for entry in losses[-1:]}
     evaluations = [entry for entry in log if "eval_loss" in entry]
@@ -212,7 +218,7 @@ def _figures(folder: Path, args: TandemArguments, log: Log) -> dict[str, Any]:
         for name, value in entry.items():
             if name.startswith("eval_") and not name.endswith(TIMES):
                 figures[f"{name} (step {entry['step']})"] = f"{value:.4g}"
-    return figures
+    return figures, evaluations[-1]["step"] if evaluations else -1
 
 
 def _table(heading: str, values: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,150 @@
+"""The model that a run began with: measured, compared, merged with, kept."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encoders import Embedder
+from evaluation.data.from_rows import retrieval_from_groups
+from evaluation.measure import Measure
+from evaluation.merging import STEPS
+from evaluation.search.distributed import How
+from loaders import ReadOptions, load_rows
+from runs import assert_same_weights, refused, train, weights, write_format
+
+METRIC = "ndcg@10"
+HARMFUL = {"learning_rate": 0.5, "max_grad_norm": 1000.0, "max_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def good(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows its topics, so that it has something to lose."""
+    folder = tmp_path_factory.mktemp("good")
+    given = recipe(models["embedder"], folder, max_steps=60, eval_strategy="no")
+    return train(folder / "good", **given)
+
+
+def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
+    file = write_format("pairs", folder)
+    return {
+        "objective": "contrastive",
+        "model_name_or_path": model,
+        "train_file": file,
+        "eval_file": file,
+        "eval_metrics": [METRIC],
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "max_steps": 4,
+        **more,
+    }
+
+
+def compared(output: Path) -> list[dict[str, Any]]:
+    state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    return [entry["base"] | {"step": entry["step"]}
+            for entry in state["log_history"] if "base" in entry]  # fmt: skip
+
+
+def measure(folder: Path) -> Measure:
+    rows = load_rows([str(write_format("pairs", folder))], "candidate_group", ReadOptions())
+    return Measure(retrieval_from_groups(rows, None, 0.5), [METRIC], How())
+
+
+def test_each_evaluation_is_compared_with_the_base(models: dict[str, Path], tmp_path: Path) -> None:
+    output = train(tmp_path / "run", **recipe(models["embedder"], tmp_path))
+    by = measure(tmp_path)
+    judged = [by.judge(Embedder.from_pretrained(each)) for each in (models["embedder"], output)]
+    expected = by.compare(*judged)
+    found = compared(output)
+    assert [each["step"] for each in found] == [2, 4]
+    for name, value in expected._asdict().items():
+        assert found[-1][name] == pytest.approx(value, abs=1e-9)
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert f"before training {expected.base:.4f}" in card
+    assert "**Warning:**" not in card
+
+
+@pytest.mark.parametrize("on_worse", ["warn", "error", "keep_base"])
+def test_a_run_that_hurts_says_so(
+    good: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, on_worse: str
+) -> None:
+    given = recipe(good, tmp_path, on_worse=on_worse, **HARMFUL)
+    if on_worse == "error":
+        with pytest.raises(SystemExit) as stopped:
+            train(tmp_path / "run", **given)
+        assert stopped.value.code == 1
+    else:
+        train(tmp_path / "run", **given)
+    output = tmp_path / "run"
+    assert compared(output)[-1]["high"] < 0
+    assert "the model is worse than before training on eval_file" in caplog.records[-1].message
+    card = (output / "README.md").read_text(encoding="utf-8")
+    if on_worse == "keep_base":
+        assert "the base is saved instead" in caplog.records[-1].message
+        assert_same_weights(output, good)
+    else:
+        assert "try a lower learning_rate" in caplog.records[-1].message
+        assert "**Warning:** the model is worse than before training" in card
+
+
+@pytest.mark.parametrize("more", [{}, {"lora_r": 2}], ids=["whole", "lora"])
+def test_a_given_share(models: dict[str, Path], tmp_path: Path, more: dict[str, Any]) -> None:
+    """The merge of a run is that of the base and of the same run without it."""
+    given = recipe(models["embedder"], tmp_path, learning_rate=1e-2, **more)
+    tuned = weights(train(tmp_path / "tuned", **given))
+    merged = weights(train(tmp_path / "merged", **given, merge_with_base=0.25))
+    base = weights(models["embedder"])
+    named = {name.removeprefix("./"): weight for name, weight in base.items()}
+    checked = 0
+    for name, weight in named.items():
+        own = next((n for n in tuned if n.endswith(name) and "adapter" not in n), None)
+        if own is None:
+            continue
+        expected = 0.75 * weight + 0.25 * tuned[own]
+        assert (merged[own] - expected).abs().max() < 1e-6
+        checked += bool((tuned[own] - weight).abs().max() > 1e-4)
+    assert checked > 3
+
+
+def test_the_best_share_is_found_and_found_again_when_resumed(
+    models: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = recipe(
+        models["embedder"],
+        tmp_path,
+        learning_rate=1e-2,
+        merge_with_base="auto",
+        guard_file=str(write_format("groups", tmp_path)),
+        save_strategy="steps",
+        save_steps=2,
+    )
+    caplog.set_level("INFO")
+    output = train(tmp_path / "run", **given)
+    told = [record.message for record in caplog.records if "merge_with_base" in record.message]
+    for share in STEPS:
+        assert any(f"merge_with_base {share:g}: {METRIC}" in line for line in told)
+    values = [float(line.split(METRIC)[1].split(",")[0].split()[0]) for line in told[:-1]]
+    by = measure(tmp_path)
+    assert by(Embedder.from_pretrained(output))[METRIC] == pytest.approx(max(values), abs=1e-4)
+    assert compared(output)[-1]["tuned"] == pytest.approx(max(values), abs=1e-4)
+    # A run killed after its first checkpoint.
+    again = tmp_path / "again"
+    shutil.copytree(output / "checkpoint-2", again / "checkpoint-2")
+    shutil.copy(output / "train_config.json", again)
+    train(again, **given, resume_from_checkpoint=True)
+    assert_same_weights(output, again)
+
+
+def test_mistakes(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = recipe(models["embedder"], tmp_path)
+    without = {**given, "eval_file": None, "eval_strategy": "no", "eval_metrics": None}
+    output = tmp_path / "run"
+    assert "auto needs metrics" in refused(capsys, output, **without, merge_with_base="auto")
+    assert "must be from 0 to 1" in refused(capsys, output, **given, merge_with_base=1.5)
+    assert "is for merge_with_base" in refused(capsys, output, **given, guard_file="x.jsonl")
+    assert "needs metrics" in refused(capsys, output, **without, on_worse="keep_base")

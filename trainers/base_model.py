@@ -1,0 +1,84 @@
+"""The model a run began with: merge the tuned one with it, or go back to it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from encoders.backbone import Encoder
+from encoders.merging import merge_with_base
+from encoders.sharding import shared_out
+from evaluation.measure import Measure
+from evaluation.merging import Shares, Trials
+from trainers.base import BaseTrainer
+from trainers.config.assembly import open_base_model
+from trainers.guards.base_comparison import add_comparison, find_comparison, warning
+from trainers.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+def end_with_base(run: Run, trainer: BaseTrainer, guard: Measure | None = None) -> str | None:
+    """Merge the trained model with its base and judge it, as ``merge_with_base`` and ``on_worse``.
+
+    Collective. The trainer's model has the chosen weights afterwards, and is not saved yet.
+
+    Args:
+        run: The run, which has ended.
+        trainer: Its trainer.
+        guard: Measures on ``guard_file``.
+
+    Returns:
+        What is to be said at the end of a model that is surely worse than its base; else None.
+    """
+    args = run.args
+    share = args.merge_with_base
+    if share == "auto":
+        _find_share(run, trainer, guard)
+    elif share is not None:
+        _blend(run, trainer)(share)
+        logger.info("merge_with_base: the model is %g of the tuned one, the rest the base", share)
+        if trainer.measure is not None:
+            trainer.evaluate()
+    step = trainer.state.global_step
+    if args.load_best_model_at_end and share is None:
+        step = trainer.state.best_global_step or step
+    compared = find_comparison(trainer.state.log_history, step)
+    if compared is None or compared["high"] >= 0:
+        return None
+    if args.on_worse == "keep_base":
+        _blend(run, trainer)(0.0)
+    return warning(compared, args)
+
+
+def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
+    """Give the model the weights that are best on ``eval_file``, and tell of the others."""
+    assert trainer.measure is not None
+    blend, model = _blend(run, trainer), trainer.accelerator.unwrap_model(trainer.model)
+
+    def merged(shares: Shares) -> Encoder:
+        blend(shares[1])
+        return model
+
+    trials = Trials(merged, 2, trainer.measure, guard, trainer.judge)
+    best = trials.find()
+    for trial in trials.tried.values():
+        guarded = "" if trial.guard is None else f", on guard_file {trial.guard:.4f}"
+        refused = "" if trial.is_allowed else " (worse than the base there)"
+        logger.info(
+            "merge_with_base %g: %s %.4f%s%s",
+            trial.shares[1], trainer.measure.metrics[0], trial.value, guarded, refused,
+        )  # fmt: skip
+    blend(best.shares[1])
+    logger.info("merge_with_base: %g of the tuned model is best, and is saved", best.shares[1])
+    add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)
+
+
+def _blend(run: Run, trainer: BaseTrainer) -> Callable[[float], Any]:
+    """What gives the model ``1 - share`` of its base's weights."""
+    model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
+    tuned = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    base = shared_out(open_base_model(run).state_dict(), tuned)
+    base = {name: w.to(tuned[name].device) for name, w in base.items() if name in tuned}
+    return lambda share: model.load_state_dict(
+        merge_with_base(tuned, base, share, model.new_weights)
+    )
