@@ -95,6 +95,21 @@ def open_model(run: Run) -> Encoder:
     Raises:
         ValueError: It cannot be trained, or not with these settings.
     """
+    args, model = run.args, open_base_model(run)
+    if args.lora_r is not None:
+        model.add_lora(
+            args.model_name_or_path,
+            r=args.lora_r,
+            alpha=args.lora_alpha or 2 * args.lora_r,
+            dropout=args.lora_dropout,
+            target_modules=args.lora_target_modules,
+            classifier=not kinds.retrieves(model),
+        )
+    return model
+
+
+def open_base_model(run: Run) -> Encoder:
+    """The model before training and without adapters; raises as ``open_model``."""
     args = run.args
     if is_onnx(resolve_model(args.model_name_or_path, args.model_revision)):
         raise ValueError(
@@ -119,15 +134,6 @@ def open_model(run: Run) -> Encoder:
         _check_sizes(args, model)
         _set_similarity(run, model)
     model.replace_prompts(args.query_prompt, args.document_prompt)
-    if args.lora_r is not None:
-        model.add_lora(
-            args.model_name_or_path,
-            r=args.lora_r,
-            alpha=args.lora_alpha or 2 * args.lora_r,
-            dropout=args.lora_dropout,
-            target_modules=args.lora_target_modules,
-            classifier=not kinds.retrieves(model),
-        )
     return model
 
 
