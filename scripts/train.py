@@ -35,7 +35,6 @@ from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
 from trainers import Run, TandemArguments, parse_run
-from trainers.base_model import end_with_base
 from trainers.checkpoints.output import prepare_output, write_run_file
 from trainers.checkpoints.resume import compare_runs
 from trainers.checkpoints.run_log import RunLog, set_up_logging
@@ -49,6 +48,7 @@ from trainers.config.assembly import (
     read_train_rows,
 )
 from trainers.distributed.sharding import check_layers, check_sharding
+from trainers.guards.base_model import end_with_base
 from trainers.guards.evaluations import EvaluationFailed
 from trainers.guards.idle_steps import count_idle
 from trainers.guards.interruption import Interrupted, Interruption
