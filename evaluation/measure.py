@@ -17,6 +17,7 @@ from evaluation.search.distributed import How
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve
 
+RESAMPLES = 300  # of judged pairs, where each takes a sort: enough for a line in the log
 FEW = 8  # rows of the trial evaluation before a training run
 EVERYTHING = 1_000  # documents of a ranking where a metric has no cut-off, as in TREC runs
 
@@ -162,7 +163,7 @@ class Measure:
         assert isinstance(other, PairScores)
         judged = self.data.judged()
         statistic = pair_statistics(judged)[name]
-        return compare_statistic(statistic, base.of(name), other.of(name), judged)
+        return compare_statistic(statistic, base.of(name), other.of(name), judged, RESAMPLES)
 
     def few(self) -> "Measure":
         """A trial on a few rows with the longest texts, which shows whether memory will do."""

@@ -32,6 +32,7 @@ class BaseComparison:
             EvaluationFailed: It cannot be measured.
         """
         try:
+            self.measure.few().judge(model)  # what cannot work is seen soon
             self.base = self.measure.judge(model)
             value = self.measure.figures(self.base)[self.measure.metrics[0]]
         except Exception as error:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from encoders import Embedder
-from evaluation.measure import Measure
+from evaluation.measure import Measure, Ranked
 from evaluation.metrics.pairs import BINARY
 from runs import TEXTS, TOPICS, assert_same_weights, losses, refused, train, write_format
 from tiny import save_backbone, save_classifier
@@ -70,17 +71,21 @@ def state(run: Path) -> dict[str, Any]:
     return found
 
 
-def failing(message: str, error: type[Exception], calls: int) -> Callable[..., dict[str, float]]:
-    """A way to measure that fails after so many calls (the first is the preflight's)."""
+# Before the first step: the base on few rows and on all, the preflight on few.
+BEFORE = 3
+
+
+def failing(message: str, error: type[Exception], calls: int) -> Callable[..., Ranked]:
+    """A way to measure that fails after so many calls."""
     seen: list[int] = []
 
-    def measure(self: Measure, model: Any) -> dict[str, float]:
+    def judge(self: Measure, model: Any) -> Ranked:
         seen.append(1)
         if len(seen) > calls:
             raise error(message)
-        return {"ndcg@10": 0.5}
+        return Ranked({}, {name: np.array([0.5, 0.5]) for name in self.metrics}, {})
 
-    return measure
+    return judge
 
 
 def test_figures_without_a_value_are_logged_with_the_reason(
@@ -158,7 +163,7 @@ def test_a_failure_leaves_a_checkpoint_to_go_on_from(
     whole = train(tmp_path / "whole", **recipe, eval_metrics=["ndcg@10"])
     settings = recipe | {"save_steps": 4, "eval_metrics": ["ndcg@10"]}
     with monkeypatch.context() as patch:
-        patch.setattr(Measure, "__call__", failing("no luck", error, 1))
+        patch.setattr(Measure, "judge", failing("no luck", error, BEFORE))
         line = refused(capsys, tmp_path / "run", **settings)
     assert said in line and line.endswith("run/checkpoint-2"), line
     run = train(tmp_path / "run", **settings, resume_from_checkpoint=True)
@@ -175,8 +180,8 @@ def test_the_model_is_saved_before_the_last_evaluation(
 ) -> None:
     settings = recipe | {"eval_strategy": strategy, "save_strategy": "no"}
     whole = train(tmp_path / "whole", **settings)
-    calls = 2 if strategy == "steps" else 1
-    monkeypatch.setattr(Measure, "__call__", failing("no luck", RuntimeError, calls))
+    calls = BEFORE + (strategy == "steps")
+    monkeypatch.setattr(Measure, "judge", failing("no luck", RuntimeError, calls))
     line = refused(capsys, tmp_path / "run", **settings)
     assert "the evaluation after step 4 failed: RuntimeError" in line
     assert_same_weights(tmp_path / "run", whole)
@@ -192,9 +197,9 @@ def test_what_cannot_be_measured_ends_before_the_first_step(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Measure, "__call__", failing("no luck", TypeError, 0))
+    monkeypatch.setattr(Measure, "judge", failing("no luck", TypeError, 0))
     line = refused(capsys, tmp_path / "run", **recipe)
-    assert "error: eval_file: measuring on it failed: TypeError in test_evaluations" in line
+    assert "error: the base cannot be measured on eval_file: TypeError in test_evaluations" in line
     assert "step 1/" not in (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
 
 
@@ -204,15 +209,16 @@ def test_the_metrics_are_tried_on_few_rows(
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("\n".join(f'{{"_id": {n}, "text": "text {n}"}}' for n in range(100)))
     sizes = []
-    call = Measure.__call__
+    judge = Measure.judge
 
     def watched(self: Any, model: Any) -> Any:
         sizes.append(len(self.data.documents))
-        return call(self, model)
+        return judge(self, model)
 
-    monkeypatch.setattr(Measure, "__call__", watched)
+    monkeypatch.setattr(Measure, "judge", watched)
     train(tmp_path / "run", **recipe, eval_corpus=corpus)
-    assert sizes[0] <= 6 * 2 + 8 and set(sizes[1:]) == {112}
+    few = sizes[0]
+    assert few <= 6 * 2 + 8 and sizes[:BEFORE] == [few, 112, few] and set(sizes[BEFORE:]) == {112}
 
 
 WRITE = CheckpointTrainer._write_model
