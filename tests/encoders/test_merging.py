@@ -116,9 +116,9 @@ def test_scaled_adapters_are_the_merged_weights(tiny_classifier: Path, tmp_path:
     base = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.add_lora("base", r=2, alpha=4, classifier=True)
     with torch.no_grad():
-        for weight in model.parameters():
-            if weight.requires_grad:
-                weight.add_(0.1 * torch.randn_like(weight))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(tmp_path / "tuned")
     tuned = Reranker.from_pretrained(tmp_path / "tuned").state_dict()
     model.load_state_dict(merge_with_base(model.state_dict(), base, 0.3))

@@ -113,7 +113,7 @@ def test_a_greedy_soup_grows_while_it_gets_better(models: Any) -> None:
 def test_of_judged_pairs_the_correlation_decides(models: Any) -> None:
     merge = merging(models[0], models[1][:2])
     relevances = [at / len(TEXTS) for at in range(len(TEXTS))]
-    pairs = PairData(TEXTS, TEXTS[::-1], relevances)
+    pairs = PairData(list(TEXTS), list(TEXTS[::-1]), relevances)
     trials = Trials(merge, 2, Measure(pairs, ["spearman"], How()))
     best = trials.find()
     assert best.value == max(trial.value for trial in trials.tried.values())

@@ -48,7 +48,7 @@ class GivenScores(nn.Module):
 
 
 def by_sentence_transformers(
-    loss: type, scores: Tensor, grades: list[float], **settings: Any
+    loss: Any, scores: Tensor, grades: list[float], **settings: Any
 ) -> tuple[float, Tensor]:
     """Their loss of one group, and its gradient."""
     scores = scores.clone().requires_grad_()
@@ -69,7 +69,7 @@ class _NoModel:
 
 
 def check_against_theirs(
-    ours: nn.Module, loss: type, grades: list[list[float]], **settings: Any
+    ours: nn.Module, loss: Any, grades: list[list[float]], **settings: Any
 ) -> None:
     for seed in range(5):
         for scores, own in zip(logits(seed), grades, strict=True):

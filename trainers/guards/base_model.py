@@ -53,7 +53,8 @@ def end_with_base(run: Run, trainer: BaseTrainer, guard: Measure | None = None) 
 def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
     """Give the model the weights that are best on ``eval_file``, and tell of the others."""
     assert trainer.measure is not None
-    blend, model = _blend(run, trainer), trainer.accelerator.unwrap_model(trainer.model)
+    blend = _blend(run, trainer)
+    model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
 
     def merged(shares: Shares) -> Encoder:
         blend(shares[1])
