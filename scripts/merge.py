@@ -85,7 +85,8 @@ def merge(args: MergeSettings) -> None:
     kind = detect_kind(args.models[-1])
     opened = [open_model(name, kind, args) for name in args.models]
     check_tokenizers(opened, args.models)
-    states = [{name: w.cpu() for name, w in model.state_dict().items()} for model in opened]
+    # Copies: the last model is given each merge in turn.
+    states = [{n: w.cpu().clone() for n, w in model.state_dict().items()} for model in opened]
     model = opened[-1]
     # Heads that another model does not have, or has with the random weights of its opening.
     kept = {name for other in opened[:-1] for name in other.new_weights}

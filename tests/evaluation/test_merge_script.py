@@ -9,6 +9,10 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from encoders import Embedder, Reranker
+from evaluation.data.from_rows import retrieval_from_groups
+from evaluation.measure import Measure
+from evaluation.search.distributed import How
+from loaders import ReadOptions, load_rows
 from scripts.merge import main
 from tiny import TEXTS, save_backbone
 
@@ -80,7 +84,17 @@ def test_weights_are_found(
     for shares in ("1 0", "0.75 0.25", "0.5 0.5", "0.25 0.75", "0 1"):
         assert shares in told
     assert "guard" in told
-    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    # Each line is what the merge by these weights is worth by itself.
+    lines = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in told.splitlines()}
+    for shares in ("1 0", "0.5 0.5", "0 1"):
+        output = tmp_path / shares
+        assert merge(output, "--models", tiny_bert, tuned, "--weights", *shares.split()) == 0
+        groups = load_rows([str(data)], "candidate_group", ReadOptions())
+        by = Measure(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], How())
+        value = by.main(by.judge(Embedder.from_pretrained(output)))
+        assert (shares, f"{value:.4f}") in lines
+    values = {value for _, value in (line for line in lines if len(line) == 2)}
+    assert len(values) > 2
 
 
 def test_mistakes(
