@@ -123,3 +123,8 @@ def _quota(group: Path, version: int) -> float:
             for name in ("quota", "period")
         )
     return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether ``device`` has bf16 instructions; a CPU that emulates them is many times slower."""
+    return device.type != "cpu" or multiplies_in_bf16()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from common.hardware import multiplies_in_bf16
+from common.hardware import bf16_is_fast
 from common.prompts import with_prompt
 from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
@@ -296,8 +296,3 @@ class Encoder(nn.Module):
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Called by ``Trainer`` for ``activation_checkpointing: true`` (gradient checkpointing)."""
         self.backbone.activation_checkpointing_enable(**kwargs)
-
-
-def bf16_is_fast(device: torch.device) -> bool:
-    """Whether ``device`` has bf16 instructions; a CPU that emulates them is many times slower."""
-    return device.type != "cpu" or multiplies_in_bf16()

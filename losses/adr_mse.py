@@ -1,9 +1,9 @@
 """ADR-MSE: distillation of a teacher's order, as an error of ranks that counts more at the top."""
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from losses.scores import by_group, check_positive
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
 
@@ -23,14 +23,12 @@ class ADRMSELoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
         """Return the mean over the groups; arguments as in ``DistillationLoss``."""
-        scores = scores.float() / self.temperature
-        scores = scores.new_zeros(mask.shape).masked_scatter(mask, scores)  # [G, C]
+        scores = by_group(scores.float() / self.temperature, mask)  # [G, C]
         others = mask[:, None, :]
         above = (scores[:, None, :] - scores[:, :, None]).sigmoid() * others
         approximate = 0.5 + above.sum(dim=2)  # sigmoid(0) of the candidate itself

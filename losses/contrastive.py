@@ -1,6 +1,5 @@
 """InfoNCE: pick each query's own document out of all the documents of the batch."""
 
-import math
 from typing import NamedTuple, Self
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.similarity import Similarity, all_pairs
+from losses.scores import check_positive
 
 # Shapes: Q queries, D documents, A gathered queries, H dimensions of an embedding.
 
@@ -70,8 +70,7 @@ class ContrastiveLoss(nn.Module):
         similarity: Similarity = "cosine",
     ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_positive(temperature=temperature)
         self.temperature = temperature
         self.symmetric = symmetric
         self.similarity = similarity

@@ -1,11 +1,10 @@
 """Distillation: match a teacher's distribution over a query's candidates, or its margins."""
 
-import math
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.similarity import Similarity, pairwise
+from losses.scores import by_group, check_positive
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
 # dimensions of an embedding.
@@ -26,10 +25,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0, teacher_temperature: float = 1.0) -> None:
         super().__init__()
-        given = {"temperature": temperature, "teacher_temperature": teacher_temperature}
-        for name, value in given.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be above 0, got {value}")
+        check_positive(temperature=temperature, teacher_temperature=teacher_temperature)
         self.temperature = temperature
         self.teacher_temperature = teacher_temperature
 
@@ -42,8 +38,7 @@ class DistillationLoss(nn.Module):
             mask: bool [G, C]; True for candidates, False for padding. P of them are True.
         """
         lowest = float("-inf")
-        scores = scores.float() / self.temperature
-        padded = scores.new_full(mask.shape, lowest).masked_scatter(mask, scores)  # [G, C]
+        padded = by_group(scores.float() / self.temperature, mask, lowest)  # [G, C]
         student = F.log_softmax(padded, dim=1).masked_fill(~mask, 0.0)
         teacher = (relevances.float() / self.teacher_temperature).masked_fill(~mask, lowest)
         teacher = F.log_softmax(teacher, dim=1).masked_fill(~mask, lowest)
@@ -65,14 +60,12 @@ class MarginMSELoss(nn.Module):
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale must be above 0, got {scale}")
+        check_positive(scale=scale)
         self.scale = scale
 
     def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
         """Return the mean over the groups; arguments as in ``DistillationLoss``."""
-        scores = scores.float()
-        padded = scores.new_zeros(mask.shape).masked_scatter(mask, scores)  # [G, C]
+        padded = by_group(scores, mask)  # [G, C]
         errors = self.scale * (padded[:, :1] - padded) - (relevances[:, :1] - relevances)
         errors = (errors**2).masked_fill(~mask, 0.0)  # 0 for the first candidate itself
         return (errors.sum(dim=1) / (mask.sum(dim=1) - 1).clamp(min=1)).mean()

@@ -5,6 +5,8 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losses.scores import by_group, check_positive
+
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
 
 
@@ -39,8 +41,7 @@ class PairwiseLoss(nn.Module):
             relevances: [G, C], in [0, 1]; anything where ``mask`` is False.
             mask: bool [G, C]; True for candidates, False for padding. P of them are True.
         """
-        scores = scores.float()
-        scores = scores.new_zeros(mask.shape).masked_scatter(mask, scores)  # [G, C]
+        scores = by_group(scores, mask)  # [G, C]
         margins = scores[:, :, None] - scores[:, None, :]  # [G, C, C]: s_i - s_j
         gains = (relevances[:, :, None] - relevances[:, None, :]).clamp(min=0)
         gains = gains * (mask[:, :, None] & mask[:, None, :])
@@ -65,14 +66,12 @@ class ListwiseLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
         """Return the mean over the groups; arguments as in ``PairwiseLoss``."""
-        scores = scores.float() / self.temperature
-        scores = scores.new_full(mask.shape, float("-inf")).masked_scatter(mask, scores)  # [G, C]
+        scores = by_group(scores.float() / self.temperature, mask, float("-inf"))  # [G, C]
         log_probabilities = F.log_softmax(scores, dim=1).masked_fill(~mask, 0.0)
         relevances = relevances.masked_fill(~mask, 0.0)
         targets = relevances / relevances.sum(dim=1, keepdim=True).clamp(min=1e-12)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from losses.scores import by_group, check_positive
+
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
 
 
@@ -38,14 +40,12 @@ class LambdaLoss(nn.Module):
             raise ValueError(f"k must be at least 1, or null for all, got {k}")
         if not 0 <= mu < math.inf:
             raise ValueError(f"mu must be at least 0, got {mu}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_positive(temperature=temperature)
         self.k, self.mu, self.temperature = k, mu, temperature
 
     def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
         """Return the mean over the groups; arguments as in ``PairwiseLoss``."""
-        scores = scores.float() / self.temperature
-        scores = scores.new_full(mask.shape, float("-inf")).masked_scatter(mask, scores)  # [G, C]
+        scores = by_group(scores.float() / self.temperature, mask, float("-inf"))  # [G, C]
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         relevances = relevances.float().masked_fill(~mask, 0.0)
         ranked, real = relevances.gather(1, order), mask.gather(1, order)  # [G, C], by score

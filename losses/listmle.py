@@ -1,9 +1,9 @@
 """ListMLE: the likelihood of a group's order of relevance under the model's scores."""
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from losses.scores import by_group, check_positive
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups.
 
@@ -28,14 +28,12 @@ class ListMLELoss(nn.Module):
 
     def __init__(self, position_aware: bool = True, temperature: float = 1.0) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_positive(temperature=temperature)
         self.position_aware, self.temperature = position_aware, temperature
 
     def forward(self, scores: Tensor, relevances: Tensor, mask: Tensor) -> Tensor:
         """Return the mean over the groups; arguments as in ``PairwiseLoss``."""
-        scores = scores.float() / self.temperature
-        scores = scores.new_zeros(mask.shape).masked_scatter(mask, scores)  # [G, C]
+        scores = by_group(scores.float() / self.temperature, mask)  # [G, C]
         lower = (relevances[:, None, :] < relevances[:, :, None]) & mask[:, None, :]
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         rivals = scores[:, None, :].expand_as(lower).masked_fill(~(lower | itself), float("-inf"))

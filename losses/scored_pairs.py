@@ -1,11 +1,10 @@
 """Losses of an embedder on judged pairs: their similarities, or only the order of these."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from common.similarity import Similarity, pairwise
+from losses.scores import check_positive
 
 # Shapes: B pairs, H dimensions of an embedding.
 
@@ -56,8 +55,7 @@ class CoSENTLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.05, similarity: Similarity = "cosine") -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_positive(temperature=temperature)
         self.temperature = temperature
         self.similarity = similarity
 

@@ -41,12 +41,11 @@ from trainers.checkpoints.run_log import RunLog, set_up_logging
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.assembly import (
     build_collator,
-    build_guard,
-    build_measure,
     open_model,
     read_eval_rows,
     read_train_rows,
 )
+from trainers.config.measures import build_guard, build_measure
 from trainers.distributed.sharding import check_layers, check_sharding
 from trainers.guards.base_model import end_with_base
 from trainers.guards.evaluations import EvaluationFailed

@@ -26,7 +26,7 @@ from trainers.distributed.sharding import keep_fp32_outside, whole
 from trainers.guards.base_comparison import BaseComparison
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
-from trainers.guards.interruption import leave_signals_alone
+from trainers.guards.interruption import isolate_loader
 from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
 
 logger = logging.getLogger(__name__)
@@ -269,13 +269,13 @@ class BaseTrainer(CheckpointTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Leave the global random generator and the signals alone, and label the rows."""
-        return _isolated(self.nan_guard.label_rows(super().get_train_dataloader()))
+        return isolate_loader(self.nan_guard.label_rows(super().get_train_dataloader()))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Take all rows: ``dataloader_drop_last`` is about training."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return _isolated(super().get_eval_dataloader(eval_dataset))
+            return isolate_loader(super().get_eval_dataloader(eval_dataset))
         finally:
             self.args.dataloader_drop_last = drop_last
 
@@ -290,16 +290,3 @@ class BaseTrainer(CheckpointTrainer):
 
 def _numbered(rows: Any) -> EpochRows | None:
     return rows if rows is None or isinstance(rows, EpochRows) else EpochRows(rows)
-
-
-def _isolated(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Give a loader a generator of its own for its workers' seeds; its workers ignore signals.
-
-    Seeds drawn from the global generator, as is usual, would shift dropout's random numbers by the
-    number of iterators made: runs with persistent workers, resumed runs and runs with evaluations
-    would differ. The workers draw no random numbers, so that nothing has to be seeded in them.
-    """
-    inner = getattr(loader, "base_dataloader", loader)
-    inner.generator = torch.Generator()
-    inner.worker_init_fn = leave_signals_alone
-    return loader

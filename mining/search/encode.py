@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from common.hardware import bf16_is_fast
 from common.similarity import for_dot_product
 from encoders import Embedder
-from encoders.backbone import Encoder, bf16_is_fast
+from encoders.backbone import Encoder
 from mining.cache.text_digest import Keys, combined, text_keys
 from mining.cache.vectors import VectorCache
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from common.hardware import bf16_is_fast
 from encoders import Embedder, kinds
-from encoders.backbone import Encoder, bf16_is_fast
+from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
 from serving.engine.tokenization import Cut, TextTokenizer, Tokens
 

@@ -32,7 +32,8 @@ from encoders.unpadding import packing
 from runs import main
 from trainers import parse_run
 from trainers.base import BaseTrainer
-from trainers.config.assembly import build_collator, build_measure, open_model, read_rows
+from trainers.config.assembly import build_collator, open_model, read_rows
+from trainers.config.measures import build_measure
 
 
 def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:

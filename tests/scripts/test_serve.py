@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from common.flags import parse
-from common.hardware import multiplies_in_bf16
+from common.hardware import bf16_is_fast, multiplies_in_bf16
 from encoders import Embedder, Reranker
-from encoders.backbone import bf16_is_fast
 from encoders.kinds import Kind
 from scripts.serve import find_port, main, set_up
 from served import Process
