@@ -84,10 +84,14 @@ class BM25:
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
+        for scores in self.each(queries):
+            yield best_hits(scores, top_k)
+
+    def each(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """Yield the scores of all documents [D] for each query, in blocks of bounded memory."""
         block = max(1, _BLOCK_BYTES // (4 * self.num_documents))
         for start in range(0, len(queries), block):
-            for row in self.scores(queries[start : start + block]):
-                yield best_hits(row, top_k)
+            yield from self.scores(queries[start : start + block])
 
     def scores(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """The scores of all documents for each query [Q, D]; 0 where they share no word."""

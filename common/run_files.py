@@ -9,6 +9,7 @@ EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
 RANKING_FILE = "run.trec"
+FUSION_FILE = "fusion.json"  # of a model: what its scores are fused with
 CARD_FILE = "README.md"
 # Nothing opens a model folder without it: written last, removed first.
 CONFIG_FILE = "config.json"
@@ -27,7 +28,7 @@ _MODEL = (
     "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
     "*.model", "chat_template.jinja", "sentence_bert_config.json",
-    "config_sentence_transformers.json", "[0-9]_*", "adapter",
+    "config_sentence_transformers.json", "[0-9]_*", "adapter", FUSION_FILE,
 )  # fmt: skip
 
 # What --overwrite deletes: nothing that is not named here.

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.json_files import read_json
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from encoders.opening.template import set_pair_template
 from encoders.reranker import Reranker
 

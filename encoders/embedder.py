@@ -25,7 +25,7 @@ from encoders.chain.settings import (
     warn_if_not_used,
     width_of,
 )
-from encoders.opening.source import is_classifier, resolve_model
+from encoders.opening.model_name import is_classifier, resolve_model
 from encoders.opening.template import end_with_eos
 from encoders.opening.transformer import check_weights, open_backbone
 

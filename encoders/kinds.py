@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from encoders.backbone import Encoder
 from encoders.embedder import Embedder
-from encoders.opening.source import is_classifier, resolve_model
+from encoders.opening.model_name import is_classifier, resolve_model
 from encoders.reranker import Reranker
 
 Kind = Literal["embedder", "reranker"]

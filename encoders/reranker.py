@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
 from encoders.backbone import Encoder, ScoreSettings, run_settings
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Evaluate embedders and rerankers: metrics, retrieval, reranking, significance tests."""
 
+from evaluation.data.resolve import read_beir, read_corpus
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.data.sources import read_beir, read_corpus
 from evaluation.data.trec import read_run, write_run
 from evaluation.metrics.comparison import Comparison, compare
 from evaluation.metrics.ranking import DEFAULT_METRICS, Qrels, Run, per_query

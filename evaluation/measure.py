@@ -14,8 +14,9 @@ from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
 from evaluation.search.distributed import How
+from evaluation.search.fusion import BM25_SCORES, Fusion, best, fuse
 from evaluation.search.reranking import rerank
-from evaluation.search.retrieval import retrieve
+from evaluation.search.retrieval import retrieve, retrieve_with_bm25
 
 RESAMPLES = 300  # of judged pairs, where each takes a sort: enough for a line in the log
 FEW = 8  # rows of the trial evaluation before a training run
@@ -62,10 +63,14 @@ Found = Ranked | PairScores
 
 
 class FirstStage(NamedTuple):
-    """What a reranker orders: the documents found for each query, and how many it scores."""
+    """What a reranker orders: the documents found for each query, and how many it scores.
+
+    ``digest`` tells what found them, see ``evaluation.search.fusion.first_stage_digest``.
+    """
 
     run: Run
     top_k: int
+    digest: str = BM25_SCORES
 
 
 def measure_ranking(
@@ -80,13 +85,50 @@ def measure_ranking(
     A reranker orders ``data.candidates``, or what ``first`` has found.
     """
     if retrieves(model):
-        cuts = [int(name.partition("@")[2] or EVERYTHING) for name in metrics]
-        depth = max(cuts, default=EVERYTHING)
-        run: Run = retrieve(model, data, depth, how)
+        run: Run = retrieve(model, data, depth_of(metrics), how)
     else:
-        found, top_k = first or (None, EVERYTHING)
+        found, top_k = (None, EVERYTHING) if first is None else first[:2]
         run = rerank(model, data, found, top_k, how)
     return judge(run, data, metrics)
+
+
+def measure_fused(
+    model: Encoder,
+    data: RetrievalData,
+    metrics: Sequence[str],
+    how: How,
+    fusion: Fusion,
+    first: FirstStage | None = None,
+) -> tuple[Ranked, Ranked]:
+    """The metrics of a model alone, and with its scores fused."""
+    own, other = both_scores(model, data, metrics, how, first)
+    k = depth_of(metrics)
+    fused = fuse(own, other, fusion.weight)
+    return judge(best(own, k), data, metrics), judge(best(fused, k), data, metrics)
+
+
+def both_scores(
+    model: Encoder,
+    data: RetrievalData,
+    metrics: Sequence[str],
+    how: How,
+    first: FirstStage | None = None,
+) -> tuple[Run, Run]:
+    """A model's own scores of documents, and those to fuse them with.
+
+    An embedder's are beside BM25's, a reranker's beside those of its first stage.
+    """
+    if retrieves(model):
+        return retrieve_with_bm25(model, data, depth_of(metrics), how)
+    assert first is not None
+    found = best(first.run, first.top_k)
+    return rerank(model, data, found, first.top_k, how), found
+
+
+def depth_of(metrics: Sequence[str]) -> int:
+    """How many documents of a ranking the metrics look at."""
+    cuts = [int(name.partition("@")[2] or EVERYTHING) for name in metrics]
+    return max(cuts, default=EVERYTHING)
 
 
 def judge(run: Run, data: RetrievalData, metrics: Sequence[str]) -> Ranked:

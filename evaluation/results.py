@@ -14,6 +14,7 @@ ScoreSamples = dict[str, list[float]]
 # The two models of a comparison, as they are called in the file and in all tables.
 TUNED, BASE = "fine-tuned", "base"
 COUNTS = ("queries", "documents", "pairs")
+NESTED = ("first_stage", "fused")  # results that stand in others
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Results(Subject):
     changed_queries: dict[str, list[ChangedQuery]] = field(default_factory=dict)
     # Rerankers: the same ranking against the order of the first stage.
     first_stage: "Results | None" = None
+    # With fusion.json: the fused ranking against an embedder's own, or that of the first stage.
+    fused: "Results | None" = None
 
     def defined(self) -> dict[str, MetricResult]:
         """The metrics of which everything has a value."""
@@ -109,8 +112,9 @@ class Results(Subject):
         }
         for side, queries in self.changed_queries.items():
             content[side] = [dict(zip(CHANGED_QUERY, query, strict=True)) for query in queries]
-        if self.first_stage is not None:
-            content["first_stage"] = self.first_stage.to_json()
+        for name in NESTED:
+            if (nested := getattr(self, name)) is not None:
+                content[name] = nested.to_json()
         return content
 
     @classmethod
@@ -124,11 +128,11 @@ class Results(Subject):
             for side in ("gained", "lost")
             if side in content
         }
-        first = others.pop("first_stage", None)
+        nested = {name: cls.from_json(others.pop(name)) for name in NESTED if name in content}
+        others |= nested
         return cls(
             counts=counts,
             metrics=metrics,
             changed_queries=changed,
-            first_stage=None if first is None else cls.from_json(first),
             **others,
         )

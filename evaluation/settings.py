@@ -1,5 +1,6 @@
 """Settings that say what models are measured on and how, and what these settings open."""
 
+import logging
 import sys
 from dataclasses import dataclass, fields
 
@@ -7,18 +8,30 @@ from accelerate import PartialState
 
 from common.bm25 import BM25
 from common.flags import Settings, option, required
+from common.run_files import FUSION_FILE
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
+from encoders.opening.model_digest import model_digest
+from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.data.sources import open_data
 from evaluation.measure import FirstStage, Measure
 from evaluation.metrics.pairs import pair_statistics
-from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
+from evaluation.metrics.ranking import DEFAULT_METRICS, Run, check_metrics
 from evaluation.search.distributed import How
 from evaluation.search.faiss_index import IndexKind
-from evaluation.search.retrieval import retrieve
+from evaluation.search.fusion import (
+    BM25_SCORES,
+    Fusion,
+    best,
+    first_stage_digest,
+    fuse,
+    read_fusion,
+)
+from evaluation.search.retrieval import retrieve, retrieve_with_bm25
 from loaders.settings import ReadingSettings
+
+logger = logging.getLogger(__name__)
 
 Data = RetrievalData | PairData
 
@@ -138,7 +151,7 @@ def find_first_stage(
     """Search what a reranker is to order; None where the data say it, or for an embedder."""
     if KINDS[kind].retrieves or data.candidates is not None:
         return None
-    if args.first_stage != "bm25":
+    if args.first_stage != BM25_SCORES:
         embedder = kinds.open_model(args.first_stage, trust_remote_code=args.trust_remote_code)
         if not kinds.retrieves(embedder):
             raise ValueError(
@@ -146,13 +159,35 @@ def find_first_stage(
                 "corpus; give an embedder, or bm25"
             )
         embedder = embedder.to(PartialState().device)
-        run = retrieve(embedder, data, args.top_k, how(args))
-        return FirstStage(run, args.top_k)
+        fusion = read_fusion(args.first_stage)
+        if fusion is None:
+            run: Run = retrieve(embedder, data, args.top_k, how(args))
+        else:
+            both = retrieve_with_bm25(embedder, data, args.top_k, how(args))
+            run = best(fuse(*both, fusion.weight), args.top_k)
+        digest = first_stage_digest(model_digest(embedder), fusion)
+        return FirstStage(run, args.top_k, digest)
     ids = list(data.documents)
     wanted = args.top_k + bool(data.own_documents)
     hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
-    run = {}
+    by_words = {}
     for query, found in zip(data.queries, hits, strict=True):
         scores = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
-        run[query] = dict(list(scores.items())[: args.top_k])
-    return FirstStage(run, args.top_k)
+        by_words[query] = dict(list(scores.items())[: args.top_k])
+    return FirstStage(by_words, args.top_k)
+
+
+def usable_fusion(
+    model: str, args: EvaluationSettings, kind: Kind, first: FirstStage | None
+) -> Fusion | None:
+    """What a model's scores are fused with, unless its other scores are not at hand here."""
+    fusion = read_fusion(model)
+    if fusion is None or KINDS[kind].retrieves:
+        return fusion
+    if first is None:
+        logger.warning("%s is left out: the data give candidates without scores", FUSION_FILE)
+    elif reason := fusion.unfit(first.digest, args.first_stage):
+        logger.warning("left out: %s", reason)
+    else:
+        return fusion
+    return None

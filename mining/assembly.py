@@ -17,12 +17,12 @@ from accelerate import PartialState
 from common.hardware import prepare_cpu
 from common.prompts import with_prompt
 from encoders.kinds import KINDS, detect_kind, open_model, retrieves
+from encoders.opening.model_digest import model_digest
 from loaders import ReadOptions
 from loaders.formats.local import FileSource
 from loaders.formats.records import check_format
 from loaders.formats.row_file import TABLES, write_lines
 from loaders.formats.sources import Source
-from mining.cache.model_digest import model_digest
 from mining.cache.vectors import VectorCache
 from mining.data.corpus import Corpus, build_corpus
 from mining.data.documents import corpus_documents, training_documents

@@ -5,6 +5,7 @@ SETTINGS = {
     "train.py": "trainers:TandemArguments",
     "evaluate.py": "scripts.evaluate:EvaluateSettings",
     "merge.py": "scripts.merge:MergeSettings",
+    "fuse.py": "scripts.fuse:FuseSettings",
     "export.py": "scripts.export:ExportSettings",
     "serve.py": "serving.settings:ServeSettings",
     "mine_negatives.py": "mining.settings:MiningSettings",

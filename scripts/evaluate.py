@@ -37,7 +37,7 @@ from encoders.kinds import KINDS, detect_kind
 from evaluation.checkpoints import choose_best, find_checkpoints, read_train_config, write_best
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
-from evaluation.measure import Ranked, judge, measure_ranking, score_pairs
+from evaluation.measure import Ranked, judge, measure_fused, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_comparison
@@ -50,6 +50,7 @@ from evaluation.settings import (
     metric_names,
     open_model,
     read_data,
+    usable_fusion,
 )
 from evaluation.summary import pair_results, ranking_results
 from trainers.config.assembly import evaluation_loss
@@ -139,16 +140,31 @@ def evaluate_model(args: EvaluateSettings) -> None:
     if unfit := ids_with_blanks(data):
         logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
     first = find_first_stage(args, kind, data)
-    ranked = {
-        which: measure_ranking(open_model(model, kind, args), data, args.metrics, how(args), first)
-        for which, model in models.items()
-    }
+    fusion = usable_fusion(args.measured, args, kind, first)
+    ranked, fused = {}, None
+    for which, model in models.items():
+        opened = open_model(model, kind, args)
+        if which == TUNED and fusion is not None:
+            ranked[which], fused = measure_fused(
+                opened, data, args.metrics, how(args), fusion, first
+            )
+        else:
+            ranked[which] = measure_ranking(opened, data, args.metrics, how(args), first)
     results = ranking_results(ranked, data, subject)
+    before, against = ranked[TUNED], args.measured
     if first is not None:
-        both = {TUNED: ranked[TUNED], BASE: judge(first.run, data, args.metrics)}
-        against = replace(subject, models={TUNED: args.measured, BASE: args.first_stage})
-        results = replace(results, first_stage=ranking_results(both, data, against))
-    finish(args, results, None if unfit else ranked[TUNED])
+        before, against = judge(first.run, data, args.metrics), args.first_stage
+
+    def compared(found: Ranked, name: str) -> Results:
+        pair = replace(subject, models={TUNED: name, BASE: against})
+        return ranking_results({TUNED: found, BASE: before}, data, pair)
+
+    if first is not None:
+        results = replace(results, first_stage=compared(ranked[TUNED], args.measured))
+    if fused is not None and fusion is not None:
+        name = f"{args.measured} + {fusion.weight:.3g} × {fusion.first_stage}"
+        results = replace(results, fused=compared(fused, name))
+    finish(args, results, None if unfit else fused or ranked[TUNED])
 
 
 def choose_models(args: EvaluateSettings) -> dict[str, str]:
@@ -210,6 +226,8 @@ def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = Non
     if results.first_stage is not None:
         show_comparison(results.first_stage, console)
     show_comparison(results, console, queries=args.show_queries)
+    if results.fused is not None:
+        show_comparison(results.fused, console)
     model = Path(args.measured)
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:

@@ -37,7 +37,7 @@ from encoders.backbone import Encoder
 from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
 from encoders.kinds import detect_kind
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import PairData
 from evaluation.settings import Data, EvaluationSettings, build_measure, open_model, read_data
 

@@ -29,7 +29,7 @@ from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
 from encoders.kinds import Kind, detect_kind
 from encoders.merging import Share, check_shares, merge_weights
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from evaluation.measure import Measure
 from evaluation.merging import Shares, Trials
 from evaluation.settings import EvaluationSettings, build_measure, open_model, read_data
@@ -101,11 +101,11 @@ def merge(args: MergeSettings) -> None:
         return model
 
     weights: Sequence[Share] = args.weights or find_weights(args, kind, merged)
-    beside = args.output_dir.with_name(f"{args.output_dir.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    merged(weights).save_pretrained(beside)
-    beside.rename(args.output_dir)
     if PartialState().is_main_process:
+        beside = args.output_dir.with_name(f"{args.output_dir.name}.partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        merged(weights).save_pretrained(beside)
+        beside.rename(args.output_dir)
         print(f"the merged model is in {args.output_dir} (weights {shown(weights)})")
 
 
@@ -140,7 +140,8 @@ def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
         cells = [f"{trial.value:.4f}", f"{by.difference:+.4f} [{by.low:+.4f}, {by.high:+.4f}]"]
         cells += [] if trial.guard is None else [f"{trial.guard:.4f}"]
         table.add_row(shown(trial.shares), *cells, style="bold" if trial == best else None)
-    Console(width=120).print(table)
+    if PartialState().is_main_process:
+        Console(width=120).print(table)
     return best.shares
 
 

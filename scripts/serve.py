@@ -28,7 +28,7 @@ import transformers
 from common.flags import complain, parse
 from common.hardware import prepare_cpu, process_threads
 from encoders.kinds import KINDS
-from evaluation.data.sources import read_corpus
+from evaluation.data.resolve import read_corpus
 from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.model import ServedModel, find_device, open_model

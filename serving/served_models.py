@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from common.run_files import BEST_FILE, RUN_FILE
 from encoders.kinds import KINDS, Kind, detect_kind
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 
 logger = logging.getLogger(__name__)
 

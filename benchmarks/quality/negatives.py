@@ -35,7 +35,7 @@ from sentence_transformers.util import mine_hard_negatives
 from benchmarks.speed.results import BASE, PAIRS, device, new_parser, publish, quiet
 from benchmarks.speed.turns import CONTESTANTS, TANDEM, THEIRS, answer, in_turns
 from common.hardware import prepare_cpu
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from loaders import ReadOptions, load_rows
 from scripts.mine_negatives import main as mine
 

@@ -34,7 +34,7 @@ import psutil
 from benchmarks.serving.http_load import load
 from benchmarks.speed.results import BASE, PAIRS, ROOT, new_parser, publish
 from encoders import Embedder, Reranker
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from loaders import ReadOptions, load_rows
 
 DOCUMENTS = 8

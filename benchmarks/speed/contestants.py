@@ -19,7 +19,7 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from sentence_transformers.losses import CosineSimilarityLoss, MultipleNegativesRankingLoss
 from transformers import Trainer
 
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from trainers import parse_run
 from trainers.config.assembly import build_collator, open_model, read_rows
 

@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from benchmarks.speed.results import BASE, device, new_parser, publish, quiet
 from benchmarks.speed.turns import TANDEM, THEIRS
 from encoders import Embedder
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, retrieve
 from evaluation.search.distributed import How
 

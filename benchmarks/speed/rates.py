@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from benchmarks.speed.results import device
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 
 
 def lengths(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[int]:

@@ -35,7 +35,7 @@ from benchmarks.speed.results import BASE, PAIRS, device, new_parser, publish, q
 from benchmarks.speed.turns import CONTESTANTS, TANDEM, THEIRS, answer, in_turns
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from loaders import ReadOptions, load_rows
 
 SCORED = "data/docstrings/train_scored.jsonl"

@@ -174,6 +174,9 @@ def tables(results: Results, words: Words) -> list[dict[str, Any]]:
     if (first := results.first_stage) is not None:
         note = words["first_stage_note"].format(name=first.models[BASE])
         found.append(table(first, words["first_stage"], words, before=note))
+    if (fused := results.fused) is not None:
+        note = words["fused_note"].format(name=fused.models[TUNED], other=fused.models[BASE])
+        found.append(table(fused, words["fused"], words, before=note))
     return found
 
 

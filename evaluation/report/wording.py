@@ -67,6 +67,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "“Base” is here the order of the first stage, {name}.",
         "这里的“基础”是第一阶段 {name} 给出的顺序。",
     ),
+    "fused": ("Fused scores", "融合分数"),
+    "fused_note": (
+        "“Fine-tuned” is here the order by the fused score {name}, “base” that of {other} alone.",
+        "这里的“微调后”按融合分数 {name} 排序，“基础”是单独的 {other}。",
+    ),
     "metric": ("metric", "指标"),
     "base": ("base", "基础"),
     "fine-tuned": ("fine-tuned", "微调后"),

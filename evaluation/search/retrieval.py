@@ -1,21 +1,25 @@
 """Retrieve documents with an embedder, by exact search or a FAISS index."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor
 
+from common.bm25 import BM25, best_hits
 from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
-from evaluation.metrics.ranking import order
+from evaluation.metrics.ranking import Run, order
 from evaluation.search.distributed import How, run_distributed
 from evaluation.search.exact import check_finite, search
 from evaluation.search.faiss_index import build_index, search_index
 from loaders.beir.problems import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
+
+DEPTH = 1_000  # documents that each of two rankings finds before they are fused
 
 
 @torch.inference_mode()
@@ -41,26 +45,74 @@ def retrieve(
         ValueError: There are no documents or queries, a candidate does not exist, or a vector is
             not finite (the text's id is named).
     """
+    queries, documents, ids = _vectors(embedder, data, how)
+    if data.candidates is not None:
+        found = _rank_candidates(queries, documents, ids, data)
+    else:
+        found = _search(embedder, queries, documents, ids, data, k + bool(data.own_documents), how)
+    return {query: _best(query, scores, data, k) for query, scores in found.items()}
+
+
+@torch.inference_mode()
+def retrieve_with_bm25(
+    embedder: Embedder, data: RetrievalData, k: int, how: How = How()
+) -> tuple[Run, Run]:
+    """Return the embedder's and BM25's scores of the documents that either of them finds.
+
+    Each finds its best ``max(k, DEPTH)`` for a query, or scores the query's candidates. A document
+    that shares no word with the query has 0 from BM25. For the rest see ``retrieve``.
+    """
+    queries, documents, ids = _vectors(embedder, data, how)
+    wanted = max(k, DEPTH) + bool(data.own_documents)
+    by_words: dict[str, dict[str, float]] = {}
+    index, numbers = BM25([data.documents[name] for name in ids]), _numbers(ids)
+    if data.candidates is None:
+        found = _search(embedder, queries, documents, ids, data, wanted, how)
+        union = {query: dict.fromkeys(scores) for query, scores in found.items()}
+    else:
+        union = {query: dict.fromkeys(data.candidates.get(query, [])) for query in data.queries}
+    for query, scores in zip(data.queries, index.each(list(data.queries.values())), strict=True):
+        if data.candidates is None:
+            union[query] |= dict.fromkeys(ids[at] for at, _ in best_hits(scores, wanted))
+        kept = [name for name in union[query] if not data.is_query(query, name)]
+        by_words[query] = {name: float(scores[numbers[name]]) for name in kept}
+    candidates = {query: list(scores) for query, scores in by_words.items()}
+    return _rank_candidates(queries, documents, ids, replace(data, candidates=candidates)), by_words
+
+
+def _vectors(embedder: Embedder, data: RetrievalData, how: How) -> tuple[Tensor, Tensor, list[str]]:
+    """Vectors of the queries [Q, H] and of the documents [D, H], and the documents' ids.
+
+    Where the data have candidates, those are the documents.
+    """
     if not data.documents or not data.queries:
         missing = "documents to search" if data.queries else "queries"
         raise ValueError(f"there are no {missing}: nothing can be retrieved")
     texts = list(data.prompted(embedder.find_prompt("query")).values())
-    queries = _embed(embedder, texts, "", how, how.query_max_length)  # [Q, H]
+    queries = _embed(embedder, texts, "", how, how.query_max_length)
     ids = list(data.documents) if data.candidates is None else _candidates(data)
     texts, prompt = [data.documents[name] for name in ids], embedder.find_prompt("document")
-    documents = _embed(embedder, texts, prompt, how, how.document_max_length)  # [D, H]
+    documents = _embed(embedder, texts, prompt, how, how.document_max_length)
+    check_finite(queries, list(data.queries), "query")
+    check_finite(documents, ids, "document")
+    return queries, documents, ids
+
+
+def _search(
+    embedder: Embedder,
+    queries: Tensor,
+    documents: Tensor,
+    ids: Sequence[str],
+    data: RetrievalData,
+    k: int,
+    how: How,
+) -> dict[str, dict[str, float]]:
+    """The k documents most similar to each query, by exact search or an index."""
     query_ids = list(data.queries)
-    if data.candidates is not None:
-        return _rank_candidates(queries, documents, ids, data, k)
-    wanted = k + bool(data.own_documents)
     if how.index is None:
-        found = search(queries, documents, ids, wanted, query_ids=query_ids, device=embedder.device)
-    else:
-        check_finite(queries, query_ids, "query")
-        check_finite(documents, ids, "document")
-        index = build_index(documents, how.index)
-        found = search_index(index, queries, ids, wanted, query_ids=query_ids)
-    return {query: _best(query, scores, data, k) for query, scores in found.items()}
+        return search(queries, documents, ids, k, query_ids=query_ids, device=embedder.device)
+    index = build_index(documents, how.index)
+    return search_index(index, queries, ids, k, query_ids=query_ids)
 
 
 def _embed(
@@ -99,19 +151,21 @@ def _candidates(data: RetrievalData) -> list[str]:
     return [document for document in data.documents if document in named]
 
 
+def _numbers(ids: Sequence[str]) -> dict[str, int]:
+    return {document: number for number, document in enumerate(ids)}
+
+
 def _rank_candidates(
-    queries: Tensor, documents: Tensor, ids: Sequence[str], data: RetrievalData, k: int
+    queries: Tensor, documents: Tensor, ids: Sequence[str], data: RetrievalData
 ) -> dict[str, dict[str, float]]:
-    """Each query [Q, H] against its own candidates among the documents [D, H]."""
-    check_finite(queries, list(data.queries), "query")
-    check_finite(documents, ids, "document")
-    numbers = {document: number for number, document in enumerate(ids)}
+    """The scores of each query [Q, H] with its own candidates among the documents [D, H]."""
+    numbers = _numbers(ids)
     run = {}
     for query, vector in zip(data.queries, queries.double(), strict=True):
         own = (data.candidates or {}).get(query, [])
         products = documents[[numbers[document] for document in own]].double() * vector
         scores = products.sum(dim=1).float()
-        run[query] = _best(query, dict(zip(own, scores.tolist(), strict=True)), data, k)
+        run[query] = dict(zip(own, scores.tolist(), strict=True))
     return run
 
 

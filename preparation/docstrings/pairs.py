@@ -9,11 +9,13 @@ import ast
 import gc
 import importlib.util
 import re
+import sys
 import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from preparation.docstrings.text import (
@@ -74,8 +76,11 @@ def locate(package: str) -> Path | None:
         return Path(sysconfig.get_path("stdlib"))
     if not package.isidentifier():
         raise ValueError(f"{package!r} is not the name of a top-level package; give e.g. 'numpy'")
-    spec = importlib.util.find_spec(package)
-    if spec is None:
+    # Python looks first in the folder of the script that runs, whose evaluate.py is no package.
+    own = Path(sys.argv[0]).resolve().parent
+    others = [entry for entry in sys.path if Path(entry).resolve() != own]
+    spec = PathFinder.find_spec(package, others) or importlib.util.find_spec(package)
+    if spec is None or (spec.origin and Path(spec.origin).parent == own):
         return None
     if spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))

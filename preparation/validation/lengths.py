@@ -31,7 +31,7 @@ def token_counter(model: str, trust_remote_code: bool) -> tuple[Count, tuple[int
     # Only here, because they take seconds to import.
     from transformers import AutoTokenizer
 
-    from encoders.opening.source import PACKAGE, resolve_model
+    from encoders.opening.model_name import PACKAGE, resolve_model
 
     name = resolve_model(model) if model.startswith(PACKAGE) else model
     try:

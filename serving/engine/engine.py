@@ -17,7 +17,7 @@ import torch
 from serving.engine.batch import compute_batch
 from serving.engine.job import Item, Job, Queue
 from serving.engine.limits import Limits
-from serving.engine.model import Precision, ServedModel, inference, use_bf16
+from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16
 from serving.engine.similarity import Corpus
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
@@ -210,6 +210,7 @@ class Engine:
             torch.set_num_threads(self._threads)
         begun = time.monotonic()
         self.models = self._load()
+        check_fusion(self.models)
         self.metrics.loading.set(time.monotonic() - begun)
         device = next(iter(self.models.values())).encoder.device
         self.bf16 = use_bf16(self.precision, device)
@@ -219,13 +220,16 @@ class Engine:
         for model in self.models.values():
             model.warm_up()
         if self._documents:
-            embedder = self.models["embedder"].embedder
+            model = self.models["embedder"]
+            embedder = model.embedder
             logger.info("embedding %d documents of the corpus", len(self._documents))
             texts = list(self._documents.values())
             vectors = embedder.encode(
                 texts, prompt_name="document", bf16=self.bf16, show_progress=True
             ).numpy()
-            self.corpus = Corpus(texts, vectors, embedder.similarity, list(self._documents))
+            self.corpus = Corpus(
+                texts, vectors, embedder.similarity, list(self._documents), model.bm25_weight
+            )
 
     def _work(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """A loaded model: batches of tokens in, an embedding or a score for each text out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from common.hardware import bf16_is_fast
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
+from encoders.opening.model_digest import model_digest
+from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
 from serving.engine.tokenization import Cut, TextTokenizer, Tokens
 
 # Shapes: N texts or pairs, H dimensions of an embedding.
@@ -63,11 +65,19 @@ class ServedModel:
         encoder: The embedder or reranker.
         name: The name that clients see.
         max_batch_tokens: Most tokens of a forward; None: 1,024 on a CPU, 16,384 elsewhere.
+        fusion: What its scores are fused with in a search.
     """
 
-    def __init__(self, encoder: Encoder, name: str, max_batch_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        name: str,
+        max_batch_tokens: int | None = None,
+        fusion: Fusion | None = None,
+    ) -> None:
         self.encoder = encoder.eval()
         self.name = name
+        self.fusion = fusion
         self.kind = kind_of(encoder)
         self.about = self.kind.info(encoder)
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
@@ -82,6 +92,11 @@ class ServedModel:
     def apart(self) -> bool:
         """Whether it scores pairs but reads each of their texts alone."""
         return not (self.kind.retrieves or self.kind.reads_pairs)
+
+    @property
+    def bm25_weight(self) -> float:
+        """How much BM25 counts beside an embedder's similarity."""
+        return 0.0 if self.fusion is None else self.fusion.weight
 
     def pairs(self, pairs: Sequence[tuple[str, str]], cut: Cut) -> list[Tokens]:
         """Tokens of pairs for a model that scores them."""
@@ -164,7 +179,22 @@ def open_model(
         ValueError: There is no such model or device.
     """
     opened = kinds.open_model(folder, kind, **settings)
-    return ServedModel(opened.to(find_device(device)), name, max_batch_tokens)
+    model = opened.to(find_device(device))
+    return ServedModel(model, name, max_batch_tokens, read_fusion(str(folder)))
+
+
+def check_fusion(models: Mapping[str, ServedModel]) -> None:
+    """Refuse a reranker whose scores are fused with those of another embedder.
+
+    Raises:
+        ValueError: It was another one for which its weight was chosen.
+    """
+    if {"embedder", "reranker"} <= models.keys():
+        embedder, fusion = models["embedder"], models["reranker"].fusion
+        if fusion is not None:
+            digest = first_stage_digest(model_digest(embedder.encoder), embedder.fusion)
+            if reason := fusion.unfit(digest, embedder.name):
+                raise ValueError(f"reranker: {reason}")
 
 
 def find_device(device: str) -> torch.device:

@@ -1,9 +1,11 @@
 """Similarity of embeddings, as the model states it; a corpus that is searched by it, exactly."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from common.bm25 import BM25, tokenize
 from common.similarity import Similarity
 
 # Shapes: N texts, D documents, H dimensions of an embedding.
@@ -39,6 +41,7 @@ class Corpus:
         vectors: [D, H].
         similarity: The embedder's.
         ids: Of the documents, if they have any.
+        bm25_weight: Of BM25 beside the similarity (``fusion.json``); 0: none.
     """
 
     def __init__(
@@ -47,16 +50,32 @@ class Corpus:
         vectors: np.ndarray,
         similarity: Similarity,
         ids: Sequence[str] | None = None,
+        bm25_weight: float = 0.0,
     ) -> None:
         self.texts = texts
         self.vectors = for_dot_product(vectors, similarity)
         self.similarity = similarity
         self.ids = ids
+        self.bm25_weight = bm25_weight
+        # Texts without a single word share none with any query.
+        has_words = bm25_weight > 0 and any(map(tokenize, texts))
+        self._bm25 = BM25(texts) if has_words else None
 
-    def nearest(self, query: np.ndarray, count: int) -> tuple[list[int], np.ndarray]:
-        """Numbers and similarities of the documents most similar to a query [H], best first."""
-        scores = self.vectors @ for_dot_product(query[None], self.similarity)[0]  # [D]
+    def search(self, query: np.ndarray, text: str, count: int) -> list["Hit"]:
+        """The documents that are best for a query, given by embedding [H] and text, best first."""
+        similar = self.vectors @ for_dot_product(query[None], self.similarity)[0]  # [D]
+        scores = similar
+        if self._bm25 is not None:
+            scores = similar + self.bm25_weight * self._bm25.scores([text])[0]
         count = min(count, len(scores))
         chosen = np.argpartition(-scores, count - 1)[:count]
         chosen = chosen[np.lexsort((chosen, -scores[chosen]))]
-        return chosen.tolist(), scores[chosen]
+        return [Hit(int(at), float(similar[at]), float(scores[at])) for at in chosen]
+
+
+class Hit(NamedTuple):
+    """A document that was found: its number, its similarity, and that with BM25's score."""
+
+    number: int
+    similarity: float
+    score: float

@@ -4,7 +4,7 @@ import numpy as np
 from fastapi import Request, Response
 from pydantic import Field
 
-from serving.engine.similarity import Corpus
+from serving.engine.similarity import Corpus, Hit
 from serving.engine.tokenization import Cut
 from serving.http.errors import wrong_field
 from serving.http.http_json import Body, Documents, Query, best_first, example, reply
@@ -38,30 +38,37 @@ def search_routes(service: Service, reranks: bool) -> Router:
 
     @router.at("/search", responses=example({"results": [hit]}), summary="Retrieve and rerank")
     async def search(request: Request, body: SearchBody) -> Response:
-        corpus, numbers, similar, embedded = await retrieve(service, body)
-        texts = [corpus.texts[number] for number in numbers]
+        corpus, hits, embedded = await retrieve(service, body)
+        texts = [corpus.texts[hit.number] for hit in hits]
         # Given documents were embedded behind the query; those of a corpus were not, this time.
         cut = {at - 1 for at in embedded.truncated}
-        truncated = {at for at, number in enumerate(numbers) if number in cut}
-        answers, order, scores = [embedded], list(range(len(texts))), similar
+        truncated = {at for at, hit in enumerate(hits) if hit.number in cut}
+        answers, scores = [embedded], [hit.score for hit in hits]
+        parts: list[dict[str, float]] = [{corpus.similarity: hit.similarity} for hit in hits]
+        order = list(range(len(hits)))
         if reranks:
             pairs = [(body.query, text) for text in texts]
             answer = await service.score(pairs, params=("query", "documents"), cut=body.cut)
             answers.append(answer)
-            order, scores = best_first(answer.values), answer.scores()
+            order, shown = best_first(answer.values), answer.scores().tolist()
             truncated |= set(answer.truncated)
+            if (fusion := answer.model.fusion) is not None:
+                fused = answer.values + fusion.weight * np.array(scores)
+                parts = [part | {"reranker": at} for part, at in zip(parts, shown, strict=True)]
+                order, shown = best_first(fused), fused.tolist()
+            scores = shown
         results = []
         for at in order[: body.top_n]:
             result = {
-                "index": numbers[at],
+                "index": hits[at].number,
                 "text": texts[at],
                 "score": scores[at],
-                corpus.similarity: similar[at],
+                **parts[at],
                 "embedder_rank": at + 1,
                 "truncated": at in truncated,
             }
             if corpus.ids is not None:
-                result["id"] = corpus.ids[numbers[at]]
+                result["id"] = corpus.ids[hits[at].number]
             results.append(result)
         served = {role: model for role, model in service.engine.models.items() if "_" not in role}
         content = {
@@ -74,14 +81,12 @@ def search_routes(service: Service, reranks: bool) -> Router:
     return router
 
 
-async def retrieve(
-    service: Service, body: SearchBody
-) -> tuple[Corpus, list[int], np.ndarray, ModelOutput]:
-    """The documents most similar to the query, of those given or of the corpus.
+async def retrieve(service: Service, body: SearchBody) -> tuple[Corpus, list[Hit], ModelOutput]:
+    """The best documents for the query, of those given or of the corpus.
 
     Returns:
-        What was searched, numbers and similarities of the documents (the best first), and the
-        embeddings of the query and of the documents that were given.
+        What was searched, what was found (the best first), and the embeddings of the query and of
+        the documents that were given.
     """
     model, corpus, documents = service.model("embedder"), service.engine.corpus, body.documents
     service.check_text(body.query, "query")
@@ -98,10 +103,15 @@ async def retrieve(
         service.check_text(text, place)
     answer = await service.embed_sides(model, [body.query], given, body.cut, ["query", *places])
     query, vectors = answer.values[0], answer.values[1:]
-    searched = corpus if documents is None else Corpus(documents, vectors, model.similarity)
-    assert searched is not None
-    found = await service.in_worker(lambda: searched.nearest(query, body.top_k))
-    return searched, *found, answer
+
+    def find() -> tuple[Corpus, list[Hit]]:
+        searched = corpus
+        if documents is not None:
+            searched = Corpus(documents, vectors, model.similarity, bm25_weight=model.bm25_weight)
+        assert searched is not None
+        return searched, searched.search(query, body.query, body.top_k)
+
+    return *await service.in_worker(find), answer
 
 
 def compare_routes(service: Service) -> Router:

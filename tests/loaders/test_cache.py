@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pytest
 
-from evaluation.data.sources import open_data
+from evaluation.data.resolve import open_data
 from loaders import DataFiles, ReadOptions, load_rows
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from common.hardware import multiplies_in_bf16
 from encoders import Embedder, Reranker
-from mining.cache.model_digest import model_digest
+from encoders.opening.model_digest import model_digest
 from mining.cache.text_digest import Keys, KeyTable, pair_keys, text_keys
 from mining.cache.vectors import VectorCache
 from mining.search.encode import BLOCK, Encoding, cache_key, encode_all

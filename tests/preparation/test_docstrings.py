@@ -141,6 +141,20 @@ def test_packages_are_located_without_importing_them(
         locate("os.path")
 
 
+def test_a_script_beside_the_one_that_runs_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python looks first in the folder of the script: scripts/evaluate.py hid a package."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("evaluate", "only_a_script"):
+        (tmp_path / "scripts" / f"{name}.py").write_text("raise SystemExit", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "scripts" / "prepare_data.py")])
+    monkeypatch.syspath_prepend(str(tmp_path / "scripts"))
+    package = locate("evaluate")
+    assert package is not None and (package / "__init__.py").is_file()
+    assert locate("only_a_script") is None
+
+
 @pytest.mark.parametrize(
     ("module", "package", "topic"),
     [

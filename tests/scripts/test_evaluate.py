@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from common.run_files import BEST_FILE
 from encoders import Embedder, Reranker
-from evaluation.data.sources import read_beir
+from evaluation.data.resolve import read_beir
 from evaluation.data.trec import read_run
 from evaluation.metrics.ranking import per_query
 from evaluation.search.retrieval import retrieve

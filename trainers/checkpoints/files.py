@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.run_files import CONFIG_FILE, MANIFEST_FILE, MODEL_PART
+from common.run_files import CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +146,9 @@ def put_model_in_place(output_dir: Path) -> None:
     part = output_dir / MODEL_PART
     _flush(part)
     (output_dir / CONFIG_FILE).unlink(missing_ok=True)
-    for stale in output_dir.glob("model*.safetensors*"):
-        stale.unlink()
+    # A weight for fused scores was chosen for the model that was there.
+    for stale in [*output_dir.glob("model*.safetensors*"), output_dir / FUSION_FILE]:
+        stale.unlink(missing_ok=True)
     for path in sorted(part.rglob("*"), key=lambda path: path == part / CONFIG_FILE):
         target = output_dir / path.relative_to(part)
         if path.is_dir():

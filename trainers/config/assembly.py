@@ -11,7 +11,7 @@ from common.similarity import Similarity
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from evaluation.metrics.pairs import Figure
 from loaders import DataFiles, ReadOptions
 from trainers.config.arguments import TandemArguments
@@ -46,7 +46,7 @@ def read_train_rows(run: Run) -> Any:
         return read_rows(run, run.args.train_file, "rejected_rows.jsonl", in_place)
     sources = []
     for source in run.sources:
-        rejected = f"rejected_{source.name}_rows.jsonl"
+        rejected = f"rejected_rows_{source.name}.jsonl"
         rows = read_rows(source, source.args.train_file, rejected, in_place)
         sources.append(SourceRows(source.name, rows, source.weight, source.args.query_prompt))
     return MixtureRows(sources, one_source=run.args.batches_from == "one_source")

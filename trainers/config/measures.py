@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from evaluation.data.resolve import open_data
 from evaluation.data.sets import RetrievalData
-from evaluation.data.sources import open_data
 from evaluation.measure import Measure
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics

@@ -73,11 +73,14 @@ def section(results: Results) -> list[str]:
     if results.first_stage is not None:
         lines += ["", "Compared with the first stage, whose candidates it reranked:", ""]
         lines += table(results.first_stage)
+    if results.fused is not None:
+        lines += ["", f"With fused scores, {as_code(results.fused.models[TUNED])}:", ""]
+        lines += table(results.fused)
     reasons = {metric: found.undefined for metric, found in results.metrics.items()}
     undefined = [f"{metric} ({reason})" for metric, reason in reasons.items() if reason]
     if undefined:
         lines += ["", f"Undefined: {'; '.join(undefined)}."]
-    if results.compared or results.first_stage is not None:
+    if results.compared or results.first_stage or results.fused:
         lines += ["", "In brackets: the 95 % interval of the difference (paired bootstrap). p: "
                   "two-sided paired randomisation test."]  # fmt: skip
     return lines

@@ -14,7 +14,7 @@ from encoders.backbone import Encoder
 from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, STEP, TOKENS_AT_ONCE, OnnxBackbone, pieces
 from encoders.kinds import detect_kind
-from mining.cache.model_digest import model_digest
+from encoders.opening.model_digest import model_digest
 from tiny import TEXTS, save_backbone
 
 LONG = [" ".join(TEXTS[:n]) for n in (1, 2, 3, 5, 9)]

@@ -11,8 +11,8 @@ import torch
 
 from encoders import Embedder, Reranker
 from evaluation.data.from_rows import retrieval_from_groups
+from evaluation.data.resolve import open_data
 from evaluation.data.sets import RetrievalData
-from evaluation.data.sources import open_data
 from evaluation.measure import FirstStage, measure_ranking
 from evaluation.search.distributed import How
 from evaluation.search.retrieval import retrieve

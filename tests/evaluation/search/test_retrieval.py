@@ -15,7 +15,7 @@ import torch
 
 import zoo
 from encoders import Embedder, Reranker
-from encoders.opening.source import resolve_model
+from encoders.opening.model_name import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, rerank, retrieve
 from evaluation.metrics.ranking import order
 from evaluation.search.distributed import How

@@ -115,9 +115,9 @@ def test_bad_rows_are_written_by_source(tmp_path: Path) -> None:
     assert rows.counts() == [12, 1]
     assert {"pos_doc", *ADDED} < rows[0].keys()
     assert {"doc", "rel", *ADDED} < rows[12].keys()
-    lines = (tmp_path / "run" / "rejected_坏_rows.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (tmp_path / "run" / "rejected_rows_坏.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["line"] for line in lines] == [1]
-    assert not (tmp_path / "run" / "rejected_groups_rows.jsonl").exists()
+    assert not (tmp_path / "run" / "rejected_rows_groups.jsonl").exists()
 
 
 ADDED = ("row", "epoch", "source")

@@ -1,4 +1,4 @@
-"""Cache key of a model: a digest of its content, independent of its name."""
+"""A digest of a model: key of what is cached, and of what was chosen for it, whatever its name."""
 
 import hashlib
 import json

@@ -1,0 +1,147 @@
+"""Fuse the scores of two rankings: a model's own, and BM25's or those of a first stage.
+
+The fused score is ``own + weight * other``: a linear combination, for which one weight suffices and
+which keeps how far apart scores are. (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for
+Hybrid Retrieval", ACM TOIS 42(1), 2023.)
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.run_files import FUSION_FILE
+from encoders.opening.model_name import resolve_model
+from evaluation.data.sets import RetrievalData
+from evaluation.metrics.comparison import Comparison, compare
+from evaluation.metrics.ranking import Run, order, per_query
+
+BM25_SCORES = "bm25"
+# Weights that are tried, times the one with which both scores spread alike.
+MULTIPLES = (0.0, *(2.0**power for power in range(-5, 5)))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a model's scores are fused with, kept in its folder.
+
+    Args:
+        weight: Of the other score; above 0.
+        other: Whose score: ``bm25``, or what ``first_stage_digest`` says of a first stage.
+        first_stage: The first stage's name, for messages.
+    """
+
+    weight: float
+    other: str
+    first_stage: str = BM25_SCORES
+
+    def write(self, folder: Path) -> None:
+        """Write ``fusion.json`` into a model's folder."""
+        text = json.dumps(vars(self), ensure_ascii=False, indent=2)
+        (folder / FUSION_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def unfit(self, digest: str, name: str) -> str | None:
+        """Why the weight does not hold for a first stage, given by digest and name; None: it does.
+
+        It was chosen for the scores of one model; those of another have another scale.
+        """
+        if digest == self.other:
+            return None
+        return (
+            f"{FUSION_FILE}: the weight was chosen for the scores of {self.first_stage} as it was "
+            f"then, not for those of {name}; choose it anew by scripts/fuse.py, or delete the file"
+        )
+
+
+def read_fusion(model: str) -> Fusion | None:
+    """What the scores of a model are fused with; None: with nothing.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    file = resolve_model(model) / FUSION_FILE
+    if not file.is_file():
+        return None
+    try:
+        fusion = Fusion(**json.loads(file.read_text(encoding="utf-8")))
+        valid = 0 < fusion.weight < np.inf and isinstance(fusion.other, str)
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(f"{file} is damaged; write it anew by scripts/fuse.py, or delete it")
+    return fusion
+
+
+def first_stage_digest(digest: str, fusion: Fusion | None) -> str:
+    """What tells first stages apart: the model's digest, and what its scores are fused with."""
+    return digest if fusion is None else f"{digest} + {fusion.weight:g} {fusion.other}"
+
+
+def fuse(own: Run, other: Run, weight: float) -> dict[str, dict[str, float]]:
+    """Every document of ``own`` by its fused score, best first; absent from ``other`` means 0."""
+    fused = {}
+    for query, scores in own.items():
+        beside = other[query]
+        sums = {d: score + weight * beside.get(d, 0.0) for d, score in scores.items()}
+        fused[query] = {document: sums[document] for document in order(sums)}
+    return fused
+
+
+def best(run: Run, k: int) -> dict[str, dict[str, float]]:
+    """The k best documents of each query, best first."""
+    return {
+        query: {document: scores[document] for document in order(scores)[:k]}
+        for query, scores in run.items()
+    }
+
+
+class WeightTrial(NamedTuple):
+    """What a weight is worth: a metric, and its difference to either score alone."""
+
+    weight: float
+    value: float
+    to_own: Comparison
+    to_other: Comparison
+
+
+def try_weights(
+    own: Run, other: Run, data: RetrievalData, metric: str, weights: Sequence[float] | None = None
+) -> Iterator[WeightTrial]:
+    """Measure fusions by each weight; None: 0, and powers of 2 around that of equal spread.
+
+    Args:
+        own: The model's scores of the documents of each query.
+        other: The others of the same documents.
+        data: The judgements.
+        metric: Such as ``ndcg@10``.
+        weights: To try.
+
+    Raises:
+        ValueError: One of the two scores is the same for all documents of each query.
+    """
+
+    def values(weight: float, first: Run = own) -> np.ndarray:
+        run = fuse(first, other, weight)
+        return per_query(run, data.qrels, [metric], data.relevant_from)[metric]
+
+    nothing = {query: dict.fromkeys(scores, 0.0) for query, scores in own.items()}
+    alone, others = values(0), values(1, nothing)
+    for weight in weights or [multiple * equal_spread(own, other) for multiple in MULTIPLES]:
+        fused = values(weight)
+        yield WeightTrial(
+            weight, float(fused.mean()), compare(alone, fused), compare(others, fused)
+        )
+
+
+def equal_spread(own: Run, other: Run) -> float:
+    """The weight with which both scores spread alike over a query's documents, on average."""
+    spread = np.zeros(2)
+    for query, scores in own.items():
+        pairs = [(score, other[query].get(document, 0.0)) for document, score in scores.items()]
+        spread += np.std(pairs, axis=0) if pairs else 0
+    if not spread.all():
+        raise ValueError("the scores of all documents are equal: there is nothing to be fused")
+    return float(spread[0] / spread[1])

@@ -1,0 +1,226 @@
+"""scripts/fuse.py, and what evaluate.py and /search do with the weight that it keeps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from common.run_files import FUSION_FILE
+from encoders import Embedder, Reranker
+from evaluation.data.resolve import read_beir
+from evaluation.data.sets import RetrievalData
+from evaluation.data.trec import read_run
+from evaluation.metrics.ranking import per_query
+from evaluation.search.fusion import best, fuse, read_fusion, try_weights
+from evaluation.search.retrieval import retrieve, retrieve_with_bm25
+from scripts import evaluate
+from scripts.fuse import main
+from served import engine_of, served
+from tiny import save_backbone, save_classifier
+
+WORDS = ["csv", "cat", "Paris", "fever", "python", "dog", *"天感北网猫药"]
+TOP_K = 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve documents, each with a word that only its query has."""
+    folder = tmp_path_factory.mktemp("data")
+    corpus = [{"_id": f"d{n}", "text": f"{word} 文档 {n}"} for n, word in enumerate(WORDS)]
+    queries = [{"_id": f"q{n}", "text": f"{word}?"} for n, word in enumerate(WORDS)]
+    (folder / "qrels").mkdir()
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(WORDS)))
+    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained models, both fused: words are so sure here that they win by any weight."""
+    folder = tmp_path_factory.mktemp("models")
+    found = {
+        "embedder": save_backbone(folder / "embedder"),
+        "reranker": save_classifier(folder / "reranker"),
+    }
+    assert main([f"--model={found['embedder']}", f"--data={data}"]) == 0
+    flags = [f"--model={found['reranker']}", f"--first_stage={found['embedder']}"]
+    assert main([*flags, f"--data={data}", f"--top_k={TOP_K}"]) == 0
+    return found
+
+
+@pytest.fixture(scope="module")
+def beir(data: Path) -> RetrievalData:
+    return read_beir(data)
+
+
+def hybrid(models: dict[str, Path], beir: RetrievalData, k: int) -> Any:
+    fusion = read_fusion(str(models["embedder"]))
+    assert fusion is not None and fusion.other == "bm25"
+    embedder = Embedder.from_pretrained(models["embedder"])
+    return best(fuse(*retrieve_with_bm25(embedder, beir, 10), fusion.weight), k)
+
+
+def both_stages(models: dict[str, Path], beir: RetrievalData) -> Any:
+    """The first stage's five, by their logits and five times the weight of their own scores."""
+    fusion = read_fusion(str(models["reranker"]))
+    assert fusion is not None and fusion.first_stage == str(models["embedder"])
+    reranker = Reranker.from_pretrained(models["reranker"])
+    fused = {}
+    for query, found in hybrid(models, beir, TOP_K).items():
+        pairs = [(beir.queries[query], beir.documents[name]) for name in found]
+        logits = reranker.score(pairs, raw=True).tolist()
+        sums = [
+            logit + fusion.weight * score
+            for logit, score in zip(logits, found.values(), strict=True)
+        ]
+        ranked = np.argsort(-np.array(sums), kind="stable")
+        fused[query] = {list(found)[at]: sums[at] for at in ranked}
+    return fused
+
+
+def evaluated(output: Path, *flags: object) -> Any:
+    assert evaluate.main([*map(str, flags), "--output_dir", str(output)]) == 0
+    return json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def assert_same_run(found: Any, expected: Any) -> None:
+    assert {q: list(own) for q, own in found.items()} == {
+        q: list(own) for q, own in expected.items()
+    }
+    for query, scores in expected.items():
+        assert found[query] == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_best_weight_is_kept(models: dict[str, Path], beir: RetrievalData) -> None:
+    embedder = Embedder.from_pretrained(models["embedder"])
+    own, by_words = retrieve_with_bm25(embedder, beir, 10)
+    trials = list(try_weights(own, by_words, beir, "ndcg@10"))
+    highest = max(trial.value for trial in trials)
+    fusion = read_fusion(str(models["embedder"]))
+    assert fusion is not None
+    assert fusion.weight == min(trial.weight for trial in trials if trial.value == highest)
+
+
+def test_an_embedder_is_shown_alone_and_fused(
+    models: dict[str, Path], data: Path, beir: RetrievalData, tmp_path: Path
+) -> None:
+    found = evaluated(tmp_path, "--data", data, "--model", models["embedder"])
+    alone = retrieve(Embedder.from_pretrained(models["embedder"]), beir, 10)
+    run = hybrid(models, beir, 10)
+    for name, values in per_query(alone, beir.qrels).items():
+        assert found["metrics"][name]["fine-tuned"] == pytest.approx(values.mean(), abs=1e-12)
+        assert found["fused"]["metrics"][name]["base"] == pytest.approx(values.mean(), abs=1e-12)
+    for name, values in per_query(run, beir.qrels).items():
+        fused = found["fused"]["metrics"][name]
+        assert fused["fine-tuned"] == pytest.approx(values.mean(), abs=1e-12)
+        assert fused["low"] > 0 or name == "recall@10"  # words are surer
+    assert_same_run(read_run(tmp_path / "run.trec"), run)
+    assert "Fused scores" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_reranker_is_shown_beside_its_first_stage_and_fused(
+    models: dict[str, Path], data: Path, beir: RetrievalData, tmp_path: Path
+) -> None:
+    flags = ["--data", data, "--model", models["reranker"], "--top_k", TOP_K]
+    found = evaluated(tmp_path, *flags, "--first_stage", models["embedder"])
+    first = per_query(hybrid(models, beir, TOP_K), beir.qrels)["ndcg@10"].mean()
+    expected = both_stages(models, beir)
+    fused = per_query(expected, beir.qrels)["ndcg@10"].mean()
+    for name in ("first_stage", "fused"):
+        assert found[name]["metrics"]["ndcg@10"]["base"] == pytest.approx(first, abs=1e-12)
+    assert found["fused"]["metrics"]["ndcg@10"]["fine-tuned"] == pytest.approx(fused, abs=1e-12)
+    assert_same_run(read_run(tmp_path / "run.trec"), expected)
+
+
+def test_the_server_ranks_as_the_evaluation(models: dict[str, Path], beir: RetrievalData) -> None:
+    expected = both_stages(models, beir)
+    with (
+        served(models, documents=beir.documents) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        found, given = {}, {}
+        for query, text in beir.queries.items():
+            body: dict[str, Any] = {"query": text, "top_k": TOP_K}
+            results = client.post("/search", json=body).json()["results"]
+            found[query] = {result["id"]: result["score"] for result in results}
+            assert all({"cosine", "reranker"} <= result.keys() for result in results)
+            body["documents"] = list(beir.documents.values())
+            results = client.post("/search", json=body).json()["results"]
+            given[query] = {f"d{result['index']}": result["score"] for result in results}
+    assert_same_run(found, expected)
+    assert_same_run(given, expected)
+    only = {"embedder": models["embedder"]}
+    with (
+        served(only, documents=beir.documents) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        for query, text in beir.queries.items():
+            results = client.post("/search", json={"query": text}).json()["results"]
+            found[query] = {result["id"]: result["score"] for result in results}
+        wordless = client.post("/search", json={"query": "cat", "documents": ["?", "!"]}).json()
+    assert_same_run(found, hybrid(models, beir, 10))
+    assert all(result["score"] == result["cosine"] for result in wordless["results"])
+
+
+def test_another_first_stage_is_not_fused(
+    models: dict[str, Path],
+    data: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A weight for the scores of one embedder says nothing of another's."""
+    other = save_backbone(tmp_path / "other", seed=1)
+    found = evaluated(
+        tmp_path, "--data", data, "--model", models["reranker"], "--first_stage", other
+    )
+    assert "fused" not in found
+    assert f"not for those of {other}" in caplog.text
+    with engine_of({**models, "embedder": other}, ready=False) as engine:
+        engine._thread.join(60)
+        assert "not for those of other" in str(engine.start_error)
+
+
+def test_a_weight_by_hand_and_wrong_input(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_backbone(tmp_path / "model")
+    assert main([f"--model={model}", f"--data={data}", "--weight=0.25"]) == 0
+    fusion = read_fusion(str(model))
+    assert fusion is not None and fusion.weight == 0.25
+    reranker = save_classifier(tmp_path / "reranker")
+    groups = tmp_path / "groups.jsonl"
+    groups.write_text('{"query": "a", "pos": ["b"], "neg": ["c"]}\n' * 3)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        '{"query": "a", "doc": "b", "rel": 0.5}\n{"query": "a", "doc": "c", "rel": 0.1}\n'
+    )
+    capsys.readouterr()
+    for flags, message in (
+        ([f"--model={model}", f"--data={data}", "--weight=0"], "weight: must be above 0"),
+        ([f"--model={model}", f"--data={data}", "--wieght=1"], "weight"),
+        ([f"--model={reranker}", f"--data={groups}"], "without scores of a first stage"),
+        ([f"--model={model}", f"--data={pairs}"], "are judged pairs"),
+    ):
+        assert main(flags) == 2
+        assert message in capsys.readouterr().err
+    assert not (reranker / FUSION_FILE).exists()
+
+
+def test_nothing_is_written_where_nothing_is_gained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Queries share no word with their documents, so BM25 is 0 for each."""
+    model = save_backbone(tmp_path / "model")
+    rows = [{"query": word, "pos_doc": f"document of number {n}"} for n, word in enumerate(WORDS)]
+    rows[0]["pos_doc"] += " dog"
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert main([f"--model={model}", f"--data={file}"]) == 0
+    assert "no weight is surely better" in capsys.readouterr().out
+    assert not (model / FUSION_FILE).exists()
