@@ -1,5 +1,6 @@
 """Batches for in-batch-negative contrastive learning."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class ContrastiveCollator(EmbedderCollator):
         relevant_hashes      int  [Q, R]  hashes of the documents relevant to each query, sorted
                                           and then padded with 0
         texts                dict         the model's inputs, [N, L] each
+        guide_queries        float [Q, G] a guide model's embeddings of the queries, if there is one
+        guide_documents      float [D, G] and of the documents
 
     A document that repeats in the batch stands in it once, so that it is never a negative of its
     own query. A document known to be relevant to a query, from its row (``other_positives``) or as
@@ -37,10 +40,12 @@ class ContrastiveCollator(EmbedderCollator):
         train_group_size: One positive and up to ``train_group_size - 1`` hard negatives of a row,
             drawn anew in each epoch. All other documents of the batch are negatives as well.
         seed: The run's seed; see ``collators.sampling``.
+        guide: From "query" or "document" and texts to a guide model's embeddings of them.
     """
 
     train_group_size: int = GROUP_SIZE
     seed: int = SEED
+    guide: Callable[[Any, Iterable[str]], torch.Tensor] | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         queries = [self.query_text(row) for row in rows]
@@ -60,7 +65,12 @@ class ContrastiveCollator(EmbedderCollator):
         mask = torch.from_numpy(np.stack([masks[row["query"]] for row in rows]))
         mask[range(len(rows)), positives] = False
 
+        guided = {}
+        if self.guide is not None:
+            guided["guide_queries"] = self.guide("query", [row["query"] for row in rows])
+            guided["guide_documents"] = self.guide("document", documents)
         return {
+            **guided,
             "positives": torch.tensor(positives),
             "false_negative_mask": mask,
             "hashes": torch.from_numpy(hashes),

@@ -1,15 +1,17 @@
 """InfoNCE: pick each query's own document out of all the documents of the batch."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.similarity import Similarity, all_pairs
+from common.similarity import Similarity, all_pairs, for_dot_product
 from losses.scores import check_positive
 
-# Shapes: Q queries, D documents, A gathered queries, H dimensions of an embedding.
+# Shapes: Q queries, D documents, A gathered queries, H dimensions of an embedding, G of a guide's.
 
 
 @torch.no_grad()
@@ -49,6 +51,20 @@ class GatheredQueries(NamedTuple):
         return cls(queries, own, relevant.T)
 
 
+class Guide(NamedTuple):
+    """A guide model's embeddings of the same texts; their dot products are its similarity.
+
+    Args:
+        queries: [Q, G].
+        documents: [D, G].
+        gathered_queries: [A, G], beside ``GatheredQueries.queries``.
+    """
+
+    queries: Tensor
+    documents: Tensor
+    gathered_queries: Tensor
+
+
 class ContrastiveLoss(nn.Module):
     """Cross-entropy over the similarities of every query with every document (InfoNCE).
 
@@ -56,11 +72,25 @@ class ContrastiveLoss(nn.Module):
     Oord et al., "Representation Learning with Contrastive Predictive Coding" (2018). A query's
     own document is a negative for all other queries, so that a larger batch is a harder task.
 
+    With a margin, a candidate of query i that is more similar than its document by that margin is
+    taken for a false negative and left out: above ``s[i, p_i] - absolute_margin`` or
+    ``s[i, p_i] - relative_margin * abs(s[i, p_i])``. Similar to what: by the model itself, or by
+    a guide model (``guide_model``), after Solatorio, "GISTEmbed" (2024). 0 leaves out what is more
+    similar than the query's own document; below 0, only what is much more so.
+
     Args:
         temperature: T; divides the similarities. Lower is sharper: hard negatives weigh more.
         symmetric: Also pick the query out of all queries for each positive document, and take
             the mean of both directions.
         similarity: "cosine" or "dot".
+        absolute_margin: See above; null: no such bound.
+        relative_margin: See above, below 1; null: no such bound.
+        contrast_queries: The other queries are negatives of a query as well.
+        contrast_documents: The similarities of a query's document with the other documents stand
+            in its sum as well, so that they are pushed apart. With ``contrast_queries``: Li et al.,
+            "Towards General Text Embeddings with Multi-stage Contrastive Learning" (2023).
+        hardness: Added to the logit of each negative document, times its similarity, through which
+            no gradient flows: hard ones weigh more. Lan et al., "LLaVE" (2025), eq. 5.
     """
 
     def __init__(
@@ -68,12 +98,31 @@ class ContrastiveLoss(nn.Module):
         temperature: float = 0.05,
         symmetric: bool = False,
         similarity: Similarity = "cosine",
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        contrast_queries: bool = False,
+        contrast_documents: bool = False,
+        hardness: float = 0.0,
     ) -> None:
         super().__init__()
         check_positive(temperature=temperature)
+        if relative_margin is not None and not relative_margin < 1:
+            raise ValueError(f"relative_margin must be below 1, got {relative_margin}")
+        if not 0 <= hardness < math.inf:
+            raise ValueError(f"hardness must be 0 or above, got {hardness}")
         self.temperature = temperature
         self.symmetric = symmetric
         self.similarity = similarity
+        self.absolute_margin = absolute_margin
+        self.relative_margin = relative_margin
+        self.contrast_queries = contrast_queries
+        self.contrast_documents = contrast_documents
+        self.hardness = hardness
+
+    @property
+    def finds_false_negatives(self) -> bool:
+        """Whether there is a margin."""
+        return self.absolute_margin is not None or self.relative_margin is not None
 
     def forward(
         self,
@@ -82,6 +131,7 @@ class ContrastiveLoss(nn.Module):
         positives: Tensor,
         false_negative_mask: Tensor,
         gathered_queries: GatheredQueries | None = None,
+        guide: Guide | None = None,
     ) -> Tensor:
         """Return the mean over the queries.
 
@@ -91,20 +141,80 @@ class ContrastiveLoss(nn.Module):
             positives: int [Q]; ``documents[positives[i]]`` belongs to query i.
             false_negative_mask: bool [Q, D]; documents that would be negatives of a query but are
                 known to be relevant to it too. They are left out of its sum.
-            gathered_queries: For the symmetric loss: the queries that a document has to tell its
-                own from; None: ``queries``.
+            gathered_queries: For the symmetric loss and ``contrast_queries``: the queries that a
+                document has to tell its own from; None: ``queries``.
+            guide: By which similarities margins count; None: by the model's own.
         """
-        forward = self._pick(queries, documents, positives, false_negative_mask)
+        others = gathered_queries
+        if others is None:
+            others = GatheredQueries.of_batch(queries, positives, false_negative_mask)
+        # fp32 also under autocast: scores divided by a small temperature need its precision.
+        queries, documents, asked = (
+            for_dot_product(each.float(), self.similarity)
+            for each in (queries, documents, others.queries)
+        )
+        own, rows = documents[positives], torch.arange(len(queries), device=queries.device)
+        near = self._near(guide or Guide(queries, documents, asked), positives)
+
+        similar = queries @ documents.T
+        mask = false_negative_mask | near("queries", "documents")
+        mask[rows, positives] = False
+        harder = self.hardness * similar.detach()
+        harder[rows, positives] = 0
+        logits = [(similar / self.temperature + harder).masked_fill(mask, float("-inf"))]
+        if self.contrast_queries:
+            mask = others.false_negative_mask | near("queries", "gathered_queries")
+            mask[rows, others.own] = True
+            logits.append(self._logits(queries, asked, mask))
+        if self.contrast_documents:
+            mask = false_negative_mask | near("positives", "documents")
+            mask[rows, positives] = True
+            logits.append(self._logits(own, documents, mask))
+        forward = F.cross_entropy(torch.cat(logits, dim=1), positives)
         if not self.symmetric:
             return forward
-        candidates = gathered_queries
-        if candidates is None:
-            candidates = GatheredQueries.of_batch(queries, positives, false_negative_mask)
-        backward = self._pick(documents[positives], *candidates)
-        return (forward + backward) / 2
+        mask = others.false_negative_mask | near("positives", "gathered_queries")
+        mask[rows, others.own] = False
+        return (forward + F.cross_entropy(self._logits(own, asked, mask), others.own)) / 2
 
-    def _pick(self, anchors: Tensor, candidates: Tensor, own: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of each anchor's own candidate against all that are not masked."""
-        # fp32 also under autocast: scores divided by a small temperature need its precision.
-        scores = all_pairs(anchors.float(), candidates.float(), self.similarity) / self.temperature
-        return F.cross_entropy(scores.masked_fill(mask, float("-inf")), own)
+    @torch.no_grad()
+    def widen_mask(
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        positives: Tensor,
+        false_negative_mask: Tensor,
+        guide: Guide | None = None,
+    ) -> Tensor:
+        """The mask [Q, D] with the false negatives that the margins find; arguments as above."""
+        if guide is None:
+            asked, found = (
+                for_dot_product(each.float(), self.similarity) for each in (queries, documents)
+            )
+            guide = Guide(asked, found, asked)
+        mask = false_negative_mask | self._near(guide, positives)("queries", "documents")
+        mask[torch.arange(len(queries), device=mask.device), positives] = False
+        return mask
+
+    def _logits(self, anchors: Tensor, candidates: Tensor, mask: Tensor) -> Tensor:
+        """Of anchors [Q, H] and candidates [D, H]; -inf where the mask [Q, D] is True."""
+        return (anchors @ candidates.T / self.temperature).masked_fill(mask, float("-inf"))
+
+    def _near(self, guide: Guide, positives: Tensor) -> Callable[[str, str], Tensor]:
+        """A function from the names of two sides to a mask of pairs too similar for negatives."""
+        sides = {name: side.detach() for name, side in guide._asdict().items()}
+        sides["positives"] = sides["documents"][positives]
+        own = (sides["queries"] * sides["positives"]).sum(dim=1, keepdim=True)  # [Q, 1]
+        limit = torch.full_like(own, float("inf"))
+        if self.absolute_margin is not None:
+            limit = own - self.absolute_margin
+        if self.relative_margin is not None:
+            limit = torch.minimum(limit, own - self.relative_margin * own.abs())
+
+        def near(anchors: str, candidates: str) -> Tensor:
+            if not self.finds_false_negatives:
+                return positives.new_zeros((), dtype=torch.bool)
+            mask: Tensor = sides[anchors] @ sides[candidates].T > limit
+            return mask
+
+        return near

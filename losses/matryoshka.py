@@ -28,6 +28,8 @@ class MatryoshkaLoss(nn.Module):
         self.loss = loss
         # What the trainers ask a loss about, they ask of the one inside.
         self.similarity = getattr(loss, "similarity", "cosine")
+        self.finds_false_negatives = getattr(loss, "finds_false_negatives", False)
+        self.widen_mask = getattr(loss, "widen_mask", None)
         self.compares_all_pairs = getattr(loss, "compares_all_pairs", False)
         self.dims = list(dims)
         self.weights = [1.0] * len(self.dims) if weights is None else list(weights)

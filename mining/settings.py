@@ -16,6 +16,9 @@ from preparation.commands.settings import InputSettings
 OF_EMBEDDER = ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
 
 
+CACHE_DIR = Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / "mining"
+
+
 @dataclass(kw_only=True)
 class WorkSettings(InputSettings, ModelSettings, RowSettings):
     """Input, output and cache."""
@@ -31,7 +34,7 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
         "raw", "Reranker: write scores as it gives them, or from 0 to 1."
     )
     cache_dir: Path = option(
-        Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / "mining",
+        CACHE_DIR,
         "Of vectors and scores, so that no text is encoded twice.",
     )
 

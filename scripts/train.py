@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure, guard = build_measure(run), build_guard(run)
         model = open_model(run)
         check_layers(model)
-        collator = build_collator(run, model)
+        collator = build_collator(run, model, list(rows.values()))
     except ValueError as error:
         complain(error)
         raise SystemExit(2) from None

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,12 @@ def pytest_collection_finish() -> None:
     """Spare every full garbage collection, of which a run makes two, the objects of all imports."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Keep what coverage has measured: pytest-xdist kills a worker that is slow to end."""
+    if (coverage := sys.modules.get("coverage")) and (own := coverage.Coverage.current()):
+        own.save()
 
 
 def pytest_unconfigure() -> None:

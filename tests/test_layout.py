@@ -21,7 +21,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"common", "encoders", "loaders"},
     "mining": {"common", "encoders", "evaluation", "loaders", "preparation"},
     "serving": {"common", "encoders", "evaluation", "loaders"},
-    "trainers": {"common", "collators", "encoders", "evaluation", "loaders", "losses"},
+    "trainers": {
+        "common",
+        "collators",
+        "encoders",
+        "evaluation",
+        "loaders",
+        "losses",
+        "mining",
+    },
 }
 EVERYTHING = {"scripts", "benchmarks"}  # may import all the others; nobody imports them
 PACKAGES = sorted(MAY_IMPORT)

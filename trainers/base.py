@@ -136,6 +136,22 @@ class BaseTrainer(CheckpointTrainer):
         if self.model.training:
             self.idle_steps.note(can_learn, reason)
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Give weights that the base does not have (a new head) a learning rate of their own."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new and self.args.head_learning_rate is not None:
+            weights = self.model if model is None else model
+            encoder: Encoder = self.accelerator.unwrap_model(weights)
+            heads = {w for name, w in weights.named_parameters() if name in encoder.new_weights}
+            for group in list(optimizer.param_groups):
+                own = [weight for weight in group["params"] if weight in heads]
+                if own:
+                    group["params"] = [w for w in group["params"] if w not in heads]
+                    rate = {"params": own, "lr": self.args.head_learning_rate}
+                    optimizer.add_param_group({**group, **rate})
+        return optimizer
+
     # A step of training.
 
     def get_batch_samples(

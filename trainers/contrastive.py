@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.similarity import Similarity
-from losses.contrastive import GatheredQueries, in_batch_accuracy
+from losses.contrastive import GatheredQueries, Guide, in_batch_accuracy
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.distributed.gradient_cache import embed_in_chunks
@@ -34,15 +34,24 @@ class ContrastiveTrainer(BaseTrainer):
 
 
 def contrastive_step(
-    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
+    trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: Any, num_items: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scaled loss of a batch, and its embeddings: queries [Q, H], all documents [E, H]."""
     embeddings = embed(trainer, model, inputs["texts"])  # [N, H]: each different text once
     queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
     batch = {name: inputs[name] for name in ("positives", "false_negative_mask")}
+    if "guide_queries" in inputs:
+        guide = inputs["guide_queries"], inputs["guide_documents"]
+        batch["guide"] = Guide(*guide, inputs["guide_queries"])
     if trainer.accelerator.num_processes > 1 and trainer.args.negatives_across_processes:
         batch, documents = across_processes(queries, documents, inputs)
     positives, mask = batch["positives"], batch["false_negative_mask"]
+    if getattr(loss, "finds_false_negatives", False):
+        known = mask
+        mask = loss.widen_mask(queries, documents, positives, known, batch.get("guide"))
+        negatives = ((~known).sum() - len(queries)).clamp(min=1)
+        share = (mask & ~known).sum() / negatives
+        trainer.record_metric("false_negatives", share, trainer.count_items(inputs))
     trainer.note_signal((~mask).sum() > len(queries), NO_NEGATIVE)
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
     similarity: Similarity = getattr(loss, "similarity", "cosine")
@@ -101,6 +110,10 @@ def across_processes(
         "false_negative_mask": mask,
         "gathered_queries": GatheredQueries(by_query.gather(queries), own, relevant),
     }
+    if "guide_queries" in inputs:
+        guide_queries = inputs["guide_queries"]
+        guide_documents = gathering.gather(inputs["guide_documents"])
+        batch["guide"] = Guide(guide_queries, guide_documents, by_query.gather(guide_queries))
     return batch, gathering.gather(documents)
 
 

@@ -96,7 +96,7 @@ def encode_all(
             texts = read(start, min(start + BLOCK, count))
             keys.append(text_keys(texts))
             if start in mine:
-                _encode_block(embedder, texts, keys[-1], cache, how, what)
+                encode_block(embedder, texts, keys[-1], cache, how, what)
                 bar.update(len(texts))
     state.wait_for_everyone()
     cache.refresh()
@@ -105,9 +105,10 @@ def encode_all(
     return Vectors(cache, places)
 
 
-def _encode_block(
+def encode_block(
     embedder: Embedder, texts: list[str], keys: Keys, cache: VectorCache, how: Encoding, what: str
 ) -> None:
+    """Encode those of N texts that are not in the cache, by their keys [N, 2]."""
     missing = np.flatnonzero(cache.find(keys) < 0)
     if not len(missing):
         return

@@ -29,8 +29,8 @@ LEAST = {
         "per_device_eval_batch_size", "gradient_accumulation_steps",
     ),
     0: (
-        "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "dataloader_num_workers",
-        "seed",
+        "learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps",
+        "dataloader_num_workers", "seed",
     ),
 }  # fmt: skip
 # What the trainers rely on.

@@ -14,6 +14,7 @@ from encoders.export.onnx_backbone import is_onnx
 from encoders.opening.model_name import resolve_model
 from evaluation.metrics.pairs import Figure
 from loaders import DataFiles, ReadOptions
+from mining.guide import GuideEmbeddings, encode_texts
 from trainers.config.arguments import TandemArguments
 from trainers.config.task import Task
 from trainers.run import Run, build_run
@@ -91,6 +92,11 @@ def open_model(run: Run) -> Encoder:
         ValueError: It cannot be trained, or not with these settings.
     """
     args, model = run.args, open_base_model(run)
+    if args.head_learning_rate is not None and not model.new_weights:
+        raise ValueError(
+            f"head_learning_rate: {args.model_name_or_path} has all its weights, and none is new; "
+            "leave it out"
+        )
     if args.lora_r is not None:
         model.add_lora(
             args.model_name_or_path,
@@ -167,15 +173,22 @@ def _set_similarity(run: Run, model: Embedder) -> None:
     model.compare_by(chosen.pop())
 
 
-def build_collator(run: Run, model: Encoder) -> Any:
-    """The objective's collator, or that of sources which have one each."""
-    own = task_collator(run, model)
+def build_collator(run: Run, model: Encoder, rows: Sequence[Any] = ()) -> Any:
+    """The objective's collator, or that of sources which have one each.
+
+    Args:
+        rows: Of training, of evaluation: those whose texts a guide model encodes.
+    """
+    guide = None
+    if (name := run.args.guide_model) is not None:
+        guide = encode_texts(name, rows, run.args.bf16, run.args.trust_remote_code)
+    own = task_collator(run, model, guide)
     if not run.has_several_steps:
         return own
-    return SourceCollator([task_collator(source, model) for source in run.sources], own)
+    return SourceCollator([task_collator(source, model, guide) for source in run.sources], own)
 
 
-def task_collator(task: Task, model: Encoder) -> Any:
+def task_collator(task: Task, model: Encoder, guide: GuideEmbeddings | None) -> Any:
     """The objective's collator; its fields say which of the settings it takes."""
     args = task.args
     document_prompt = args.document_prompt
@@ -189,6 +202,7 @@ def task_collator(task: Task, model: Encoder) -> Any:
         "document_prompt": document_prompt,
         "train_group_size": args.train_group_size,
         "seed": args.seed,
+        "guide": guide,
     }
     collator = task.objective.collator
     taken = {field.name for field in fields(collator)} & settings.keys()
@@ -226,9 +240,9 @@ def evaluation_loss(
     }
     names = {known.name for known in fields(TandemArguments) if known.init}
     run = build_run(TandemArguments(**{k: v for k, v in (recipe | given).items() if k in names}))
-    opened = open_model(run)
+    opened, rows = open_model(run), read_eval_rows(run)
     trainer = run.build_trainer(
-        model=opened, data_collator=build_collator(run, opened), eval_dataset=read_eval_rows(run)
+        model=opened, data_collator=build_collator(run, opened, [rows]), eval_dataset=rows
     )
     found = trainer.evaluate()
     return found["eval_loss"] if "eval_loss" in found else trainer.undefined.reasons["eval_loss"]

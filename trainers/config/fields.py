@@ -141,6 +141,15 @@ class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
 
     objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
     loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
+    head_learning_rate: float | None = option(
+        None,
+        "Of weights that the base does not have, such as a new scoring head; null: learning_rate.",
+    )
+    guide_model: str | None = option(
+        None,
+        "Contrastive: an embedder by whose similarities the margins in loss_args find false "
+        "negatives; null: by the model's own.",
+    )
     matryoshka_dims: list[int] | None = option(
         None, "Embedder: prefix lengths that should be usable as embeddings; the loss is summed."
     )

@@ -79,6 +79,12 @@ def find_objective(args: TandemArguments) -> Objective:
             f"{args.train_group_size}"
         )
     _check_loss_args(args, objective)
+    has_margin = {"absolute_margin", "relative_margin"} & args.loss_args.keys()
+    if args.guide_model is not None and not (contrastive and has_margin):
+        raise ValueError(
+            "guide_model: finds false negatives of objective contrastive by a margin; give "
+            'loss_args {"absolute_margin": 0}, or leave guide_model out'
+        )
     return objective
 
 

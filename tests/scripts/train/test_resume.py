@@ -29,8 +29,9 @@ def test_a_resumed_run_ends_bit_identical(
         "num_train_epochs": 3,
         "save_strategy": "steps",
         "save_steps": 1,
-        "projection_dim": 8 if OBJECTIVES[objective].model == "embedder" else None,
     }
+    if OBJECTIVES[objective].model == "embedder":
+        settings |= {"projection_dim": 8, "head_learning_rate": 0.003}
     whole = train(tmp_path / "whole", **settings)
     checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     last = int(checkpoints[-1].name[11:])

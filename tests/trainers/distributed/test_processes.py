@@ -42,6 +42,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "contrastive_prefixes": {"objective": "contrastive", **PREFIXES},
     "cosent_prefixes": {"objective": "cosent", **PREFIXES},
     "bce_on_groups": {"objective": "bce", "format": "groups"},
+    "own_margins": {
+        "objective": "contrastive",
+        "loss_args": {
+            "relative_margin": -0.02,
+            "symmetric": True,
+            "contrast_queries": True,
+            "contrast_documents": True,
+            "hardness": 3.0,
+        },
+    },
+    "guided": {
+        "objective": "contrastive",
+        "loss_args": {"absolute_margin": 0.02, "contrast_queries": True, "symmetric": True},
+        "guide_model": "guide",
+        "gradient_cache_chunk_size": 3,
+    },
 }
 
 
@@ -60,6 +76,8 @@ def recipe(variant: str, folder: Path, per_device: int, **more: Any) -> dict[str
     settings = dict(VARIANTS[variant])
     objective = settings["objective"]
     kind = settings.pop("format", FORMATS[objective])
+    if "guide_model" in settings:
+        settings["guide_model"] = folder / settings["guide_model"]
     return {
         "model_name_or_path": folder / OBJECTIVES[objective].model,
         "train_file": folder / f"{kind}.jsonl",
@@ -171,6 +189,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "1").mkdir()
     save_backbone(folder / "embedder", TEXTS, **NO_DROPOUT)
     save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT)
+    save_backbone(folder / "guide", TEXTS, seed=7)
     for kind in ("scored", "groups", "taught"):
         write_format(kind, folder)
     lines = [json.dumps(row, ensure_ascii=False) for row in islice(scored(), 12)]
@@ -230,6 +249,14 @@ def test_2_and_4_processes_take_the_step_of_one(variant: str, launched: Path) ->
     base = launched / OBJECTIVES[VARIANTS[variant]["objective"]].model
     for processes in (2, 4) if variant in BY_FOUR else (2,):
         check_step(one, launched / str(processes) / variant, base)
+
+
+@pytest.mark.parametrize("variant", ["own_margins", "guided"])
+def test_margins_find_the_same_false_negatives(variant: str, launched: Path) -> None:
+    (one,) = losses(by_one(variant, launched), "false_negatives")
+    (two,) = losses(launched / "2" / variant, "false_negatives")
+    assert 0 < one < 1
+    assert two == pytest.approx(one, abs=1e-6)
 
 
 def test_the_launch_file_starts_its_processes_and_leaves_the_precision_alone(
