@@ -9,6 +9,7 @@ EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
 RANKING_FILE = "run.trec"
+SUITE_FILE = "suite.json"  # the mean over the tasks of a suite
 FUSION_FILE = "fusion.json"  # of a model: what its scores are fused with
 CARD_FILE = "README.md"
 # Nothing opens a model folder without it: written last, removed first.

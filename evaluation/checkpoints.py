@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.run_files import BEST_FILE, RUN_FILE
+from common.run_files import BEST_FILE, RUN_FILE, STATE_FILE
 from evaluation.metrics.pairs import Figure
 
 WEIGHTS = "model.safetensors"
@@ -80,3 +80,12 @@ def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], 
     }
     text = json.dumps(content, ensure_ascii=False, indent=2)
     (run / BEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]] | None:
+    """Return the training log of a run's model; None for other models."""
+    file = folder / STATE_FILE
+    if not file.is_file():
+        return None
+    log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+    return log

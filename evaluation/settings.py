@@ -109,7 +109,7 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
         args.data,
         kind,
         args.read_options(evaluates=True),
-        split=args.split or "test",
+        split=args.split,
         corpus=args.corpus,
         allow_unknown=args.allow_unknown,
         as_groups=args.as_groups,

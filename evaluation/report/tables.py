@@ -7,6 +7,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.metrics.pairs import Figure
 from evaluation.results import BASE, TUNED, ChangedQuery, MetricResult, Results
 
 UNDEFINED = "undefined"
@@ -100,3 +101,23 @@ def changed_queries(side: str, queries: Sequence[ChangedQuery], metric: str) -> 
         text.truncate(SHOWN, overflow="ellipsis")
         lines.append(f"  {query.base:.3f} {query.tuned:.3f}  {text.plain}")
     return lines
+
+
+def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) -> None:
+    """Print a row per checkpoint."""
+    table = Table("checkpoint", *next(iter(figures.values())))
+    reasons = []
+    for name, values in figures.items():
+        label = "final model" if name == "." else name
+        cells = [
+            "undefined" if isinstance(value, str) else f"{value:.4f}" for value in values.values()
+        ]
+        table.add_row(label, *cells, style="bold" if name == best else None)
+        reasons += [
+            f"{label}: {metric} is undefined ({value})"
+            for metric, value in values.items()
+            if isinstance(value, str)
+        ]
+    Console().print(table)
+    for line in reasons:
+        print(line)

@@ -10,6 +10,7 @@ import pytest
 from encoders import Embedder
 from evaluation import per_query, retrieve
 from evaluation.data.mteb_task import read_mteb
+from scripts import evaluate
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +30,9 @@ QUERIES = {"q1": "capital of France", "问1": "中国的首都", "q3": "not judg
 QRELS = [("q1", "d1", 1), ("问1", "文1", 2), ("问1", "d1", 0), ("q1", "d3", 1)]
 
 
-def write_task(folder: Path, top_ranked: bool = False, instructions: bool = False) -> str:
+def write_task(
+    folder: Path, top_ranked: bool = False, instructions: bool = False, split: str = "test"
+) -> str:
     """A data set as tasks have it on the Hub, in a local folder."""
     parts: dict[str, list[dict[str, Any]]] = {
         "corpus": [{"_id": d, "title": t, "text": x} for d, (t, x) in DOCUMENTS.items()],
@@ -47,7 +50,7 @@ def write_task(folder: Path, top_ranked: bool = False, instructions: bool = Fals
         lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
         configs.append(
-            f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}.jsonl\n"
+            f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: {name}.jsonl\n"
         )
     text = "---\nconfigs:\n" + "".join(configs) + "---\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -70,7 +73,7 @@ def make_task(tmp_path: Path) -> Callable[..., Any]:
                 type="Retrieval",
                 category="t2t",
                 modalities=["text"],
-                eval_splits=["test"],
+                eval_splits=[changes.get("split", "test")],
                 eval_langs=["eng-Latn"],
                 main_score="ndcg_at_10",
                 reference=None,
@@ -161,3 +164,22 @@ def test_conversations_are_refused(make_task: Callable[..., Any]) -> None:
     part["queries"] = [{"id": "q1", "text": [{"role": "user", "content": "你好"}]}]
     with pytest.raises(ValueError, match=r"a text is expected, got .*你好"):
         read_mteb(task)
+
+
+def test_a_suite_of_tasks(
+    make_task: Callable[..., Any],
+    tiny_bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The package's own task object; its only split is not "test"."""
+    task = make_task(split="dev")
+    monkeypatch.setattr("evaluation.data.mteb_task._find_task", lambda name: task)
+    file, output = tmp_path / "suite.json", tmp_path / "all"
+    file.write_text('["mteb:Local"]')
+    flags = ["--suite", str(file), "--model", str(tiny_bert), "--output_dir", str(output)]
+    assert evaluate.main(flags) == 0
+    found = json.loads((output / "Local" / "evaluation.json").read_text(encoding="utf-8"))
+    assert (found["documents"], found["queries"]) == (5, 2)
+    with pytest.raises(ValueError, match="Local has no split 'test'; it has dev"):
+        read_mteb(task, "test")

@@ -1,0 +1,179 @@
+"""Suites: several tasks measured one after the other, resumed task by task, and their mean."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from common.run_files import SUITE_FILE
+from encoders.kinds import detect_kind
+from encoders.opening.model_digest import model_digest
+from evaluation.data.mteb_task import benchmark_tasks
+from evaluation.data.resolve import MTEB
+from evaluation.results import BASE, TUNED, Results
+from evaluation.search.fusion import BM25_SCORES, first_stage_digest, read_fusion
+from evaluation.settings import EvaluationSettings, open_model
+
+# Names of mteb's benchmarks, of which the retrieval tasks are taken, or of a task with subsets.
+SUITES = {
+    "nanobeir": "NanoBEIR",
+    "beir": "BEIR",
+    "c-mteb-retrieval": "MTEB(cmn, v1)",
+    "miracl": "MIRACLRetrievalHardNegatives",
+}
+# Settings that change no figure, and those of which the models' own digests tell.
+NOT_MEASURED = (
+    "data", "suite", "output_dir", "language", "show_queries", "tokens_per_batch", "model",
+    "baseline", "checkpoint_dir", "first_stage",
+)  # fmt: skip
+IDENTITY_FILE = "measured.json"  # in a task's folder: what its evaluation is of
+
+
+class SuiteTask(NamedTuple):
+    """One task: what to give as ``data``, and its weight in the mean."""
+
+    data: str
+    weight: float
+
+
+def read_suite(suite: str) -> list[SuiteTask]:
+    """The tasks of a suite by name, or of a file that lists BEIR folders and ``mteb:TASK``.
+
+    Parts of a task that stands for several (CQADupstack) count together as one.
+
+    Args:
+        suite: One of ``SUITES``, or a file: a JSON list, or one entry a line.
+
+    Raises:
+        ValueError: There is no such suite or file, or it names nothing, or one thing twice.
+    """
+    if suite in SUITES:
+        groups = [[MTEB + name for name in parts] for parts in benchmark_tasks(SUITES[suite])]
+    elif (file := Path(suite)).is_file():
+        groups = [[name] for name in _read_list(file)]
+    else:
+        raise ValueError(
+            f"suite: {suite!r} is neither a file nor one of {', '.join(SUITES)}; give a file that "
+            "lists BEIR folders and mteb:TASK, one a line"
+        )
+    names = [name for group in groups for name in group]
+    if not names or len(set(names)) < len(names):
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        reason = "names no task" if repeated is None else f"names {repeated} more than once"
+        raise ValueError(f"suite: {suite} {reason}")
+    return [SuiteTask(name, 1 / len(groups) / len(group)) for group in groups for name in group]
+
+
+def _read_list(file: Path) -> list[str]:
+    text = file.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"suite: {file} is not JSON: {error}") from None
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError(f"suite: {file} must be a list of texts")
+    return [str(name) for name in found]
+
+
+def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, Any]:
+    """What the figures of a task depend on beside its data: models by content, and settings."""
+    identity = []
+    for name in models:
+        digest, fusion = name, None
+        if name != BM25_SCORES:
+            digest = model_digest(open_model(name, detect_kind(name), args))
+            fusion = read_fusion(name)
+        identity.append(first_stage_digest(digest, fusion))
+    settings = {k: str(v) for k, v in vars(args).items() if k not in NOT_MEASURED}
+    return {"models": identity, "settings": settings}
+
+
+def folder_of(task: SuiteTask) -> str:
+    """The name of a task's folder: readable, and different for different tasks."""
+    return re.sub(r"[^\w.-]+", "_", task.data.removeprefix(MTEB)).strip("_")
+
+
+def read_measured(folder: Path, identity: Mapping[str, Any]) -> Results | None:
+    """The results in a task's folder, if they are of these models and settings."""
+    try:
+        known = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))
+        if known != {"identity": identity, "results": known.get("results")}:
+            return None
+        return Results.from_json(known["results"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not measured yet, or killed while it was written
+
+
+def write_measured(folder: Path, identity: Mapping[str, Any], results: Results) -> None:
+    """Keep a task's results, of which the next run asks."""
+    content = {"identity": identity, "results": results.to_json()}
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    part = folder / f"{IDENTITY_FILE}.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / IDENTITY_FILE)
+
+
+def mean_of(found: Sequence[Results], weights: Sequence[float], metric: str) -> dict[str, Any]:
+    """A metric's mean over the tasks, by model; with a base, the difference and its interval.
+
+    The tasks are given, not drawn: the interval is that of other queries to the same tasks, which
+    are independent, so that half its length is the root of the sum of (weight * half-length)^2.
+
+    Raises:
+        ValueError: The metric has no value on one of them.
+    """
+    values = [results.metrics[metric] for results in found]
+    for results, own in zip(found, values, strict=True):
+        if own.undefined is not None:
+            raise ValueError(f"{metric} is undefined on {results.data}: {own.undefined}")
+    pairs = list(zip(weights, values, strict=True))
+    mean: dict[str, Any] = {
+        which: sum(weight * (own.values[which] or 0.0) for weight, own in pairs)
+        for which in values[0].values
+    }
+    compared = [(weight, own.comparison) for weight, own in pairs if own.comparison is not None]
+    if compared and len(compared) == len(pairs):
+        difference = sum(weight * by.difference for weight, by in compared)
+        half = sum((weight * (by.high - by.low) / 2) ** 2 for weight, by in compared) ** 0.5
+        mean |= {"difference": difference, "low": difference - half, "high": difference + half}
+    return mean
+
+
+def finish_suite(output: Path, found: Mapping[str, Results], weights: Sequence[float]) -> None:
+    """Print a row for each task and the mean, and write ``suite.json``."""
+    metric = next(iter(found.values())).main_metric
+    mean = mean_of(list(found.values()), weights, metric)
+    show_suite(found, mean, metric, Console())
+    file = output / SUITE_FILE
+    content = {"metric": metric, "mean": mean, "tasks": list(found)}
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print(f"the mean is in {file}")
+
+
+def show_suite(
+    found: Mapping[str, Results], mean: Mapping[str, Any], metric: str, console: Console
+) -> None:
+    """Print a row for each task, and the mean."""
+    compared = "difference" in mean
+    names = [BASE, TUNED, "difference [95 % interval]"] if compared else [TUNED]
+    table = Table("task", "queries", "documents", *names, title=metric, title_justify="left")
+    for task, results in found.items():
+        own = results.metrics[metric]
+        cells = [f"{results.counts.get(name, 0):,}" for name in ("queries", "documents")]
+        cells += [f"{own.values[which]:.4f}" for which in (BASE, TUNED) if which in own.values]
+        if compared and own.comparison is not None:
+            cells.append(_interval(own.comparison._asdict()))
+        table.add_row(task, *cells)
+    cells = ["", ""] + [f"{mean[which]:.4f}" for which in (BASE, TUNED) if which in mean]
+    table.add_row("mean", *cells, *([_interval(mean)] if compared else []), style="bold")
+    console.print(table)
+
+
+def _interval(by: Mapping[str, Any]) -> str:
+    return f"{by['difference']:+.4f} [{by['low']:+.4f}, {by['high']:+.4f}]"
