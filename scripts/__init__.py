@@ -6,6 +6,7 @@ SETTINGS = {
     "evaluate.py": "scripts.evaluate:EvaluateSettings",
     "merge.py": "scripts.merge:MergeSettings",
     "fuse.py": "scripts.fuse:FuseSettings",
+    "search_settings.py": "scripts.search_settings:SearchSettings",
     "export.py": "scripts.export:ExportSettings",
     "serve.py": "serving.settings:ServeSettings",
     "mine_negatives.py": "mining.settings:MiningSettings",

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
 from trainers import Run, TandemArguments, parse_run
+from trainers.base import BaseTrainer
 from trainers.checkpoints.output import prepare_output, write_run_file
 from trainers.checkpoints.resume import compare_runs
 from trainers.checkpoints.run_log import RunLog, set_up_logging
@@ -60,9 +61,25 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read arguments, rows and model; train, evaluate, save, push."""
+    """Read a recipe and flags, and train."""
     try:
         run = parse_run(argv)
+    except ValueError as error:
+        complain(error)
+        raise SystemExit(2) from None
+    train(run)
+
+
+def train(
+    run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]] = lambda trainer: ()
+) -> None:
+    """Open rows and model; train, evaluate, save, push.
+
+    Args:
+        run: What to train.
+        callbacks: More of them, for the trainer.
+    """
+    try:
         args = run.args
         checkpoint = set_up(run)
         rows = {"train": read_train_rows(run)}
@@ -89,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_card=partial(write_model_card, run),
         callbacks=[RunLog(), interruption, *early_stopping(args)],
     )
-    trainer.add_callback(Preflight(trainer))
+    for callback in (Preflight(trainer), *callbacks(trainer)):
+        trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     with ending(), interruption.listening():
         trainer.train(resume_from_checkpoint=checkpoint)

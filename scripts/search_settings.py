@@ -1,0 +1,269 @@
+"""Search the settings of a recipe: several runs, each with values that a sampler chooses.
+
+    python scripts/search_settings.py --recipe configs/search.json --trials 20 \\
+        --output_dir outputs/search
+
+In the recipe, ranges stand in place of values: {"learning_rate": {"log": [1e-5, 2e-4]},
+"train_group_size": {"uniform": [2, 8]}, "loss_args": {"temperature": {"choice": [0.02, 0.05]}}}.
+Each trial is a run of scripts/train.py in a folder of its own; what counts is a metric of its
+eval_file at its last evaluation. Optuna chooses the values (TPE) and ends runs early that fall
+behind the median of the others (--prune false: never). All is kept in study.db: a search that was
+stopped goes on when the same command is started again. The best recipe is best_recipe.json, the
+best model best/; the other trials keep their logs only. accelerate launch runs each trial on
+several processes.
+"""
+
+import gc
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from common.flags import Settings, exit_code, option, parse, required
+from common.recipe import read_recipe
+from scripts.train import train
+from trainers import parse_run
+from trainers.base import BaseTrainer
+from trainers.config.search_space import Range, fill, find_ranges
+
+FIRST_SIGNAL = 128  # of the exit codes: what is above was a signal
+WEIGHTS = ("checkpoint-*", "model*.safetensors", "adapter")
+MOST_FAILED = 3  # trials at the beginning: then the recipe is wrong, not the values
+RECIPE_FILE = "best_recipe.json"
+STUDY_FILE = "study.db"
+BEST_FOLDER = "best"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class SearchSettings(Settings):
+    """Search."""
+
+    recipe: Path = required("A recipe of train.py with ranges, and an eval_file.")
+    output_dir: Path = required("For the trials, the study and the best recipe.")
+    trials: int = option(20, "How many, those of an earlier call included.", least=1)
+    metric: str | None = option(
+        None, "Of eval_file, or loss, which is to be low; null: its first metric."
+    )
+    prune: bool = option(True, "End runs early that fall behind.")
+    seed: int = option(0, "Of the sampler.")
+
+
+class Reports(TrainerCallback):
+    """Tells the study of each evaluation, and ends a run that it gives up.
+
+    Args:
+        trial: Of Optuna, on the main process; None elsewhere.
+        metric: As in the log: "eval_ndcg@10".
+    """
+
+    def __init__(self, trial: Any, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        self.value: float | None = None  # at the last evaluation
+        self.pruned = False
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Report; the main process decides for all."""
+        self.value = kwargs["metrics"].get(self.metric)
+        gives_up = False
+        if self.trial is not None and self.value is not None:
+            self.trial.report(self.value, state.global_step)
+            gives_up = self.trial.should_prune() and state.global_step < state.max_steps
+        self.pruned |= broadcast(gives_up)
+        control.should_training_stop |= self.pruned
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0, or 2 after a one-line error."""
+    return exit_code(lambda: search(parse(SearchSettings, argv, __doc__)))
+
+
+def search(args: SearchSettings) -> None:
+    """Run the trials that are missing, then show all of them and write the best recipe."""
+    recipe = read_recipe(args.recipe)
+    ranges = find_ranges(recipe)
+    if not ranges:
+        raise ValueError(
+            f'recipe: {args.recipe} has no range; give one, such as "learning_rate": '
+            '{"log": [1e-5, 2e-4]}'
+        )
+    os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
+    study = open_study(args, ranges) if PartialState().is_main_process else None
+    while broadcast(study is not None and count_ended(study) < args.trials):
+        run_trial(args, recipe, ranges, study)
+    if study is not None:
+        finish(args, recipe, study)
+
+
+def open_study(args: SearchSettings, ranges: Sequence[Range]) -> Any:
+    """The study in the output folder; trials that did not end are queued again.
+
+    Raises:
+        ValueError: Optuna is not installed, or the study is of other ranges or another metric.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ValueError(
+            "search_settings.py needs optuna: pip install -c constraints.txt -e '.[search]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    file = args.output_dir / STUDY_FILE
+    study = optuna.create_study(
+        storage=f"sqlite:///{file}",
+        study_name="search",
+        direction="minimize" if args.metric == "loss" else "maximize",
+        load_if_exists=True,
+    )
+    about = {"metric": args.metric, "ranges": [[r.name, r.form, list(r.values)] for r in ranges]}
+    if study.user_attrs.get("about", about) != about:
+        raise ValueError(
+            f"recipe: {file} is a search with other ranges or another metric; give them again, or "
+            "another output_dir"
+        )
+    study.set_user_attr("about", about)
+    study.sampler = optuna.samplers.TPESampler(seed=args.seed + len(study.trials))
+    study.pruner = optuna.pruners.MedianPruner() if args.prune else optuna.pruners.NopPruner()
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        # The processes of that search are gone.
+        study._storage.set_trial_user_attr(trial._trial_id, "again", True)
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    return study
+
+
+def count_ended(study: Any) -> int:
+    """Trials that ended: with a value, given up, or with an error."""
+    return sum(
+        trial.state.is_finished() and "again" not in trial.user_attrs for trial in study.trials
+    )
+
+
+def run_trial(
+    args: SearchSettings, recipe: dict[str, Any], ranges: Sequence[Range], study: Any
+) -> None:
+    """Train with new values, and tell the study what they are worth."""
+    from optuna.trial import TrialState
+
+    trial = None if study is None else study.ask()
+    drawn = {} if trial is None else {own.name: own.draw(trial) for own in ranges}
+    number, values = broadcast((trial and trial.number, drawn))
+    folder = args.output_dir / f"trial-{number}"
+    file = folder.with_suffix(".json")
+    if trial is not None:
+        write_recipe(file, fill(recipe, values) | {"output_dir": str(folder), "overwrite": True})
+        logger.info("trial %d: %s", number, in_words(values))
+    PartialState().wait_for_everyone()
+    reports: list[Reports] = []
+
+    def callbacks(trainer: BaseTrainer) -> list[TrainerCallback]:
+        measured = [] if trainer.measure is None else list(trainer.measure.metrics)
+        known = [*measured, *(["loss"] if trainer.args.eval_file else [])]
+        metric = args.metric or next(iter(known), None)
+        if metric not in known:
+            raise ValueError(
+                f"metric: {metric} is not measured; give the recipe an eval_file, and one of "
+                f"{', '.join(known)}"
+                if known
+                else "recipe: has no eval_file, by whose metrics the search could choose; give one"
+            )
+        reports.append(Reports(trial, f"eval_{metric}"))
+        return [*reports]
+
+    code = 0
+    try:
+        train(parse_run(["--config", str(file)]), callbacks)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+        if code >= FIRST_SIGNAL:  # the trial is run again when the search goes on
+            raise
+    gc.collect()
+    if trial is None:
+        return
+    value, pruned = (reports[0].value, reports[0].pruned) if reports else (None, False)
+    if code or value is None:
+        study.tell(trial, state=TrialState.FAIL)
+        failed = study.get_trials(states=(TrialState.FAIL,))
+        if len(failed) == count_ended(study) == MOST_FAILED:
+            raise ValueError(
+                f"recipe: the first {MOST_FAILED} trials failed, see {folder}; nothing was searched"
+            )
+    else:
+        study.tell(trial, None if pruned else value, TrialState.PRUNED if pruned else None)
+    keep_best(args.output_dir, folder, study, number)
+
+
+def keep_best(output: Path, folder: Path, study: Any, number: int) -> None:
+    """Move the best trial's folder to ``best``; drop the weights of others."""
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    if complete and study.best_trial.number == number:
+        shutil.rmtree(output / BEST_FOLDER, ignore_errors=True)
+        folder.rename(output / BEST_FOLDER)
+        return
+    for pattern in WEIGHTS:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def finish(args: SearchSettings, recipe: dict[str, Any], study: Any) -> None:
+    """Show all trials, the best first, and write the best recipe.
+
+    Raises:
+        ValueError: No trial came to its end.
+    """
+    names = list(dict.fromkeys(name for trial in study.trials for name in trial.params))
+    table = Table("trial", "value", "state", *names)
+    sign = 1 if args.metric == "loss" else -1
+    ended = [trial for trial in study.trials if "again" not in trial.user_attrs]
+    for trial in sorted(ended, key=lambda t: math.inf if t.value is None else sign * t.value):
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        cells = [in_words({"": trial.params.get(name, "")}).strip("= ") for name in names]
+        table.add_row(str(trial.number), value, trial.state.name.lower(), *cells)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if not any(trial.state.name == "COMPLETE" for trial in ended):
+        raise ValueError(f"trials: none came to its end; see the logs in {args.output_dir}")
+    best, file = study.best_trial, args.output_dir / RECIPE_FILE
+    write_recipe(file, fill(recipe, best.params))
+    print(f"best: trial {best.number}, {best.value:.4f}; {file}, {args.output_dir / BEST_FOLDER}")
+
+
+def write_recipe(file: Path, recipe: dict[str, Any]) -> None:
+    """Write a recipe as JSON."""
+    text = json.dumps(recipe, ensure_ascii=False, indent=2)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def in_words(values: dict[str, Any]) -> str:
+    """Settings in a line."""
+    shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
+    return ", ".join(f"{name} = {value}" for name, value in shown.items())
+
+
+def broadcast(value: Any) -> Any:
+    """The main process's value, on every process."""
+    return broadcast_object_list([value])[0]
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Ranges in a recipe: values that a search chooses anew for each of its trials."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+Form = Literal["log", "uniform", "choice"]
+FORMS = ("log", "uniform", "choice")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of values: ``{"log": [1e-5, 2e-4]}``, ``{"choice": [16, 32]}``.
+
+    Args:
+        name: Of the setting; those of ``loss_args`` behind a dot.
+        form: "log" and "uniform" draw between two ends, whole numbers if both are.
+        values: The ends, or what to choose from.
+    """
+
+    name: str
+    form: Form
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if self.form == "choice":
+            if len(self.values) < 2:
+                raise ValueError(f"{self.name}: choice needs two values or more")
+            return
+        numbers = [v for v in self.values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(self.values) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
+            raise ValueError(
+                f"{self.name}: {self.form} takes two numbers, the lower first, got "
+                f"{list(self.values)}"
+            )
+        if self.form == "log" and not numbers[0] > 0:
+            raise ValueError(f"{self.name}: log needs a lower end above 0, got {numbers[0]}")
+
+    def draw(self, trial: Any) -> Any:
+        """The value of a trial of Optuna."""
+        if self.form == "choice":
+            return trial.suggest_categorical(self.name, self.values)
+        is_whole = all(isinstance(end, int) for end in self.values)
+        suggest = trial.suggest_int if is_whole else trial.suggest_float
+        return suggest(self.name, *self.values, log=self.form == "log")
+
+
+def find_ranges(recipe: Mapping[str, Any], prefix: str = "") -> list[Range]:
+    """The ranges of a recipe, also inside its objects.
+
+    Raises:
+        ValueError: A range that cannot be.
+    """
+    return list(_ranges(recipe, prefix))
+
+
+def _ranges(recipe: Mapping[str, Any], prefix: str) -> Iterator[Range]:
+    for name, value in recipe.items():
+        if not isinstance(value, Mapping):
+            continue
+        form = next(iter(value), None)
+        # Lists: columns and label_map may have such names too.
+        if len(value) == 1 and form in FORMS and isinstance(value[form], list):
+            yield Range(prefix + name, cast(Form, form), tuple(value[form]))
+        else:
+            yield from _ranges(value, f"{prefix}{name}.")
+
+
+def fill(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with values, by the ranges' names, in their places."""
+    filled: dict[str, Any] = copy.deepcopy(dict(recipe))
+    for name, value in values.items():
+        *outer, last = name.split(".")
+        place = filled
+        for part in outer:
+            place = place[part]
+        place[last] = value
+    return filled
