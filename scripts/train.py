@@ -110,6 +110,8 @@ def train(
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     with ending(), interruption.listening():
+        if run.objective.needs_scores and not args.allow_weak_teacher and checkpoint is None:
+            trainer.check_teacher()
         trainer.train(resume_from_checkpoint=checkpoint)
         if "eval" in rows and args.eval_strategy == "no":
             trainer.save_state()

@@ -28,6 +28,7 @@ from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, desc
 from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.interruption import isolate_loader
 from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
+from trainers.guards.teacher import check_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -280,6 +281,13 @@ class BaseTrainer(CheckpointTrainer):
         if self.args.load_best_model_at_end and self.is_world_process_zero():
             self.undefined.warn_of_no_best(self.state)
         return output
+
+    def check_teacher(self) -> None:
+        """Refuse a teacher that knows no more than the model, where ``eval_file`` can tell."""
+        if self.base_comparison is not None:
+            model: Encoder = self.accelerator.unwrap_model(self.model)
+            rows: Any = self.eval_dataset
+            check_teacher(rows, model, self.base_comparison.measure.how)
 
     # The order of the rows.
 

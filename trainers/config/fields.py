@@ -93,6 +93,9 @@ class DataArguments:
     eval_metrics: list[str] | None = option(
         None, "Metrics of eval_file; null: what suits it; []: the loss only."
     )
+    allow_weak_teacher: bool = option(
+        False, "Train on a teacher's scores that order eval_file no better than the model does."
+    )
     on_worse: Literal["warn", "error", "keep_base"] = option(
         "warn",
         "If the model ends surely worse than its base on eval_file: say so; exit with 1, too; or "

@@ -1,0 +1,56 @@
+"""Whether a teacher knows more than its pupil: both order the groups of the evaluation set."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from encoders.backbone import Encoder
+from evaluation.data.from_rows import retrieval_from_groups, text_id
+from evaluation.measure import judge, measure_ranking
+from evaluation.metrics.comparison import compare
+from evaluation.search.distributed import How
+from trainers.guards.evaluations import EvaluationFailed
+
+logger = logging.getLogger(__name__)
+
+METRIC = "ndcg@10"
+
+
+def check_teacher(rows: Sequence[Mapping[str, Any]], model: Encoder, how: How) -> None:
+    """Refuse a teacher whose scores order the documents no better than the model does already.
+
+    Args:
+        rows: Groups with the teacher's scores; positives count 1, negatives 0.
+        model: Before training.
+        how: Settings of inference.
+
+    Raises:
+        EvaluationFailed: It does not beat the model.
+    """
+    # By number: rows of a run go on with the next epoch behind their end.
+    found = [rows[at] for at in range(len(rows))]
+    groups = [{**row, "graded": False} for row in found if row["pos"] and row["neg"]]
+    if len(groups) < 2:
+        logger.warning("eval_file: has too few groups with negatives to compare the teacher by")
+        return
+    data = retrieval_from_groups(groups, candidates=True)
+    teacher: dict[str, dict[str, float]] = {query: {} for query in data.queries}
+    for row in groups:
+        prompt = row.get("prompt")
+        query = text_id(row["query"]) if prompt is None else text_id(prompt, row["query"])
+        for side in ("pos", "neg"):
+            for text, score in zip(row[side], row[f"{side}_scores"], strict=True):
+                teacher[query][text_id(text)] = score
+    taught = judge(teacher, data, [METRIC]).values[METRIC]
+    pupil = measure_ranking(model, data, [METRIC], how).values[METRIC]
+    by = compare(pupil, taught)
+    figures = (
+        f"{METRIC} of its scores {by.tuned:.4f}, of the model before training {by.base:.4f}: "
+        f"{by.difference:+.4f} [{by.low:+.4f}, {by.high:+.4f}]"
+    )
+    if by.difference <= 0:
+        raise EvaluationFailed(
+            f"the teacher orders the groups of eval_file no better than the model does: {figures}; "
+            "it has nothing to teach; take a better teacher, or set allow_weak_teacher to true"
+        )
+    logger.info("the teacher on the groups of eval_file: %s", figures)
