@@ -282,10 +282,11 @@ def finish(
     console = Console()
     console = console if console.is_terminal else Console(width=120)
     if results.first_stage is not None:
-        show_comparison(results.first_stage, console)
+        show_comparison(results.first_stage, console, columns=("first stage", "reranked"))
     show_comparison(results, console, queries=args.show_queries)
     if results.fused is not None:
-        show_comparison(results.fused, console)
+        alone = "alone" if results.first_stage is None else "first stage"
+        show_comparison(results.fused, console, columns=(alone, "fused"))
     model = Path(args.measured)
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:

@@ -63,14 +63,15 @@ def fuse_model(args: FuseSettings) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     kind = detect_kind(args.model)
-    data = read_data(args, kind)
+    # Rows too are searched whole: candidates would have no scores of a first stage.
+    data = read_data(args, "embedder")
     if isinstance(data, PairData):
         raise ValueError("data: are judged pairs; give data with a ranking for each query")
     first = find_first_stage(args, kind, data)
     if not KINDS[kind].retrieves and first is None:
         raise ValueError(
             "data: give each query's candidates without scores of a first stage; give documents "
-            "to search, such as a BEIR folder or rows of query and pos_doc"
+            "to search, such as a BEIR folder"
         )
     model = open_model(args.model, kind, args)
     own, other = both_scores(model, data, args.metrics, how(args), first)

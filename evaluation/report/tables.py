@@ -14,7 +14,12 @@ UNDEFINED = "undefined"
 SHOWN = 100  # columns of a terminal that a query may take; a longer one ends in "…"
 
 
-def show_comparison(results: Results, console: Console, queries: bool = False) -> None:
+def show_comparison(
+    results: Results,
+    console: Console,
+    queries: bool = False,
+    columns: tuple[str, str] = (BASE, TUNED),
+) -> None:
     """Print the metrics of the fine-tuned model, beside those of the base if it was measured.
 
     Lines are never wrapped, so that a file into which they are written stays readable.
@@ -23,11 +28,12 @@ def show_comparison(results: Results, console: Console, queries: bool = False) -
         results: What was measured.
         console: Where to.
         queries: Also print the queries that gained and lost most.
+        columns: What the two models are called.
     """
     against = f" against {results.models[BASE]}" if results.compared else ""
     say(console, f"{results.kind} {results.models[TUNED]}{against}")
     say(console, f"{results.task} on {results.data}: {counts(results)}")
-    table = metric_table(results)
+    table = metric_table(results, columns)
     table.width = Measurement.get(console, console.options.update(width=10_000), table).maximum
     console.print(table, soft_wrap=True)
     say(console, *win_counts(results.metrics))
@@ -50,11 +56,11 @@ def counts(results: Results) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in results.counts.items())
 
 
-def metric_table(results: Results) -> Table:
+def metric_table(results: Results, columns: tuple[str, str] = (BASE, TUNED)) -> Table:
     """A row for each metric; bold where the interval of the difference does not hold 0."""
-    names = (BASE, TUNED, "difference [95 % interval]", "p")
+    names = (*columns, "difference [95 % interval]", "p")
     table = Table("metric")
-    for name in names if results.compared else (TUNED,):
+    for name in names if results.compared else columns[1:]:
         table.add_column(Text(name), justify="right", no_wrap=True)
     for metric, found in results.metrics.items():
         sure = found.comparison is not None and found.comparison.sign != 0

@@ -193,9 +193,6 @@ def test_a_weight_by_hand_and_wrong_input(
     assert main([f"--model={model}", f"--data={data}", "--weight=0.25"]) == 0
     fusion = read_fusion(str(model))
     assert fusion is not None and fusion.weight == 0.25
-    reranker = save_classifier(tmp_path / "reranker")
-    groups = tmp_path / "groups.jsonl"
-    groups.write_text('{"query": "a", "pos": ["b"], "neg": ["c"]}\n' * 3)
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(
         '{"query": "a", "doc": "b", "rel": 0.5}\n{"query": "a", "doc": "c", "rel": 0.1}\n'
@@ -204,12 +201,23 @@ def test_a_weight_by_hand_and_wrong_input(
     for flags, message in (
         ([f"--model={model}", f"--data={data}", "--weight=0"], "weight: must be above 0"),
         ([f"--model={model}", f"--data={data}", "--wieght=1"], "weight"),
-        ([f"--model={reranker}", f"--data={groups}"], "without scores of a first stage"),
         ([f"--model={model}", f"--data={pairs}"], "are judged pairs"),
     ):
         assert main(flags) == 2
         assert message in capsys.readouterr().err
-    assert not (reranker / FUSION_FILE).exists()
+
+
+def test_rows_are_searched_whole(models: dict[str, Path], tmp_path: Path) -> None:
+    """Also for a reranker, which elsewhere orders the candidates of a row."""
+    rows = [{"query": f"{word}?", "pos_doc": f"{word} 文档 {n}"} for n, word in enumerate(WORDS)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    reranker = save_classifier(tmp_path / "reranker")
+    flags = [f"--model={reranker}", f"--data={file}", f"--top_k={TOP_K}"]
+    assert main([*flags, f"--first_stage={models['embedder']}"]) == 0
+    known, found = read_fusion(str(models["reranker"])), read_fusion(str(reranker))
+    assert known is not None and found is not None
+    assert found.other == known.other
 
 
 def test_nothing_is_written_where_nothing_is_gained(
