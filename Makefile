@@ -1,11 +1,11 @@
-# make quickstart   set up, train an embedder and a reranker on real text, compare them with the base
-# make serve        serve the quick start's models, both on port 8000
+# make quickstart   set up, train an embedder on real text, fuse it with BM25, compare with the base
+# make serve        serve the quick start's embedder and search its held-out documents, on port 8001
 # make test         set up, run the tests
 # make test-fast    those that start no process, no server and no whole training run
 # make coverage     run the tests and tell which lines no test reaches; below 95 % is an error
 # make check        set up, ruff, mypy, and a search for secrets
 # make audit        known weaknesses of the pinned packages (asks pypi.org)
-# make clean        remove .venv, data/docstrings, the quick start's models and all caches
+# make clean        remove .venv, data/docstrings, the quick start's model and all caches
 #
 # What is finished is not done again. Another Python: make PYTHON=/path/to/python3.12 ...
 
@@ -24,22 +24,20 @@ DEV := .venv/ready-dev
 DATA := data/docstrings/heldout/qrels/test.tsv
 # The last file that each step writes.
 EMBEDDER := outputs/embedding_contrastive/README.md
-RERANKER := outputs/reranker/README.md
+FUSION := outputs/embedding_contrastive/fusion.json
 TABLE := outputs/quickstart.txt
 
-EVALUATE := $(BIN)/python scripts/evaluate.py --data data/docstrings/heldout --bf16 --document_max_length 96
-# The table at the end measures more than an eval_file would.
-TRAIN := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py \
-	--eval_file null
+# Texts cut as in training.
+MEASURE := --bf16 --document_max_length 96
 
 .PHONY: quickstart serve test test-fast coverage check audit setup clean
 
 quickstart: $(TABLE)
 	@cat $(TABLE)
-	@echo "The models are in $(dir $(EMBEDDER)) and $(dir $(RERANKER))"
+	@echo "The model is in $(dir $(EMBEDDER))"
 
-serve: $(EMBEDDER) $(RERANKER)
-	$(BIN)/python scripts/serve.py --embedder $(dir $(EMBEDDER)) --reranker $(dir $(RERANKER)) \
+serve: $(FUSION)
+	$(BIN)/python scripts/serve.py --model $(dir $(EMBEDDER)) \
 		--corpus data/docstrings/heldout/corpus.jsonl
 
 # A file's tests share what they start. tests/conftest.py sorts the files, longest first.
@@ -76,7 +74,7 @@ audit: $(READY)
 setup: $(DEV)
 
 clean:
-	rm -rf .venv build *.egg-info data/docstrings $(dir $(EMBEDDER) $(RERANKER)) $(TABLE:.txt=.*)
+	rm -rf .venv build *.egg-info data/docstrings $(dir $(EMBEDDER)) $(TABLE:.txt=.*)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -94,14 +92,15 @@ $(DEV): $(READY)
 $(DATA): | $(READY)
 	$(BIN)/python scripts/prepare_data.py docstrings --output_dir data/docstrings --overwrite
 
+# The table at the end measures more than an eval_file would.
 $(EMBEDDER): | $(DATA)
-	$(TRAIN) --config configs/embedding_contrastive.json --overwrite true
+	$(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml scripts/train.py \
+		--config configs/embedding_contrastive.json --eval_file null --overwrite true
 
-$(RERANKER): | $(DATA)
-	$(TRAIN) --config configs/reranker.json --overwrite true
+# Training deletes it; an evaluation touches the model's card.
+$(FUSION): | $(EMBEDDER)
+	$(BIN)/python scripts/fuse.py --model $(dir $(EMBEDDER)) --data data/docstrings/dev_pairs.jsonl $(MEASURE)
 
-# Texts cut as in training. --checkpoint_dir compares a model with what its run began with.
-$(TABLE): $(EMBEDDER) $(RERANKER)
-	{ $(EVALUATE) --checkpoint_dir $(dir $(EMBEDDER)); \
-	  $(EVALUATE) --checkpoint_dir $(dir $(RERANKER)) --first_stage $(dir $(EMBEDDER)) \
-		--top_k 20 --max_queries 75 --max_length 96; } > $@
+# --checkpoint_dir compares a model with what its run began with.
+$(TABLE): $(EMBEDDER) | $(FUSION)
+	$(BIN)/python scripts/evaluate.py --checkpoint_dir $(dir $(EMBEDDER)) --data data/docstrings/heldout $(MEASURE) > $@
