@@ -30,6 +30,10 @@ class EpochRows(Dataset[dict[str, Any]]):
         epoch, row = divmod(index, len(self.rows))
         return {**self.rows[row], "row": row, "epoch": epoch}
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Each row once; by index alone Python would go on with the next epoch for ever."""
+        return (self[row] for row in range(len(self)))
+
     def counts(self) -> list[int]:
         """The number of rows of each source."""
         return [len(self)]

@@ -8,6 +8,8 @@ import torch
 from transformers import BertTokenizer
 
 from collators import ContrastiveCollator, GroupCollator, PairCollator, ScoredPairCollator
+from collators.epochs import EpochRows
+from collators.mixture import MixtureRows, SourceRows
 from collators.sampling import draw_group
 from losses import ContrastiveLoss, ListwiseLoss, PairwiseLoss
 from losses.contrastive import GatheredQueries
@@ -332,3 +334,15 @@ def test_collators_travel_to_dataloader_workers(
 ) -> None:
     collate = pickle.loads(pickle.dumps(kind(tiny_tokenizer, 8, 8)))
     assert collate.query_max_length == 8
+
+
+def test_an_iteration_over_rows_ends() -> None:
+    """Any index is a row, of a later epoch: by index alone a loop would never end."""
+    rows = EpochRows([{"query": "a"}, {"query": "b"}])
+    assert list(rows) == [
+        {"query": "a", "row": 0, "epoch": 0},
+        {"query": "b", "row": 1, "epoch": 0},
+    ]
+    one, other = [{"query": "a", "prompt": None}], [{"query": "b", "prompt": None}]
+    mixed = MixtureRows([SourceRows("one", one), SourceRows("other", other)], one_source=False)
+    assert [(row["query"], row["source"]) for row in mixed] == [("a", 0), ("b", 1)]

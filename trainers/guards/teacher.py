@@ -1,7 +1,7 @@
 """Whether a teacher knows more than its pupil: both order the groups of the evaluation set."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from encoders.backbone import Encoder
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 METRIC = "ndcg@10"
 
 
-def check_teacher(rows: Sequence[Mapping[str, Any]], model: Encoder, how: How) -> None:
+def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -> None:
     """Refuse a teacher whose scores order the documents no better than the model does already.
 
     Args:
@@ -27,9 +27,7 @@ def check_teacher(rows: Sequence[Mapping[str, Any]], model: Encoder, how: How) -
     Raises:
         EvaluationFailed: It does not beat the model.
     """
-    # By number: rows of a run go on with the next epoch behind their end.
-    found = [rows[at] for at in range(len(rows))]
-    groups = [{**row, "graded": False} for row in found if row["pos"] and row["neg"]]
+    groups = [{**row, "graded": False} for row in rows if row["pos"] and row["neg"]]
     if len(groups) < 2:
         logger.warning("eval_file: has too few groups with negatives to compare the teacher by")
         return
