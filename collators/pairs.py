@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
+from collators.sampling import GROUP_SIZE, SEED, draw, draw_group, generator, pad_groups
 from common.prompts import with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest; G groups, C candidates of the largest group.
@@ -34,6 +34,8 @@ class PairCollator:
         document_prompt: Put before each document.
         train_group_size: Candidates drawn from a group.
         seed: The run's seed; see ``collators.sampling``.
+        in_batch_negatives: For each group so many candidates of other rows of the batch, too, with
+            the relevance 0: easy negatives, which mined ones alone do not teach.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,6 +44,7 @@ class PairCollator:
     document_prompt: str = ""
     train_group_size: int = GROUP_SIZE
     seed: int = SEED
+    in_batch_negatives: int = 0
 
     def __post_init__(self) -> None:
         """Reject a length with no room for text: tokenizers would silently exceed it."""
@@ -55,8 +58,8 @@ class PairCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch; sizes follow the rows given."""
         queries, documents, relevances, weights = [], [], [], []
-        for row in rows:
-            for document, relevance in self.candidates(row):
+        for row, candidates in zip(rows, self.groups(rows), strict=True):
+            for document, relevance in candidates:
                 queries.append(self.query_text(row))
                 documents.append(document)
                 relevances.append(relevance)
@@ -66,6 +69,23 @@ class PairCollator:
             "weights": torch.tensor(weights, dtype=torch.float32),
             "texts": self.encode(queries, documents),
         }
+
+    def groups(self, rows: list[dict[str, Any]]) -> list[list[tuple[str, float]]]:
+        """The candidates of each row, behind its own those of other rows."""
+        groups = [self.candidates(row) for row in rows]
+        if not self.in_batch_negatives or "doc" in rows[0]:
+            return groups
+        relevant: dict[str, set[str]] = {}
+        for row in rows:
+            relevant.setdefault(row["query"], set()).update(row["pos"])
+        texts = list(dict.fromkeys(text for group in groups for text, _ in group))
+        drawn = []
+        for row, group in zip(rows, groups, strict=True):
+            known = {*row["pos"], *row["neg"], *relevant[row["query"]]}
+            others = [text for text in texts if text not in known]
+            chosen = draw(others, self.in_batch_negatives, generator(self.seed + 1, row))
+            drawn.append(group + [(text, 0.0) for text in chosen])
+        return drawn
 
     def candidates(self, row: dict[str, Any]) -> list[tuple[str, float]]:
         """The documents of a row that are trained on in this epoch, with their relevances."""
@@ -114,7 +134,7 @@ class GroupCollator(PairCollator):
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch, queries, documents = pad_groups(
-            [self.query_text(row) for row in rows], [self.candidates(row) for row in rows]
+            [self.query_text(row) for row in rows], self.groups(rows)
         )
         return {**batch, "texts": self.encode(queries, documents)}
 

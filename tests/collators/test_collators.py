@@ -346,3 +346,29 @@ def test_an_iteration_over_rows_ends() -> None:
     one, other = [{"query": "a", "prompt": None}], [{"query": "b", "prompt": None}]
     mixed = MixtureRows([SourceRows("one", one), SourceRows("other", other)], one_source=False)
     assert [(row["query"], row["source"]) for row in mixed] == [("a", 0), ("b", 1)]
+
+
+@pytest.mark.parametrize("kind", [GroupCollator, PairCollator])
+def test_candidates_of_other_rows_are_negatives(kind: Any, tiny_tokenizer: BertTokenizer) -> None:
+    """Never what is known of a row, or relevant to its query elsewhere in the batch."""
+    rows: list[dict[str, Any]] = [
+        {"query": "a", "pos": ["p1"], "neg": ["n1", "n2"], "prompt": None},
+        {"query": "b", "pos": ["p2"], "neg": ["n1", "n3"], "prompt": None},
+        {"query": "a", "pos": ["p3"], "neg": ["n4"], "prompt": None},
+    ]
+    rows = [{**row, "row": at, "epoch": 0} for at, row in enumerate(rows)]
+    plain = kind(tiny_tokenizer, 16, train_group_size=3)
+    wide = kind(tiny_tokenizer, 16, train_group_size=3, in_batch_negatives=2)
+    widest = kind(tiny_tokenizer, 16, train_group_size=3, in_batch_negatives=99)
+    own, some, every = plain.groups(rows), wide.groups(rows), widest.groups(rows)
+    possible = [{"n3", "n4", "p2"}, {"p1", "n2", "p3", "n4"}, {"n1", "n2", "n3", "p2"}]
+    for at in range(3):
+        added = some[at][len(own[at]) :]
+        assert some[at][: len(own[at])] == own[at] and len(added) == 2
+        assert {text for text, _ in added} < possible[at] and {rel for _, rel in added} == {0.0}
+        assert {text for text, _ in every[at][len(own[at]) :]} == possible[at]
+    assert wide.groups(rows) == some
+    later = [{**row, "epoch": epoch} for epoch in range(1, 6) for row in rows[:1]]
+    assert len({str(wide.groups([row, *rows[1:]])[0]) for row in later}) > 1
+    pairs = sum(map(len, some))
+    assert wide(rows)["texts"]["input_ids"].shape[0] == pairs == sum(map(len, own)) + 6

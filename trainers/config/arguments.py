@@ -30,7 +30,7 @@ LEAST = {
     ),
     0: (
         "learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps",
-        "dataloader_num_workers", "seed",
+        "dataloader_num_workers", "in_batch_negatives", "seed",
     ),
 }  # fmt: skip
 # What the trainers rely on.

@@ -203,6 +203,7 @@ def task_collator(task: Task, model: Encoder, guide: GuideEmbeddings | None) -> 
         "train_group_size": args.train_group_size,
         "seed": args.seed,
         "guide": guide,
+        "in_batch_negatives": args.in_batch_negatives,
     }
     collator = task.objective.collator
     taken = {field.name for field in fields(collator)} & settings.keys()

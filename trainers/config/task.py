@@ -79,6 +79,12 @@ def find_objective(args: TandemArguments) -> Objective:
             f"{args.train_group_size}"
         )
     _check_loss_args(args, objective)
+    takes_groups = "candidate_group" in objective.shapes and not objective.needs_scores
+    if args.in_batch_negatives and not (objective.model == "reranker" and takes_groups):
+        raise ValueError(
+            "in_batch_negatives: is for rerankers that learn from groups without a teacher's "
+            f"scores, not for objective {args.objective}; leave it out"
+        )
     has_margin = {"absolute_margin", "relative_margin"} & args.loss_args.keys()
     if args.guide_model is not None and not (contrastive and has_margin):
         raise ValueError(
