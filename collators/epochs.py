@@ -52,6 +52,11 @@ class EpochRows(Dataset[dict[str, Any]]):
         return EpochSampler(len(self), seed)
 
 
+def numbered(rows: Any) -> EpochRows:
+    """The rows as ``EpochRows``, unless they are already."""
+    return rows if isinstance(rows, EpochRows) else EpochRows(rows)
+
+
 class EpochSampler(Sampler[int]):
     """A fresh order of all rows in each epoch: a function of (seed, epoch).
 

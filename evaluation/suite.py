@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
@@ -65,7 +66,15 @@ def read_suite(suite: str) -> list[SuiteTask]:
         repeated = next((name for name in names if names.count(name) > 1), None)
         reason = "names no task" if repeated is None else f"names {repeated} more than once"
         raise ValueError(f"suite: {suite} {reason}")
-    return [SuiteTask(name, 1 / len(groups) / len(group)) for group in groups for name in group]
+    tasks = [SuiteTask(name, 1 / len(groups) / len(group)) for group in groups for name in group]
+    folders: dict[str, str] = {}
+    for task in tasks:
+        other = folders.setdefault(folder_of(task), task.data)
+        if other != task.data:
+            raise ValueError(
+                f"suite: {other} and {task.data} would have their results in one folder; rename one"
+            )
+    return tasks
 
 
 def _read_list(file: Path) -> list[str]:
@@ -79,6 +88,16 @@ def _read_list(file: Path) -> list[str]:
     if not all(isinstance(name, str) for name in found):
         raise ValueError(f"suite: {file} must be a list of texts")
     return [str(name) for name in found]
+
+
+def files_of(task: SuiteTask) -> list[list[Any]]:
+    """Name, size and time of each file of a task's folder: changed data are measured anew."""
+    folder = Path(task.data)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+        for path in files
+    ]
 
 
 def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, Any]:
@@ -95,7 +114,7 @@ def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, An
 
 
 def folder_of(task: SuiteTask) -> str:
-    """The name of a task's folder: readable, and different for different tasks."""
+    """The name of a task's folder, readable."""
     return re.sub(r"[^\w.-]+", "_", task.data.removeprefix(MTEB)).strip("_")
 
 
@@ -145,10 +164,34 @@ def mean_of(found: Sequence[Results], weights: Sequence[float], metric: str) -> 
     return mean
 
 
-def finish_suite(output: Path, found: Mapping[str, Results], weights: Sequence[float]) -> None:
-    """Print a row for each task and the mean, and write ``suite.json``."""
+def run_suite(
+    tasks: Sequence[SuiteTask],
+    output: Path,
+    identity: Mapping[str, Any],
+    measure: Callable[[str, Path], Results],
+) -> None:
+    """Measure the tasks whose results are not in ``output`` yet; print and write the mean.
+
+    Args:
+        tasks: Of the suite.
+        output: The folder for all of them.
+        identity: See ``identity_of``.
+        measure: From a task's data and folder to its results.
+    """
+    found: dict[str, Results] = {}
+    for task in tasks:
+        folder, own = output / folder_of(task), {**identity, "files": files_of(task)}
+        results = read_measured(folder, own)
+        if results is None:
+            results = measure(task.data, folder)
+            if PartialState().is_main_process:
+                write_measured(folder, own, results)
+        PartialState().wait_for_everyone()
+        found[task.data] = results
+    if not PartialState().is_main_process:
+        return
     metric = next(iter(found.values())).main_metric
-    mean = mean_of(list(found.values()), weights, metric)
+    mean = mean_of(list(found.values()), [task.weight for task in tasks], metric)
     show_suite(found, mean, metric, Console())
     file = output / SUITE_FILE
     content = {"metric": metric, "mean": mean, "tasks": list(found)}

@@ -72,11 +72,12 @@ class ContrastiveLoss(nn.Module):
     Oord et al., "Representation Learning with Contrastive Predictive Coding" (2018). A query's
     own document is a negative for all other queries, so that a larger batch is a harder task.
 
-    With a margin, a candidate of query i that is more similar than its document by that margin is
-    taken for a false negative and left out: above ``s[i, p_i] - absolute_margin`` or
-    ``s[i, p_i] - relative_margin * abs(s[i, p_i])``. Similar to what: by the model itself, or by
-    a guide model (``guide_model``), after Solatorio, "GISTEmbed" (2024). 0 leaves out what is more
-    similar than the query's own document; below 0, only what is much more so.
+    With a margin, candidates of query i that are likely to be relevant to it are left out: those
+    whose similarity is above ``s[i, p_i] - absolute_margin`` or above
+    ``s[i, p_i] - relative_margin * abs(s[i, p_i])``. 0 leaves out what is more similar than the
+    query's own document; below 0, only what is clearly more similar; above 0, also what is a
+    little less so. The similarities are the model's own, or a guide model's (``guide_model``),
+    after Solatorio, "GISTEmbed" (2024).
 
     Args:
         temperature: T; divides the similarities. Lower is sharper: hard negatives weigh more.

@@ -60,15 +60,7 @@ from evaluation.settings import (
     read_data,
     usable_fusion,
 )
-from evaluation.suite import (
-    SUITES,
-    finish_suite,
-    folder_of,
-    identity_of,
-    read_measured,
-    read_suite,
-    write_measured,
-)
+from evaluation.suite import SUITES, identity_of, read_suite, run_suite
 from evaluation.summary import pair_results, ranking_results
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.evaluation import add_evaluation
@@ -151,24 +143,17 @@ def evaluate(args: EvaluateSettings) -> None:
 
 def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
     """Measure the tasks that are not measured yet, then show all and their mean."""
-    tasks = read_suite(suite)
     models = list(choose_models(args).values())
     if not KINDS[detect_kind(args.measured)].retrieves:
         models.append(args.first_stage)
-    identity = identity_of(args, models)
-    found: dict[str, Results] = {}
-    for task in tasks:
-        folder = output / folder_of(task)
-        own = replace(args, data=[task.data], suite=None, output_dir=folder)
-        results = read_measured(folder, identity)
-        if results is None:
-            results, ranked = measure(own)
-            finish(own, results, ranked, card=False)
-            if PartialState().is_main_process:
-                write_measured(folder, identity, results)
-        found[task.data] = results
-    if PartialState().is_main_process:
-        finish_suite(output, found, [task.weight for task in tasks])
+
+    def measure_task(data: str, folder: Path) -> Results:
+        own = replace(args, data=[data], suite=None, output_dir=folder)
+        results, ranked = measure(own)
+        finish(own, results, ranked, card=False)
+        return results
+
+    run_suite(read_suite(suite), output, identity_of(args, models), measure_task)
 
 
 def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:

@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers
@@ -28,7 +29,6 @@ from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
 from common.run_files import FUSION_FILE
 from encoders.kinds import KINDS, detect_kind
-from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import PairData
 from evaluation.measure import both_scores
 from evaluation.metrics.comparison import Comparison
@@ -47,6 +47,11 @@ class FuseSettings(EvaluationSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not Path(self.model).expanduser().is_dir():
+            raise ValueError(
+                f"model: {self.model} is no folder here, and the weight is kept in that of the "
+                "model; save a copy of it first"
+            )
         if self.weight is not None and not 0 < self.weight < float("inf"):
             raise ValueError(f"weight: must be above 0, got {self.weight:g}")
 
@@ -81,19 +86,20 @@ def fuse_model(args: FuseSettings) -> None:
         return
     name = BM25_SCORES if first is None else args.first_stage
     digest = BM25_SCORES if first is None else first.digest
+    folder = Path(args.model).expanduser()
     best = max(trials, key=lambda trial: (trial.value, -trial.weight))
     show(trials, best, args.metrics[0], name)
     if args.weight is not None:
         best = trials[-1]
     elif best.to_own.sign <= 0:
-        print(f"no weight is surely better than the model alone: {FUSION_FILE} is not written")
+        (folder / FUSION_FILE).unlink(missing_ok=True)  # of an earlier call
+        print(f"no weight is surely better than the model alone: there is no {FUSION_FILE}")
         return
     if first is not None and best.to_other.sign <= 0:
         logger.warning(
             "the fused order is not surely better than that of %s alone: the reranker adds "
             "nothing on these data", name
         )  # fmt: skip
-    folder = resolve_model(args.model)
     Fusion(best.weight, digest, name).write(folder)
     print(f"{folder / FUSION_FILE}: own score + {best.weight:.4g} × that of {name}")
 

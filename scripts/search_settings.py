@@ -43,7 +43,7 @@ WEIGHTS = ("checkpoint-*", "model*.safetensors", "adapter")
 MOST_FAILED = 3  # trials at the beginning: then the recipe is wrong, not the values
 RECIPE_FILE = "best_recipe.json"
 STUDY_FILE = "study.db"
-BEST_FOLDER = "best"
+BEST_FOLDER, NUMBER_FILE = "best", "best_trial.txt"
 
 logger = logging.getLogger(__name__)
 
@@ -107,18 +107,18 @@ def search(args: SearchSettings) -> None:
             '{"log": [1e-5, 2e-4]}'
         )
     os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
-    study = open_study(args, ranges) if PartialState().is_main_process else None
+    study = open_study(args, recipe) if PartialState().is_main_process else None
     while broadcast(study is not None and count_ended(study) < args.trials):
         run_trial(args, recipe, ranges, study)
     if study is not None:
         finish(args, recipe, study)
 
 
-def open_study(args: SearchSettings, ranges: Sequence[Range]) -> Any:
+def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
     """The study in the output folder; trials that did not end are queued again.
 
     Raises:
-        ValueError: Optuna is not installed, or the study is of other ranges or another metric.
+        ValueError: Optuna is not installed, or the study is of another recipe or metric.
     """
     try:
         import optuna
@@ -135,11 +135,11 @@ def open_study(args: SearchSettings, ranges: Sequence[Range]) -> Any:
         direction="minimize" if args.metric == "loss" else "maximize",
         load_if_exists=True,
     )
-    about = {"metric": args.metric, "ranges": [[r.name, r.form, list(r.values)] for r in ranges]}
+    about = {"metric": args.metric, "recipe": recipe}
     if study.user_attrs.get("about", about) != about:
         raise ValueError(
-            f"recipe: {file} is a search with other ranges or another metric; give them again, or "
-            "another output_dir"
+            f"recipe: {file} is a search with another recipe or another metric; give the same "
+            "again, or another output_dir"
         )
     study.set_user_attr("about", about)
     study.sampler = optuna.samplers.TPESampler(seed=args.seed + len(study.trials))
@@ -217,9 +217,19 @@ def keep_best(output: Path, folder: Path, study: Any, number: int) -> None:
     """Move the best trial's folder to ``best``; drop the weights of others."""
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if complete and study.best_trial.number == number:
-        shutil.rmtree(output / BEST_FOLDER, ignore_errors=True)
-        folder.rename(output / BEST_FOLDER)
-        return
+        best, file = output / BEST_FOLDER, output / NUMBER_FILE
+        if best.is_dir():
+            before = output / f"trial-{file.read_text(encoding='utf-8').strip()}"
+            best.rename(before)
+            drop_weights(before)
+        file.write_text(f"{number}\n", encoding="utf-8")
+        folder.rename(best)
+    else:
+        drop_weights(folder)
+
+
+def drop_weights(folder: Path) -> None:
+    """Leave a trial's logs only."""
     for pattern in WEIGHTS:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -30,7 +30,7 @@ from transformers import (
     set_seed,
 )
 
-from collators.epochs import EpochRows
+from collators.epochs import numbered
 from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
@@ -54,6 +54,7 @@ from trainers.guards.idle_steps import count_idle
 from trainers.guards.interruption import Interrupted, Interruption
 from trainers.guards.nan_guard import NonFiniteError, count_skipped
 from trainers.guards.preflight import Preflight, PreflightError, check_hub, on_main_process
+from trainers.guards.teacher import check_teacher
 from trainers.model_card.card import write_model_card
 from trainers.run import check_steps
 
@@ -110,8 +111,10 @@ def train(
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     with ending(), interruption.listening():
-        if run.objective.needs_scores and not args.allow_weak_teacher and checkpoint is None:
-            trainer.check_teacher()
+        distils = run.objective.needs_scores and not args.allow_weak_teacher
+        if distils and trainer.base_comparison and measure and checkpoint is None:
+            pupil = trainer.accelerator.unwrap_model(trainer.model)
+            check_teacher(rows["eval"], pupil, measure.how)
         trainer.train(resume_from_checkpoint=checkpoint)
         if "eval" in rows and args.eval_strategy == "no":
             trainer.save_state()
@@ -187,9 +190,8 @@ def early_stopping(args: TandemArguments) -> list[TrainerCallback]:
 
 def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:
     """Log how many texts the maximum lengths truncate, estimated from some of the rows."""
-    numbered = rows if isinstance(rows, EpochRows) else EpochRows(rows)
-    step = max(1, len(numbered) // sample)
-    sampled = [numbered[row] for row in range(0, len(numbered), step)]
+    known = numbered(rows)
+    sampled = [known[row] for row in range(0, len(known), max(1, len(known) // sample))]
     if isinstance(collator, SourceCollator):
         for number, own in enumerate(collator.sources):
             its = [row for row in sampled if row["source"] == number]

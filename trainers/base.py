@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.optimization import GreedyLR
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from collators.epochs import EpochCallback, EpochRows
+from collators.epochs import EpochCallback, EpochRows, numbered
 from encoders.backbone import Encoder
 from evaluation.measure import Found, Measure
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.arguments import TandemArguments
+from trainers.config.learning_rates import set_learning_rate
 from trainers.distributed.item_means import ItemMeans
 from trainers.distributed.sharding import keep_fp32_outside, whole
 from trainers.guards.base_comparison import BaseComparison
@@ -28,7 +29,6 @@ from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, desc
 from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.interruption import isolate_loader
 from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
-from trainers.guards.teacher import check_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class BaseTrainer(CheckpointTrainer):
         super().__init__(
             model,
             args,
-            train_dataset=_numbered(train_dataset),
-            eval_dataset=_numbered(eval_dataset),
+            train_dataset=None if train_dataset is None else numbered(train_dataset),
+            eval_dataset=None if eval_dataset is None else numbered(eval_dataset),
             **kwargs,
         )
         self.loss = loss
@@ -139,18 +139,13 @@ class BaseTrainer(CheckpointTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give weights that the base does not have (a new head) a learning rate of their own."""
-        is_new = self.optimizer is None
+        rate = self.args.head_learning_rate if self.optimizer is None else None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        if is_new and self.args.head_learning_rate is not None:
+        if rate is not None:
             weights = self.model if model is None else model
-            encoder: Encoder = self.accelerator.unwrap_model(weights)
-            heads = {w for name, w in weights.named_parameters() if name in encoder.new_weights}
-            for group in list(optimizer.param_groups):
-                own = [weight for weight in group["params"] if weight in heads]
-                if own:
-                    group["params"] = [w for w in group["params"] if w not in heads]
-                    rate = {"params": own, "lr": self.args.head_learning_rate}
-                    optimizer.add_param_group({**group, **rate})
+            names = self.accelerator.unwrap_model(weights).new_weights
+            heads = {weight for name, weight in weights.named_parameters() if name in names}
+            set_learning_rate(optimizer, heads, rate)
         return optimizer
 
     # A step of training.
@@ -282,13 +277,6 @@ class BaseTrainer(CheckpointTrainer):
             self.undefined.warn_of_no_best(self.state)
         return output
 
-    def check_teacher(self) -> None:
-        """Refuse a teacher that knows no more than the model, where ``eval_file`` can tell."""
-        if self.base_comparison is not None:
-            model: Encoder = self.accelerator.unwrap_model(self.model)
-            rows: Any = self.eval_dataset
-            check_teacher(rows, model, self.base_comparison.measure.how)
-
     # The order of the rows.
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -310,7 +298,3 @@ class BaseTrainer(CheckpointTrainer):
         self.remove_callback(EpochCallback)
         self.add_callback(EpochCallback(sampler, self.train_dataset.counts()))
         return sampler
-
-
-def _numbered(rows: Any) -> EpochRows | None:
-    return rows if rows is None or isinstance(rows, EpochRows) else EpochRows(rows)

@@ -1,7 +1,7 @@
 """Table of objectives: for each, the model, the rows, the loss, the collator and the trainer.
 
 To add one: write its loss in ``losses/`` (with a test against a naive loop), export it there, and
-add its row here.
+add its row here. The whole checklist is in docs/extending.md.
 """
 
 from typing import Any, NamedTuple

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collators.epochs import EpochRows
+from collators.epochs import numbered
 from common.flags import read_values
 from trainers.base import BaseTrainer
 from trainers.config.arguments import TandemArguments, defaults
@@ -93,8 +93,7 @@ def check_steps(args: TandemArguments, rows: Any) -> None:
         ValueError: It names the keys.
     """
     batch = args.train_batch_size * args.world_size
-    numbered = rows if isinstance(rows, EpochRows) else EpochRows(rows)
-    count = numbered.epoch_rows(batch * args.gradient_accumulation_steps)
+    count = numbered(rows).epoch_rows(batch * args.gradient_accumulation_steps)
     if args.dataloader_drop_last and count < batch:
         processes = f" on {args.world_size} processes" if args.world_size > 1 else ""
         raise ValueError(

