@@ -14,7 +14,7 @@ from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
 from evaluation.search.distributed import How
-from evaluation.search.fusion import BM25_SCORES, Fusion, best, fuse
+from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
 
@@ -101,10 +101,9 @@ def measure_fused(
     first: FirstStage | None = None,
 ) -> tuple[Ranked, Ranked]:
     """The metrics of a model alone, and with its scores fused."""
-    own, other = both_scores(model, data, metrics, how, first)
-    k = depth_of(metrics)
-    fused = fuse(own, other, fusion.weight)
-    return judge(best(own, k), data, metrics), judge(best(fused, k), data, metrics)
+    scores, k = both_scores(model, data, metrics, how, first), depth_of(metrics)
+    fused = fuse(scores.own, scores.other, fusion.weight)
+    return judge(best(scores.alone, k), data, metrics), judge(best(fused, k), data, metrics)
 
 
 def both_scores(
@@ -113,7 +112,7 @@ def both_scores(
     metrics: Sequence[str],
     how: How,
     first: FirstStage | None = None,
-) -> tuple[Run, Run]:
+) -> TwoScores:
     """A model's own scores of documents, and those to fuse them with.
 
     An embedder's are beside BM25's, a reranker's beside those of its first stage.
@@ -122,7 +121,8 @@ def both_scores(
         return retrieve_with_bm25(model, data, depth_of(metrics), how)
     assert first is not None
     found = best(first.run, first.top_k)
-    return rerank(model, data, found, first.top_k, how), found
+    own = rerank(model, data, found, first.top_k, how)
+    return TwoScores(own, found, own)
 
 
 def depth_of(metrics: Sequence[str]) -> int:

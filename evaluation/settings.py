@@ -12,7 +12,6 @@ from common.run_files import FUSION_FILE
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
-from encoders.opening.model_digest import model_digest
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import FirstStage, Measure
@@ -163,17 +162,16 @@ def find_first_stage(
         if fusion is None:
             run: Run = retrieve(embedder, data, args.top_k, how(args))
         else:
-            both = retrieve_with_bm25(embedder, data, args.top_k, how(args))
-            run = best(fuse(*both, fusion.weight), args.top_k)
-        digest = first_stage_digest(model_digest(embedder), fusion)
-        return FirstStage(run, args.top_k, digest)
+            scores = retrieve_with_bm25(embedder, data, args.top_k, how(args))
+            run = best(fuse(scores.own, scores.other, fusion.weight), args.top_k)
+        return FirstStage(run, args.top_k, first_stage_digest(embedder, fusion))
     ids = list(data.documents)
     wanted = args.top_k + bool(data.own_documents)
     hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
     by_words = {}
     for query, found in zip(data.queries, hits, strict=True):
-        scores = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
-        by_words[query] = dict(list(scores.items())[: args.top_k])
+        kept = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
+        by_words[query] = dict(list(kept.items())[: args.top_k])
     return FirstStage(by_words, args.top_k)
 
 

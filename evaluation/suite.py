@@ -12,10 +12,10 @@ from rich.table import Table
 
 from common.run_files import SUITE_FILE
 from encoders.kinds import detect_kind
-from encoders.opening.model_digest import model_digest
 from evaluation.data.mteb_task import benchmark_tasks
 from evaluation.data.resolve import MTEB
-from evaluation.results import BASE, TUNED, Results
+from evaluation.report.tables import UNDEFINED
+from evaluation.results import BASE, TUNED, MetricResult, Results
 from evaluation.search.fusion import BM25_SCORES, first_stage_digest, read_fusion
 from evaluation.settings import EvaluationSettings, open_model
 
@@ -92,23 +92,21 @@ def _read_list(file: Path) -> list[str]:
 
 def files_of(task: SuiteTask) -> list[list[Any]]:
     """Name, size and time of each file of a task's folder: changed data are measured anew."""
-    folder = Path(task.data)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [
-        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in files
-    ]
+    given = Path(task.data)
+    files = [path for path in (given, *sorted(given.rglob("*"))) if path.is_file()]
+    return [[path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, Any]:
     """What the figures of a task depend on beside its data: models by content, and settings."""
     identity = []
     for name in models:
-        digest, fusion = name, None
-        if name != BM25_SCORES:
-            digest = model_digest(open_model(name, detect_kind(name), args))
-            fusion = read_fusion(name)
-        identity.append(first_stage_digest(digest, fusion))
+        if name == BM25_SCORES:
+            identity.append(name)
+            continue
+        model = open_model(name, detect_kind(name), args)
+        digest = first_stage_digest(model, read_fusion(name))
+        identity.append(f"{digest}, {model.max_length} tokens")
     settings = {k: str(v) for k, v in vars(args).items() if k not in NOT_MEASURED}
     return {"models": identity, "settings": settings}
 
@@ -147,6 +145,9 @@ def mean_of(found: Sequence[Results], weights: Sequence[float], metric: str) -> 
     Raises:
         ValueError: The metric has no value on one of them.
     """
+    for results in found:
+        if metric not in results.metrics:
+            raise ValueError(f"{metric} is not measured on {results.data}")
     values = [results.metrics[metric] for results in found]
     for results, own in zip(found, values, strict=True):
         if own.undefined is not None:
@@ -190,8 +191,11 @@ def run_suite(
         found[task.data] = results
     if not PartialState().is_main_process:
         return
-    metric = next(iter(found.values())).main_metric
-    mean = mean_of(list(found.values()), [task.weight for task in tasks], metric)
+    metric, mean = next(iter(found.values())).main_metric, {}
+    try:
+        mean = mean_of(list(found.values()), [task.weight for task in tasks], metric)
+    except ValueError as reason:
+        print(f"there is no mean: {reason}")
     show_suite(found, mean, metric, Console())
     file = output / SUITE_FILE
     content = {"metric": metric, "mean": mean, "tasks": list(found)}
@@ -203,19 +207,25 @@ def show_suite(
     found: Mapping[str, Results], mean: Mapping[str, Any], metric: str, console: Console
 ) -> None:
     """Print a row for each task, and the mean."""
-    compared = "difference" in mean
+    compared = all(results.compared for results in found.values())
     names = [BASE, TUNED, "difference [95 % interval]"] if compared else [TUNED]
     table = Table("task", "queries", "documents", *names, title=metric, title_justify="left")
     for task, results in found.items():
-        own = results.metrics[metric]
+        own = results.metrics.get(metric, MetricResult({}))
         cells = [f"{results.counts.get(name, 0):,}" for name in ("queries", "documents")]
-        cells += [f"{own.values[which]:.4f}" for which in (BASE, TUNED) if which in own.values]
-        if compared and own.comparison is not None:
-            cells.append(_interval(own.comparison._asdict()))
-        table.add_row(task, *cells)
-    cells = ["", ""] + [f"{mean[which]:.4f}" for which in (BASE, TUNED) if which in mean]
-    table.add_row("mean", *cells, *([_interval(mean)] if compared else []), style="bold")
+        cells += [_figure(own.values.get(which)) for which in names[: 1 + compared]]
+        by = own.comparison
+        table.add_row(task, *cells, *([_interval(by._asdict()) if by else ""] * compared))
+    if mean:
+        cells = ["", "", *(_figure(mean[which]) for which in names[: 1 + compared])]
+        table.add_row(
+            "mean", *cells, *([_interval(mean)] if "difference" in mean else []), style="bold"
+        )
     console.print(table)
+
+
+def _figure(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.4f}"
 
 
 def _interval(by: Mapping[str, Any]) -> str:

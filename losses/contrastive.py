@@ -125,6 +125,11 @@ class ContrastiveLoss(nn.Module):
         """Whether there is a margin."""
         return self.absolute_margin is not None or self.relative_margin is not None
 
+    @property
+    def has_more_terms(self) -> bool:
+        """Whether a query has other negatives than the documents of the batch."""
+        return self.symmetric or self.contrast_queries or self.contrast_documents
+
     def forward(
         self,
         queries: Tensor,

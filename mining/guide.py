@@ -9,6 +9,7 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
+from common.hashing import text_hash
 from common.prompts import with_prompt
 from encoders.kinds import detect_kind, open_model, retrieves
 from encoders.opening.model_digest import model_digest
@@ -69,17 +70,17 @@ def encode_texts(
     cache = VectorCache(
         CACHE_DIR / "vectors" / cache_key(model, model_digest(model), how), model.dimension
     )
+    seen: set[int] = set()  # what was encoded here is not visible in the cache at once
     with cache:
         for own in rows:
             blocks = range(0, len(own), ROWS_AT_ONCE)
             mine = blocks[state.process_index :: state.num_processes]
             for start in tqdm(mine, f"texts for {guide}", disable=not state.is_main_process):
-                texts = dict.fromkeys(
-                    text
-                    for at in range(start, min(start + ROWS_AT_ONCE, len(own)))
-                    for text in _texts(own[at], prompts)
-                )
-                encode_block(model, list(texts), text_keys(texts), cache, how, "texts")
+                some = [own[at] for at in range(start, min(start + ROWS_AT_ONCE, len(own)))]
+                hashes = {text_hash(text): text for row in some for text in _texts(row, prompts)}
+                texts = [text for key, text in hashes.items() if key not in seen]
+                seen |= hashes.keys()
+                encode_block(model, texts, text_keys(texts), cache, how, "texts")
     state.wait_for_everyone()
     cache.refresh()
     return GuideEmbeddings(cache, prompts)

@@ -132,7 +132,6 @@ def evaluate(args: EvaluateSettings) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     if args.checkpoints:
         evaluate_checkpoints(args, args.checkpoints)
     elif args.suite and args.output_dir:
@@ -143,7 +142,7 @@ def evaluate(args: EvaluateSettings) -> None:
 
 def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
     """Measure the tasks that are not measured yet, then show all and their mean."""
-    models = list(choose_models(args).values())
+    tasks, models = read_suite(suite), list(choose_models(args).values())
     if not KINDS[detect_kind(args.measured)].retrieves:
         models.append(args.first_stage)
 
@@ -153,7 +152,7 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
         finish(own, results, ranked, card=False)
         return results
 
-    run_suite(read_suite(suite), output, identity_of(args, models), measure_task)
+    run_suite(tasks, output, identity_of(args, models), measure_task)
 
 
 def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
@@ -162,6 +161,7 @@ def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
     Returns:
         The results, and the ranking to write, if there is one and a TREC file can hold it.
     """
+    torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     models = choose_models(args)
     kind = detect_kind(args.measured)
     data = read_data(args, kind)

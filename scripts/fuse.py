@@ -79,9 +79,9 @@ def fuse_model(args: FuseSettings) -> None:
             "to search, such as a BEIR folder"
         )
     model = open_model(args.model, kind, args)
-    own, other = both_scores(model, data, args.metrics, how(args), first)
+    scores = both_scores(model, data, args.metrics, how(args), first)
     weights = None if args.weight is None else [0, args.weight]
-    trials = list(try_weights(own, other, data, args.metrics[0], weights))
+    trials = list(try_weights(scores, data, args.metrics[0], weights))
     if not state.is_main_process:
         return
     name = BM25_SCORES if first is None else args.first_stage

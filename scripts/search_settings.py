@@ -20,26 +20,36 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.table import Table
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from common.flags import Settings, exit_code, option, parse, required
 from common.recipe import read_recipe
 from scripts.train import train
 from trainers import parse_run
 from trainers.base import BaseTrainer
-from trainers.config.search_space import Range, fill, find_ranges
+from trainers.config.search_space import (
+    Range,
+    Reports,
+    broadcast,
+    fill,
+    find_metric,
+    find_ranges,
+)
 
 FIRST_SIGNAL = 128  # of the exit codes: what is above was a signal
 WEIGHTS = ("checkpoint-*", "model*.safetensors", "adapter")
+# Keys of every trial's recipe: only the best model may be pushed, and by hand.
+TRIAL = {"overwrite": True, "push_to_hub": False, "on_worse": "warn"}
 MOST_FAILED = 3  # trials at the beginning: then the recipe is wrong, not the values
 RECIPE_FILE = "best_recipe.json"
 STUDY_FILE = "study.db"
@@ -62,36 +72,6 @@ class SearchSettings(Settings):
     seed: int = option(0, "Of the sampler.")
 
 
-class Reports(TrainerCallback):
-    """Tells the study of each evaluation, and ends a run that it gives up.
-
-    Args:
-        trial: Of Optuna, on the main process; None elsewhere.
-        metric: As in the log: "eval_ndcg@10".
-    """
-
-    def __init__(self, trial: Any, metric: str) -> None:
-        self.trial, self.metric = trial, metric
-        self.value: float | None = None  # at the last evaluation
-        self.pruned = False
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Report; the main process decides for all."""
-        self.value = kwargs["metrics"].get(self.metric)
-        gives_up = False
-        if self.trial is not None and self.value is not None:
-            self.trial.report(self.value, state.global_step)
-            gives_up = self.trial.should_prune() and state.global_step < state.max_steps
-        self.pruned |= broadcast(gives_up)
-        control.should_training_stop |= self.pruned
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0, or 2 after a one-line error."""
     return exit_code(lambda: search(parse(SearchSettings, argv, __doc__)))
@@ -112,6 +92,10 @@ def search(args: SearchSettings) -> None:
         run_trial(args, recipe, ranges, study)
     if study is not None:
         finish(args, recipe, study)
+    if PartialState().num_processes > 1:
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+        time.sleep(0.5)  # as in scripts/train.py
 
 
 def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
@@ -136,7 +120,8 @@ def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
         load_if_exists=True,
     )
     about = {"metric": args.metric, "recipe": recipe}
-    if study.user_attrs.get("about", about) != about:
+    has_values = any(trial.value is not None for trial in study.trials)
+    if has_values and study.user_attrs.get("about") != about:
         raise ValueError(
             f"recipe: {file} is a search with another recipe or another metric; give the same "
             "again, or another output_dir"
@@ -148,7 +133,9 @@ def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
         # The processes of that search are gone.
         study._storage.set_trial_user_attr(trial._trial_id, "again", True)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+        if has_values or len(trial.params) == len(find_ranges(recipe)):
+            study.enqueue_trial(trial.params)
+    tidy(args.output_dir, study)
     return study
 
 
@@ -171,67 +158,64 @@ def run_trial(
     folder = args.output_dir / f"trial-{number}"
     file = folder.with_suffix(".json")
     if trial is not None:
-        write_recipe(file, fill(recipe, values) | {"output_dir": str(folder), "overwrite": True})
+        write_recipe(file, fill(recipe, values) | TRIAL | {"output_dir": str(folder)})
         logger.info("trial %d: %s", number, in_words(values))
     PartialState().wait_for_everyone()
     reports: list[Reports] = []
 
     def callbacks(trainer: BaseTrainer) -> list[TrainerCallback]:
-        measured = [] if trainer.measure is None else list(trainer.measure.metrics)
-        known = [*measured, *(["loss"] if trainer.args.eval_file else [])]
-        metric = args.metric or next(iter(known), None)
-        if metric not in known:
-            raise ValueError(
-                f"metric: {metric} is not measured; give the recipe an eval_file, and one of "
-                f"{', '.join(known)}"
-                if known
-                else "recipe: has no eval_file, by whose metrics the search could choose; give one"
-            )
-        reports.append(Reports(trial, f"eval_{metric}"))
+        reports.append(Reports(trial, f"eval_{find_metric(args.metric, trainer)}"))
         return [*reports]
 
-    code = 0
+    reason, value = None, None
     try:
-        train(parse_run(["--config", str(file)]), callbacks)
+        run = parse_run(["--config", str(file)])
+        if run.args.merge_with_base is not None:
+            raise ValueError(
+                "merge_with_base: changes the model after its last evaluation; leave it out, and "
+                "merge the best model by scripts/merge.py"
+            )
+        trainer = train(run, callbacks)
+        value = reports[0].value(trainer.state, run.args.load_best_model_at_end)
+    except ValueError as error:
+        reason = str(error)
+    except torch.OutOfMemoryError:
+        reason = "the device's memory does not suffice"
     except SystemExit as stop:
-        code = int(stop.code or 0)
-        if code >= FIRST_SIGNAL:  # the trial is run again when the search goes on
+        if int(stop.code or 0) >= FIRST_SIGNAL:  # it is run again when the search goes on
             raise
+        reason = f"see {folder}"
     gc.collect()
     if trial is None:
         return
-    value, pruned = (reports[0].value, reports[0].pruned) if reports else (None, False)
-    if code or value is None:
-        study.tell(trial, state=TrialState.FAIL)
-        failed = study.get_trials(states=(TrialState.FAIL,))
-        if len(failed) == count_ended(study) == MOST_FAILED:
-            raise ValueError(
-                f"recipe: the first {MOST_FAILED} trials failed, see {folder}; nothing was searched"
-            )
-    else:
+    pruned = bool(reports) and reports[0].pruned
+    if reason is None and (pruned or value is not None):
         study.tell(trial, None if pruned else value, TrialState.PRUNED if pruned else None)
-    keep_best(args.output_dir, folder, study, number)
-
-
-def keep_best(output: Path, folder: Path, study: Any, number: int) -> None:
-    """Move the best trial's folder to ``best``; drop the weights of others."""
-    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    if complete and study.best_trial.number == number:
-        best, file = output / BEST_FOLDER, output / NUMBER_FILE
-        if best.is_dir():
-            before = output / f"trial-{file.read_text(encoding='utf-8').strip()}"
-            best.rename(before)
-            drop_weights(before)
-        file.write_text(f"{number}\n", encoding="utf-8")
-        folder.rename(best)
     else:
-        drop_weights(folder)
+        study.tell(trial, state=TrialState.FAIL)
+        logger.warning("trial %d failed: %s", number, reason or "its metric is undefined")
+    tidy(args.output_dir, study)
+    ended = [trial for trial in study.trials if "again" not in trial.user_attrs]
+    if len(ended) == MOST_FAILED and all(trial.state == TrialState.FAIL for trial in ended):
+        raise ValueError(f"recipe: the first {MOST_FAILED} trials failed; the last: {reason}")
 
 
-def drop_weights(folder: Path) -> None:
-    """Leave a trial's logs only."""
-    for pattern in WEIGHTS:
-        for path in folder.glob(pattern):
+def tidy(output: Path, study: Any) -> None:
+    """Have the best trial's folder at ``best``; drop the weights of the others that ended.
+
+    Also what a search that was killed meanwhile has left undone.
+    """
+    ended = [trial for trial in study.trials if trial.state.is_finished()]
+    complete = [trial for trial in ended if trial.state.name == "COMPLETE"]
+    best, file = output / BEST_FOLDER, output / NUMBER_FILE
+    number = study.best_trial.number if complete else None
+    if number is not None and (output / f"trial-{number}").is_dir():
+        if best.is_dir():
+            best.rename(output / f"trial-{file.read_text(encoding='utf-8').strip()}")
+        (output / f"trial-{number}").rename(best)
+        file.write_text(f"{number}\n", encoding="utf-8")
+    for folder in (output / f"trial-{trial.number}" for trial in ended):
+        for path in (path for pattern in WEIGHTS for path in folder.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -267,11 +251,6 @@ def in_words(values: dict[str, Any]) -> str:
     """Settings in a line."""
     shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
     return ", ".join(f"{name} = {value}" for name, value in shown.items())
-
-
-def broadcast(value: Any) -> Any:
-    """The main process's value, on every process."""
-    return broadcast_object_list([value])[0]
 
 
 if __name__ == "__main__":

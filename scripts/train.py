@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(
     run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]] = lambda trainer: ()
-) -> None:
+) -> BaseTrainer:
     """Open rows and model; train, evaluate, save, push.
 
     Args:
@@ -136,6 +136,7 @@ def train(
         logger.warning(worse)
         if args.on_worse == "error":
             raise SystemExit(1)
+    return trainer
 
 
 def complain(error: Exception) -> None:

@@ -46,13 +46,15 @@ def contrastive_step(
     if trainer.accelerator.num_processes > 1 and trainer.args.negatives_across_processes:
         batch, documents = across_processes(queries, documents, inputs)
     positives, mask = batch["positives"], batch["false_negative_mask"]
+    left = mask
     if getattr(loss, "finds_false_negatives", False):
-        known = mask
-        mask = loss.widen_mask(queries, documents, positives, known, batch.get("guide"))
-        negatives = ((~known).sum() - len(queries)).clamp(min=1)
-        share = (mask & ~known).sum() / negatives
+        found = loss.widen_mask(queries, documents, positives, mask, batch.get("guide"))
+        negatives = ((~mask).sum() - len(queries)).clamp(min=1)
+        share = (found & ~mask).sum() / negatives
         trainer.record_metric("false_negatives", share, trainer.count_items(inputs))
-    trainer.note_signal((~mask).sum() > len(queries), NO_NEGATIVE)
+        # Where documents are the only negatives, a batch may have lost all of them.
+        left = mask if loss.has_more_terms else found
+    trainer.note_signal((~left).sum() > len(queries), NO_NEGATIVE)
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
     similarity: Similarity = getattr(loss, "similarity", "cosine")
     accuracy = in_batch_accuracy(queries, documents, positives, mask, similarity)

@@ -5,6 +5,7 @@ which keeps how far apart scores are. (Bruch, Gai and Ingber, "An Analysis of Fu
 Hybrid Retrieval", ACM TOIS 42(1), 2023.)
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from common.run_files import FUSION_FILE
+from encoders.backbone import Encoder
+from encoders.opening.model_digest import model_digest
 from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.comparison import Comparison, compare
@@ -75,9 +78,20 @@ def read_fusion(model: str) -> Fusion | None:
     return fusion
 
 
-def first_stage_digest(digest: str, fusion: Fusion | None) -> str:
-    """What tells first stages apart: the model's digest, and what its scores are fused with."""
-    return digest if fusion is None else f"{digest} + {fusion.weight:g} {fusion.other}"
+def first_stage_digest(model: Encoder, fusion: Fusion | None) -> str:
+    """What tells the scores of first stages apart: the model, its prompts, and its fusion."""
+    digest = hashlib.blake2b(model_digest(model).encode(), digest_size=16)
+    digest.update(json.dumps(sorted(model.prompts.items())).encode())
+    found = digest.hexdigest()
+    return found if fusion is None else f"{found} + {fusion.weight:g} {fusion.other}"
+
+
+class TwoScores(NamedTuple):
+    """Two scores of the documents of each query, and what the model finds without the other."""
+
+    own: Run
+    other: Run
+    alone: Run
 
 
 def fuse(own: Run, other: Run, weight: float) -> dict[str, dict[str, float]]:
@@ -108,13 +122,12 @@ class WeightTrial(NamedTuple):
 
 
 def try_weights(
-    own: Run, other: Run, data: RetrievalData, metric: str, weights: Sequence[float] | None = None
+    scores: TwoScores, data: RetrievalData, metric: str, weights: Sequence[float] | None = None
 ) -> Iterator[WeightTrial]:
     """Measure fusions by each weight; None: 0, and powers of 2 around that of equal spread.
 
     Args:
-        own: The model's scores of the documents of each query.
-        other: The others of the same documents.
+        scores: Of the model and of the other.
         data: The judgements.
         metric: Such as ``ndcg@10``.
         weights: To try.
@@ -123,16 +136,17 @@ def try_weights(
         ValueError: One of the two scores is the same for all documents of each query.
     """
 
-    def values(weight: float, first: Run = own) -> np.ndarray:
-        run = fuse(first, other, weight)
+    def values(run: Run) -> np.ndarray:
         return per_query(run, data.qrels, [metric], data.relevant_from)[metric]
 
-    nothing = {query: dict.fromkeys(scores, 0.0) for query, scores in own.items()}
-    alone, others = values(0), values(1, nothing)
-    for weight in weights or [multiple * equal_spread(own, other) for multiple in MULTIPLES]:
-        fused = values(weight)
+    own, other, alone = scores
+    nothing = {query: dict.fromkeys(found, 0.0) for query, found in own.items()}
+    by_itself, by_the_other = values(alone), values(fuse(nothing, other, 1))
+    spread = equal_spread(own, other)
+    for weight in weights or [multiple * spread for multiple in MULTIPLES]:
+        fused = values(fuse(own, other, weight)) if weight else by_itself
         yield WeightTrial(
-            weight, float(fused.mean()), compare(alone, fused), compare(others, fused)
+            weight, float(fused.mean()), compare(by_itself, fused), compare(by_the_other, fused)
         )
 
 

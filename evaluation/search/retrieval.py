@@ -11,10 +11,11 @@ from common.bm25 import BM25, best_hits
 from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
-from evaluation.metrics.ranking import Run, order
+from evaluation.metrics.ranking import order
 from evaluation.search.distributed import How, run_distributed
 from evaluation.search.exact import check_finite, search
 from evaluation.search.faiss_index import build_index, search_index
+from evaluation.search.fusion import TwoScores
 from loaders.beir.problems import listed
 
 # Shapes: N texts, Q queries, D documents, H width of a vector.
@@ -56,8 +57,8 @@ def retrieve(
 @torch.inference_mode()
 def retrieve_with_bm25(
     embedder: Embedder, data: RetrievalData, k: int, how: How = How()
-) -> tuple[Run, Run]:
-    """Return the embedder's and BM25's scores of the documents that either of them finds.
+) -> TwoScores:
+    """The embedder's and BM25's scores of the documents that either of them finds.
 
     Each finds its best ``max(k, DEPTH)`` for a query, or scores the query's candidates. A document
     that shares no word with the query has 0 from BM25. For the rest see ``retrieve``.
@@ -77,7 +78,12 @@ def retrieve_with_bm25(
         kept = [name for name in union[query] if not data.is_query(query, name)]
         by_words[query] = {name: float(scores[numbers[name]]) for name in kept}
     candidates = {query: list(scores) for query, scores in by_words.items()}
-    return _rank_candidates(queries, documents, ids, replace(data, candidates=candidates)), by_words
+    own = _rank_candidates(queries, documents, ids, replace(data, candidates=candidates))
+    if data.candidates is not None:
+        found = own
+    # An index may miss what is found by words.
+    alone = {query: _best(query, scores, data, k) for query, scores in found.items()}
+    return TwoScores(own, by_words, alone)
 
 
 def _vectors(embedder: Embedder, data: RetrievalData, how: How) -> tuple[Tensor, Tensor, list[str]]:

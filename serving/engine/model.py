@@ -14,7 +14,6 @@ from common.hardware import bf16_is_fast
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
-from encoders.opening.model_digest import model_digest
 from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
 from serving.engine.tokenization import Cut, TextTokenizer, Tokens
 
@@ -192,7 +191,7 @@ def check_fusion(models: Mapping[str, ServedModel]) -> None:
     if {"embedder", "reranker"} <= models.keys():
         embedder, fusion = models["embedder"], models["reranker"].fusion
         if fusion is not None:
-            digest = first_stage_digest(model_digest(embedder.encoder), embedder.fusion)
+            digest = first_stage_digest(embedder.encoder, embedder.fusion)
             if reason := fusion.unfit(digest, embedder.name):
                 raise ValueError(f"reranker: {reason}")
 

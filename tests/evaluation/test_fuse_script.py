@@ -63,7 +63,7 @@ def hybrid(models: dict[str, Path], beir: RetrievalData, k: int) -> Any:
     fusion = read_fusion(str(models["embedder"]))
     assert fusion is not None and fusion.other == "bm25"
     embedder = Embedder.from_pretrained(models["embedder"])
-    return best(fuse(*retrieve_with_bm25(embedder, beir, 10), fusion.weight), k)
+    return best(fuse(*retrieve_with_bm25(embedder, beir, 10)[:2], fusion.weight), k)
 
 
 def both_stages(models: dict[str, Path], beir: RetrievalData) -> Any:
@@ -99,8 +99,8 @@ def assert_same_run(found: Any, expected: Any) -> None:
 
 def test_the_best_weight_is_kept(models: dict[str, Path], beir: RetrievalData) -> None:
     embedder = Embedder.from_pretrained(models["embedder"])
-    own, by_words = retrieve_with_bm25(embedder, beir, 10)
-    trials = list(try_weights(own, by_words, beir, "ndcg@10"))
+    scores = retrieve_with_bm25(embedder, beir, 10)
+    trials = list(try_weights(scores, beir, "ndcg@10"))
     highest = max(trial.value for trial in trials)
     fusion = read_fusion(str(models["embedder"]))
     assert fusion is not None

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from runs import train, weights, write_format
+from scripts import evaluate
 
 RATES = {"none": 0.0, "as the rest": None, "five times": 0.25}
 
@@ -57,6 +58,23 @@ def test_only_new_weights_take_longer_steps(
             torch.testing.assert_close(further, 5 * moved, rtol=1e-3, atol=1e-6)
         else:
             assert moved.abs().max() == further.abs().max() == 0
+
+
+def test_the_loss_of_its_checkpoints_is_measured(tiny_bert: Path, tmp_path: Path) -> None:
+    """A checkpoint has no new weights: they are trained by now."""
+    groups = write_format("groups", tmp_path)
+    run = train(
+        tmp_path / "run",
+        objective="listwise",
+        model_name_or_path=tiny_bert,
+        train_file=groups,
+        head_learning_rate=0.01,
+        max_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+    )
+    flags = ["--data", str(groups), "--checkpoints", str(run), "--metric", "loss"]
+    assert evaluate.main(flags) == 0
 
 
 def test_a_model_without_new_weights_needs_none(

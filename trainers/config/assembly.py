@@ -230,6 +230,7 @@ def evaluation_loss(
         "early_stopping_patience": None,
         "projection_dim": None,  # the model has it by now
         "append_eos_token": None,
+        "head_learning_rate": None,
         "lora_r": None,  # and these are merged
         "lora_alpha": None,
         "lora_dropout": 0.0,

@@ -1,9 +1,14 @@
-"""Ranges in a recipe: values that a search chooses anew for each of its trials."""
+"""Search of settings: ranges in a recipe, and what a trial with values from them is worth."""
 
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
+
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from trainers.base import BaseTrainer
 
 Form = Literal["log", "uniform", "choice"]
 FORMS = ("log", "uniform", "choice")
@@ -77,3 +82,64 @@ def fill(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]
             place = place[part]
         place[last] = value
     return filled
+
+
+class Reports(TrainerCallback):
+    """Tells the study of each evaluation, and ends a run that it gives up.
+
+    Args:
+        trial: Of Optuna, on the main process; None elsewhere.
+        metric: As in the log: "eval_ndcg@10".
+    """
+
+    def __init__(self, trial: Any, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        self.values: dict[int, float] = {}  # by step, of evaluations where it is defined
+        self.pruned = False
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Report; the main process decides for all."""
+        value, gives_up = kwargs["metrics"].get(self.metric), False
+        if value is not None:
+            self.values[state.global_step] = value
+        if self.trial is not None and value is not None:
+            self.trial.report(value, state.global_step)
+            gives_up = self.trial.should_prune() and state.global_step < state.max_steps
+        self.pruned |= broadcast(gives_up)
+        control.should_training_stop |= self.pruned
+
+    def value(self, state: TrainerState, takes_best: bool) -> float | None:
+        """Of the model that the run has saved: at its last evaluation, or at its best."""
+        step = state.best_global_step if takes_best else state.global_step
+        return self.values.get(step or 0)
+
+
+def find_metric(metric: str | None, trainer: BaseTrainer) -> str:
+    """What a trial is judged by: the metric asked for, or the first of ``eval_file``.
+
+    Raises:
+        ValueError: It is not measured.
+    """
+    measured = [] if trainer.measure is None else list(trainer.measure.metrics)
+    known = measured + ["loss"] * (trainer.eval_dataset is not None)
+    if not known:
+        raise ValueError("eval_file: is missing in the recipe: the search chooses by its metrics")
+    found = metric or next(iter(measured), None)
+    if found not in known:
+        raise ValueError(
+            f"metric: {found} is not measured; what is: {', '.join(known)}"
+            if found
+            else "metric: the recipe measures nothing but the loss; give --metric loss"
+        )
+    return found
+
+
+def broadcast(value: Any) -> Any:
+    """The main process's value, on every process."""
+    return broadcast_object_list([value])[0]

@@ -9,7 +9,7 @@ from evaluation.data.from_rows import retrieval_from_groups, text_id
 from evaluation.measure import judge, measure_ranking
 from evaluation.metrics.comparison import compare
 from evaluation.search.distributed import How
-from trainers.guards.evaluations import EvaluationFailed
+from trainers.guards.evaluations import EvaluationFailed, describe
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -
         EvaluationFailed: It does not beat the model.
     """
     groups = [{**row, "graded": False} for row in rows if row["pos"] and row["neg"]]
-    if len(groups) < 2:
-        logger.warning("eval_file: has too few groups with negatives to compare the teacher by")
+    if len({(row["query"], row.get("prompt")) for row in groups}) < 2:
+        logger.warning("eval_file: has too few queries with negatives to compare the teacher by")
         return
     data = retrieval_from_groups(groups, candidates=True)
     teacher: dict[str, dict[str, float]] = {query: {} for query in data.queries}
@@ -40,7 +40,12 @@ def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -
             for text, score in zip(row[side], row[f"{side}_scores"], strict=True):
                 teacher[query][text_id(text)] = score
     taught = judge(teacher, data, [METRIC]).values[METRIC]
-    pupil = measure_ranking(model, data, [METRIC], how).values[METRIC]
+    try:
+        pupil = measure_ranking(model, data, [METRIC], how).values[METRIC]
+    except Exception as error:
+        raise EvaluationFailed(
+            f"the model cannot be measured on eval_file: {describe(error)}; nothing was trained"
+        ) from error
     by = compare(pupil, taught)
     figures = (
         f"{METRIC} of its scores {by.tuned:.4f}, of the model before training {by.base:.4f}: "

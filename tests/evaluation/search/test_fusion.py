@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from common.bm25 import BM25
 from common.run_files import FUSION_FILE
 from encoders import Embedder
-from encoders.opening.model_digest import model_digest
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import per_query
+from evaluation.search.distributed import How
 from evaluation.search.fusion import (
     MULTIPLES,
     Fusion,
+    TwoScores,
     best,
     equal_spread,
     first_stage_digest,
@@ -46,22 +48,22 @@ def naive(embedder: Embedder, query: str, document: str) -> tuple[float, float]:
 
 def test_both_scores_of_every_document(embedder: Embedder) -> None:
     """A small corpus is found whole, whichever of the two finds a document."""
-    own, by_words = retrieve_with_bm25(embedder, DATA, 3)
+    own, by_words, alone = retrieve_with_bm25(embedder, DATA, 3)
     for query, text in QUERIES.items():
         assert own[query].keys() == by_words[query].keys() == DOCUMENTS.keys()
         for name, document in DOCUMENTS.items():
             cosine, bm25 = naive(embedder, text, document)
             assert own[query][name] == pytest.approx(cosine, abs=1e-5)
             assert by_words[query][name] == pytest.approx(bm25, abs=1e-5)
-    assert best(own, 3) == retrieve(embedder, DATA, 3)
+    assert best(own, 3) == retrieve(embedder, DATA, 3) == alone
     assert set(by_words["none"].values()) == {0.0}
 
 
 def test_what_only_words_find_is_found(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The union of both lists, with both scores of each document."""
     monkeypatch.setattr("evaluation.search.retrieval.DEPTH", 1)
-    own, by_words = retrieve_with_bm25(embedder, DATA, 1)
-    whole, all_words = retrieve_with_bm25(embedder, DATA, 100)
+    own, by_words, _ = retrieve_with_bm25(embedder, DATA, 1)
+    whole, all_words, _ = retrieve_with_bm25(embedder, DATA, 100)
     for query, scores in own.items():
         nearest = max(whole[query], key=whole[query].__getitem__)
         wordy = max(all_words[query], key=all_words[query].__getitem__)
@@ -73,10 +75,10 @@ def test_what_only_words_find_is_found(embedder: Embedder, monkeypatch: pytest.M
 
 def test_candidates_and_documents_that_are_the_query(embedder: Embedder) -> None:
     own_documents = replace(DATA, own_documents={"q1": "d0"})
-    own, by_words = retrieve_with_bm25(embedder, own_documents, 3)
+    own, by_words, _ = retrieve_with_bm25(embedder, own_documents, 3)
     assert "d0" not in own["q1"] and "d0" not in by_words["q1"] and "d0" in own["问1"]
     candidates = {"q1": ["d0", "d3"], "问1": ["d2"], "none": []}
-    own, by_words = retrieve_with_bm25(embedder, replace(DATA, candidates=candidates), 3)
+    own, by_words, _ = retrieve_with_bm25(embedder, replace(DATA, candidates=candidates), 3)
     assert {query: list(found) for query, found in by_words.items()} == candidates
     assert own == {
         query: pytest.approx(found)
@@ -117,7 +119,7 @@ def made_up(
 
 def test_two_good_scores_are_better_together_whatever_their_scale() -> None:
     data, (own, other) = made_up(0, (0.5, 0.5))
-    trials = list(try_weights(own, other, data, "ndcg@10"))
+    trials = list(try_weights(TwoScores(own, other, own), data, "ndcg@10"))
     chosen = max(trials, key=lambda trial: trial.value)
     # Both are as noisy, so the best weight levels their scales, which are 1 and 100.
     assert 0.25 / 100 <= chosen.weight <= 4 / 100
@@ -133,7 +135,9 @@ def test_two_good_scores_are_better_together_whatever_their_scale() -> None:
 
 def test_noise_is_not_surely_better_than_nothing() -> None:
     data, (own, other) = made_up(1, (0.2, 1e6))
-    chosen = max(try_weights(own, other, data, "ndcg@10"), key=lambda trial: trial.value)
+    chosen = max(
+        try_weights(TwoScores(own, other, own), data, "ndcg@10"), key=lambda trial: trial.value
+    )
     assert chosen.to_own.sign <= 0
 
 
@@ -141,7 +145,7 @@ def test_equal_scores_cannot_be_fused() -> None:
     data, (own, _) = made_up(2, (0.5, 0.5))
     nothing = {query: dict.fromkeys(scores, 1.0) for query, scores in own.items()}
     with pytest.raises(ValueError, match="nothing to be fused"):
-        list(try_weights(own, nothing, data, "ndcg@10"))
+        list(try_weights(TwoScores(own, nothing, own), data, "ndcg@10"))
 
 
 def test_the_file_and_the_first_stage_it_is_for(
@@ -150,7 +154,7 @@ def test_the_file_and_the_first_stage_it_is_for(
     assert read_fusion(str(tiny_bert)) is None
     embedder.save_pretrained(tmp_path)
     hybrid = Fusion(0.25, "bm25")
-    digests = [first_stage_digest(model_digest(embedder), each) for each in (None, hybrid)]
+    digests = [first_stage_digest(embedder, each) for each in (None, hybrid)]
     for digest in digests:
         Fusion(2.0, digest, "some/embedder").write(tmp_path)
         assert read_fusion(str(tmp_path)) == Fusion(2.0, digest, "some/embedder")
@@ -169,3 +173,25 @@ def test_the_file_and_the_first_stage_it_is_for(
         with pytest.raises(ValueError, match=r"fusion\.json is damaged"):
             read_fusion(str(tmp_path))
     assert json.loads(wrong) == {"weight": 1}
+
+
+def test_a_models_own_search_is_what_it_finds_by_itself(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that misses a document is not helped by the words that find it."""
+
+    def miss(index: Any, queries: Any, ids: Any, k: int, *, query_ids: Any) -> Any:
+        return {query: {"d9": 0.5} for query in query_ids}
+
+    monkeypatch.setattr("evaluation.search.retrieval.build_index", lambda *_: None)
+    monkeypatch.setattr("evaluation.search.retrieval.search_index", miss)
+    own, _, alone = retrieve_with_bm25(embedder, DATA, 3, How(index="hnsw"))
+    assert alone == {query: {"d9": 0.5} for query in QUERIES}
+    assert "d2" in own["q1"] and "d9" in own["q1"]
+
+
+def test_other_prompts_make_another_first_stage(embedder: Embedder) -> None:
+    digest = first_stage_digest(embedder, None)
+    assert digest == first_stage_digest(embedder, None)
+    embedder.replace_prompts("find: ", None)
+    assert digest != first_stage_digest(embedder, None)

@@ -173,7 +173,9 @@ def test_a_trial_that_diverges_fails_and_the_search_goes_on(
     [
         ({"learning_rate": 1e-3, "loss_args": {}}, [], "has no range; give one"),
         ({"learning_rate": {"log": [1, 0]}}, [], "learning_rate: log takes two numbers"),
-        ({"eval_file": None, "eval_strategy": "no"}, [], "recipe: has no eval_file"),
+        ({"eval_file": None, "eval_strategy": "no"}, [], "eval_file: is missing in the recipe"),
+        ({"eval_metrics": []}, [], "measures nothing but the loss; give --metric loss"),
+        ({"merge_with_base": 0.5}, [], "merge_with_base: changes the model after its last"),
         ({}, ["--metric=spearman"], "metric: spearman is not measured"),
         ({"learning_rates": 1}, [], "learning_rates"),
         ({"train_file": "nowhere.jsonl"}, [], "the first 3 trials failed"),
@@ -199,3 +201,38 @@ def test_another_search_in_the_same_folder_is_refused(
     other = {**recipe, "learning_rate": {"log": [1e-4, 1e-2]}}
     assert search(tmp_path, other, "--trials=2") == 2
     assert "is a search with another recipe" in capsys.readouterr().err
+
+
+def test_the_value_is_that_of_the_model_that_is_kept(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """The best checkpoint's, where the run loads it: not that of its last evaluation."""
+    recipe |= {
+        "learning_rate": {"choice": [0.3, 0.4]},
+        "max_steps": 6,
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "optim": "sgd",
+    }
+    assert search(tmp_path, recipe, "--trials=1", "--metric=loss") == 0
+    (trial,) = study_in(tmp_path).trials
+    seen = trial.intermediate_values
+    assert trial.value == min(seen.values())
+    assert len(seen) == 6
+
+
+def test_what_a_killed_search_left_undone_is_done(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Killed between telling the study and moving the folder of its best trial."""
+    recipe["max_steps"] = 2
+    assert search(tmp_path, recipe, "--trials=2") == 0
+    output, number = tmp_path / "search", study_in(tmp_path).best_trial.number
+    (output / "best").rename(output / f"trial-{number}")
+    other = output / f"trial-{1 - number}"
+    (other / "model.safetensors").write_text("left by a kill")
+    assert search(tmp_path, recipe, "--trials=2") == 0
+    assert (output / "best" / "model.safetensors").is_file()
+    assert not (other / "model.safetensors").exists()

@@ -66,7 +66,7 @@ def test_groups_without_negatives_tell_nothing(
 ) -> None:
     rows = [{**row, "neg": [], "neg_scores": []} for row in scored(GROUPS, [0.0] * len(GROUPS))]
     check_teacher(rows, Embedder.from_pretrained(tiny_bert), How())
-    assert "too few groups with negatives" in caplog.text
+    assert "too few queries with negatives" in caplog.text
 
 
 @pytest.mark.parametrize("objective", ["distillation", "reranker_margin_mse"])
