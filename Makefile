@@ -1,7 +1,7 @@
 # make quickstart   set up, train an embedder on real text, fuse it with BM25, compare with the base
 # make serve        serve the quick start's embedder and search its held-out documents, on port 8001
 # make test         set up, run the tests
-# make test-fast    those that start no process, no server and no whole training run
+# make test-fast    those that start no process, no server and no training run, and take no seconds
 # make coverage     run the tests and tell which lines no test reaches; below 95 % is an error
 # make check        set up, ruff, mypy, and a search for secrets
 # make audit        known weaknesses of the pinned packages (asks pypi.org)

@@ -1,7 +1,7 @@
 """Which tests are slow: all that start a process or a server, run a script that opens models, or
-export a model.
+export a model; those on public data; and a few files that compute for long.
 
-They are found by what they call, so that none has to be marked by hand.
+The first are found by what they call, so that none has to be marked by hand.
 """
 
 import os
@@ -22,15 +22,23 @@ STARTERS = {
     ("runs", "train"),
     ("scripts.evaluate", "main"),
     ("scripts.export", "main"),
+    ("scripts.fuse", "main"),
+    ("scripts.merge", "main"),
     ("scripts.mine_negatives", "main"),
     ("scripts.score_with_teacher", "main"),
+    ("scripts.search_settings", "main"),
     ("scripts.train", "main"),
     ("served", "Process"),
     ("served", "running"),
     ("served", "served"),
     ("torch.utils.data.dataloader", "DataLoader"),
 }
-MODULES = {"runpy", "subprocess"}
+MODULES = {"runpy", "scripts.evaluate", "subprocess"}
+# A third of the time of all tests that start nothing (measured 2026-11-28).
+LONG = (
+    "encoders/test_zoo.py", "evaluation/report/test_figures.py", "evaluation/report/test_report.py",
+    "evaluation/test_merging.py", "loaders/test_in_place.py", "mining/test_miner.py",
+)  # fmt: skip
 
 
 def names_in(code: CodeType) -> Iterator[str]:
@@ -65,7 +73,9 @@ def _starts(call: Callable[..., Any], seen: set[Any]) -> bool:
 
 
 def is_slow(item: pytest.Function) -> bool:
-    """Whether a test or a fixture that it asks for starts something."""
+    """Whether a test or a fixture that it asks for starts something, or it takes long."""
+    if item.get_closest_marker("realdata") or item.path.as_posix().endswith(LONG):
+        return True
     fixtures = item._fixtureinfo.name2fixturedefs.values()
     calls = [item.function, *(fixture.func for defined in fixtures for fixture in defined)]
     return any(starts(call) for call in calls)
