@@ -26,9 +26,12 @@ def test_pre_commit_runs_the_checks_of_make_check() -> None:
     assert all(hook["language"] == "system" for hook in local["hooks"])
 
 
-def test_the_workflow_runs_make_check_and_make_test() -> None:
+def test_the_workflow_runs_make_check_and_make_coverage() -> None:
     (job,) = read_yaml(".github/workflows/check.yml")["jobs"].values()
-    assert [step["run"] for step in job["steps"] if "run" in step] == ["make check", "make coverage"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [
+        "make check",
+        "make coverage",
+    ]
     (python,) = (step["with"]["python-version"] for step in job["steps"] if "with" in step)
     assert python == "3.11"
 
