@@ -32,6 +32,7 @@ from rich.table import Table
 
 from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
+from common.run_files import FUSION_FILE
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.export.graph import export_onnx
@@ -39,6 +40,7 @@ from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
 from encoders.kinds import detect_kind
 from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import PairData
+from evaluation.search.fusion import read_fusion
 from evaluation.settings import Data, EvaluationSettings, build_measure, open_model, read_data
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -82,6 +84,10 @@ def export(args: ExportSettings) -> int:
         partial.rename(args.output_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if read_fusion(args.model) is not None:
+        print(
+            f"{FUSION_FILE} is not copied: choose the weight of the exported model anew (fuse.py)"
+        )
     print(f"exported to {args.output_dir}; scripts/serve.py --model {args.output_dir}")
     return 0
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
@@ -87,7 +88,15 @@ def search(args: SearchSettings) -> None:
             '{"log": [1e-5, 2e-4]}'
         )
     os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
-    study = open_study(args, recipe) if PartialState().is_main_process else None
+    study = None
+    if PartialState().is_main_process:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(args.output_dir / ".lock")
+        try:
+            lock.acquire(timeout=0)  # until the process ends
+        except Timeout:
+            raise ValueError(f"output_dir: another search runs in {args.output_dir}") from None
+        study = open_study(args, recipe)
     while broadcast(study is not None and count_ended(study) < args.trials):
         run_trial(args, recipe, ranges, study)
     if study is not None:
@@ -111,7 +120,6 @@ def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
             "search_settings.py needs optuna: pip install -c constraints.txt -e '.[search]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     file = args.output_dir / STUDY_FILE
     study = optuna.create_study(
         storage=f"sqlite:///{file}",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from runs import train, weights, write_format
+from runs import refused, train, weights, write_format
 from scripts import evaluate
 
 RATES = {"none": 0.0, "as the rest": None, "five times": 0.25}
@@ -60,7 +60,9 @@ def test_only_new_weights_take_longer_steps(
             assert moved.abs().max() == further.abs().max() == 0
 
 
-def test_the_loss_of_its_checkpoints_is_measured(tiny_bert: Path, tmp_path: Path) -> None:
+def test_its_checkpoints_are_measured_and_resumed_alike(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A checkpoint has no new weights: they are trained by now."""
     groups = write_format("groups", tmp_path)
     run = train(
@@ -73,6 +75,15 @@ def test_the_loss_of_its_checkpoints_is_measured(tiny_bert: Path, tmp_path: Path
         save_strategy="steps",
         save_steps=1,
     )
+    settings: dict[str, Any] = {
+        "objective": "listwise",
+        "model_name_or_path": tiny_bert,
+        "train_file": groups,
+        "max_steps": 2,
+        "resume_from_checkpoint": str(run / "checkpoint-1"),
+    }
+    line = refused(capsys, tmp_path / "other", **settings)
+    assert "was made with head_learning_rate 0.01" in line
     flags = ["--data", str(groups), "--checkpoints", str(run), "--metric", "loss"]
     assert evaluate.main(flags) == 0
 

@@ -89,6 +89,13 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
                 f"resume_from_checkpoint: {checkpoint} is of a run with objective {theirs}, this "
                 f"one's is {args.objective}; give objective {theirs}, {remedy}"
             )
+        rate = _read(run_file).get("head_learning_rate")
+        if (rate is None) != (args.head_learning_rate is None):
+            raise ValueError(
+                f"resume_from_checkpoint: {checkpoint} was made with head_learning_rate {rate}, "
+                "whose weights the optimizer keeps apart or not; give what it was made with, "
+                f"{remedy}"
+            )
     found = kind_of_folder(checkpoint)
     if found != kind:
         raise ValueError(

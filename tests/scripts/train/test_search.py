@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from common.run_files import LOG_FILE
 from runs import assert_same_weights, losses, train, write_format
@@ -236,3 +237,12 @@ def test_what_a_killed_search_left_undone_is_done(recipe: dict[str, Any], tmp_pa
     assert search(tmp_path, recipe, "--trials=2") == 0
     assert (output / "best" / "model.safetensors").is_file()
     assert not (other / "model.safetensors").exists()
+
+
+def test_two_searches_do_not_share_a_folder(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "search").mkdir()
+    with FileLock(tmp_path / "search" / ".lock"):
+        assert search(tmp_path, recipe, "--trials=1") == 2
+    assert "another search runs in" in capsys.readouterr().err
