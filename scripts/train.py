@@ -123,7 +123,13 @@ def train(
         worse = end_with_base(run, trainer, guard)
         trainer.save_state()
         trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
-    steps = trainer.state.global_step
+    end(run, trainer, worse)
+    return trainer
+
+
+def end(run: Run, trainer: BaseTrainer, worse: str | None) -> None:
+    """Say what became of the run; an error, if ``on_worse`` makes a worse model one."""
+    args, steps = run.args, trainer.state.global_step
     if skipped := count_skipped(trainer.state):
         logger.warning("%d of %d steps were skipped", skipped, steps)
     if idle := count_idle(trainer.state):
@@ -136,7 +142,6 @@ def train(
         logger.warning(worse)
         if args.on_worse == "error":
             raise SystemExit(1)
-    return trainer
 
 
 def complain(error: Exception) -> None:

@@ -64,7 +64,7 @@ def write_recipes(recipes: dict[str, dict[str, Any]], folder: Path) -> list[str]
 def train_all(
     recipes: dict[str, dict[str, Any]],
     folder: Path,
-    options: Sequence[str] = TWO_PROCESSES,
+    options: Sequence[str] | int = TWO_PROCESSES,
     variables: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """Train by all recipes in one launch; returns what it printed.
@@ -72,13 +72,16 @@ def train_all(
     Args:
         recipes: By name, which is the name of the output folder.
         folder: Where to.
-        options: Of the launch.
+        options: Of the launch; or so many processes, without accelerate's launcher.
         variables: NAME=VALUE of the environment, set before the recipes of these names.
     """
     words: list[str] = []
     for name, file in zip(recipes, write_recipes(recipes, folder), strict=True):
         words += [*variables.get(name, ()), file]
-    done = finish(start([*LAUNCH, *options, "tests/helpers/launched.py", *words]))
+    command = [*LAUNCH, *([] if isinstance(options, int) else options)]
+    if isinstance(options, int):
+        command, words = [sys.executable], [f"PROCESSES={options}", *words]
+    done = finish(start([*command, "tests/helpers/launched.py", *words]))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

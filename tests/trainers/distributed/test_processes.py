@@ -15,7 +15,7 @@ import torch
 
 from collators.epochs import EpochSampler
 from common.hardware import multiplies_in_bf16
-from launching import LAUNCH, TWO_PROCESSES, finish, seen, start, train_all, write_recipes
+from launching import LAUNCH, finish, seen, start, train_all, write_recipes
 from runs import (
     NATIVE,
     NO_DROPOUT,
@@ -215,7 +215,7 @@ def launched(folder: Path) -> Path:
     cores = {f"{BY_CORES[0]}_by_cores": ["CORES=2"]}
     train_all(two | by_cores, folder / "2", variables=words | cores)
     four = {variant: recipe(variant, folder, 2) for variant in BY_FOUR} | {"sizes": sizes(folder)}
-    train_all(four, folder / "4", [*TWO_PROCESSES, "--num_processes", "4"], words)
+    train_all(four, folder / "4", 4, words)
     return folder
 
 
