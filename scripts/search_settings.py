@@ -88,6 +88,8 @@ def search(args: SearchSettings) -> None:
             '{"log": [1e-5, 2e-4]}'
         )
     os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
+    # Under accelerate launch, the processes find each other here.
+    PartialState(cpu=not torch.accelerator.is_available())
     study = None
     if PartialState().is_main_process:
         args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import pytest
 from filelock import FileLock
 
 from common.run_files import LOG_FILE
+from launching import LAUNCH, TWO_PROCESSES, finish, start
 from runs import assert_same_weights, losses, train, write_format
 from scripts.search_settings import main
 from trainers.config.search_space import Range, fill, find_ranges
@@ -246,3 +247,19 @@ def test_two_searches_do_not_share_a_folder(
     with FileLock(tmp_path / "search" / ".lock"):
         assert search(tmp_path, recipe, "--trials=1") == 2
     assert "another search runs in" in capsys.readouterr().err
+
+
+def test_two_processes_run_each_trial_together(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """One of them keeps the study, and tells the other the values and when to stop."""
+    recipe |= {"use_cpu": True, "max_steps": 2, "per_device_train_batch_size": 2}
+    file, output = tmp_path / "recipe.json", tmp_path / "search"
+    file.write_text(json.dumps(recipe), encoding="utf-8")
+    flags = ["--recipe", str(file), "--output_dir", str(output), "--trials", "2"]
+    done = finish(start([*LAUNCH, *TWO_PROCESSES, "scripts/search_settings.py", *flags]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [trial.state.name for trial in study_in(tmp_path).trials] == ["COMPLETE"] * 2
+    best = json.loads((output / "best_recipe.json").read_text(encoding="utf-8"))
+    rate = study_in(tmp_path).best_params["learning_rate"]
+    saved = json.loads((output / "best" / "train_config.json").read_text(encoding="utf-8"))
+    assert best["learning_rate"] == saved["learning_rate"] == rate
+    assert (output / "best" / "model.safetensors").is_file()
