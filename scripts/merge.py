@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import transformers
 from accelerate import PartialState
 from rich.console import Console
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def merge(args: MergeSettings) -> None:
     """Merge, measuring where weights are to be found, and save the model."""
+    # Under accelerate launch, the processes find each other here.
+    PartialState(cpu=not torch.accelerator.is_available())
     prepare_cpu()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
