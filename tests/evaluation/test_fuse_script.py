@@ -16,28 +16,19 @@ from evaluation.data.trec import read_run
 from evaluation.metrics.ranking import per_query
 from evaluation.search.fusion import best, fuse, read_fusion, try_weights
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
+from runs import WORDS, write_set
 from scripts import evaluate
 from scripts.fuse import main
 from served import engine_of, served
 from tiny import save_backbone, save_classifier
 
-WORDS = ["csv", "cat", "Paris", "fever", "python", "dog", *"天感北网猫药"]
 TOP_K = 5
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve documents, each with a word that only its query has."""
-    folder = tmp_path_factory.mktemp("data")
-    corpus = [{"_id": f"d{n}", "text": f"{word} 文档 {n}"} for n, word in enumerate(WORDS)]
-    queries = [{"_id": f"q{n}", "text": f"{word}?"} for n, word in enumerate(WORDS)]
-    (folder / "qrels").mkdir()
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(WORDS)))
-    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
-    return folder
+    return write_set(tmp_path_factory.mktemp("data") / "set")
 
 
 @pytest.fixture(scope="module")

@@ -11,22 +11,9 @@ import pytest
 from evaluation.metrics.comparison import Comparison
 from evaluation.results import MetricResult, Results
 from evaluation.suite import SUITES, mean_of, read_suite
+from runs import WORDS, write_set
 from scripts import evaluate
 from tiny import save_backbone, save_classifier
-
-WORDS = ["csv", "cat", "Paris", "fever", "python", "dog", *"天感北网猫药"]
-
-
-def write_set(folder: Path, words: list[str]) -> Path:
-    """A BEIR folder with a document and a query for each word."""
-    (folder / "qrels").mkdir(parents=True)
-    for name, form in (("corpus", "{} 文档 {}"), ("queries", "{}?")):
-        rows = [{"_id": f"{name}{n}", "text": form.format(w, n)} for n, w in enumerate(words)]
-        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    judged = "".join(f"queries{n}\tcorpus{n}\t1\n" for n in range(len(words)))
-    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture

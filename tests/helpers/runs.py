@@ -3,7 +3,7 @@
 import json
 import logging
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,21 @@ def six_steps(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
         "save_steps": 2,
         **more,
     }
+
+
+WORDS = ("csv", "cat", "Paris", "fever", "python", "dog", *"天感北网猫药")
+
+
+def write_set(folder: Path, words: Sequence[str] = WORDS) -> Path:
+    """A BEIR folder: documents d0, d1, ..., each the answer to query q0, q1, ...."""
+    (folder / "qrels").mkdir(parents=True)
+    for name, key, form in (("corpus", "d", "{} 文档 {}"), ("queries", "q", "{}?")):
+        rows = [{"_id": f"{key}{n}", "text": form.format(w, n)} for n, w in enumerate(words)]
+        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(words)))
+    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
+    return folder
 
 
 def train(output_dir: Path, **settings: Any) -> Path:

@@ -19,7 +19,7 @@ from evaluation.data.resolve import read_beir
 from evaluation.data.trec import read_run
 from evaluation.metrics.ranking import per_query
 from evaluation.search.retrieval import retrieve
-from runs import ROOT, TOPICS, losses, train, write_format
+from runs import ROOT, TOPICS, losses, train, write_format, write_set
 from scripts.evaluate import main
 from tiny import save_backbone, save_classifier
 from trainers.model_card.evaluation import SECTION
@@ -28,17 +28,7 @@ from trainers.model_card.evaluation import SECTION
 @pytest.fixture(scope="module")
 def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve documents, each the answer to one query; Chinese and English."""
-    folder = tmp_path_factory.mktemp("heldout")
-    words = ["csv", "cat", "Paris", "fever", "python", "dog", *"天感北网猫药"]
-    corpus = [{"_id": f"d{n}", "text": f"{word} 文档 {n}"} for n, word in enumerate(words)]
-    queries = [{"_id": f"q{n}", "text": f"{word}?"} for n, word in enumerate(words)]
-    (folder / "qrels").mkdir()
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(words)))
-    (folder / "qrels" / "test.tsv").write_text(judged, encoding="utf-8")
-    return folder
+    return write_set(tmp_path_factory.mktemp("heldout") / "set")
 
 
 def evaluated(*flags: object) -> None:
