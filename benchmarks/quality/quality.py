@@ -1,274 +1,305 @@
-"""What does a change of training gain? Models trained in several ways, on held-out queries.
+"""What does a way of training gain? Models trained in several ways, measured on queries kept aside.
 
-    python benchmarks/quality/quality.py embedder
-    python benchmarks/quality/quality.py reranker --seeds 0 1 2 --record
-    python benchmarks/quality/quality.py embedder --data ../shared/data/scifact --peer --record \\
-        --document_max_length 128 --flags "--max_steps -1 --num_train_epochs 1"
+    python benchmarks/quality/quality.py masks scifact
+    python benchmarks/quality/quality.py objectives docstrings --seeds 0 1 2 --record
 
-Each run uses the scripts and the quick start's recipes, and differs from its neighbours in one
-thing:
+A comparison is several lines, which differ in one thing:
 
-embedder   in-batch negatives only; with --peer the same by sentence-transformers' own trainer; one
-           negative more for each pair, mined by the base model; the same, mined by the embedder of
-           the first line (a second round; of the first seed only)
-precision  an embedder with in-batch negatives in fp32 and in bf16; with --peer also by
-           sentence-transformers' own trainer in bf16
-reranker   random documents as negatives; mined ones, by the base embedder
+masks       contrastive training: no masks, by the model's own similarities, by a guide; and
+            sentence-transformers' trainer on the same rows
+mining      contrastive training with one mined negative for each pair: any of ranks 2-200, only
+            those under 95 % of the positive's score, half of them random
+merging     an embedder tuned on the set, and merged with its base: half and half, and by weights
+            found on rows kept aside, with the docstrings as a guard
+objectives  rerankers on the same groups
+precision   contrastive training in fp32 and in bf16, and sentence-transformers' trainer in bf16
 
-Data are the docstrings (all models are measured on held-out modules) or a folder in the BEIR layout
-with qrels/train.tsv and test.tsv. Embedders search all documents, rerankers order the best that the
-base embedder finds. A difference is that of a query's mean over the seeds, with its 95 % interval
-over the queries. ``--record`` puts the table into benchmarks/RESULTS.md.
+Embedders search all documents; rerankers order the best 20 that the base embedder finds, or the
+candidates of the set. A difference is that of a query's mean over the seeds, with its 95 % interval
+over the queries. What is measured is kept in --folder, so a command that was stopped goes on.
+``--record`` puts the table into benchmarks/RESULTS.md.
 """
 
 import argparse
 import json
-import resource
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.speed.emulated_bf16 import lacks_bf16
-from benchmarks.speed.results import BASE, ROOT, new_parser, publish, quiet
+from benchmarks.quality.sets import DataSet, open_set
+from benchmarks.speed.results import ROOT, new_parser, publish, quiet
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
-from evaluation import compare, read_beir
+from evaluation import compare
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import FirstStage, measure_ranking
 from evaluation.search.distributed import How
 from evaluation.search.retrieval import retrieve
-from trainers import parse_run
 
-DOCSTRINGS = ROOT / "data" / "docstrings"
 METRIC = "ndcg@10"
-IN_BATCH, PEER = "in-batch only", "in-batch only, sentence-transformers"
-MINED, AGAIN = "mined by the base", "mined by the first round"
-BF16, PEER_BF16 = f"{IN_BATCH}, bf16", f"{PEER}, bf16"
-RANDOM = "random"
+GUARD = "docstrings"
+QUERIES = 150  # that rerankers get
+PAIRS, GROUPS = 64, 8  # a step
+LIMITS = {"query_max_length": 64, "document_max_length": 128}
+PAIR_LIMIT = {"max_length": 128}
+PEER = "sentence-transformers"
+Flags = dict[str, Any]
+
+MASKS: dict[str, Flags] = {
+    "no masks": {},
+    "own, absolute 0": {"loss_args": {"absolute_margin": 0.0}},
+    "own, relative 0.05": {"loss_args": {"relative_margin": 0.05}},
+    "guide (the base), absolute 0": {"guide_model": "BASE", "loss_args": {"absolute_margin": 0.0}},
+    PEER: {},
+}
+MINING: dict[str, Flags] = {
+    "in-batch only": {},
+    "mined": {},
+    "mined, under 95 %": {"relative_margin": 0.05},
+    "mined, under 95 %, half random": {"relative_margin": 0.05, "random_share": 0.5},
+}
+OBJECTIVES: dict[str, Flags] = {
+    "bce": {"objective": "bce"},
+    "pairwise": {"objective": "pairwise"},
+    "listwise": {"objective": "listwise"},
+    "listmle": {"objective": "listmle"},
+    "lambda_loss": {"objective": "lambda_loss"},
+    "listwise, 4 in-batch negatives": {"objective": "listwise", "in_batch_negatives": 4},
+}
+FROM_SCORES: dict[str, Flags] = {
+    "reranker_distillation": {"objective": "reranker_distillation"},
+    "reranker_margin_mse": {"objective": "reranker_margin_mse"},
+    "reranker_adr_mse": {"objective": "reranker_adr_mse"},
+}
+PRECISION: dict[str, Flags] = {"fp32": {}, "bf16": {"bf16": True}, PEER: {"bf16": True}}
+BASE_LINE, TUNED, HALF, FOUND = "base", "tuned", "half base, half tuned", "weights found"
 
 
 def main() -> None:
     """Train, measure and print, seed after seed."""
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("kind", choices=["embedder", "precision", "reranker"])
-    add("--data", type=Path, default=DOCSTRINGS, help="a BEIR folder (default: the docstrings)")
+    add("comparison", choices=["masks", "mining", "merging", "objectives", "precision"])
+    add("set", choices=["docstrings", "scifact", "cn_medical_qa", "t2ranking_100"])
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--query_max_length", type=int, default=64)
-    add("--document_max_length", type=int, default=96, help="for rerankers: of the pair")
-    add("--top_k", type=int, default=20, help="that rerankers order")
-    add("--max_queries", type=int, default=200, help="that rerankers get")
-    add("--flags", default="", help="more flags for train.py, in one string")
-    add("--peer", action="store_true", help="train an embedder by sentence-transformers too")
+    add("--shared", type=Path, default=ROOT.parent / "shared/data", help="the public data sets")
+    add("--folder", type=Path, default=ROOT / "outputs/quality", help="where figures are kept")
     args = parser.parse_args()
     quiet()
     prepare_cpu(training=True)
-    with tempfile.TemporaryDirectory() as folder:
-        task = Task(args, Path(folder))
-        {"embedder": embedders, "precision": precisions, "reranker": rerankers}[args.kind](task)
-    tell(task)
+    task = Task(args)
+    if args.comparison == "merging":
+        merging(task)
+    elif args.comparison == "objectives":
+        rerankers(task)
+    else:
+        embedders(task)
 
 
 class Task:
-    """One comparison: its data, and what was measured so far.
+    """One comparison on one set, and what was measured of it so far."""
 
-    ``values`` holds for each way of training one array [Q] a seed, ``seconds`` the processor time
-    of each training, which other work on the machine does not lengthen as it does the clock's.
-    """
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.folder: Path = args.folder / args.comparison / args.set
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.set: DataSet = open_set(args.set, args.shared.resolve(), self.folder)
 
-    def __init__(self, args: argparse.Namespace, scratch: Path) -> None:
-        self.args, self.scratch = args, scratch
-        self.values: dict[str, list[Any]] = defaultdict(list)
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.lengths = {name: getattr(args, name) for name in LENGTHS}
-        self.corpus: list[str | Path] = []
-        if args.data == DOCSTRINGS:
-            self.pairs, beir = DOCSTRINGS / "train_pairs.jsonl", DOCSTRINGS / "heldout"
-        else:
-            beir = args.data.resolve()
-            self.pairs = scratch / "pairs.jsonl"
-            self.corpus = ["--corpus", beir / "corpus.jsonl"]
-            run("prepare_data", "beir", "--input", beir, "--output_dir", scratch, "--split=train")
-            rows, to = ["--input", scratch / "train.jsonl"], ["--output", self.pairs]
-            run("prepare_data", "convert", *rows, *to, "--to", "pairs", "--allow_loss")
-        self.data: RetrievalData = read_beir(beir, "test")
+    def file(self, name: str, seed: int | str) -> Path:
+        """Where a line's figures of a seed are kept."""
+        return self.folder / f"{name}-{seed}.npy"
 
-    def keep(self, name: str, found: Any) -> None:
-        """Note and tell."""
-        self.values[name].append(found)
-        seconds = "".join(f", {s:.0f} s of processor time" for s in self.seconds[name][-1:])
-        number = len(self.values[name])
-        print(f"{name}, seed number {number}: {METRIC} {found.mean():.4f}{seconds}", flush=True)
+    def keep(self, name: str, seed: int | str, found: Any) -> None:
+        """Keep a value per query [Q], and tell."""
+        np.save(self.file(name, seed), found)
+        print(f"{name}, seed {seed}: {METRIC} {found.mean():.4f}", flush=True)
 
-    def timed(self, name: str, *command: str | Path) -> None:
-        """Run a training; its processor time counts where products in bf16 are not emulated."""
-        in_bf16 = name in (BF16, PEER_BF16)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        python(*(["benchmarks/speed/emulated_bf16.py"] if in_bf16 else []), *command)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        self.seconds[name] += [] if in_bf16 and lacks_bf16() else [seconds]
-
-
-LENGTHS = ("query_max_length", "document_max_length")
+    def values(self, name: str) -> list[Any]:
+        """What is kept of a line: an array [Q] a seed, or one of a line without training."""
+        return [
+            np.load(file)
+            for seed in ("", *self.args.seeds)
+            if (file := self.file(name, seed)).exists()
+        ]
 
 
 def embedders(task: Task) -> None:
-    """In-batch negatives, mined ones, and mined ones of a second round."""
-    args, scratch = task.args, task.scratch
-    mine(task, scratch / "mined.jsonl", BASE)
-    task.keep("base", measure_embedder(task, BASE))
-    for seed in args.seeds:
-        first = train(task, IN_BATCH, "embedding_contrastive", seed, task.pairs)
-        task.keep(IN_BATCH, measure_embedder(task, str(first)))
-        if args.peer:
-            peer = start_peer(task, PEER, seed)
-            task.keep(PEER, measure_embedder(task, str(peer)))
-        rows = {MINED: scratch / "mined.jsonl"}
-        if seed == args.seeds[0]:  # the second round takes as long as the first
-            rows[AGAIN] = scratch / "again.jsonl"
-            mine(task, rows[AGAIN], str(first))
-        for name, file in rows.items():
-            group = ("--train_group_size", "2")
-            tuned = train(task, name, "embedding_contrastive", seed, file, *group)
-            task.keep(name, measure_embedder(task, str(tuned)))
-
-
-def precisions(task: Task) -> None:
-    """In-batch negatives in fp32 and in bf16."""
-    task.keep("base", measure_embedder(task, BASE))
+    """Train by each line and search."""
+    lines = {"masks": MASKS, "mining": MINING, "precision": PRECISION}[task.args.comparison]
+    if not task.file(BASE_LINE, "").exists():
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test))
     for seed in task.args.seeds:
-        for name, bf16 in ((IN_BATCH, "false"), (BF16, "true")):
-            tuned = train(task, name, "embedding_contrastive", seed, task.pairs, "--bf16", bf16)
-            task.keep(name, measure_embedder(task, str(tuned)))
-        if task.args.peer:
-            peer = start_peer(task, PEER_BF16, seed)
-            task.keep(PEER_BF16, measure_embedder(task, str(peer)))
+        for name, flags in lines.items():
+            if not task.file(name, seed).exists():
+                model = train_embedder(task, name, flags, seed)
+                task.keep(name, seed, search(str(model), task.set.test))
+    tell(task, [BASE_LINE, *lines])
+
+
+def train_embedder(task: Task, name: str, flags: Flags, seed: int) -> Path:
+    """By one line of a comparison."""
+    if name == PEER:
+        return train_peer(task, flags, seed)
+    if task.args.comparison != "mining" or not name.startswith("mined"):
+        return train(task, "embedding_contrastive", LIMITS | flags, seed, task.set.pairs, PAIRS)
+    rows = mine(task, name, flags)
+    group = LIMITS | {"train_group_size": 2}
+    return train(task, "embedding_contrastive", group, seed, rows, PAIRS)
 
 
 def rerankers(task: Task) -> None:
-    """Random negatives and mined ones."""
-    scratch, top_k = task.scratch, task.args.top_k
-    data = task.data.sample(task.args.max_queries)
-    found = retrieve(Embedder.from_pretrained(BASE), data, top_k, How(**task.lengths))
-    first = FirstStage(found, top_k)
-    rows = {RANDOM: scratch / "random.jsonl", MINED: scratch / "mined.jsonl"}
-    output = ["--input", task.pairs, "--output", rows[RANDOM], *task.corpus]
-    run("mine_negatives", *output, "--bm25", "--random_share", "1")
-    mine(task, rows[MINED], BASE)
-    how = How(max_length=task.args.document_max_length)
+    """Train by each objective on the same groups, and order the same candidates."""
+    lines = OBJECTIVES | (FROM_SCORES if task.set.groups else {})
+    rows = task.set.groups or mine(task, "groups", {"relative_margin": 0.05})
+    data, first = task.set.test.sample(QUERIES), None
+    if data.candidates is None:
+        embedder = Embedder.from_pretrained(task.set.base)
+        found = retrieve(embedder, data, 20, How(**LIMITS))
+        first = FirstStage(found, 20)
+    rate = {"learning_rate": 2 * task.set.learning_rate, "head_learning_rate": 1e-3}
     for seed in task.args.seeds:
-        for name, file in rows.items():
-            model = Reranker.from_pretrained(train(task, name, "reranker", seed, file))
-            task.keep(name, measure_ranking(model, data, [METRIC], how, first).values[METRIC])
+        for name, flags in lines.items():
+            if not task.file(name, seed).exists():
+                given = PAIR_LIMIT | rate | flags
+                trained = train(task, "reranker", given, seed, rows, GROUPS)
+                model = Reranker.from_pretrained(trained)
+                found_by = measure_ranking(model, data, [METRIC], How(**PAIR_LIMIT), first)
+                task.keep(name, seed, found_by.values[METRIC])
+    tell(task, [*lines], usual="listwise")
 
 
-def mine(task: Task, output: Path, embedder: str) -> None:
-    """Seven negatives for each pair, the default ranks, margin 0.05."""
-    limits = [f"--{name}={value}" for name, value in task.lengths.items()]
-    flags = ["--embedder", embedder, "--relative_margin", "0.05", *limits, *task.corpus]
-    run("mine_negatives", "--input", task.pairs, "--output", output, *flags)
+def merging(task: Task) -> None:
+    """Train, merge with the base, and search the set and the guard."""
+    held, dev = task.folder / "train.jsonl", task.folder / "dev.jsonl"
+    assert task.set.pairs is not None
+    pairs = task.set.pairs.read_text(encoding="utf-8").splitlines(keepends=True)
+    dev.write_text("".join(pairs[::5]), encoding="utf-8")
+    held.write_text("".join(pair for at, pair in enumerate(pairs) if at % 5), encoding="utf-8")
+    guard = open_set(GUARD, task.args.shared, task.folder)
+    assert guard.pairs is not None
+    tests = {"": task.set.test, f", on {GUARD}": guard.test}
+
+    def measure(name: str, seed: int | str, model: str) -> None:
+        for end, data in tests.items():
+            task.keep(name + end, seed, search(model, data))
+
+    if not task.file(BASE_LINE, "").exists():
+        measure(BASE_LINE, "", task.set.base)
+    for seed in task.args.seeds:
+        if task.file(FOUND, seed).exists():
+            continue
+        tuned = train(task, "embedding_contrastive", LIMITS, seed, held, PAIRS)
+        measure(TUNED, seed, str(tuned))
+        on_guard = ["--guard_data", guard.pairs.with_name("dev_pairs.jsonl")]
+        found = ["--data", dev, *on_guard]
+        for name, how in ((HALF, ["--weights", "0.5", "0.5"]), (FOUND, found)):
+            merged = task.folder / "merged"
+            shutil.rmtree(merged, ignore_errors=True)
+            given = ["--models", task.set.base, tuned, "--output_dir", merged, *how]
+            python("scripts/merge.py", *given)
+            measure(name, seed, str(merged))
+    lines = (BASE_LINE, TUNED, HALF, FOUND)
+    tell(task, [name + end for end in tests for name in lines], usual=BASE_LINE)
 
 
-def train(task: Task, name: str, recipe: str, seed: int, rows: Path, *flags: str) -> Path:
-    """A model by the quick start's recipe, on these rows."""
-    output = task.scratch / name.replace(" ", "-")
-    given = flags_of(task, recipe, seed)
-    given += ["--train_file", str(rows), "--output_dir", str(output), *flags]
-    # Of some queries, all that is found may be too near to the positive to be a negative.
-    given += ["--overwrite", "true", "--on_bad_rows", "skip"]
-    task.timed(name, "scripts/train.py", *given)
+def mine(task: Task, name: str, flags: Flags) -> Path:
+    """Seven negatives for each pair, by the base model from the default ranks."""
+    output = task.folder / f"{name}.jsonl"
+    if not output.exists():
+        corpus = {"corpus": task.set.corpus} if task.set.corpus else {}
+        given = LIMITS | corpus | {"random_share": 0.0} | flags
+        given |= {"input": task.set.pairs, "output": output, "embedder": task.set.base}
+        python("scripts/mine_negatives.py", *as_flags(given))
     return output
 
 
-def flags_of(task: Task, recipe: str, seed: int) -> list[str]:
-    """What all trainings by a recipe have in common, as flags of train.py."""
-    given = ["--config", str(ROOT / f"configs/{recipe}.json"), "--eval_file", "null"]
-    given += ["--seed", str(seed), "--save_strategy", "no", "--disable_tqdm", "true"]
-    limits = {"max_length": task.args.document_max_length} if recipe == "reranker" else task.lengths
-    given += [f"--{name}={value}" for name, value in limits.items()]
-    return given + task.args.flags.split()
+def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, batch: int) -> Path:
+    """A model by a recipe of the quick start, on these rows."""
+    output = task.folder / "model"
+    given: Flags = {"learning_rate": task.set.learning_rate} | flags
+    for key, value in given.items():
+        given[key] = task.set.base if value == "BASE" else value
+    given |= {"model_name_or_path": task.set.base, "train_file": rows, "output_dir": output}
+    given |= {"per_device_train_batch_size": batch, "max_steps": task.set.steps, "seed": seed}
+    given |= {"eval_file": "null", "save_strategy": "no", "disable_tqdm": True}
+    # Of some queries, all that is found may be too near to the positive to be a negative.
+    given |= {"overwrite": True, "on_bad_rows": "skip"}
+    given = {"bf16": False} | given
+    python("scripts/train.py", "--config", ROOT / f"configs/{recipe}.json", *as_flags(given))
+    return output
 
 
-def start_peer(task: Task, name: str, seed: int) -> Path:
+def train_peer(task: Task, flags: Flags, seed: int) -> Path:
     """sentence-transformers' trainer in a process of its own, with the same settings."""
-    args = parse_run(flags_of(task, "embedding_contrastive", seed)).args
-    output = task.scratch / "peer"
+    output = task.folder / "peer"
     settings = {
         "output_dir": str(output),
-        "per_device_train_batch_size": args.per_device_train_batch_size,
-        "learning_rate": args.learning_rate,
-        "max_steps": args.max_steps,
-        "num_train_epochs": args.num_train_epochs,
+        "per_device_train_batch_size": PAIRS,
+        "learning_rate": task.set.learning_rate,
+        "max_steps": task.set.steps,
         "seed": seed,
-        "bf16": args.bf16 or name == PEER_BF16,
-        "use_cpu": args.use_cpu,
+        "bf16": flags.get("bf16", False),
+        "use_cpu": not torch.accelerator.is_available(),
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
     }
-    length = str(max(task.lengths.values()))
-    task.timed(name, "benchmarks/speed/peer_training.py", json.dumps(settings), task.pairs, length)
+    length = LIMITS["document_max_length"]
+    given = [json.dumps(settings), task.set.base, task.set.pairs, length]
+    python("benchmarks/speed/peer_training.py", *given)
     return output
 
 
-def run(script: str, *flags: str | Path) -> None:
-    """A script, as a user runs it."""
-    python(f"scripts/{script}.py", *flags)
+def as_flags(given: Flags) -> list[str]:
+    """Flags of a script."""
+    texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in given.items()}
+    return [f"--{key}={text.strip(chr(34))}" for key, text in texts.items()]
 
 
-def python(*command: str | Path) -> None:
+def python(*command: object) -> None:
     """Run it in the project's folder, without its standard output."""
     given = [sys.executable, *map(str, command)]
     subprocess.run(given, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-def measure_embedder(task: Task, model: str) -> Any:
+def search(model: str, data: RetrievalData) -> Any:
     """A value per query [Q]."""
-    embedder = Embedder.from_pretrained(model)
-    return measure_ranking(embedder, task.data, [METRIC], How(**task.lengths)).values[METRIC]
+    how = How(**LIMITS)
+    return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], how).values[METRIC]
 
 
-def tell(task: Task) -> None:
-    """Means, and each line's difference to the first trained one."""
-    args = task.args
-    usual = next(name for name in task.values if name != "base")
-    rows = []
-    for name, runs in task.values.items():
-        mean = np.mean(runs, axis=0)
-        of_seeds = "" if name == "base" else " ".join(f"{each.mean():.4f}" for each in runs)
+def tell(task: Task, names: list[str], usual: str | None = None) -> None:
+    """Means, and each line's difference to the usual one (else the first that was trained)."""
+    args, rows = task.args, []
+    for name in names:
+        runs = task.values(name)
+        end = name[name.index(", on ") :] if ", on " in name else ""
+        reference = (usual or names[1]) + end
         told = ["", ""]
-        if name != usual:
-            one = compare(np.mean(task.values[usual][: len(runs)], axis=0), mean)
+        if name != reference:
+            against = np.mean(task.values(reference), axis=0)
+            one = compare(against, np.mean(runs, axis=0))
             interval = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
             told = [interval, f"{one.p_value:.4f}"]
-        seconds = f"{np.median(task.seconds[name]):.0f}" if task.seconds[name] else ""
-        rows.append([name, of_seeds, f"{mean.mean():.4f}", *told, seconds])
-    emulated = args.kind == "precision" and lacks_bf16()
-    note = " Products in bf16 were emulated (benchmarks/speed/emulated_bf16.py): no time to tell."
+        of_seeds = " ".join(f"{each.mean():.4f}" for each in runs) if len(runs) > 1 else ""
+        rows.append([name, of_seeds, f"{np.mean(runs):.4f}", *told])
+    base = Path(task.set.base).name if Path(task.set.base).exists() else task.set.base
+    unit = f"{GROUPS} groups" if args.comparison == "objectives" else f"{PAIRS} pairs"
     publish(
         args,
-        f"quality, {args.kind} on {args.data.name}",
-        f"{BASE} trained on {args.data.name} by the quick start's recipe {args.flags}, seeds "
-        f"{', '.join(map(str, args.seeds))}, documents (rerankers: pairs) cut at "
-        f"{args.document_max_length} tokens; {METRIC} on held-out queries. Differences are to the "
-        "first trained line, of the means over the same seeds, with the 95 % interval over the "
-        "queries. Processor time is that of the whole training script, the start of its process "
-        f"included.{note if emulated else ''}",
-        [
-            "negatives",
-            "of each seed",
-            "mean",
-            "difference [95 % interval]",
-            "p",
-            "processor time, s",
-        ],
+        f"quality, {args.comparison} on {args.set}",
+        f"{base}, {task.set.steps} steps of {unit}, documents cut at "
+        f"{LIMITS['document_max_length']} tokens, learning rate {task.set.learning_rate:g}, seeds "
+        f"{', '.join(map(str, args.seeds))}; "
+        f"{METRIC} on {len(task.values(names[-1])[0])} queries kept aside. Differences are to "
+        f'"{usual or names[1]}", of the means over the same seeds, with the 95 % interval over '
+        "the queries.",
+        ["", "of each seed", "mean", "difference [95 % interval]", "p"],
         rows,
     )
 

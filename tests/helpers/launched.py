@@ -1,10 +1,6 @@
 """Train by one recipe after the other in the processes of one launch, which take long to start.
 
     accelerate launch ... tests/helpers/launched.py [NAME=VALUE] recipe.json ...
-    python tests/helpers/launched.py PROCESSES=4 [NAME=VALUE] recipe.json ...
-
-The second starts the processes itself, as copies of one that has imported everything: that takes 8
-seconds of a core.
 
 An environment variable is set for the recipes after it; CORES=2 makes torch take so many and give
 each a packed row even of the smallest batch; SIZES=1,2,3 trains by the next recipe on that many of
@@ -16,11 +12,9 @@ shard nothing.
 import gc
 import json
 import os
-import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,42 +130,11 @@ def run(words: Sequence[str]) -> None:
         note.write_text(json.dumps(seen(trainers.pop())))
 
 
-def fork(processes: int, words: Sequence[str]) -> int:
-    """Run in so many copies of this process; the exit code of the first that fails, or 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes}
-    shared |= {"LOCAL_WORLD_SIZE": processes, "ACCELERATE_USE_CPU": "true"}
-    copies = []
-    for rank in range(processes):
-        copies.append(os.fork())
-        if not copies[-1]:
-            for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items():
-                os.environ[name] = str(value)
-            os._exit(train_and_exit(words))
-    codes = [os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) for copy in copies]
-    return next(filter(None, codes), 0)
-
-
-def train_and_exit(words: Sequence[str]) -> int:
-    """Train by all recipes; 0, or 1 after an error."""
-    try:
-        run(words)
-        distributed.destroy_process_group()
-        time.sleep(0.5)  # as in scripts/train.py
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
     os.environ["FORK_LAUNCHED"] = "1"  # accelerate then leaves the processes' group to the next run
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_the_cpu()
     gc.freeze()  # as in conftest.py
-    name, _, count = sys.argv[1].partition("=")
-    if name == "PROCESSES":
-        sys.exit(fork(int(count), sys.argv[2:]))
-    sys.exit(train_and_exit(sys.argv[1:]))
+    run(sys.argv[1:])
+    distributed.destroy_process_group()
+    time.sleep(0.5)  # as in scripts/train.py

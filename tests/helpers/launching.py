@@ -46,44 +46,41 @@ def finish(process: subprocess.Popen[str], seconds: int = 300) -> subprocess.Com
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def write_recipes(recipes: dict[str, dict[str, Any]], folder: Path) -> list[str]:
-    """Write each as a file, its output folder in ``folder`` under its name."""
+def write_recipes(
+    recipes: dict[str, dict[str, Any]],
+    folder: Path,
+    variables: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[str]:
+    """The command that trains by all recipes, see ``launched.py``.
+
+    Args:
+        recipes: By name, which is the name of the output folder.
+        folder: Where to; the recipes are written there too.
+        variables: NAME=VALUE, before the recipes of these names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    words = ["tests/helpers/launched.py"]
     for name, recipe in recipes.items():
         content = {
             "output_dir": folder / name,
             "save_strategy": "no",
             "disable_tqdm": True,
         } | recipe
-        files.append(str(folder / f"{name}.json"))
-        Path(files[-1]).write_text(json.dumps(content, default=str), encoding="utf-8")
-    return files
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(content, default=str), encoding="utf-8")
+        words += [*variables.get(name, ()), str(file)]
+    return words
 
 
-def train_all(
-    recipes: dict[str, dict[str, Any]],
-    folder: Path,
-    options: Sequence[str] | int = TWO_PROCESSES,
-    variables: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> str:
-    """Train by all recipes in one launch; returns what it printed.
-
-    Args:
-        recipes: By name, which is the name of the output folder.
-        folder: Where to.
-        options: Of the launch; or so many processes, without accelerate's launcher.
-        variables: NAME=VALUE of the environment, set before the recipes of these names.
-    """
-    words: list[str] = []
-    for name, file in zip(recipes, write_recipes(recipes, folder), strict=True):
-        words += [*variables.get(name, ()), file]
-    command = [*LAUNCH, *([] if isinstance(options, int) else options)]
-    if isinstance(options, int):
-        command, words = [sys.executable], [f"PROCESSES={options}", *words]
-    done = finish(start([*command, "tests/helpers/launched.py", *words]))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def launch_machines(words: Sequence[str]) -> None:
+    """Run in two processes by the launch file for several machines, with an agent for each."""
+    command = [*LAUNCH, "--config_file", "configs/accelerate/multi_node.yaml"]
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1"]
+    command += ["--main_process_port", str(20_000 + os.getpid() % 10_000), "--machine_rank"]
+    machines = [start([*command, rank, *words], ACCELERATE_USE_CPU="true") for rank in ("0", "1")]
+    for machine in machines:
+        done = finish(machine)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def seen(output: Path) -> list[Any]:

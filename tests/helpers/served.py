@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from forked import Copy
 from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
@@ -149,17 +150,32 @@ def served(
 
 
 class Process:
-    """scripts/serve.py on a port of its own; its log is in ``log``."""
+    """scripts/serve.py on a port of its own.
 
-    def __init__(self, folder: Path, *flags: object, key: str | None = None) -> None:
+    Args:
+        flags: Of the script.
+        key: The one that clients must give.
+        fresh: Started by the interpreter; else a copy of a process that has imported everything.
+    """
+
+    def __init__(
+        self, folder: Path, *flags: object, key: str | None = None, fresh: bool = False
+    ) -> None:
         self.log = folder / f"serve-{time.monotonic_ns()}.log"
-        environment = os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"}
-        environment |= {"TANDEM_API_KEY": key} if key else {}
-        command = [sys.executable, "scripts/serve.py", "--port", "0", *map(str, flags)]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+        environment = {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"TANDEM_API_KEY": key} if key else {})
+        command = ["scripts/serve.py", "--port", "0", *map(str, flags)]
+        self.process: Copy | subprocess.Popen[bytes]
+        if fresh:
+            with self.log.open("w") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, *command],
+                    cwd=ROOT,
+                    env=os.environ | environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+        else:
+            self.process = Copy(command, **environment)
         until(lambda: "listening at" in self.text or self.process.poll() is not None)
         assert self.process.poll() is None, self.text
         (self.url,) = re.findall(r"listening at (http://[\w.]+:\d+)", self.text)
@@ -167,6 +183,8 @@ class Process:
     @property
     def text(self) -> str:
         """The log so far."""
+        if isinstance(self.process, Copy):
+            return self.process.output + self.process.errors
         return self.log.read_text(encoding="utf-8")
 
     def __enter__(self) -> "Process":
@@ -178,7 +196,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
+        self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
 
     def terminate(self) -> None:

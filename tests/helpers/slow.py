@@ -17,8 +17,11 @@ import pytest
 # By module and name.
 STARTERS = {
     ("encoders.export.graph", "export_onnx"),
+    ("forked", "Copy"),
+    ("forked", "copies"),
+    ("forked", "together"),
     ("launching", "start"),
-    ("launching", "train_all"),
+    ("launching", "launch_machines"),
     ("runs", "train"),
     ("scripts.evaluate", "main"),
     ("scripts.export", "main"),
@@ -92,5 +95,7 @@ class Processes:
         """Called by Python at every audited event."""
         if event == "subprocess.Popen" and str(arguments[0]) == sys.executable:
             self.started.append(subprocess.list2cmdline(map(os.fsdecode, arguments[1])))
+        elif event == "tests.copy":
+            self.started.append(subprocess.list2cmdline(arguments[0]))
         elif event == "os.fork":
             self.started.append("a copy of itself")

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from evaluation.data.resolve import read_beir
 from evaluation.data.trec import read_run
 from evaluation.metrics.ranking import per_query
 from evaluation.search.retrieval import retrieve
-from runs import ROOT, TOPICS, losses, train, write_format, write_set
+from forked import Copy
+from runs import TOPICS, losses, train, write_format, write_set
 from scripts.evaluate import main
 from tiny import save_backbone, save_classifier
 from trainers.model_card.evaluation import SECTION
@@ -220,11 +219,10 @@ def test_models_of_different_kinds_are_not_compared(
 
 
 def test_a_mistake_in_the_data_is_one_line_and_exit_code_2(tiny_bert: Path) -> None:
-    script = [sys.executable, "scripts/evaluate.py", "--data", "nowhere", "--model", str(tiny_bert)]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: nowhere")
-    assert done.stderr.count("\n") == 1
+    done = Copy(["scripts/evaluate.py", "--data", "nowhere", "--model", tiny_bert])
+    assert done.wait() == 2
+    assert done.errors.startswith("error: nowhere")
+    assert done.errors.count("\n") == 1
 
 
 def test_ids_that_no_trec_file_holds_are_told_before_anything_is_encoded(

@@ -4,8 +4,6 @@ import hashlib
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 from encoders import Embedder, Reranker
+from forked import Copy
 from loaders import ReadOptions, load_rows
 from mining.cache.vectors import read_part
 from scripts.mine_negatives import main
@@ -211,12 +210,7 @@ def test_killed_and_started_again(tiny_bert: Path, tmp_path: Path) -> None:
     flags = ["--embedder", tiny_bert, "--random_share", 0.3, "--rank_range", 2, 20]
     output = tmp_path / "killed" / "out.jsonl"
     output.parent.mkdir()
-    child = subprocess.Popen(
-        [sys.executable, "scripts/mine_negatives.py", *command(data, output, *flags)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    child = Copy(["scripts/mine_negatives.py", *command(data, output, *flags)])
     vectors = output.parent / "cache" / "vectors"
     while not any(file.stat().st_size for file in vectors.glob("*/*.keys")):
         assert child.poll() is None

@@ -221,7 +221,8 @@ def test_both_models_served(
     corpus.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     flags = ["--embedder", embedder, "--reranker", tiny_classifier, "--corpus", corpus]
     flags += ["--precision", precision]
-    with Process(tmp_path, *flags, "--log_json", "true", key="very-secret") as server:
+    flags += ["--log_json", "true"]
+    with Process(tmp_path, *flags, key="very-secret", fresh=True) as server:
         shutil.rmtree(embedder)
         with httpx.Client(
             base_url=server.url, headers={"X-API-Key": "very-secret"}, timeout=60

@@ -1,4 +1,4 @@
-"""Evaluating, mining and scoring by two processes give what one gives: all in one launch."""
+"""Evaluating, mining and scoring by two processes give what one gives."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation.data.trec import read_run
-from launching import LAUNCH, TWO_PROCESSES, finish, start
+from forked import together
 from mining.cache.vectors import read_part
 from runs import write_format
 from scripts import evaluate, mine_negatives, score_with_teacher
@@ -48,7 +48,7 @@ def groups() -> list[dict[str, Any]]:
 def commands(
     tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_classifier: Path
 ) -> dict[str, dict[str, list[str]]]:
-    """What each of the folders "one" and "two" is filled by; "two" by a launch of two processes."""
+    """What each of the folders "one" and "two" is filled by; "two" by two processes."""
     folder = tmp_path_factory.mktemp("two_processes")
     judged = write_format("groups", folder)
     mined, scored = write(folder / "mined.jsonl", pairs()), write(folder / "scored.jsonl", groups())
@@ -72,12 +72,10 @@ def commands(
 
 @pytest.fixture(scope="module")
 def told(commands: dict[str, dict[str, list[str]]]) -> str:
-    """What the launch printed."""
-    words = [json.dumps([f"scripts/{name}.py", *own]) for name, own in commands["two"].items()]
-    script = "tests/helpers/launched_scripts.py"
-    done = finish(start([*LAUNCH, *TWO_PROCESSES, script, *words]))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """What they printed."""
+    return "".join(
+        together(2, [f"scripts/{name}.py", *own]) for name, own in commands["two"].items()
+    )
 
 
 def outputs(commands: dict[str, dict[str, list[str]]], script: str, flag: str) -> list[Path]:

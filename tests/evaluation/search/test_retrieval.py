@@ -1,10 +1,6 @@
 """Ranking documents by an embedder and by a reranker, in one process and in two."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +15,7 @@ from encoders.opening.model_name import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, rerank, retrieve
 from evaluation.metrics.ranking import order
 from evaluation.search.distributed import How
-from runs import ROOT
+from forked import copies
 from tiny import TEXTS
 
 DOCUMENTS = {
@@ -216,7 +212,7 @@ from encoders import Embedder, Reranker
 from evaluation import RetrievalData, rerank, retrieve
 from evaluation.search.distributed import How
 torch.set_num_threads(1)
-embedder, classifier, texts, rank, port = sys.argv[1:]
+embedder, classifier, texts = sys.argv[1:]
 embedder, classifier = Embedder.from_pretrained(embedder), Reranker.from_pretrained(classifier)
 documents, queries = json.loads(texts)
 data = RetrievalData(documents, queries, {})
@@ -226,9 +222,7 @@ def work():
     found = retrieve(embedder, data, 7, how)
     return [found, rerank(classifier, data, found, 3, how), retrieve(embedder, few, 2, how)]
 print(json.dumps(work()))
-distributed.init_process_group(
-    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=2
-)
+distributed.init_process_group("gloo")
 calls = []
 forward = embedder.encode
 embedder.encode = lambda texts, **how: calls.extend(texts) or forward(texts, **how)
@@ -238,32 +232,19 @@ distributed.destroy_process_group()
 """
 
 
-def test_two_processes_rank_as_one(tiny_bert: Path, tiny_classifier: Path) -> None:
+def test_two_processes_rank_as_one(tiny_bert: Path, tiny_classifier: Path, tmp_path: Path) -> None:
     """Each encodes about half, and all get the same results, to the last bit."""
     words = ["a", "cat", "sat", "on", "mat", "capital", "of", "France", "北京", "首都", "天气"]
     documents = {f"d{n}": " ".join(words[n % 5 : n % 5 + 1 + n % 9]) + f" {n}" for n in range(25)}
     queries = {f"q{n}": f"{word} {n}" for n, word in enumerate(words)}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     texts = json.dumps([documents, queries])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER]
-            + [str(part) for part in (tiny_bert, tiny_classifier, texts, rank, port)],
-            cwd=ROOT,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    processes = copies(2, [worker, tiny_bert, tiny_classifier, texts])
     results, encoded = [], []
     for process in processes:
-        output, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
-        alone, together, calls = output.splitlines()
+        assert process.wait() == 0, process.errors
+        alone, together, calls = process.output.splitlines()
         results += [alone, together]
         encoded.append(json.loads(calls))
     assert len(set(results)) == 1

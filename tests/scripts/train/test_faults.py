@@ -6,7 +6,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ import pytest
 
 import trainers.checkpoints.trainer
 from common.run_files import CONFIG_FILE
-from runs import ROOT, assert_same_weights, losses, six_steps, train, write_format
+from forked import Copy
+from runs import assert_same_weights, losses, six_steps, train, write_format
 from trainers.checkpoints.files import checkpoints_in, find_damage, make_empty
 from trainers.contrastive import ContrastiveTrainer
 
@@ -266,27 +266,18 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
     )  # fmt: skip
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(settings, default=str), encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "scripts/train.py", "--config", str(file)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "step 3/6" in line:  # and now it evaluates, for long
-            break
+    process = Copy(["scripts/train.py", "--config", file])
+    while "step 3/6" not in process.output:  # and now it evaluates, for long
+        assert process.poll() is None, process.errors
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(1.5)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.wait(20) == 130
     said = "SIGINT: finishing the step and saving; send it again to stop at once\n"
-    assert said in error  # a worker may tell besides that its process was gone
-    assert error.count("SIGINT") == 1
+    assert said in process.errors  # a worker may tell besides that its process was gone
+    assert process.errors.count("SIGINT") == 1
     assert not checkpoints_in(tmp_path / "run")
 
 
@@ -295,22 +286,12 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
 
 def test_killed_runs_end_as_if_they_had_not_been(tmp_path: Path) -> None:
     """Two of the campaign's, in one process and in two, by SIGKILL and SIGTERM."""
-    command = [
-        sys.executable,
-        "benchmarks/faults/kills.py",
-        "--kills",
-        "2",
-        "--signals",
-        "KILL",
-        "TERM",
-    ]
+    command = ["benchmarks/faults/kills.py", "--kills", "2", "--signals", "KILL", "TERM"]
     chosen = ["reranker_margin_mse: bf16, two processes", "mse: best of all, one kept"]
-    done = subprocess.run(
-        [*command, "--only", *chosen], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = Copy([*command, "--only", *chosen])
+    assert done.wait() == 0, done.output + done.errors
     found = re.search(
-        r"^(\d+) kills \(KILL, TERM\) of (\d+) runs, .*; (\d+) of (\d+)", done.stdout, re.M
+        r"^(\d+) kills \(KILL, TERM\) of (\d+) runs, .*; (\d+) of (\d+)", done.output, re.M
     )
     assert found is not None
     kills, runs, same, of = map(int, found.groups())

@@ -241,7 +241,7 @@ def test_killing_one_server_leaves_the_other(
         served({"reranker": tiny_classifier}) as (url, _),
         Process(tmp_path, "--model", tiny_bert) as embedder,
     ):
-        embedder.process.kill()
+        embedder.process.send_signal(signal.SIGKILL)
         embedder.process.wait(20)
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{embedder.url}/health")

@@ -27,7 +27,8 @@ from transformers import (
 
 from encoders import Embedder, Reranker
 from encoders.sharding import layer_classes
-from launching import seen, train_all
+from forked import together
+from launching import seen, write_recipes
 from runs import NO_DROPOUT, TEXTS, assert_same_weights, losses, refused, train, write_format
 from tiny import make_config, make_tokenizer, save_backbone
 from trainers.distributed.sharding import keep_fp32_outside
@@ -101,7 +102,7 @@ def recipes(folder: Path, per_device: int) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def sharded(folder: Path) -> Path:
-    """All of them in one launch, with checkpoints of both kinds, gone on from as well."""
+    """All of them by the same processes, with checkpoints of both kinds, gone on from as well."""
     runs = recipes(folder, 3)
     runs["dropout"] = runs["qwen"] | {
         "model_name_or_path": folder / "bert_with_dropout", "pooling": "mean", "lora_r": None,
@@ -116,7 +117,8 @@ def sharded(folder: Path) -> Path:
     kinds["by_cores"] = ["CORES=2"]
     runs["by_cores"] = runs["xlmr"]
     order = ["bert", "xlmr", "qwen", "qwen_resumed", "dropout", "dropout_resumed", "by_cores"]
-    train_all({name: runs[name] for name in order}, folder / "two", LAUNCH_FILE, kinds)
+    command = write_recipes({name: runs[name] for name in order}, folder / "two", kinds)
+    together(2, command, **launched_environment())
     return folder / "two"
 
 

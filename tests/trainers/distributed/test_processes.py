@@ -15,7 +15,8 @@ import torch
 
 from collators.epochs import EpochSampler
 from common.hardware import multiplies_in_bf16
-from launching import LAUNCH, finish, seen, start, train_all, write_recipes
+from forked import together
+from launching import launch_machines, seen, write_recipes
 from runs import (
     NATIVE,
     NO_DROPOUT,
@@ -199,7 +200,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def launched(folder: Path) -> Path:
-    """All variants by 2 processes and some by 4, a launch for each."""
+    """All variants by 2 processes, which take themselves for machines, and some by 4."""
     two = {variant: recipe(variant, folder, 4) for variant in VARIANTS}
     two["alone"] = recipe("contrastive", folder, 4, negatives_across_processes=False)
     two["accumulated"] = recipe("weighted_mse", folder, 2, gradient_accumulation_steps=2)
@@ -213,9 +214,9 @@ def launched(folder: Path) -> Path:
     by_cores = {f"{variant}_by_cores": two[variant] for variant in BY_CORES}
     words = {"sizes": [f"SIZES={','.join(map(str, SIZES))}"]}
     cores = {f"{BY_CORES[0]}_by_cores": ["CORES=2"]}
-    train_all(two | by_cores, folder / "2", variables=words | cores)
+    launch_machines(write_recipes(two | by_cores, folder / "2", words | cores))
     four = {variant: recipe(variant, folder, 2) for variant in BY_FOUR} | {"sizes": sizes(folder)}
-    train_all(four, folder / "4", 4, words)
+    together(4, write_recipes(four, folder / "4", words))
     return folder
 
 
@@ -357,20 +358,3 @@ def test_a_run_goes_on_with_another_number_of_processes(launched: Path) -> None:
     smaller = train(launched / "1" / "smaller", **recipe("bce", launched, 4, **more))
     log = (smaller / "finetune.log").read_text(encoding="utf-8")
     assert "a step takes 4 rows instead of 8" in log
-
-
-def test_two_machines_take_the_step_of_one(folder: Path) -> None:
-    """The launch file for several machines, with an agent for each on this one."""
-    common = recipe("contrastive", folder, 4)
-    port = str(20_000 + os.getpid() % 10_000)
-    command = [*LAUNCH, "--config_file", "configs/accelerate/multi_node.yaml"]
-    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1"]
-    command += ["--main_process_port", port, "--machine_rank"]
-    files = write_recipes({"machines": common}, folder / "nodes")
-    script = ["scripts/train.py", "--config", *files, "--use_cpu", "true"]
-    machines = [start([*command, str(rank), *script]) for rank in (0, 1)]
-    for machine in machines:
-        done = finish(machine)
-        assert done.returncode == 0, done.stdout + done.stderr
-    one = by_one("contrastive", folder)
-    assert_same_weights(one, folder / "nodes" / "machines", tolerance=1e-6)
