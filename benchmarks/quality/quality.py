@@ -221,6 +221,7 @@ def mine(task: Task, name: str, flags: Flags) -> Path:
 def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, batch: int) -> Path:
     """A model by a recipe of the quick start, on these rows."""
     output = task.folder / "model"
+    shutil.rmtree(output, ignore_errors=True)  # left by a run that was stopped
     given: Flags = {"learning_rate": task.set.learning_rate} | flags
     for key, value in given.items():
         given[key] = task.set.base if value == "BASE" else value
@@ -228,8 +229,7 @@ def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, b
     given |= {"per_device_train_batch_size": batch, "max_steps": task.set.steps, "seed": seed}
     given |= {"eval_file": "null", "save_strategy": "no", "disable_tqdm": True}
     # Of some queries, all that is found may be too near to the positive to be a negative.
-    given |= {"overwrite": True, "on_bad_rows": "skip"}
-    given = {"bf16": False} | given
+    given = {"bf16": False, "on_bad_rows": "skip"} | given
     python("scripts/train.py", "--config", ROOT / f"configs/{recipe}.json", *as_flags(given))
     return output
 

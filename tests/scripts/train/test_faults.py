@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import trainers.checkpoints.trainer
 from common.run_files import CONFIG_FILE
 from forked import Copy
+from launching import start
 from runs import assert_same_weights, losses, six_steps, train, write_format
 from trainers.checkpoints.files import checkpoints_in, find_damage, make_empty
 from trainers.contrastive import ContrastiveTrainer
@@ -266,18 +268,20 @@ def test_a_group_of_processes_is_told_and_then_told_again(tiny_bert: Path, tmp_p
     )  # fmt: skip
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(settings, default=str), encoding="utf-8")
-    process = Copy(["scripts/train.py", "--config", file])
-    while "step 3/6" not in process.output:  # and now it evaluates, for long
-        assert process.poll() is None, process.errors
-        time.sleep(0.05)
+    process = start([sys.executable, "scripts/train.py", "--config", str(file)])
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step 3/6" in line:  # and now it evaluates, for long
+            break
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(1.5)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(20) == 130
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 130
     said = "SIGINT: finishing the step and saving; send it again to stop at once\n"
-    assert said in process.errors  # a worker may tell besides that its process was gone
-    assert process.errors.count("SIGINT") == 1
+    assert said in error  # a worker may tell besides that its process was gone
+    assert error.count("SIGINT") == 1
     assert not checkpoints_in(tmp_path / "run")
 
 
