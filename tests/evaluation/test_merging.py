@@ -82,8 +82,8 @@ def test_what_is_worse_on_the_guard_is_not_taken(models: Any) -> None:
     merge = merging(models[0], [models[1][0], models[1][2]])
     shares = [(1 - step, step) for step in STEPS]
     refused = 0
-    for shift in range(1, 6):
-        for guarded in range(6):
+    for shift in (1, 3):
+        for guarded in (0, 2, 5):
             by, guard = measure(shift), measure(guarded)
             trials = Trials(merge, 2, by, guard)
             best = trials.find()

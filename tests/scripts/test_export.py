@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from encoders import Embedder
+from encoders import Embedder, Reranker
 from encoders.export.onnx_backbone import ONNX_FILE
 from scripts.export import main
 from scripts.train import main as train
@@ -49,12 +49,18 @@ def test_an_embedder_is_written_and_told_of(
     assert "is there already" in capsys.readouterr().err
 
 
-def test_a_reranker_is_written(tmp_path: Path, tiny_classifier: Path, data: Path) -> None:
-    assert (
-        export(tiny_classifier, tmp_path / "graph", data, "--format", "int8", "--max_drop", "1")
-        == 0
-    )
+def test_a_score_in_eight_bits_does_not_depend_on_others(
+    tmp_path: Path, tiny_classifier: Path, data: Path
+) -> None:
+    flags = ("--format", "int8", "--max_drop", "1")
+    assert export(tiny_classifier, tmp_path / "graph", data, *flags) == 0
     assert (tmp_path / "graph" / ONNX_FILE).is_file()
+    other = Reranker.from_pretrained(tmp_path / "graph")
+    pairs = [(" ".join(TEXTS[:n]), text) for n in (1, 2, 5, 9) for text in TEXTS]
+    alone = torch.cat([other.score([pair], raw=True) for pair in pairs])
+    torch.testing.assert_close(other.score(pairs, raw=True), alone, atol=1e-4, rtol=0)
+    wanted = Reranker.from_pretrained(tiny_classifier).score(pairs, raw=True)
+    assert (alone - wanted).abs().max() < 0.1 * wanted.std() + 0.05
 
 
 def test_what_loses_too_much_is_not_written(

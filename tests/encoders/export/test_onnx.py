@@ -114,18 +114,6 @@ def test_in_eight_bits_a_vector_does_not_depend_on_others(tmp_path: Path, tiny_b
     torch.testing.assert_close(other.encode(texts()[::-1]).flip(0), both, atol=1e-4, rtol=0)
 
 
-def test_in_eight_bits_a_score_does_not_depend_on_others(
-    tmp_path: Path, tiny_classifier: Path
-) -> None:
-    model = Reranker.from_pretrained(tiny_classifier, unpad_inputs=False)
-    other = Reranker.from_pretrained(exported(model, tmp_path / "int8", int8=True))
-    pairs = [(one, two) for one in LONG for two in texts(8)]
-    alone = torch.cat([other.score([pair], raw=True) for pair in pairs])
-    torch.testing.assert_close(other.score(pairs, raw=True), alone, atol=1e-4, rtol=0)
-    wanted = model.score(pairs, raw=True)
-    assert (alone - wanted).abs().max() < 0.1 * wanted.std() + 0.05
-
-
 def test_a_graph_with_one_scale_for_all_texts_is_given_them_apart(
     embedder: tuple[Embedder, Path], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import expit
 from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -20,6 +21,7 @@ from evaluation.metrics.pairs import (
     BINARY,
     GRADED,
     Statistic,
+    UndefinedMetric,
     accuracy,
     auc,
     average_precision,
@@ -53,6 +55,28 @@ def test_equal_values_share_their_rank() -> None:
     scores, judged = arrays([0.1, 0.1, 0.3], [0, 1, 1])
     a, b = arrays([1.5, 1.5, 3], [1, 2.5, 2.5])
     assert spearman(scores, judged) == pytest.approx(np.corrcoef(a, b)[0, 1])
+
+
+@given(
+    scores=st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=20),
+    scale=st.sampled_from([1e-300, 1.0, 1e300]),
+    data=st.data(),
+)
+def test_correlations_are_scipys(scores: list[float], scale: float, data: st.DataObject) -> None:
+    grades = st.lists(st.integers(0, 4), min_size=len(scores), max_size=len(scores))
+    found, judged = arrays(scores, [float(grade) for grade in data.draw(grades)])
+    found = np.round(found, 3) * scale
+    assume(np.ptp(found / scale) > 0 and np.ptp(judged) > 0)
+    assert spearman(found, judged) == pytest.approx(stats.spearmanr(found, judged)[0], abs=1e-12)
+    assert pearson(found, judged) == pytest.approx(
+        stats.pearsonr(found / scale, judged)[0], abs=1e-9
+    )
+
+
+def test_scores_that_differ_by_rounding_have_no_correlation() -> None:
+    scores, judged = arrays([1, 1 + 2e-16, 1], [0, 0.5, 1])
+    with pytest.raises(UndefinedMetric, match="differ by less than a float64 can tell"):
+        pearson(scores, judged)
 
 
 @given(pairs=binary_pairs)

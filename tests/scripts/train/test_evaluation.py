@@ -87,11 +87,11 @@ def test_scored_pairs_are_correlated(
         model_name_or_path=model,
         train_file=file,
         eval_file=file,
-        **{**STEPS, "max_steps": 24},
+        **{**STEPS, "max_steps": 12},
         per_device_train_batch_size=12,
     )
     logged = losses(output, "eval_spearman")
-    assert len(logged) == 12
+    assert len(logged) == 6
     assert -1 <= logged[0] < max(logged) <= 1
 
 
