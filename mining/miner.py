@@ -29,6 +29,7 @@ class Mined(NamedTuple):
 
     Attributes:
         negatives: Hard ones by rank, then random ones.
+        positives: Candidates that the reranker takes for answers, where these are relabelled.
         hard: How many of them are hard.
         positive: The lowest score of a positive in the search.
         looked_at: How many candidates were tried.
@@ -36,6 +37,7 @@ class Mined(NamedTuple):
     """
 
     negatives: list[Candidate]
+    positives: list[Candidate]
     hard: int
     positive: float | None
     looked_at: int
@@ -52,6 +54,7 @@ class Miner:
         policy: What may become a negative.
         reranker: May remove candidates; None: there is none.
         reranker_limits: On its scores, from 0 to 1.
+        relabel_from: A candidate with this score or more is a positive; None: none is.
     """
 
     queries: Queries
@@ -60,6 +63,7 @@ class Miner:
     policy: Policy
     reranker: Teacher | None = None
     reranker_limits: Limits = NO_LIMITS
+    relabel_from: float | None = None
 
     def __post_init__(self) -> None:
         self.limits = self.policy.limits
@@ -87,6 +91,7 @@ class Miner:
         return [
             Mined(
                 picker.negatives(),
+                picker.positives,
                 len(picker.taken[0]),
                 score,
                 picker.looked_at,
@@ -184,7 +189,10 @@ class Miner:
             ]
             scores = sigmoid(reranker.score(pairs)).tolist()
             for (at, kind, candidate), score in zip(proposed, scores, strict=True):
-                if broken := self.reranker_limits.broken(score, lowest[at]):
+                if self.relabel_from is not None and score >= self.relabel_from:
+                    pickers[at].positives.append(candidate)
+                    pickers[at].removed["answer by the reranker: now a positive"] += 1
+                elif broken := self.reranker_limits.broken(score, lowest[at]):
                     pickers[at].removed[f"reranker {broken}"] += 1
                 else:
                     pickers[at].taken[kind].append(candidate)

@@ -34,6 +34,7 @@ class Picker:
         taken: The negatives so far, hard and random.
         looked_at: How many candidates were tried.
         removed: How many were removed for which reason.
+        positives: Those that the reranker takes for answers.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Picker:
         self.looked_at = 0
         self.removed: Counter[Reason] = Counter()
         self.tried: set[int] = set()
+        self.positives: list[Candidate] = []
 
     def propose(self) -> list[tuple[int, Candidate]]:
         """Return the next candidates that break no rule, as many as are missing; none: done.

@@ -33,10 +33,21 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
     scores: Literal["raw", "sigmoid"] = option(
         "raw", "Reranker: write scores as it gives them, or from 0 to 1."
     )
+    relabel_from: float | None = option(
+        None,
+        "Reranker: negatives that score so much or more, from 0 to 1, are written as positives.",
+    )
     cache_dir: Path = option(
         CACHE_DIR,
         "Of vectors and scores, so that no text is encoded twice.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.relabel_from is not None and not 0 < self.relabel_from < 1:
+            raise ValueError(
+                f"relabel_from: must be between 0 and 1, without them, got {self.relabel_from:g}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -88,8 +99,9 @@ class MiningSettings(Policy, RerankerSettings, WorkSettings):
         for name in ("max_length", *(f"reranker_{limit}" for limit in Limits._fields)):
             if self.reranker is None and getattr(self, name) is not None:
                 raise ValueError(f"{name}: is for --reranker; leave it out")
-        if self.reranker is None and self.scores != "raw":
-            raise ValueError("scores: is for --reranker; leave it out")
+        for name, usual in (("scores", "raw"), ("relabel_from", None)):
+            if self.reranker is None and getattr(self, name) != usual:
+                raise ValueError(f"{name}: is for --reranker; leave it out")
 
 
 @dataclass(kw_only=True)

@@ -99,8 +99,11 @@ class Blocks:
         return self.folder / f"block-{start:09}.jsonl"
 
     def _read(self, start: int) -> list[Mined]:
+        def candidates(written: list[Any]) -> list[Candidate]:
+            return [Candidate(*each) for each in written]
+
         lines = self._file(start).read_text(encoding="utf-8").splitlines()
         return [
-            Mined([Candidate(*each) for each in negatives], *others)
-            for negatives, *others in map(json.loads, lines)
+            Mined(candidates(negatives), candidates(positives), *others)
+            for negatives, positives, *others in map(json.loads, lines)
         ]

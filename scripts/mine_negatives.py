@@ -44,7 +44,15 @@ from mining.cache.text_digest import combined
 from mining.data.corpus import Corpus
 from mining.data.documents import corpus_sources
 from mining.data.queries import Queries
-from mining.data.records import Survey, make_groups, relevances, teacher_scores, write_groups
+from mining.data.records import (
+    Score,
+    Survey,
+    TeacherScores,
+    Texts,
+    make_groups,
+    relevances,
+    write_groups,
+)
 from mining.miner import Miner
 from mining.settings import MiningSettings
 from mining.summary import show, show_examples, summarize
@@ -78,7 +86,9 @@ def mine(args: MiningSettings) -> None:
             reranker = open_teacher(args, args.reranker, digests)
         index = open_index(args, queries, corpus, work, digests)
         blocks = Blocks(work / combined(list(digests.values())), len(queries))
-        miner = Miner(queries, corpus, index, args, reranker, args.reranker_limits)
+        miner = Miner(
+            queries, corpus, index, args, reranker, args.reranker_limits, args.relabel_from
+        )
         blocks.mine(miner, shows_progress())
         if not PartialState().is_main_process:
             return
@@ -106,18 +116,29 @@ def write(
     Scores are the reranker's, if there is one. Otherwise they are the relevances where these say
     more than ``pos`` and ``neg`` do.
     """
-    score = relevances(queries.keep) if survey.graded else None
+    score: Score | None = relevances(queries.keep) if survey.graded else None
     if reranker is not None:
         reranker.cache.refresh()
-        score = teacher_scores(reranker, args.scores)
+        score = TeacherScores(reranker, args.scores, args.relabel_from)
 
-    def mined(numbers: range) -> list[list[str]]:
-        found = [blocks[int(queries.query_of[row])].negatives for row in numbers]
-        texts = iter(corpus.at([each.place for negatives in found for each in negatives]))
-        return [[next(texts) for _ in negatives] for negatives in found]
+    def mined(numbers: range) -> list[Texts]:
+        found = [blocks[int(queries.query_of[row])] for row in numbers]
+        places = [each.place for one in found for each in one.negatives + one.positives]
+        texts = iter(corpus.at(places))
+        return [
+            ([next(texts) for _ in one.negatives], [next(texts) for _ in one.positives])
+            for one in found
+        ]
 
     groups = make_groups(queries.rows, score, queries.keep, mined)
     write_groups(args.output, groups, survey, score is not None, shows_progress())
+    if isinstance(score, TeacherScores) and score.relabel_from is not None:
+        mined_ones = sum(len(one.positives) for one in blocks)
+        logger.info(
+            "%d mined documents and %d negatives of the rows are positives now, as the reranker "
+            "scores them %g or more",
+            mined_ones, score.relabelled, score.relabel_from,
+        )  # fmt: skip
     if survey.graded and reranker is None:
         logger.warning(
             "pos_scores and neg_scores of %s are relevances, 0 for mined negatives; read it with "

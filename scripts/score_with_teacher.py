@@ -40,9 +40,9 @@ from mining.data.records import (
     Rows,
     Score,
     Survey,
+    TeacherScores,
     make_groups,
     rounded,
-    teacher_scores,
     write_groups,
 )
 from mining.search.index import VectorIndex
@@ -70,16 +70,19 @@ def score(args: ScoringSettings) -> None:
     digests: Digests = {}
     sources = find_sources(args.input, args.split)
     with work_folder(args.cache_dir, identity(args, sources)) as work:
+        scores: Score
         if KINDS[kind].retrieves:
             scores = by_embedder(args, rows, work, digests)
         else:
             teacher = open_teacher(args, args.model, digests)
             score_all(teacher, rows, shows_progress())
-            scores = teacher_scores(teacher, args.scores)
+            scores = TeacherScores(teacher, args.scores, args.relabel_from)
         if not PartialState().is_main_process:
             return
         groups = make_groups(rows, scores)
         write_groups(args.output, groups, survey, scored=True, show_progress=shows_progress())
+        if isinstance(scores, TeacherScores) and scores.relabel_from is not None:
+            logger.info("%d negatives became positives", scores.relabelled)
     path = write_settings(args, sources, digests, rows=len(rows))
     print(f"{args.output}: {len(rows):,} rows; settings and digests are in {path}")
 
@@ -88,7 +91,7 @@ def check_settings(args: ScoringSettings, kind: Kind) -> None:
     """Refuse settings of the other kind of model."""
     usual: dict[str, str | None] = dict.fromkeys(OF_EMBEDDER)
     if KINDS[kind].retrieves:
-        usual = {"max_length": None, "scores": "raw"}
+        usual = {"max_length": None, "scores": "raw", "relabel_from": None}
     for name, value in usual.items():
         if getattr(args, name) != value:
             raise ValueError(f"{name}: is no setting of {args.model}, which is of kind {kind}")

@@ -34,6 +34,7 @@ from collators.epochs import numbered
 from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from encoders.opening.transformer import TokenWithoutRow
+from evaluation.measure import Measure
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
 from trainers.checkpoints.output import prepare_output, write_run_file
@@ -111,20 +112,36 @@ def train(
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     with ending(), interruption.listening():
-        distils = run.objective.needs_scores and not args.allow_weak_teacher
-        if distils and trainer.base_comparison and measure and checkpoint is None:
-            pupil = trainer.accelerator.unwrap_model(trainer.model)
-            check_teacher(rows["eval"], pupil, measure.how)
-        trainer.train(resume_from_checkpoint=checkpoint)
-        if "eval" in rows and args.eval_strategy == "no":
-            trainer.save_state()
-            trainer.save_model(_internal_call=True)  # before an evaluation that may fail
-            trainer.evaluate()
-        worse = end_with_base(run, trainer, guard)
-        trainer.save_state()
-        trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
+        try:
+            worse = fit(run, trainer, rows, checkpoint, guard)
+        finally:
+            trainer.loaders.end_workers()
     end(run, trainer, worse)
     return trainer
+
+
+def fit(
+    run: Run,
+    trainer: BaseTrainer,
+    rows: dict[str, Any],
+    checkpoint: str | None,
+    guard: Measure | None,
+) -> str | None:
+    """Train, evaluate, save, push; why the model is worse than the base, if it is."""
+    args, measure = run.args, trainer.measure
+    distils = run.objective.needs_scores and not args.allow_weak_teacher
+    if distils and trainer.base_comparison and measure and checkpoint is None:
+        pupil = trainer.accelerator.unwrap_model(trainer.model)
+        check_teacher(rows["eval"], pupil, measure.how)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if "eval" in rows and args.eval_strategy == "no":
+        trainer.save_state()
+        trainer.save_model(_internal_call=True)  # before an evaluation that may fail
+        trainer.evaluate()
+    worse = end_with_base(run, trainer, guard)
+    trainer.save_state()
+    trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
+    return worse
 
 
 def end(run: Run, trainer: BaseTrainer, worse: str | None) -> None:

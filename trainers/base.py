@@ -27,7 +27,7 @@ from trainers.distributed.sharding import keep_fp32_outside, whole
 from trainers.guards.base_comparison import BaseComparison
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
-from trainers.guards.interruption import isolate_loader
+from trainers.guards.loaders import IsolatedLoaders
 from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class BaseTrainer(CheckpointTrainer):
         write_card: WriteCard | None = None,
         **kwargs: Any,
     ) -> None:
+        self.loaders = IsolatedLoaders()
         super().__init__(
             model,
             args,
@@ -272,7 +273,10 @@ class BaseTrainer(CheckpointTrainer):
         if self.base_comparison is not None:
             # The weights of a checkpoint to resume from are loaded later.
             self.base_comparison.begin(self.accelerator.unwrap_model(self.model))
-        output = super().train(*args, **kwargs)
+        try:
+            output = super().train(*args, **kwargs)
+        finally:
+            self.loaders.end_workers()
         if self.args.load_best_model_at_end and self.is_world_process_zero():
             self.undefined.warn_of_no_best(self.state)
         return output
@@ -281,13 +285,13 @@ class BaseTrainer(CheckpointTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Leave the global random generator and the signals alone, and label the rows."""
-        return isolate_loader(self.nan_guard.label_rows(super().get_train_dataloader()))
+        return self.loaders.add(self.nan_guard.label_rows(super().get_train_dataloader()))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Take all rows: ``dataloader_drop_last`` is about training."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return isolate_loader(super().get_eval_dataloader(eval_dataset))
+            return self.loaders.add(super().get_eval_dataloader(eval_dataset))
         finally:
             self.args.dataloader_drop_last = drop_last
 

@@ -12,6 +12,7 @@ mining      contrastive training with one mined negative for each pair: any of r
 merging     an embedder tuned on the set, and merged with its base: half and half, and by weights
             found on rows kept aside, with the docstrings as a guard
 objectives  rerankers on the same groups
+quickstart  the quick start's embedder, alone and fused with BM25 as ``make quickstart`` does it
 precision   contrastive training in fp32 and in bf16, and sentence-transformers' trainer in bf16
 
 Embedders search all documents; rerankers order the best 20 that the base embedder finds, or the
@@ -20,35 +21,40 @@ over the queries. What is measured is kept in --folder, so a command that was st
 ``--record`` puts the table into benchmarks/RESULTS.md.
 """
 
-import argparse
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.quality.sets import DataSet, open_set
+from benchmarks.quality.sets import open_set
+from benchmarks.quality.training import (
+    GROUPS,
+    LIMITS,
+    METRIC,
+    PAIRS,
+    Flags,
+    Task,
+    mine,
+    python,
+    train,
+    train_peer,
+)
 from benchmarks.speed.results import ROOT, new_parser, publish, quiet
 from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from evaluation import compare
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import FirstStage, measure_ranking
+from evaluation.measure import FirstStage, measure_fused, measure_ranking
 from evaluation.search.distributed import How
+from evaluation.search.fusion import read_fusion
 from evaluation.search.retrieval import retrieve
 
-METRIC = "ndcg@10"
 GUARD = "docstrings"
 QUERIES = 150  # that rerankers get
-PAIRS, GROUPS = 64, 8  # a step
-LIMITS = {"query_max_length": 64, "document_max_length": 128}
 PAIR_LIMIT = {"max_length": 128}
 PEER = "sentence-transformers"
-Flags = dict[str, Any]
 
 MASKS: dict[str, Flags] = {
     "no masks": {},
@@ -84,7 +90,10 @@ def main() -> None:
     """Train, measure and print, seed after seed."""
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("comparison", choices=["masks", "mining", "merging", "objectives", "precision"])
+    add(
+        "comparison",
+        choices=["masks", "mining", "merging", "objectives", "precision", "quickstart"],
+    )
     add("set", choices=["docstrings", "scifact", "cn_medical_qa", "t2ranking_100"])
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--shared", type=Path, default=ROOT.parent / "shared/data", help="the public data sets")
@@ -97,35 +106,10 @@ def main() -> None:
         merging(task)
     elif args.comparison == "objectives":
         rerankers(task)
+    elif args.comparison == "quickstart":
+        quick_start(task)
     else:
         embedders(task)
-
-
-class Task:
-    """One comparison on one set, and what was measured of it so far."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.folder: Path = args.folder / args.comparison / args.set
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.set: DataSet = open_set(args.set, args.shared.resolve(), self.folder)
-
-    def file(self, name: str, seed: int | str) -> Path:
-        """Where a line's figures of a seed are kept."""
-        return self.folder / f"{name}-{seed}.npy"
-
-    def keep(self, name: str, seed: int | str, found: Any) -> None:
-        """Keep a value per query [Q], and tell."""
-        np.save(self.file(name, seed), found)
-        print(f"{name}, seed {seed}: {METRIC} {found.mean():.4f}", flush=True)
-
-    def values(self, name: str) -> list[Any]:
-        """What is kept of a line: an array [Q] a seed, or one of a line without training."""
-        return [
-            np.load(file)
-            for seed in ("", *self.args.seeds)
-            if (file := self.file(name, seed)).exists()
-        ]
 
 
 def embedders(task: Task) -> None:
@@ -207,70 +191,33 @@ def merging(task: Task) -> None:
     tell(task, [name + end for end in tests for name in lines], usual=BASE_LINE)
 
 
-def mine(task: Task, name: str, flags: Flags) -> Path:
-    """Seven negatives for each pair, by the base model from the default ranks."""
-    output = task.folder / f"{name}.jsonl"
-    if not output.exists():
-        corpus = {"corpus": task.set.corpus} if task.set.corpus else {}
-        given = LIMITS | corpus | {"random_share": 0.0} | flags
-        given |= {"input": task.set.pairs, "output": output, "embedder": task.set.base}
-        python("scripts/mine_negatives.py", *as_flags(given))
-    return output
-
-
-def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, batch: int) -> Path:
-    """A model by a recipe of the quick start, on these rows."""
-    output = task.folder / "model"
-    shutil.rmtree(output, ignore_errors=True)  # left by a run that was stopped
-    given: Flags = {"learning_rate": task.set.learning_rate} | flags
-    for key, value in given.items():
-        given[key] = task.set.base if value == "BASE" else value
-    given |= {"model_name_or_path": task.set.base, "train_file": rows, "output_dir": output}
-    given |= {"per_device_train_batch_size": batch, "max_steps": task.set.steps, "seed": seed}
-    given |= {"eval_file": "null", "save_strategy": "no", "disable_tqdm": True}
-    # Of some queries, all that is found may be too near to the positive to be a negative.
-    given = {"bf16": False, "on_bad_rows": "skip"} | given
-    python("scripts/train.py", "--config", ROOT / f"configs/{recipe}.json", *as_flags(given))
-    return output
-
-
-def train_peer(task: Task, flags: Flags, seed: int) -> Path:
-    """sentence-transformers' trainer in a process of its own, with the same settings."""
-    output = task.folder / "peer"
-    settings = {
-        "output_dir": str(output),
-        "per_device_train_batch_size": PAIRS,
-        "learning_rate": task.set.learning_rate,
-        "max_steps": task.set.steps,
-        "seed": seed,
-        "bf16": flags.get("bf16", False),
-        "use_cpu": not torch.accelerator.is_available(),
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    length = LIMITS["document_max_length"]
-    given = [json.dumps(settings), task.set.base, task.set.pairs, length]
-    python("benchmarks/speed/peer_training.py", *given)
-    return output
-
-
-def as_flags(given: Flags) -> list[str]:
-    """Flags of a script."""
-    texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in given.items()}
-    return [f"--{key}={text.strip(chr(34))}" for key, text in texts.items()]
-
-
-def python(*command: object) -> None:
-    """Run it in the project's folder, without its standard output."""
-    given = [sys.executable, *map(str, command)]
-    subprocess.run(given, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
-def search(model: str, data: RetrievalData) -> Any:
+def search(model: str, data: RetrievalData, how: How | None = None) -> Any:
     """A value per query [Q]."""
-    how = How(**LIMITS)
+    how = how or How(**LIMITS)
     return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], how).values[METRIC]
+
+
+def quick_start(task: Task) -> None:
+    """Train by the recipe as it is, and choose BM25's weight on the pairs kept aside for it."""
+    assert task.set.pairs is not None
+    how, dev = How(document_max_length=96), task.set.pairs.with_name("dev_pairs.jsonl")
+    alone, fused = "tuned", "tuned, fused with BM25"
+    if not task.file(BASE_LINE, "").exists():
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
+    for seed in task.args.seeds:
+        if task.file(fused, seed).exists():
+            continue
+        output = task.folder / "model"
+        given = ["--output_dir", output, "--seed", seed, "--eval_file", "null", "--overwrite=true"]
+        recipe = ROOT / "configs/embedding_contrastive.json"
+        python("scripts/train.py", "--config", recipe, *given)
+        python("scripts/fuse.py", "--model", output, "--data", dev, "--document_max_length", 96)
+        embedder, fusion = Embedder.from_pretrained(output), read_fusion(str(output))
+        assert fusion is not None
+        found = measure_fused(embedder, task.set.test, [METRIC], how, fusion)
+        for name, ranked in zip((alone, fused), found, strict=True):
+            task.keep(name, seed, ranked.values[METRIC])
+    tell(task, [BASE_LINE, alone, fused], usual=alone)
 
 
 def tell(task: Task, names: list[str], usual: str | None = None) -> None:
@@ -289,18 +236,26 @@ def tell(task: Task, names: list[str], usual: str | None = None) -> None:
         of_seeds = " ".join(f"{each.mean():.4f}" for each in runs) if len(runs) > 1 else ""
         rows.append([name, of_seeds, f"{np.mean(runs):.4f}", *told])
     base = Path(task.set.base).name if Path(task.set.base).exists() else task.set.base
-    unit = f"{GROUPS} groups" if args.comparison == "objectives" else f"{PAIRS} pairs"
     publish(
         args,
         f"quality, {args.comparison} on {args.set}",
-        f"{base}, {task.set.steps} steps of {unit}, documents cut at "
-        f"{LIMITS['document_max_length']} tokens, learning rate {task.set.learning_rate:g}, seeds "
-        f"{', '.join(map(str, args.seeds))}; "
-        f"{METRIC} on {len(task.values(names[-1])[0])} queries kept aside. Differences are to "
+        f"{base}, {trained_how(task)}, seeds {', '.join(map(str, args.seeds))}; {METRIC} on "
+        f"{len(task.values(names[-1])[0])} queries kept aside. Differences are to "
         f'"{usual or names[1]}", of the means over the same seeds, with the 95 % interval over '
         "the queries.",
         ["", "of each seed", "mean", "difference [95 % interval]", "p"],
         rows,
+    )
+
+
+def trained_how(task: Task) -> str:
+    """In words."""
+    if task.args.comparison == "quickstart":
+        return "trained by configs/embedding_contrastive.json"
+    unit = f"{GROUPS} groups" if task.args.comparison == "objectives" else f"{PAIRS} pairs"
+    return (
+        f"{task.set.steps} steps of {unit}, documents cut at {LIMITS['document_max_length']} "
+        f"tokens, learning rate {task.set.learning_rate:g}"
     )
 
 

@@ -5,6 +5,7 @@ python benchmarks/serving/obvious_server.py embed FOLDER PORT     # or: rerank
 
 import sys
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -27,15 +28,16 @@ class Rerank(BaseModel):
 def main(task: str, folder: str, port: str) -> None:
     """Serve until killed."""
     app = FastAPI()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if task == "embed":
-        embedder = SentenceTransformer(folder, device="cpu")
+        embedder = SentenceTransformer(folder, device=device)
 
         @app.post("/embed")
         def embed(body: Embed) -> dict[str, list[float]]:
             return {"embedding": embedder.encode(body.text, show_progress_bar=False).tolist()}
 
     else:
-        reranker = CrossEncoder(folder, device="cpu")
+        reranker = CrossEncoder(folder, device=device)
 
         @app.post("/rerank")
         def rerank(body: Rerank) -> dict[str, list[float]]:

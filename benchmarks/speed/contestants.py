@@ -61,25 +61,34 @@ def tandem(task: str, model: str, rows: Rows, max_length: int, settings: dict[st
 
 
 def sentence_transformers(
-    task: str, model: str, rows: Rows, max_length: int, settings: dict[str, Any]
+    task: str,
+    model: str,
+    rows: Rows,
+    max_length: int,
+    settings: dict[str, Any],
+    attention: str = "sdpa",
 ) -> Trainer:
     """Its trainer and the loss that corresponds, with its own defaults otherwise.
 
     Of the contrastive loss that is a scale of 20, which is Tandem's temperature of 0.05.
+
+    Args:
+        attention: transformers' ``attn_implementation``; others see ``tandem``.
     """
     folder = str(resolve_model(model))
+    kwargs: dict[str, Any] = {"model_kwargs": {"attn_implementation": attention}}
     columns = {name: [row[name] for row in rows] for name in ("query", "doc")}
     if task != "contrastive":
         columns["score"] = [float(row["rel"]) for row in rows]
     if task == "reranker":
-        scorer = CrossEncoder(folder, num_labels=1, max_length=max_length)
+        scorer = CrossEncoder(folder, num_labels=1, max_length=max_length, **kwargs)
         return CrossEncoderTrainer(
             model=scorer,
             args=CrossEncoderTrainingArguments(**settings),
             train_dataset=Dataset.from_dict(columns),
             loss=BinaryCrossEntropyLoss(scorer),
         )
-    embedder = SentenceTransformer(folder)
+    embedder = SentenceTransformer(folder, **kwargs)
     embedder.max_seq_length = max_length
     loss = MultipleNegativesRankingLoss if task == "contrastive" else CosineSimilarityLoss
     return SentenceTransformerTrainer(

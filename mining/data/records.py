@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from mining.teacher import Teacher, sigmoid
 
 Scale = Literal["raw", "sigmoid"]
 Rows = list[dict[str, Any]]
+Texts = tuple[list[str], list[str]]  # negatives and positives
 # For rows of given numbers and the groups made of them: a score of each document, ``pos`` before
-# ``neg``, group after group.
+# ``neg``, group after group. It may move documents within a group.
 Score = Callable[[range, Rows, Rows], list[float]]
 
 _SLICE = 256
@@ -67,7 +69,7 @@ def make_groups(
     rows: Dataset,
     score: Score | None,
     keep: bool = True,
-    mined: Callable[[range], list[list[str]]] | None = None,
+    mined: Callable[[range], list[Texts]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows as groups, in their order.
 
@@ -75,15 +77,20 @@ def make_groups(
         rows: Of the shape ``candidate_group``.
         score: Gives ``pos_scores`` and ``neg_scores``; None: there are none.
         keep: Whether negatives that are there stay, before the mined ones.
-        mined: Returns the mined negatives of rows by their numbers; None: none were mined.
+        mined: Returns the mined negatives of rows by their numbers, and mined positives; None:
+            nothing was mined.
     """
     for start in range(0, len(rows), _SLICE):
         numbers = range(start, min(start + _SLICE, len(rows)))
         some = [rows[at] for at in numbers]
-        new = mined(numbers) if mined else [[] for _ in numbers]
+        new: list[Texts] = mined(numbers) if mined else [([], []) for _ in numbers]
         groups = [
-            {"query": row["query"], "pos": row["pos"], "neg": (row["neg"] if keep else []) + texts}
-            for row, texts in zip(some, new, strict=True)
+            {
+                "query": row["query"],
+                "pos": row["pos"] + positives,
+                "neg": (row["neg"] if keep else []) + negatives,
+            }
+            for row, (negatives, positives) in zip(some, new, strict=True)
         ]
         if score is not None:
             scores = iter(score(numbers, some, groups))
@@ -94,19 +101,47 @@ def make_groups(
             yield group | {"prompt": row["prompt"]}
 
 
-def teacher_scores(teacher: Teacher, scale: Scale) -> Score:
-    """Return what scores groups by a reranker."""
+@dataclass
+class TeacherScores:
+    """Scores groups by a reranker.
 
-    def score(_: range, rows: Rows, groups: Rows) -> list[float]:
+    Args:
+        scale: Of the scores that are written.
+        relabel_from: Negatives that score so much or more, from 0 to 1, become positives; None:
+            none do.
+
+    Attributes:
+        relabelled: How many did so far.
+    """
+
+    teacher: Teacher
+    scale: Scale
+    relabel_from: float | None = None
+    relabelled: int = 0
+
+    def __call__(self, _: range, rows: Rows, groups: Rows) -> list[float]:
+        """The scores of the groups' documents, in the order in which they then are."""
         pairs = [
-            teacher.pair(row["query"], row["prompt"], document)
+            self.teacher.pair(row["query"], row["prompt"], document)
             for row, group in zip(rows, groups, strict=True)
             for document in group["pos"] + group["neg"]
         ]
-        found = teacher.score(pairs)
-        return rounded((sigmoid(found) if scale == "sigmoid" else found).tolist())
-
-    return score
+        raw = self.teacher.score(pairs)
+        from_0_to_1 = sigmoid(raw)
+        written = from_0_to_1 if self.scale == "sigmoid" else raw
+        scores = iter(zip(written.tolist(), from_0_to_1.tolist(), strict=True))
+        found: list[float] = []
+        for group in groups:
+            pos = [(text, *next(scores)) for text in group["pos"]]
+            neg = [(text, *next(scores)) for text in group["neg"]]
+            if self.relabel_from is not None:
+                moved = [each for each in neg if each[2] >= self.relabel_from]
+                neg = [each for each in neg if each[2] < self.relabel_from]
+                pos += moved
+                self.relabelled += len(moved)
+                group["pos"], group["neg"] = ([text for text, *_ in side] for side in (pos, neg))
+            found += [score for _, score, _ in pos + neg]
+        return rounded(found)
 
 
 def relevances(keep: bool) -> Score:

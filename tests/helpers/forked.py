@@ -117,6 +117,7 @@ def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
+    multiprocessing.set_start_method("fork", force=True)  # a copy would have the one it came by
     sys.argv = command
     gc.freeze()  # as in conftest.py
     runpy.run_path(command[0], run_name="__main__")

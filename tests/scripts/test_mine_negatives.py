@@ -201,6 +201,38 @@ def test_a_reranker_writes_its_scores(
         assert got == pytest.approx(expected, abs=2e-5)
 
 
+def test_what_the_reranker_takes_for_an_answer_becomes_a_positive(
+    data: Path, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    """Mined documents and negatives of the rows; as many negatives as without are found."""
+    rows = [{"query": row["query"], "pos": [row["pos_doc"]], "neg": []} for row in pairs(120)]
+    for at, row in enumerate(rows):
+        row["neg"] = [rows[at - 1]["pos"][0]]
+    data = write(tmp_path / "rows.jsonl", rows)
+    flags = ("--embedder", tiny_bert, "--reranker", tiny_classifier, "--scores", "sigmoid")
+    before = run(data, tmp_path / "before.jsonl", *flags)
+    scores = sorted({score for row in before for score in row["neg_scores"]})
+    high = len(scores) * 9 // 10
+    lowest = sum(scores[high : high + 2]) / 2  # between two, as what is written is rounded
+    found = run(data, tmp_path / "after.jsonl", *flags, "--relabel_from", lowest)
+    settings = json.loads((tmp_path / "after.jsonl.settings.json").read_text(encoding="utf-8"))
+    counted = settings["summary"]["removed"]["answer by the reranker: now a positive"]
+    mined, of_rows = 0, 0
+    for row, old, new in zip(rows, before, found, strict=True):
+        assert new["pos"][0] == row["pos"][0]
+        was_negative = old["neg_scores"][0] >= lowest
+        assert (row["neg"][0] in new["pos"]) == was_negative
+        assert (row["neg"][0] in new["neg"]) == (not was_negative)
+        assert len(new["neg"]) == 7 + (not was_negative)
+        assert max(new["neg_scores"]) < lowest <= min([*new["pos_scores"][1:], 1])
+        assert len(set(new["pos"] + new["neg"])) == len(new["pos"] + new["neg"])
+        of_rows += was_negative
+        mined += len(new["pos"]) - 1 - was_negative
+    assert mined == counted > 0
+    assert of_rows > 0
+    assert load_rows(str(tmp_path / "after.jsonl"), "candidate_group", ReadOptions())
+
+
 # A kill
 
 
@@ -253,6 +285,14 @@ def error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (
             ("--bm25", "--reranker_max_score", "0.5"),
             "reranker_max_score: is for --reranker; leave it out",
+        ),
+        (
+            ("--bm25", "--relabel_from", "0.9"),
+            "error: relabel_from: is for --reranker; leave it out",
+        ),
+        (
+            ("--bm25", "--reranker", "x", "--relabel_from", "1"),
+            "error: relabel_from: must be between 0 and 1, without them, got 1",
         ),
         (
             ("--bm25", "--reranker", "x", "--reranker_absolute_margin=-1"),

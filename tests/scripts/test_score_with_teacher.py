@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.nn import functional as F
 
 from encoders import Embedder, Reranker
@@ -62,6 +63,27 @@ def test_a_rerankers_scores(tiny_classifier: Path, tmp_path: Path) -> None:
                 assert scored[f"{side}_scores"] == pytest.approx(expected, abs=2e-5)
     rows_read = load_rows(str(output), "candidate_group", ReadOptions())
     assert len(rows_read[1]["neg_scores"]) == len(rows[1]["neg"])
+
+
+@pytest.mark.parametrize("scale", ["raw", "sigmoid"])
+def test_negatives_that_the_teacher_takes_for_answers_become_positives(
+    scale: str, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    rows = groups(40)
+    data = write(tmp_path / "rows.jsonl", rows)
+    reranker = Reranker.from_pretrained(tiny_classifier)
+    scores = [reranker.score([(asked(row), text) for text in row["neg"]]) for row in rows]
+    lowest = float(torch.cat(scores).median()) + 1e-5
+    flags = ("--scores", scale, "--relabel_from", lowest)
+    assert main(command(data, tmp_path / "out.jsonl", tiny_classifier, *flags)) == 0
+    for row, own, found in zip(rows, scores, read(tmp_path / "out.jsonl"), strict=True):
+        answers = [text for text, score in zip(row["neg"], own, strict=True) if score >= lowest]
+        assert found["pos"] == row["pos"] + answers
+        assert found["neg"] == [text for text in row["neg"] if text not in answers]
+        for side in ("pos", "neg"):
+            texts = [(asked(row), text) for text in found[side]]
+            expected = reranker.score(texts, raw=scale == "raw").tolist()
+            assert found[f"{side}_scores"] == pytest.approx(expected, abs=2e-5)
 
 
 def test_an_embedders_cosines(tiny_bert: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch.distributed import ReduceOp, all_reduce
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 # A launcher may forward what the terminal has sent already: within this time it is one signal.
@@ -72,25 +71,3 @@ class Interruption(TrainerCallback):
             os.write(2, line.encode())  # print and logging are not safe in a signal handler
         elif time.monotonic() - self.since >= ONE_SIGNAL:
             os._exit(128 + number)
-
-
-def leave_signals_alone(_: int) -> None:
-    """Ignore signals in a dataloader's worker, which a process group's signal reaches too.
-
-    Workers end when the process that reads from them does.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def isolate_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Give a loader a generator of its own for its workers' seeds; its workers ignore signals.
-
-    Seeds drawn from the global generator, as is usual, would shift dropout's random numbers by the
-    number of iterators made: runs with persistent workers, resumed runs and runs with evaluations
-    would differ. The workers draw no random numbers, so that nothing has to be seeded in them.
-    """
-    inner = getattr(loader, "base_dataloader", loader)
-    inner.generator = torch.Generator()
-    inner.worker_init_fn = leave_signals_alone
-    return loader

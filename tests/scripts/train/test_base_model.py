@@ -94,6 +94,23 @@ def test_a_run_that_hurts_says_so(good: Path, tmp_path: Path, on_worse: str) -> 
         assert "**Warning:** the model is worse than before training" in card
 
 
+def test_wrong_labels_hurt_and_the_base_is_kept(good: Path, tmp_path: Path) -> None:
+    """Each query with a document of another topic; eval_file has the right ones."""
+    given = recipe(good, tmp_path, max_steps=30, eval_steps=30, on_worse="keep_base")
+    lines = Path(given["train_file"]).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    half = len(rows) // 2
+    for row, other in zip(rows, rows[half:] + rows[:half], strict=True):
+        row["wrong"] = other["pos_doc"]
+    wrong = [{"query": row["query"], "pos_doc": row["wrong"]} for row in rows]
+    given["train_file"] = tmp_path / "wrong.jsonl"
+    given["train_file"].write_text("\n".join(map(json.dumps, wrong)), encoding="utf-8")
+    output = train(tmp_path / "run", **given, learning_rate=1e-2)
+    assert compared(output)[-1]["high"] < 0
+    assert "the base is saved instead" in log(output)[-1]
+    assert_same_weights(output, good)
+
+
 @pytest.mark.parametrize("more", [{}, {"lora_r": 2}], ids=["whole", "lora"])
 def test_a_given_share(models: dict[str, Path], tmp_path: Path, more: dict[str, Any]) -> None:
     """The merge of a run is that of the base and of the same run without it."""
