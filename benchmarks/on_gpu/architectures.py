@@ -22,28 +22,30 @@ def architectures(given: Given) -> Rows:
 
     yield ["architecture", "precision", "of the states", "of the gradients"]
     for name in list(CONFIGS)[: 2 if given.tiny else None]:
-        for dtype in (torch.float32, torch.bfloat16):
-            yield tried([name, str(dtype)[6:]], differences, name, dtype, given.device)
+        for bf16 in (False, True):
+            yield tried([name, "bf16" if bf16 else "fp32"], differences, name, bf16, given.device)
 
 
-def differences(name: str, dtype: torch.dtype, device: str) -> list[Any]:
+def differences(name: str, bf16: bool, device: str) -> list[Any]:
     """Of states, and of the gradients of all weights together."""
-    padded, plain = (computed(name, dtype, device, unpadded) for unpadded in (False, True))
+    padded, plain = (computed(name, bf16, device, unpadded) for unpadded in (False, True))
     found = []
     for one, other in zip(padded, plain, strict=True):
         found.append(f"{float((one - other).abs().max() / one.abs().max()):.1e}")
     return found
 
 
-def computed(name: str, dtype: torch.dtype, device: str, unpadded: bool) -> tuple[Tensor, Tensor]:
+def computed(name: str, bf16: bool, device: str, unpadded: bool) -> tuple[Tensor, Tensor]:
     """States of the real tokens, and all gradients in one."""
     from unpadded import batch, make
 
-    model: Any = make(name, AutoModel).to(device, dtype)
+    model: Any = make(name, AutoModel).to(device, torch.float32)
     inputs = {key: value.to(device) for key, value in batch(LENGTHS).items()}
     if unpadded and not unpad_inputs(model):
         raise ValueError("it cannot be run without padding")
-    states = model(**inputs).last_hidden_state.double() * inputs["attention_mask"][..., None]
+    with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        states = model(**inputs).last_hidden_state
+    states = states.double() * inputs["attention_mask"][..., None]
     weight = torch.cos(torch.arange(states.numel(), device=device).double()).view_as(states)
     (states * weight).sum().backward()
     grads = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]

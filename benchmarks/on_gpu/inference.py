@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from benchmarks.on_gpu.rows import Given, Rows, peak_memory, tell, tried
-from benchmarks.speed.rates import arithmetic, lengths, product_rate
+from benchmarks.speed.rates import arithmetic, lengths
 from benchmarks.speed.turns import TANDEM, THEIRS
 from encoders import Embedder, Reranker
 
@@ -19,14 +19,13 @@ MAX_LENGTH = 256
 
 def inference(given: Given) -> Rows:
     """Medians of three turns after a warm-up."""
-    rows = given.pairs(64 if given.tiny else 4096)
+    rows = given.pairs(16 if given.tiny else 4096)
     yield ["", "task", "precision", "seconds", "against sentence-transformers",
            "of the product rate", "memory, GiB"]  # fmt: skip
     for task in ("encode", "score"):
         for bf16 in (True, False):
             about = Namespace(model=str(given.folder / "bert"), task=task, max_length=MAX_LENGTH)
-            rate = product_rate(torch.bfloat16 if bf16 else torch.float32)
-            best = arithmetic(about, lengths(about, rows)) / rate
+            best = arithmetic(about, lengths(about, rows)) / given.rate(bf16)
             seconds: list[float] = []
             for who in (THEIRS, TANDEM):
                 names = [who, task, "bf16" if bf16 else "fp32"]

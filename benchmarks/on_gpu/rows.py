@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.speed.rates import product_rate
 from benchmarks.speed.results import quiet
 
 # Seconds that each part may take; seven minutes with the data.
@@ -39,6 +40,10 @@ class Given(NamedTuple):
     def device(self) -> str:
         """Where it runs."""
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def rate(self, bf16: bool) -> float:
+        """FLOP/s of a matrix product here."""
+        return product_rate(torch.bfloat16 if bf16 else torch.float32, 64 if self.tiny else None)
 
     def pairs(self, count: int) -> list[dict[str, Any]]:
         """Rows: query, doc, rel."""

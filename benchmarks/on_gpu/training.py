@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from benchmarks.on_gpu.rows import FAILED, Given, Rows, peak_memory, tell
 from benchmarks.speed.contestants import sentence_transformers, tandem
-from benchmarks.speed.rates import arithmetic, lengths, product_rate
+from benchmarks.speed.rates import arithmetic, lengths
 from benchmarks.speed.turns import TANDEM, THEIRS
 
 MAX_LENGTH = 256
@@ -77,7 +77,7 @@ def training(given: Given) -> Rows:
                 seconds[line] += times.seconds
                 idle[line] += times.idle
             memory[line] = peak_memory()
-    rates = {dtype: product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {bf16: given.rate(bf16) for bf16 in (False, True)}
     yield COLUMNS
     for line in lines(given.tiny):
         if line in failed:
@@ -89,10 +89,9 @@ def training(given: Given) -> Rows:
             model=str(given.folder / line.model), task=line.task, max_length=MAX_LENGTH
         )
         flops = 3 * arithmetic(about, lengths(about, rows)) * batch / len(rows)
-        rate = rates[torch.bfloat16 if line.bf16 else torch.float32]
         share = f"{statistics.median(idle[line]):.0%}" if idle[line] else ""
         yield [*line.told(), f"{1000 * taken:.0f}", f"{theirs / taken:.2f} x",
-               f"{flops / taken / rate:.0%}", share, memory[line]]  # fmt: skip
+               f"{flops / taken / rates[line.bf16]:.0%}", share, memory[line]]  # fmt: skip
 
 
 class StepTimes(TrainerCallback):

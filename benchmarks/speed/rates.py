@@ -37,9 +37,9 @@ def arithmetic(args: argparse.Namespace, rows_lengths: list[int]) -> float:
     return float(sum(2 * linear * n + attention * n * n for n in rows_lengths))
 
 
-def product_rate(dtype: torch.dtype) -> float:
+def product_rate(dtype: torch.dtype, size: int | None = None) -> float:
     """FLOP/s of a large matrix product here: the best of several."""
-    size = 8192 if torch.cuda.is_available() else 2048
+    size = size or (8192 if torch.cuda.is_available() else 2048)
     a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
     taken = []
     for _ in range(12):

@@ -41,7 +41,7 @@ def test_every_part_gives_whole_rows(part: Callable[[Given], Rows], given: Given
 def test_differences_are_rounding(given: Given) -> None:
     _, *rows = architectures(given)
     for _, precision, *shares in rows:
-        least = 1e-5 if precision == "float32" else 5e-2
+        least = 1e-5 if precision == "fp32" else 5e-2
         assert all(float(share) < least for share in shares)
 
 
@@ -66,8 +66,9 @@ def test_a_part_that_hangs_or_fails_keeps_its_rows(end: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert list(rows_in_time(process, 1.5)) == [[1, 2]]
-    assert process.wait() != 0
+    with process:
+        assert list(rows_in_time(process, 1.5)) == [[1, 2]]
+        assert process.wait() != 0
     assert time.monotonic() - begun < 30
 
 

@@ -11,11 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 
 from runs import ROOT
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
-TWO_PROCESSES = ["--config_file", "configs/accelerate/two_cpu_processes.yaml"]
+TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"
 
 
 def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
@@ -81,6 +83,17 @@ def launch_machines(words: Sequence[str]) -> None:
     for machine in machines:
         done = finish(machine)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def launched_environment(config_file: str, *options: str) -> dict[str, str]:
+    """What ``accelerate launch`` gives to the processes that it starts by a launch file."""
+    given = ["--config_file", config_file, *options, "--main_process_port", "0"]
+    args = launch_command_parser().parse_args([*given, "scripts/train.py"])
+    args, _, _ = _validate_launch_command(args)
+    assert args.num_processes == 2
+    names = ("FSDP_", "ACCELERATE_USE_")
+    found = prepare_multi_gpu_env(args)
+    return {name: value for name, value in found.items() if name.startswith(names)}
 
 
 def seen(output: Path) -> list[Any]:

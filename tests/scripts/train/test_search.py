@@ -8,7 +8,8 @@ import pytest
 from filelock import FileLock
 
 from common.run_files import LOG_FILE
-from launching import LAUNCH, TWO_PROCESSES, finish, start
+from forked import together
+from launching import TWO_PROCESSES, launched_environment
 from runs import assert_same_weights, losses, train, write_format
 from scripts.search_settings import main
 from trainers.config.search_space import Range, fill, find_ranges
@@ -255,8 +256,7 @@ def test_two_processes_run_each_trial_together(recipe: dict[str, Any], tmp_path:
     file, output = tmp_path / "recipe.json", tmp_path / "search"
     file.write_text(json.dumps(recipe), encoding="utf-8")
     flags = ["--recipe", str(file), "--output_dir", str(output), "--trials", "2"]
-    done = finish(start([*LAUNCH, *TWO_PROCESSES, "scripts/search_settings.py", *flags]))
-    assert done.returncode == 0, done.stdout + done.stderr
+    together(2, ["scripts/search_settings.py", *flags], **launched_environment(TWO_PROCESSES))
     assert [trial.state.name for trial in study_in(tmp_path).trials] == ["COMPLETE"] * 2
     best = json.loads((output / "best_recipe.json").read_text(encoding="utf-8"))
     rate = study_in(tmp_path).best_params["learning_rate"]

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import (
     DistilBertConfig,
@@ -28,12 +26,12 @@ from transformers import (
 from encoders import Embedder, Reranker
 from encoders.sharding import layer_classes
 from forked import together
-from launching import seen, write_recipes
+from launching import launched_environment, seen, write_recipes
 from runs import NO_DROPOUT, TEXTS, assert_same_weights, losses, refused, train, write_format
 from tiny import make_config, make_tokenizer, save_backbone
 from trainers.distributed.sharding import keep_fp32_outside
 
-LAUNCH_FILE = ["--config_file", "configs/accelerate/fsdp2.yaml"]
+FSDP = "configs/accelerate/fsdp2.yaml"
 STEPS: dict[str, Any] = {
     "max_steps": 4,
     "warmup_steps": 0,
@@ -118,7 +116,7 @@ def sharded(folder: Path) -> Path:
     runs["by_cores"] = runs["xlmr"]
     order = ["bert", "xlmr", "qwen", "qwen_resumed", "dropout", "dropout_resumed", "by_cores"]
     command = write_recipes({name: runs[name] for name in order}, folder / "two", kinds)
-    together(2, command, **launched_environment())
+    together(2, command, **launched_environment(FSDP))
     return folder / "two"
 
 
@@ -183,21 +181,10 @@ def test_a_run_goes_on_from_its_checkpoint(name: str, optimizer: str, sharded: P
 # Without processes
 
 
-def launched_environment(*options: str) -> dict[str, str]:
-    """What ``accelerate launch`` gives to the processes it starts."""
-    args = launch_command_parser().parse_args(
-        [*LAUNCH_FILE, *options, "--main_process_port", "0", "scripts/train.py"]
-    )
-    args, _, _ = _validate_launch_command(args)
-    names = ("FSDP_", "ACCELERATE_USE_FSDP")
-    given = prepare_multi_gpu_env(args)
-    return {name: value for name, value in given.items() if name.startswith(names)}
-
-
 def test_on_a_cpu_it_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in launched_environment().items():
+    for name, value in launched_environment(FSDP).items():
         monkeypatch.setenv(name, value)
     assert "on a CPU accelerate would run DDP instead" in refused(
         capsys, folder / "one" / "refused", **recipes(folder, 3)["bert"]
@@ -224,7 +211,7 @@ def test_what_a_launch_may_ask_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name, value in launched_environment(*options).items():
+    for name, value in launched_environment(FSDP, *options).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("trainers.distributed.sharding.NOT_SHARDING", ())  # as if there were a GPU
     assert expected in refused(capsys, folder / "one" / "refused", **recipes(folder, 3)["bert"])
