@@ -59,6 +59,8 @@ def unpadded_attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = Rule(causal, sliding_window, dropout, scaling)
+    if layout.is_single and not torch.is_grad_enabled() and not dropout:
+        return _one_text(query, key, value, rule), None
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
     half = q.dtype in (torch.bfloat16, torch.float16)
     trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
@@ -76,6 +78,16 @@ def unpadded_attention(
 
 
 AttentionInterface.register(ATTENTION, unpadded_attention)
+
+
+def _one_text(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    """A text alone, as a server with one client has them: [1, A, T, D] to [1, T, A, D]."""
+    bias = position_bias(query.shape[2], rule, query)
+    shares = key.shape[1] != query.shape[1]
+    states = F.scaled_dot_product_attention(
+        query, key, value, bias, scale=rule.scaling, enable_gqa=shares
+    )
+    return states.transpose(1, 2)
 
 
 def _by_varlen_kernel(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:

@@ -63,6 +63,7 @@ class TextLayout:
 
     def __init__(self, lengths: list[int], device: torch.device) -> None:
         self.longest = lengths[-1]
+        self.is_single = len(lengths) == 1
         self.device = device
         self.bounds = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
         self.groups: list[Group] = []
