@@ -48,6 +48,7 @@ from trainers.config.assembly import (
     read_train_rows,
 )
 from trainers.config.measures import build_guard, build_measure
+from trainers.config.optimization import check_optimization
 from trainers.distributed.sharding import check_layers, check_sharding
 from trainers.guards.base_model import end_with_base
 from trainers.guards.evaluations import EvaluationFailed
@@ -91,6 +92,7 @@ def train(
         measure, guard = build_measure(run), build_guard(run)
         model = open_model(run)
         check_layers(model)
+        check_optimization(args, model)
         collator = build_collator(run, model, list(rows.values()))
     except ValueError as error:
         complain(error)

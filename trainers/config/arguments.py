@@ -4,45 +4,30 @@ All checks raise ``ValueError`` with the key, what is wrong, and the remedy, bef
 loaded. What depends on the objective is checked in ``task.py``.
 """
 
-import json
 import logging
 from dataclasses import MISSING, dataclass, field, fields
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from common.hardware import multiplies_in_bf16
 from trainers.config.fields import DataArguments, ModelArguments, RecipeFields
+from trainers.config.trainer_settings import check_trackers, check_trainer_settings
 
 logger = logging.getLogger(__name__)
-
-# Packages of the trackers that have an extra of ours.
-EXTRAS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
 
 LEAST = {
     1: (
         "query_max_length", "document_max_length", "max_length", "projection_dim",
         "gradient_cache_chunk_size", "early_stopping_patience", "per_device_train_batch_size",
-        "per_device_eval_batch_size", "gradient_accumulation_steps",
+        "per_device_eval_batch_size", "gradient_accumulation_steps", "save_total_limit",
     ),
     0: (
         "learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps",
         "dataloader_num_workers", "in_batch_negatives", "seed",
     ),
 }  # fmt: skip
-# What the trainers rely on.
-FIXED = {
-    "remove_unused_columns": False,
-    "prediction_loss_only": True,
-    "logging_nan_inf_filter": False,
-    "hub_strategy": "end",
-    "train_sampling_strategy": "random",
-    "label_smoothing_factor": 0.0,
-}
-WHY_FIXED = {"label_smoothing_factor": " (it is for class labels; losses here take relevances)"}
 
 
 @dataclass
@@ -72,7 +57,7 @@ class TandemArguments(RecipeFields):
             raise ValueError("fp16: needs a GPU; leave it out, or give bf16 on a CPU that has it")
         if self.report_to is None:
             self.report_to = "none"
-        _check_report_to(self.report_to)
+        check_trackers(self.report_to)
         # Where steps are skipped, their losses must not enter Trainer's mean.
         self.logging_nan_inf_filter = self.on_bad_loss == "skip"
         if isinstance(self.train_file, str):
@@ -116,8 +101,9 @@ def _check_arguments(args: RecipeFields) -> None:
     _check_evaluation(args)
     _check_matryoshka(args)
     _check_lora(args)
-    _check_fixed(args)
-    if args.torch_compile and args.unpad_inputs:
+    check_trainer_settings(args)
+    compiles = args.torch_compile or args.torch_compile_backend or args.torch_compile_mode
+    if compiles and args.unpad_inputs:
         raise ValueError(
             "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
             "give unpad_inputs false, or leave torch_compile out"
@@ -167,13 +153,6 @@ def check_labels(args: DataArguments) -> None:
     bounds = args.label_range
     if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
         raise ValueError(f"label_range: must be [lowest, highest], got {bounds}")
-
-
-def _check_fixed(args: RecipeFields) -> None:
-    for name, value in FIXED.items():
-        if getattr(args, name) != value:
-            why = WHY_FIXED.get(name, "")
-            raise ValueError(f"{name}: is always {json.dumps(value)} here{why}; leave it out")
 
 
 def _check_evaluation(args: RecipeFields) -> None:
@@ -239,19 +218,6 @@ def _check_lora(args: ModelArguments) -> None:
             raise ValueError(f"{name}: must be at least 1, got {value}")
     if args.lora_target_modules == []:
         raise ValueError("lora_target_modules: is empty; name layers, or leave it out")
-
-
-def _check_report_to(names: str | list[str]) -> None:
-    for name in [names] if isinstance(names, str) else names:
-        if name in ("none", "all"):
-            continue
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(["none", "all", *INTEGRATION_TO_CALLBACK])
-            raise ValueError(f"report_to: {name!r} is not one of {known}")
-        if name in EXTRAS and not any(find_spec(package) for package in EXTRAS[name]):
-            raise ValueError(
-                f"report_to: {name} is not installed; pip install -c constraints.txt -e '.[{name}]'"
-            )
 
 
 def _value(strategy: Any) -> str:

@@ -1,0 +1,110 @@
+"""Settings of transformers' ``Trainer`` that cannot be honoured here, each with its reason."""
+
+import json
+import os
+from importlib.util import find_spec
+
+from transformers import TrainingArguments
+from transformers.integrations import integration_utils
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.training_args import trainer_log_levels
+
+# Packages of the trackers that have an extra of ours.
+EXTRAS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
+# What the trainers rely on.
+FIXED = {
+    "remove_unused_columns": False,
+    "prediction_loss_only": True,
+    "logging_nan_inf_filter": False,
+    "hub_strategy": "end",
+    "train_sampling_strategy": "random",
+    "label_smoothing_factor": 0.0,
+    "label_names": None,
+    "include_for_metrics": [],
+    "batch_eval_metrics": False,
+    "include_num_input_tokens_seen": "no",
+    "bf16_full_eval": False,
+    "fp16_full_eval": False,
+    "neftune_noise_alpha": None,
+    "auto_find_batch_size": False,
+    "use_liger_kernel": False,
+    "liger_kernel_config": None,
+    "deepspeed": None,
+    "parallelism_config": None,
+    "dataloader_in_order": True,
+    "enable_jit_checkpoint": False,
+}
+_OWN_METRICS = " (eval_metrics says what is measured)"
+_ROUNDED = " (the model would be saved with rounded weights; bf16 evaluates in bf16 as well)"
+WHY_FIXED = {
+    "label_smoothing_factor": " (it is for class labels; losses here take relevances)",
+    "include_for_metrics": _OWN_METRICS,
+    "batch_eval_metrics": _OWN_METRICS,
+    "include_num_input_tokens_seen": " (batches hold several texts a row)",
+    "bf16_full_eval": _ROUNDED,
+    "fp16_full_eval": _ROUNDED,
+    "neftune_noise_alpha": " (noise on embeddings is not supported)",
+    "auto_find_batch_size": " (a smaller batch is another task; lower "
+    "per_device_train_batch_size, or give gradient_cache_chunk_size)",
+    "deepspeed": " (to shard a model use FSDP2: configs/accelerate/fsdp2.yaml)",
+    "dataloader_in_order": " (a run could not be resumed exactly)",
+    "enable_jit_checkpoint": " (SIGTERM ends a run at a checkpoint anyway)",
+}
+CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug"}
+
+
+def check_trainer_settings(args: TrainingArguments) -> None:
+    """Refuse what would change a run without a word, or fail in the middle of it.
+
+    Raises:
+        ValueError: Such a setting, by its key.
+    """
+    for name, value in FIXED.items():
+        if getattr(args, name) != value:
+            why = WHY_FIXED.get(name, "")
+            raise ValueError(f"{name}: is always {json.dumps(value)} here{why}; leave it out")
+    for name in ("save_steps", "eval_steps", "logging_steps"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}: must be above 0, got {value}")
+    if args.dataloader_persistent_workers and not args.dataloader_num_workers:
+        raise ValueError(
+            "dataloader_persistent_workers: needs dataloader_num_workers; give it, or leave it out"
+        )
+    for name in ("log_level", "log_level_replica"):
+        if getattr(args, name) not in trainer_log_levels:
+            known = ", ".join(trainer_log_levels)
+            raise ValueError(f"{name}: {getattr(args, name)!r} is not one of {known}")
+    unknown = set(args.gradient_checkpointing_kwargs or {}) - CHECKPOINTING
+    if unknown:
+        known = ", ".join(sorted(CHECKPOINTING))
+        raise ValueError(f"gradient_checkpointing_kwargs: {min(unknown)} is not one of {known}")
+    config = args.accelerator_config
+    if config is not None and (not isinstance(config, dict) or set(config) - {"non_blocking"}):
+        raise ValueError(
+            "accelerator_config: takes only non_blocking here; the rest would change which rows a "
+            "batch holds"
+        )
+    if args.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise ValueError("ddp_backend: is for several processes; leave it out")
+
+
+def check_trackers(names: str | list[str]) -> None:
+    """Refuse trackers that are not known or not installed.
+
+    Raises:
+        ValueError: One of ``report_to``.
+    """
+    for name in [names] if isinstance(names, str) else names:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(["none", "all", *INTEGRATION_TO_CALLBACK])
+            raise ValueError(f"report_to: {name!r} is not one of {known}")
+        if name in EXTRAS and not any(find_spec(package) for package in EXTRAS[name]):
+            raise ValueError(
+                f"report_to: {name} is not installed; pip install -c constraints.txt -e '.[{name}]'"
+            )
+        available = getattr(integration_utils, f"is_{name}_available", None)
+        if available is not None and not available():
+            raise ValueError(f"report_to: {name} is not installed; install it, or leave it out")
