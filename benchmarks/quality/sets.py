@@ -59,7 +59,7 @@ def open_set(name: str, shared: Path, scratch: Path) -> DataSet:
     pairs = _pairs(read_beir(folder, "train"), scratch / "pairs.jsonl")
     corpus = folder / "corpus.jsonl"
     if name == "scifact":
-        test = read_beir(folder, "test")
+        test = _cut(read_beir(folder, "test"))
         return DataSet(BASE, 2e-5, pairs, None, corpus, test, steps=15)
     test = _cut(read_beir(folder, "dev"))
     return DataSet(chinese, 5e-5, pairs, None, corpus, test, steps=24)
