@@ -1,6 +1,5 @@
-"""Attention within each text of a packed sequence: the fastest of four kernels."""
+"""Attention within each text of a packed sequence: the fastest kernel that can."""
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from encoders.unpadding.dropout import dropout_mask, scale
+from encoders.unpadding.flash import flash_attention, has_flash, text_by_text
 from encoders.unpadding.layout import Rule, TextLayout, position_bias
 from encoders.unpadding.parts import parts
 
@@ -65,9 +65,11 @@ def unpadded_attention(
     half = q.dtype in (torch.bfloat16, torch.float16)
     trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
     if not parts.grouped_attention:
-        states = _text_by_text(q, k, v, layout, rule)
+        states = text_by_text(q, k, v, layout.bounds, rule)
     elif q.is_cuda and half and not dropout and varlen_attn is not None:
         states = _by_varlen_kernel(q, k, v, layout, rule)
+    elif q.is_cuda and half and dropout and has_flash(q, k):
+        states = flash_attention(q, k, v, layout.bounds, layout.longest, rule)
     elif q.is_cuda or not trains_here or (dropout and not parts.fast_dropout):
         states = _by_torch(q, k, v, layout, rule)
     else:
@@ -115,22 +117,6 @@ def _by_torch(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -
         found = F.scaled_dot_product_attention(q, k, v, bias, rule.dropout, scale=rule.scaling)
         attended.append(found.reshape(-1, width))
     return layout.unpack(torch.cat(attended), heads)
-
-
-def _text_by_text(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
-    """The plain loop, for ``parts.grouped_attention = False``."""
-    attended = []
-    for start, stop in pairwise(layout.bounds.tolist()):
-        own, keys, values = (x[start:stop].transpose(0, 1) for x in (q, k, v))  # [A, l, D]
-        keys, values = (
-            x.repeat_interleave(q.shape[1] // x.shape[0], dim=0) for x in (keys, values)
-        )
-        bias = position_bias(stop - start, rule, own)
-        found = F.scaled_dot_product_attention(
-            own, keys, values, bias, rule.dropout, scale=rule.scaling
-        )
-        attended.append(found.transpose(0, 1))
-    return torch.cat(attended)  # [T, A, D]
 
 
 class _Attention(torch.autograd.Function):
