@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.quality.sets import DataSet, open_set
+from benchmarks.speed.emulated_bf16 import lacks_bf16
 from benchmarks.speed.results import ROOT
 
 METRIC = "ndcg@10"
@@ -70,7 +71,8 @@ def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, b
     given |= {"eval_file": "null", "save_strategy": "no", "disable_tqdm": True}
     # Of some queries, all that is found may be too near to the positive to be a negative.
     given = {"bf16": False, "on_bad_rows": "skip"} | given
-    python("scripts/train.py", "--config", ROOT / f"configs/{recipe}.json", *as_flags(given))
+    config = ROOT / f"configs/{recipe}.json"
+    python(*emulator(given["bf16"]), "scripts/train.py", "--config", config, *as_flags(given))
     return output
 
 
@@ -91,8 +93,13 @@ def train_peer(task: Task, flags: Flags, seed: int) -> Path:
     }
     length = LIMITS["document_max_length"]
     given = [json.dumps(settings), task.set.base, task.set.pairs, length]
-    python("benchmarks/speed/peer_training.py", *given)
+    python(*emulator(settings["bf16"]), "benchmarks/speed/peer_training.py", *given)
     return output
+
+
+def emulator(bf16: bool) -> list[str]:
+    """What runs a script in bf16 on a processor that has none."""
+    return ["benchmarks/speed/emulated_bf16.py"] if bf16 and lacks_bf16() else []
 
 
 def as_flags(given: Flags) -> list[str]:
