@@ -12,6 +12,7 @@ mining      contrastive training with one mined negative for each pair: any of r
 merging     an embedder tuned on the set, and merged with its base: half and half, and by weights
             found on rows kept aside, with the docstrings as a guard
 objectives  rerankers on the same groups
+matryoshka  contrastive training with matryoshka_dims and without, by fewer and fewer dimensions
 quickstart  the quick start's embedder, alone and fused with BM25 as ``make quickstart`` does it
 precision   contrastive training in fp32 and in bf16, and sentence-transformers' trainer in bf16
 
@@ -83,6 +84,7 @@ FROM_SCORES: dict[str, Flags] = {
     "reranker_adr_mse": {"objective": "reranker_adr_mse"},
 }
 PRECISION: dict[str, Flags] = {"fp32": {}, "bf16": {"bf16": True}, PEER: {"bf16": True}}
+DIMS = [384, 192, 96, 48]
 BASE_LINE, TUNED, HALF, FOUND = "base", "tuned", "half base, half tuned", "weights found"
 
 
@@ -90,10 +92,7 @@ def main() -> None:
     """Train, measure and print, seed after seed."""
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add(
-        "comparison",
-        choices=["masks", "mining", "merging", "objectives", "precision", "quickstart"],
-    )
+    add("comparison", choices=list(COMPARISONS))
     add("set", choices=["docstrings", "scifact", "cn_medical_qa", "t2ranking_100"])
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--shared", type=Path, default=ROOT.parent / "shared/data", help="the public data sets")
@@ -102,14 +101,7 @@ def main() -> None:
     quiet()
     prepare_cpu(training=True)
     task = Task(args)
-    if args.comparison == "merging":
-        merging(task)
-    elif args.comparison == "objectives":
-        rerankers(task)
-    elif args.comparison == "quickstart":
-        quick_start(task)
-    else:
-        embedders(task)
+    COMPARISONS[args.comparison](task)
 
 
 def embedders(task: Task) -> None:
@@ -191,6 +183,24 @@ def merging(task: Task) -> None:
     tell(task, [name + end for end in tests for name in lines], usual=BASE_LINE)
 
 
+def matryoshka(task: Task) -> None:
+    """Train both and search by the first dimensions of the same vectors."""
+    plain, nested = "contrastive", "contrastive with matryoshka_dims"
+    for seed in task.args.seeds:
+        for name, flags in ((plain, {}), (nested, {"matryoshka_dims": DIMS})):
+            if task.file(f"{name}, {DIMS[-1]} dimensions", seed).exists():
+                continue
+            model = train(
+                task, "embedding_contrastive", LIMITS | flags, seed, task.set.pairs, PAIRS
+            )
+            for dim in DIMS:
+                embedder = Embedder.from_pretrained(model, truncate_dim=dim)
+                found = measure_ranking(embedder, task.set.test, [METRIC], How(**LIMITS))
+                task.keep(f"{name}, {dim} dimensions", seed, found.values[METRIC])
+    names = [f"{name}, {dim} dimensions" for dim in DIMS for name in (plain, nested)]
+    tell(task, names, usual=names[0])
+
+
 def search(model: str, data: RetrievalData, how: How | None = None) -> Any:
     """A value per query [Q]."""
     how = how or How(**LIMITS)
@@ -258,6 +268,16 @@ def trained_how(task: Task) -> str:
         f"tokens, learning rate {task.set.learning_rate:g}"
     )
 
+
+COMPARISONS = {
+    "masks": embedders,
+    "mining": embedders,
+    "merging": merging,
+    "objectives": rerankers,
+    "precision": embedders,
+    "matryoshka": matryoshka,
+    "quickstart": quick_start,
+}
 
 if __name__ == "__main__":
     torch.manual_seed(0)
