@@ -23,7 +23,7 @@ def inference(given: Given) -> Rows:
     yield ["", "task", "precision", "seconds", "against sentence-transformers",
            "of the product rate", "memory, GiB"]  # fmt: skip
     for task in ("encode", "score"):
-        for bf16 in (True, False):
+        for bf16 in (False,) if given.tiny else (True, False):
             about = Namespace(model=str(given.folder / "bert"), task=task, max_length=MAX_LENGTH)
             best = arithmetic(about, lengths(about, rows)) / given.rate(bf16)
             seconds: list[float] = []

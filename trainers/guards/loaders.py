@@ -1,29 +1,27 @@
-"""Dataloaders whose worker processes neither disturb a run nor outlive it."""
+"""Dataloaders whose worker processes neither disturb a run nor outlive it.
+
+The workers ignore signals, so multiprocessing, which ends them by SIGTERM and then waits for them
+without a limit, would wait for ever; and where the garbage collector meets an iterator, it may
+close the queues by which torch tells workers to end. So they are ended here.
+"""
 
 import signal
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.data import DataLoader
 
+_workers: list[BaseProcess] = []  # of all loaders
+
 
 class IsolatedLoaders:
-    """The loaders of a run. Their workers draw no random numbers, ignore signals, and end with it.
-
-    multiprocessing ends workers by a SIGTERM, which these ignore, and then waits for them without a
-    limit; and where the garbage collector meets an iterator, it may close the queues by which torch
-    tells workers to end. So they are ended here.
-    """
+    """The loaders of a run. Their workers draw no random numbers, ignore signals, end with it."""
 
     def __init__(self) -> None:
-        self._loaders: list[Any] = []
-        self._iterators: WeakSet[Any] = WeakSet()
-        self._workers: list[BaseProcess] = []
-        # Before multiprocessing waits for them, where nobody has ended them.
-        Finalize(None, self.end_workers, exitpriority=100)
+        self._loader_of: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # by iterator
 
     def add(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Give a loader a generator of its own for its workers' seeds; its workers ignore signals.
@@ -35,32 +33,28 @@ class IsolatedLoaders:
         """
         inner: Any = getattr(loader, "base_dataloader", loader)
         inner.generator = torch.Generator()
-        if inner not in self._loaders:  # Trainer keeps those of evaluations
-            self._loaders.append(inner)
+        if inner.worker_init_fn is not ignore_signals:  # Trainer keeps the loaders of evaluations
             inner.worker_init_fn = ignore_signals
             make_iterator = inner._get_iterator
 
             def noted() -> Any:
                 iterator = make_iterator()
-                self._iterators.add(iterator)
-                alive = [worker for worker in self._workers if worker.is_alive()]
-                self._workers = alive + getattr(iterator, "_workers", [])
+                self._loader_of[iterator] = inner
+                _workers[:] = filter(BaseProcess.is_alive, _workers)
+                _workers.extend(getattr(iterator, "_workers", []))
                 return iterator
 
             inner._get_iterator = noted
         return loader
 
     def end_workers(self) -> None:
-        """End all workers."""
-        for iterator in list(self._iterators):
+        """End the workers; what is still to come starts new ones."""
+        for iterator, loader in list(self._loader_of.items()):
             if hasattr(iterator, "_shutdown_workers"):
                 iterator._shutdown_workers()
-        for loader in self._loaders:
-            loader._iterator = None  # what is still to come starts new ones
-        for worker in self._workers:
-            worker.kill()
-            worker.join()
-        self._workers = []
+            if loader._iterator is iterator:
+                loader._iterator = None
+        self._loader_of.clear()
 
 
 def ignore_signals(_: int) -> None:
@@ -70,3 +64,14 @@ def ignore_signals(_: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    """Those that nobody has ended."""
+    for worker in _workers:
+        worker.kill()
+        worker.join()
+    _workers.clear()
+
+
+Finalize(None, _kill_workers, exitpriority=100)  # before multiprocessing waits for them
