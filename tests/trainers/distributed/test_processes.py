@@ -116,6 +116,7 @@ def mixture(folder: Path, per_device: int) -> dict[str, Any]:
 
 def sizes(folder: Path) -> dict[str, Any]:
     """What is most likely to hang: negatives of all processes, and embedding in chunks."""
+    most = max(map(max, SIZES.values()))
     rows = [{"query": TEXTS[at % 18], "pos_doc": TEXTS[(at * 5 + 1) % 18]} for at in range(most)]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (folder / "sizes.jsonl").write_text("\n".join(lines), encoding="utf-8")
