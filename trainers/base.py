@@ -149,8 +149,6 @@ class BaseTrainer(CheckpointTrainer):
             set_learning_rate(optimizer, heads, rate)
         return optimizer
 
-    # A step of training.
-
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
@@ -280,8 +278,6 @@ class BaseTrainer(CheckpointTrainer):
         if self.args.load_best_model_at_end and self.is_world_process_zero():
             self.undefined.warn_of_no_best(self.state)
         return output
-
-    # The order of the rows.
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Leave the global random generator and the signals alone, and label the rows."""
