@@ -262,10 +262,12 @@ def trained_how(task: Task) -> str:
     """In words."""
     if task.args.comparison == "quickstart":
         return "trained by configs/embedding_contrastive.json"
-    unit = f"{GROUPS} groups" if task.args.comparison == "objectives" else f"{PAIRS} pairs"
+    unit, rate = f"{PAIRS} pairs", f"{task.set.learning_rate:g}"
+    if task.args.comparison == "objectives":
+        unit, rate = f"{GROUPS} groups", f"{2 * task.set.learning_rate:g} and 1e-3 for the new head"
     return (
         f"{task.set.steps} steps of {unit}, documents cut at {LIMITS['document_max_length']} "
-        f"tokens, learning rate {task.set.learning_rate:g}"
+        f"tokens, learning rate {rate}"
     )
 
 
