@@ -66,6 +66,19 @@ def test_states_and_gradients_of_a_backbone(name: str, lengths: list[int]) -> No
     assert_equal_as_backbone(name, lengths)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_text_alone_as_a_server_computes_it(name: str) -> None:
+    """Without gradients, which takes a path of its own: also causal, in windows, shared heads."""
+    inputs, found = batch([17]), []
+    for unpadded in (False, True):
+        model = make(name, AutoModel)
+        if unpadded:
+            assert unpad_inputs(model)
+        with torch.inference_mode():
+            found.append(model(**inputs).last_hidden_state)
+    assert torch.allclose(*found, atol=1e-10, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3"])
 def test_with_gradient_checkpointing(name: str) -> None:
     assert_equal_as_backbone(name, [9, 1, 30, 4], checkpointing=True)

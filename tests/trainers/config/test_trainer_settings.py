@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from runs import assert_same_weights, losses, refused, train, write_format
+from runs import assert_same_weights, losses, refused, six_steps, train
 from trainers.config.trainer_settings import FIXED, WHY_FIXED
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
@@ -55,17 +55,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "objective": "contrastive",
-        "model_name_or_path": model,
-        "train_file": write_format("pairs", folder),
-        "max_steps": 3,
-        "per_device_train_batch_size": 4,
-        **more,
-    }
-
-
 @pytest.mark.parametrize(("mistake", "expected"), MISTAKES, ids=lambda value: str(value)[:40])
 def test_one_clear_sentence(
     mistake: dict[str, Any],
@@ -74,14 +63,14 @@ def test_one_clear_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    line = refused(capsys, tmp_path / "run", **recipe(tiny_bert, tmp_path, **mistake))
+    line = refused(capsys, tmp_path / "run", **six_steps(tiny_bert, tmp_path, **mistake))
     assert expected in line
 
 
 def test_settings_of_an_optimizer_and_a_schedule_that_have_an_effect(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
-    plain = recipe(tiny_bert, tmp_path, optim="sgd", learning_rate=0.1)
+    plain = six_steps(tiny_bert, tmp_path, optim="sgd", learning_rate=0.1)
     pushed = plain | {"optim_args": "momentum=0.9, nesterov=True"}
     first, second = (losses(train(tmp_path / str(at), **r)) for at, r in enumerate((plain, pushed)))
     assert first[0] == second[0] and first[1:] != second[1:]
@@ -93,7 +82,7 @@ def test_settings_of_an_optimizer_and_a_schedule_that_have_an_effect(
 def test_trying_the_optimizer_changes_nothing(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = recipe(tiny_bert, tmp_path)
+    given = six_steps(tiny_bert, tmp_path)
     tried = train(tmp_path / "tried", **given)
     monkeypatch.setattr("scripts.train.check_optimization", lambda *_: None)
     assert_same_weights(tried, train(tmp_path / "not", **given))

@@ -10,26 +10,21 @@ from typing import Any
 import pytest
 
 from forked import Copy
-from runs import assert_same_weights, train, write_format
+from runs import assert_same_weights, six_steps, train, write_format
 
 WORKERS = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
 
 
 def recipe(model: Path, folder: Path, **more: Any) -> dict[str, Any]:
-    file = write_format("pairs", folder)
-    return {
-        "objective": "contrastive",
-        "model_name_or_path": model,
-        "train_file": file,
-        "eval_file": file,
+    """With evaluations, whose workers are others."""
+    settings: dict[str, Any] = {
+        "eval_file": write_format("pairs", folder),
         "eval_strategy": "steps",
         "eval_steps": 2,
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
         "save_strategy": "no",
         "disable_tqdm": True,
-        **more,
     }
+    return six_steps(model, folder, **settings | more)
 
 
 def started(given: dict[str, Any], folder: Path) -> Copy:
