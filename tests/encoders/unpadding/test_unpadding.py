@@ -76,7 +76,7 @@ def test_a_text_alone_as_a_server_computes_it(name: str) -> None:
             assert unpad_inputs(model)
         with torch.inference_mode():
             found.append(model(**inputs).last_hidden_state)
-    assert torch.allclose(*found, atol=1e-10, rtol=0)
+    assert torch.allclose(found[0], found[1], atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3"])
