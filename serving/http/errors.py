@@ -102,7 +102,7 @@ class ServingError(Exception):
         }
         body: dict[str, Any] = {"error": error, "request_id": request_id}
         if dialect == "rerank":
-            body |= {"id": request_id, "message": self.message}
+            body |= {"id": request_id, "message": self.message, "detail": self.message}
         return body
 
 
