@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -51,7 +52,7 @@ class StoredCorpus:
         about = find_live(store, collection)
         # Queries may be longer or shorter than documents were.
         self.max_length = int(about["model"]["max_length"])
-        model = fingerprint(embedder, self.max_length)
+        model = replace(fingerprint(embedder), max_length=self.max_length)
         if allow_writes and embedder.max_length != self.max_length:
             raise ValueError(
                 f"allow_writes: documents of the collection {collection!r} were cut after "

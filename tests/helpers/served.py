@@ -86,7 +86,11 @@ def hold(engine: Engine) -> Held:
 
 @contextmanager
 def engine_of(
-    folders: Mapping[str, Path], ready: bool = True, documents: Any = None, **limits: Any
+    folders: Mapping[str, Path],
+    ready: bool = True,
+    documents: Any = None,
+    open_stored: Any = None,
+    **limits: Any,
 ) -> Iterator[Engine]:
     """An engine with models by role."""
 
@@ -102,7 +106,7 @@ def engine_of(
             for role, folder in folders.items()
         }
 
-    engine = Engine(load, Limits(**limits), Metrics(), documents=documents)
+    engine = Engine(load, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored)
     engine.start()
     if ready:
         until(lambda: engine.health()[0] != "loading")
@@ -116,10 +120,14 @@ def engine_of(
 
 @contextmanager
 def running(
-    engine: Engine, roles: Sequence[str], keys: Sequence[str] = (), cors_origins: Sequence[str] = ()
+    engine: Engine,
+    roles: Sequence[str],
+    keys: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    stores: bool = False,
 ) -> Iterator[tuple[str, Server]]:
     """A server in a thread: its address, and itself."""
-    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins)
+    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins, stores=stores)
     socket = listen("127.0.0.1", 0)
     server = Server(app, engine)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
@@ -140,12 +148,13 @@ def served(
     keys: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
     documents: Any = None,
+    open_stored: Any = None,
     **limits: Any,
 ) -> Iterator[tuple[str, Engine]]:
     """A server in a thread: its address and its engine."""
-    with engine_of(folders, documents=documents, **limits) as engine:
+    with engine_of(folders, documents=documents, open_stored=open_stored, **limits) as engine:
         roles = [role for role in folders if "_" not in role]
-        with running(engine, roles, keys, cors_origins) as (url, _):
+        with running(engine, roles, keys, cors_origins, bool(open_stored)) as (url, _):
             yield url, engine
 
 
