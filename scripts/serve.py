@@ -39,6 +39,7 @@ from serving.http.auth import read_keys
 from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
+from serving.http.tracing import open_provider
 from serving.served_models import Served, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         check_kinds(args, models)
         documents = read_corpus(args.corpus) if args.corpus else None
+        traces = open_provider()
         socket = listen(args.host, find_port(args, models))
     except ValueError as error:
         return complain(error)
@@ -78,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cors_origins=args.cors_origins,
         open_metrics=args.open_metrics,
         workers=max(1, cores // 2),
+        traces=traces,
     )
     engine.start()
     host, port = socket.getsockname()[:2]

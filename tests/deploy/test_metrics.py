@@ -8,16 +8,25 @@ from typing import Any
 import httpx
 import promql_parser
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployed import KUBERNETES, ROOT, manifest, read_yaml
 from served import served
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read_yaml(file: str) -> Any:
+    return yaml.safe_load((ROOT / file).read_text("utf-8"))
+
 
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/tandem.json").read_text("utf-8"))
 ALERTS = [
     rule for group in read_yaml("deploy/prometheus/alerts.yml")["groups"] for rule in group["rules"]
 ]
-(ADAPTED,) = read_yaml(KUBERNETES / "prometheus-adapter.yaml")["rules"]["custom"]
+(ADAPTED,) = read_yaml("deploy/kubernetes/prometheus-adapter.yaml")["rules"]["custom"]
+(ASKED,) = read_yaml("deploy/kubernetes/cpu/autoscaling.yaml")["spec"]["metrics"]
+METRIC = ASKED["pods"]["metric"]["name"]
 # What Prometheus adds to each sample.
 OUTSIDE = {"instance", "job", "namespace", "pod"}
 
@@ -31,10 +40,8 @@ def expressions() -> Iterator[tuple[str, str]]:
         yield rule["alert"], rule["expr"]
     yield "prometheus-adapter.yaml: seriesQuery", ADAPTED["seriesQuery"]
     query = ADAPTED["metricsQuery"].replace("<<.LabelMatchers>>", 'namespace="a", pod="b"')
-    query = query.replace(
-        "<<.Series>>", manifest("autoscaling")["spec"]["metrics"][0]["pods"]["metric"]["name"]
-    )
-    yield "prometheus-adapter.yaml: metricsQuery", query.replace("<<.GroupBy>>", "pod")
+    query = query.replace("<<.Series>>", METRIC).replace("<<.GroupBy>>", "pod")
+    yield "prometheus-adapter.yaml: metricsQuery", query
 
 
 def parts(expression: str) -> tuple[list[promql_parser.VectorSelector], set[str]]:
@@ -91,8 +98,7 @@ def test_a_name_that_is_not_exported_is_noticed(exported: dict[str, Any]) -> Non
 
 
 def test_the_autoscaler_asks_for_what_the_adapter_offers() -> None:
-    (metric,) = manifest("autoscaling")["spec"]["metrics"]
-    assert ADAPTED["seriesQuery"].startswith(metric["pods"]["metric"]["name"] + "{")
+    assert ADAPTED["seriesQuery"].startswith(METRIC + "{")
     assert "name" not in ADAPTED  # the series keeps its own
 
 

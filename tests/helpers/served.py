@@ -116,10 +116,14 @@ def engine_of(
 
 @contextmanager
 def running(
-    engine: Engine, roles: Sequence[str], keys: Sequence[str] = (), cors_origins: Sequence[str] = ()
+    engine: Engine,
+    roles: Sequence[str],
+    keys: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    traces: Any = None,
 ) -> Iterator[tuple[str, Server]]:
     """A server in a thread: its address, and itself."""
-    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins)
+    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins, traces=traces)
     socket = listen("127.0.0.1", 0)
     server = Server(app, engine)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
