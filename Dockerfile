@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The server, scripts/serve.py (docs/guide/deploying.md):
+# The server, scripts/serve.py (docs/deploying.md):
 #   docker build --target cpu --tag tandem:cpu .
 #   docker build --target cuda --tag tandem:cuda .
 # With a model in the image instead of one mounted at /model:

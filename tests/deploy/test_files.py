@@ -27,7 +27,9 @@ from serving.settings import PORT_OF_BOTH, ServeSettings
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy/kubernetes"
 OBJECTS = ["namespace", "deployment", "service", "disruption", "autoscaling"]
-LONGEST_END = Limits().grace + LAST_ANSWERS
+# Spans on their way and those that are left: OpenTelemetry tries each for 10 s.
+LAST_SPANS = 20
+LONGEST_END = Limits().grace + LAST_ANSWERS + LAST_SPANS
 
 
 def instructions() -> list[tuple[str, str]]:
