@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from served import ROOT, Process, engine_of, running, until
 from serving.http.tracing import ENDPOINTS, PROTOCOLS, open_provider
 
-TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACE, PARENT = 16 * "4b", 8 * "0f"
 STAGES = ["tokenization", "queue", "inference"]
 MILLISECOND = 10**6  # of nanoseconds
 
