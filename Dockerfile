@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The server, scripts/serve.py (docs/deploying.md):
+# The server, scripts/serve.py (docs/guide/production/deploying.md):
 #   docker build --target cpu --tag tandem:cpu .
 #   docker build --target cuda --tag tandem:cuda .
 # With a model in the image instead of one mounted at /model:
@@ -18,12 +18,12 @@ FROM dependencies AS dependencies-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
-    && pip install --constraint constraints.txt --editable '.[onnx,otel,sentencepiece]'
+    && pip install --constraint constraints.txt --editable '.[onnx,otel,postgres,sentencepiece]'
 
 # The wheel on PyPI is the CUDA build, with CUDA's libraries; the host has the driver.
 FROM dependencies AS dependencies-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt --editable '.[onnx,otel,sentencepiece]'
+    pip install --constraint constraints.txt --editable '.[onnx,otel,postgres,sentencepiece]'
 
 FROM python AS server
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tandem
@@ -35,6 +35,7 @@ COPY encoders encoders
 COPY evaluation evaluation
 COPY loaders loaders
 COPY serving serving
+COPY stores stores
 COPY scripts/serve.py scripts/serve.py
 ARG MODEL=deploy/model
 # The weights may be readable by their owner alone.

@@ -1,5 +1,6 @@
 # make quickstart   set up, train an embedder on real text, fuse it with BM25, compare with the base
 # make serve        serve the quick start's embedder and search its held-out documents, on port 8001
+# make index        put these documents into a vector database in outputs/store, for make serve
 # make test         set up, run the tests
 # make test-fast    those that start no process, no server and no training run, and take no seconds
 # make coverage     run the tests and tell which lines no test reaches; below 95 % is an error
@@ -30,15 +31,22 @@ TABLE := outputs/quickstart.txt
 # Texts cut as in training.
 MEASURE := --bf16 --document_max_length 96
 
-.PHONY: quickstart serve test test-fast coverage check audit setup clean
+.PHONY: quickstart serve index test test-fast coverage check audit setup clean
 
 quickstart: $(TABLE)
 	@cat $(TABLE)
 	@echo "The model is in $(dir $(EMBEDDER))"
 
+STORE := outputs/store
+
+# Once there is a store, its documents are searched.
 serve: $(FUSION)
-	$(BIN)/python scripts/serve.py --model $(dir $(EMBEDDER)) \
-		--corpus data/docstrings/heldout/corpus.jsonl
+	$(BIN)/python scripts/serve.py --model $(dir $(EMBEDDER)) $(if $(wildcard $(STORE)/*), \
+		--store $(STORE) --allow_writes true, --corpus data/docstrings/heldout/corpus.jsonl)
+
+index: $(FUSION)
+	$(BIN)/python scripts/index.py --model $(dir $(EMBEDDER)) --corpus data/docstrings/heldout \
+		--store $(STORE)
 
 # A file's tests share what they start. tests/conftest.py sorts the files, longest first.
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -81,7 +89,7 @@ clean:
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[quickstart]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[quickstart,lancedb]'
 	touch $@
 
 $(DEV): $(READY)

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from common.hashing import text_hash
 from common.prompts import with_prompt
+from common.text_digest import text_keys
 from encoders.kinds import detect_kind, open_model, retrieves
 from encoders.opening.model_digest import model_digest
-from mining.cache.text_digest import text_keys
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Encoding, cache_key, encode_block
 from mining.settings import CACHE_DIR

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.prompts import with_prompt
+from common.text_digest import KeyTable, pair_keys
 from encoders.backbone import Encoder
-from mining.cache.text_digest import KeyTable, pair_keys
 from mining.cache.vectors import VectorCache
 from mining.search.encode import BLOCK, Encoding
 

@@ -8,6 +8,7 @@ SETTINGS = {
     "fuse.py": "scripts.fuse:FuseSettings",
     "search_settings.py": "scripts.search_settings:SearchSettings",
     "export.py": "scripts.export:ExportSettings",
+    "index.py": "scripts.index:IndexSettings",
     "serve.py": "serving.settings:ServeSettings",
     "mine_negatives.py": "mining.settings:MiningSettings",
     "score_with_teacher.py": "mining.settings:ScoringSettings",

@@ -25,6 +25,7 @@ from accelerate import PartialState
 from rich.console import Console
 
 from common.flags import exit_code, parse
+from common.text_digest import combined
 from loaders import load_rows
 from loaders.formats.sources import find_sources
 from mining.assembly import (
@@ -40,7 +41,6 @@ from mining.assembly import (
     tell_recall,
     write_settings,
 )
-from mining.cache.text_digest import combined
 from mining.data.corpus import Corpus
 from mining.data.documents import corpus_sources
 from mining.data.queries import Queries

@@ -5,6 +5,9 @@
     # both in one process on port 8000, with /search over given texts or a corpus
     python scripts/serve.py --embedder outputs/embedding_contrastive --reranker outputs/reranker \\
         --corpus data/docstrings/heldout/corpus.jsonl
+    # over the documents of a vector database, which clients may write
+    python scripts/serve.py --model outputs/embedding_contrastive --store outputs/store \\
+        --allow_writes true
     # the page at / shows the base beside what became of it
     python scripts/serve.py --model outputs/reranker --baseline package://my_package/model
     python scripts/serve.py --config configs/serving.json --model outputs/reranker
@@ -18,6 +21,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 # Read when torch is loaded. By default threads that wait for each other keep their cores busy: of
 # two that share them with anything else, a batch takes several times as long. To sleep at once
@@ -42,6 +46,8 @@ from serving.http.server import Server, listen
 from serving.http.tracing import open_provider
 from serving.served_models import Served, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
+from serving.stored_corpus import StoredCorpus
+from stores import Store, StoreUnavailable, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_kinds(args, models)
         documents = read_corpus(args.corpus) if args.corpus else None
         traces = open_provider()
+        store = open_store(args.store) if args.store else None
         socket = listen(args.host, find_port(args, models))
-    except ValueError as error:
+    except (ValueError, StoreUnavailable) as error:
         return complain(error)
     cores = set_up(args, bool(keys))
     engine = Engine(
@@ -72,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         precision=args.precision,
         threads=args.threads or cores,
         documents=documents,
+        open_stored=partial(open_stored, args, store) if store else None,
     )
     app = build_app(
         engine,
@@ -79,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keys=keys,
         cors_origins=args.cors_origins,
         open_metrics=args.open_metrics,
+        stores=store is not None,
         workers=max(1, cores // 2),
         traces=traces,
     )
@@ -92,8 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
     """Refuse settings of a kind of model that is not served."""
-    if args.corpus and "embedder" not in models:
-        raise ValueError("corpus: is searched by an embedder; give one")
+    for name in ("corpus", "store"):
+        if getattr(args, name) and "embedder" not in models:
+            raise ValueError(f"{name}: is searched by an embedder; give one")
     if args.text_max_length and "embedder" not in models:
         raise ValueError("text_max_length: is for an embedder; a reranker's is max_length")
     if args.max_length and "reranker" not in models:
@@ -138,6 +148,14 @@ def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
         return args.port
     kinds = {served.kind for served in models.values()}
     return PORT_OF_BOTH if len(kinds) > 1 else KINDS[kinds.pop()].port
+
+
+def open_stored(args: ServeSettings, store: Store, model: ServedModel) -> StoredCorpus:
+    """The collection, if the model is the one that made it."""
+    weight, writes = model.bm25_weight, args.allow_writes
+    opened = StoredCorpus(store, args.collection, model.embedder, weight, writes)
+    logger.info("searching %s documents of %s", f"{opened.count():,}", args.collection)
+    return opened
 
 
 def open_models(args: ServeSettings, models: dict[str, Served]) -> dict[str, ServedModel]:

@@ -18,6 +18,7 @@ from serving.http.http_json import IGNORED
 from serving.http.request_log import RequestLog
 from serving.http.routing import Router, RouteSettings
 from serving.http.tracing import NAME, telemetry
+from serving.routes.documents import document_routes
 from serving.routes.health import about_routes, our_version
 from serving.routes.openai import models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
@@ -50,6 +51,7 @@ def build_app(
     keys: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
     open_metrics: bool = False,
+    stores: bool = False,
     workers: int = 1,
     traces: TracerProvider | None = None,
 ) -> FastAPI:
@@ -61,6 +63,7 @@ def build_app(
         keys: API keys; none: everybody is let in.
         cors_origins: Web pages of these origins may ask; none: no page but our own.
         open_metrics: Whether ``/metrics`` needs no key.
+        stores: Whether the documents are in a store.
         workers: Threads that tokenize.
         traces: Takes the spans of requests; None: there are none.
     """
@@ -74,7 +77,7 @@ def build_app(
         telemetry=telemetry(traces, settings),
     )
     app.mount("/static", StaticFiles(directory=PAGE))
-    settings |= _add_routes(app, Service(engine, workers), roles, open_metrics)
+    settings |= _add_routes(app, Service(engine, workers), roles, open_metrics, stores)
     # FastAPI would answer these itself; the middleware answers all errors.
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _pass_on)
@@ -101,7 +104,7 @@ def build_app(
 
 
 def _add_routes(
-    app: FastAPI, service: Service, roles: Sequence[str], open_metrics: bool
+    app: FastAPI, service: Service, roles: Sequence[str], open_metrics: bool, stores: bool
 ) -> dict[str, RouteSettings]:
     """Add the routes that suit the models; return the settings of all, by path."""
     embeds, reranks = "embedder" in roles, "reranker" in roles
@@ -113,6 +116,7 @@ def _add_routes(
         (True, score_routes(service, reranks)),
         (embeds, similarity_routes(service)),
         (embeds, search_routes(service, reranks)),
+        (stores, document_routes(service)),
         (reranks, score_batch_routes(service)),
         (reranks, rerank_routes(service)),
         (True, root_routes(service, embeds, reranks)),

@@ -25,6 +25,11 @@ class ServeSettings(Limits, Settings):
     reranker: str | None = option(None, "Instead of model: a reranker, to go with an embedder.")
     baseline: str | None = option(None, "A model of the same kind, to compare with on the page.")
     corpus: str | None = option(None, "Documents to /search: corpus.jsonl, or its folder.")
+    store: str | None = option(
+        None, "Instead of corpus: a vector database that scripts/index.py has filled; its URL."
+    )
+    collection: str = option("docs", "Of the store: the collection to search.")
+    allow_writes: bool = option(False, "Of the store: clients may write and delete documents.")
     served_model_name: str | None = option(
         None, "Model name reported to clients; null: the folder's name."
     )
@@ -70,6 +75,10 @@ class ServeSettings(Limits, Settings):
         for name in ("task", "served_model_name"):
             if pair and getattr(self, name):
                 raise ValueError(f"{name}: is for --model alone; leave it out")
+        if self.store and self.corpus:
+            raise ValueError("store: cannot be given beside corpus; index the corpus into it")
+        if self.allow_writes and not self.store:
+            raise ValueError("allow_writes: is for documents in a store; give --store")
         if self.port is not None and not 0 <= self.port < 2**16:
             raise ValueError(f"port: must be from 0 to 65535, got {self.port}")
 

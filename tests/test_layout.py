@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preparation": {"common", "encoders", "loaders"},
     "evaluation": {"common", "encoders", "loaders"},
     "mining": {"common", "encoders", "evaluation", "loaders", "preparation"},
-    "serving": {"common", "encoders", "evaluation", "loaders"},
+    "stores": {"common", "encoders", "evaluation", "loaders"},
+    "serving": {"common", "encoders", "evaluation", "loaders", "stores"},
     "trainers": {
         "common",
         "collators",

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from mining.cache.text_digest import KEY_BYTES, Keys, KeyTable
+from common.text_digest import KEY_BYTES, Keys, KeyTable
 
 # Letters: N vectors, H numbers of each.
 

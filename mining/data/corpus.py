@@ -14,8 +14,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from common.hashing import text_hash
+from common.text_digest import KeyTable, text_keys
 from loaders.shapes.arrow import ArrowFile
-from mining.cache.text_digest import KeyTable, text_keys
 from mining.data.documents import Document
 
 # Letters: N texts as they were added, D different texts.

@@ -4,7 +4,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from mining.cache.text_digest import KeyTable, pair_keys
+from common.text_digest import KeyTable, pair_keys
 from mining.data.corpus import Corpus
 from preparation.duplicates.normalized import normalized_hash
 

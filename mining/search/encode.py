@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from common.hardware import bf16_is_fast
 from common.similarity import for_dot_product
+from common.text_digest import Keys, combined, text_keys
 from encoders import Embedder
 from encoders.backbone import Encoder
-from mining.cache.text_digest import Keys, combined, text_keys
 from mining.cache.vectors import VectorCache
 
 # Letters: N texts, H dimensions.

@@ -22,6 +22,7 @@ from serving.engine.similarity import Corpus
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 from serving.http.metrics import Metrics
+from serving.stored_corpus import StoredCorpus
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Engine:
         precision: "auto" is bf16 on devices that have it.
         threads: Of the CPU for one forward; None: torch's own choice.
         documents: By id; embedded at start-up, to be searched.
+        open_stored: Opens the documents of a store for the embedder, in the model thread.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Engine:
         precision: Precision = "float32",
         threads: int | None = None,
         documents: Mapping[str, str] | None = None,
+        open_stored: Callable[[ServedModel], StoredCorpus] | None = None,
     ) -> None:
         self.corpus: Corpus | None = None
+        self.stored: StoredCorpus | None = None
         self.models: dict[str, ServedModel] = {}
         self.limits = limits
         self.metrics = metrics
@@ -59,6 +63,7 @@ class Engine:
         self._load = load
         self._threads = threads
         self._documents = documents
+        self._open_stored = open_stored
         self._queue = Queue()
         self._changed = threading.Condition()
         self._state: State = "loading"
@@ -219,6 +224,8 @@ class Engine:
     def _prepare(self) -> None:
         for model in self.models.values():
             model.warm_up()
+        if self._open_stored is not None:
+            self.stored = self._open_stored(self.models["embedder"])
         if self._documents:
             model = self.models["embedder"]
             embedder = model.embedder

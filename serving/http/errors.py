@@ -10,6 +10,7 @@ Code = Literal[
     "unsupported_media_type", "body_timeout", "validation_error", "empty_text", "invalid_token_id",
     "context_length_exceeded", "overloaded", "client_closed_request", "internal_error",
     "inference_error", "model_output_not_finite", "loading", "draining", "unhealthy", "timeout",
+    "read_only", "document_not_found", "collection_moved", "store_unavailable",
 ]  # fmt: skip
 # native: ours and OpenAI's. rerank: what Cohere's and Jina's clients read too. tei: text-
 # embeddings-inference's.
@@ -18,16 +19,18 @@ Dialect = Literal["native", "rerank", "tei"]
 CODES: dict[int, tuple[Code, ...]] = {
     400: ("invalid_json", "invalid_content_encoding", "empty_input"),
     401: ("invalid_api_key",),
-    404: ("not_found", "model_not_found"),
+    403: ("read_only",),
+    404: ("not_found", "model_not_found", "document_not_found"),
     405: ("method_not_allowed",),
     408: ("body_timeout",),
+    409: ("collection_moved",),
     413: ("payload_too_large", "too_many_items", "text_too_long", "too_much_work"),
     415: ("unsupported_media_type",),
     422: ("validation_error", "empty_text", "invalid_token_id", "context_length_exceeded"),
     429: ("overloaded",),
     499: ("client_closed_request",),
     500: ("internal_error", "inference_error", "model_output_not_finite"),
-    503: ("loading", "draining", "unhealthy"),
+    503: ("loading", "draining", "unhealthy", "store_unavailable"),
     504: ("timeout",),
 }
 STATUS = {code: status for status, codes in CODES.items() for code in codes}
@@ -99,7 +102,7 @@ class ServingError(Exception):
         }
         body: dict[str, Any] = {"error": error, "request_id": request_id}
         if dialect == "rerank":
-            body |= {"id": request_id, "message": self.message}
+            body |= {"id": request_id, "message": self.message, "detail": self.message}
         return body
 
 

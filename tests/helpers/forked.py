@@ -24,6 +24,7 @@ PRELOADED = [
     "peft",
     "pytest",
     "scripts.evaluate",
+    "scripts.index",
     "scripts.mine_negatives",
     "scripts.score_with_teacher",
     "scripts.serve",

@@ -26,6 +26,7 @@ STARTERS = {
     ("scripts.evaluate", "main"),
     ("scripts.export", "main"),
     ("scripts.fuse", "main"),
+    ("scripts.index", "main"),
     ("scripts.merge", "main"),
     ("scripts.mine_negatives", "main"),
     ("scripts.score_with_teacher", "main"),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mining.cache.text_digest import text_keys
+from common.text_digest import text_keys
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Vectors
 from mining.search.index import VectorIndex

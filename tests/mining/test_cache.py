@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.hardware import multiplies_in_bf16
+from common.text_digest import Keys, KeyTable, pair_keys, text_keys
 from encoders import Embedder, Reranker
 from encoders.opening.model_digest import model_digest
-from mining.cache.text_digest import Keys, KeyTable, pair_keys, text_keys
 from mining.cache.vectors import VectorCache
 from mining.search.encode import BLOCK, Encoding, cache_key, encode_all
 from tiny import TEXTS, save_backbone, save_classifier
@@ -120,7 +120,7 @@ def test_a_writer_that_is_killed_leaves_whole_blocks(tmp_path: Path) -> None:
         from pathlib import Path
         import numpy as np
         from mining.cache.vectors import VectorCache
-        from mining.cache.text_digest import text_keys
+        from common.text_digest import text_keys
         cache = VectorCache(Path({str(tmp_path)!r}), {WIDTH})
         for start in range(0, 1_000_000, 10):
             keys = text_keys(f"文本 {{number}}" for number in range(start, start + 10))

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.bm25 import BM25
+from common.text_digest import pair_keys
 from encoders import Reranker
 from loaders.shapes.arrow import GROUP
-from mining.cache.text_digest import pair_keys
 from mining.cache.vectors import VectorCache
 from mining.data.corpus import Corpus, build_corpus
 from mining.data.documents import Document

@@ -1,9 +1,6 @@
 """Real clients of OpenAI and Cohere, and what other clients send, as they send it."""
 
-import re
 import shlex
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +11,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import requests
 
 from common.flags import parse
 from encoders import Embedder, Reranker
@@ -26,8 +24,6 @@ from serving.served_models import find_models
 from serving.settings import ServeSettings
 from tiny import TEXTS
 from trainers.model_card.code import server_commands
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +194,29 @@ RERANK: dict[str, tuple[str, dict[str, Any]]] = {
             "documents": ["b", "c"],
         },
     ),
-    "LiteLLM (infinity, hosted vLLM)": (
+    "LiteLLM 1.110.2 (hosted_vllm)": (
+        "/v1/rerank",
+        {"model": "m", "query": "q", "top_n": 2, "documents": ["b", "c"], "return_documents": True},
+    ),
+    "LiteLLM 1.110.2 (infinity)": (
         "/rerank",
-        {"model": "m", "query": "q", "documents": ["b", "c"], "top_n": 2, "return_documents": True},
+        {"model": "m", "query": "q", "documents": ["b", "c"], "return_documents": False},
     ),
     "vLLM": ("/v2/rerank", {"model": "m", "query": "q", "documents": ["b", "c"], "top_n": 0}),
+    # langgenius/dify-official-plugins, models/openai_api_compatible/models/rerank/rerank.py
     "Dify": (
+        "/v1/rerank",
+        {
+            "model": "m",
+            "query": "q",
+            "documents": ["b", "c"],
+            "top_n": 2,
+            "return_documents": True,
+            "score_threshold": 0.8,
+        },
+    ),
+    # open-webui/open-webui, backend/open_webui/retrieval/models/external.py
+    "Open WebUI": (
         "/v1/rerank",
         {"model": "m", "query": "q", "documents": ["b", "c"], "top_n": 2},
     ),
@@ -219,8 +232,12 @@ def test_rerank_bodies_of_other_clients(client: httpx.Client, name: str) -> None
     assert sorted(entry["index"] for entry in found["results"]) == [0, 1]
     assert found["results"][0]["relevance_score"] >= found["results"][1]["relevance_score"]
     assert found["usage"]["total_tokens"] > 0
-    unknown = found["meta"].get("warnings", [])
-    assert unknown == (["field 'return_len' was ignored"] if "return_len" in body else [])
+    unknown = [
+        f"field {key!r} was ignored" for key in ("return_len", "score_threshold") if key in body
+    ]
+    assert found["meta"].get("warnings", []) == unknown
+    if body.get("return_documents"):
+        assert {entry["document"]["text"] for entry in found["results"]} == {"b", "c"}
 
 
 EMBED: dict[str, tuple[str, dict[str, Any], Any]] = {
@@ -239,9 +256,15 @@ EMBED: dict[str, tuple[str, dict[str, Any], Any]] = {
         {"input": ["a cat", "a dog"], "model": "m", "encoding_format": "float"},
         lambda found: [entry["embedding"] for entry in found["data"]],
     ),
-    "LiteLLM": (
+    "LiteLLM 1.110.2": (
         "/v1/embeddings",
-        {"input": ["a cat", "a dog"], "model": "m", "user": "u"},
+        {"model": "m", "input": ["a cat", "a dog"]},
+        lambda found: [entry["embedding"] for entry in found["data"]],
+    ),
+    # open-webui/open-webui, backend/open_webui/retrieval/utils.py
+    "Open WebUI": (
+        "/v1/embeddings",
+        {"input": ["a cat", "a dog"], "model": "m"},
         lambda found: [entry["embedding"] for entry in found["data"]],
     ),
 }
@@ -256,6 +279,41 @@ def test_embedding_bodies_of_other_clients(
     assert response.status_code == 200, response.text
     wanted = Embedder.from_pretrained(tiny_bert).encode(["a cat", "a dog"])
     np.testing.assert_allclose(vectors(response.json()), wanted, atol=1e-5)
+
+
+def test_difys_embedding_requests(client: httpx.Client, vectors: np.ndarray) -> None:
+    """One text per request (langgenius/dify-official-plugins, openai_api_compatible)."""
+    ping = client.post("/v1/embeddings", json={"input": "ping", "model": "m"})
+    assert ping.status_code == 200
+    assert "model" in ping.json()
+    body = {"model": "m", "input": TEXTS[0], "encoding_format": "float"}
+    found = client.post("/v1/embeddings", json=body).json()
+    np.testing.assert_allclose(found["data"][0]["embedding"], vectors[0], atol=1e-5)
+    assert found["usage"]["prompt_tokens"] > 0
+
+
+def test_a_client_without_a_key_may_send_an_empty_one(
+    tiny_bert: Path, tiny_classifier: Path
+) -> None:
+    """Dify's header is empty then, Open WebUI's ends after "Bearer", which httpx does not send."""
+    with served({"embedder": tiny_bert, "reranker": tiny_classifier}) as (url, _):
+        for key in ("", "Bearer "):
+            found = requests.post(
+                f"{url}/v1/embeddings", json={"input": "a"}, headers={"Authorization": key}
+            )
+            assert found.status_code == 200, found.text
+
+
+def test_open_webui_names_the_side_of_a_text(tiny_bert: Path, tmp_path: Path) -> None:
+    """RAG_EMBEDDING_PREFIX_FIELD_NAME=input_type puts its prefix into that field."""
+    model = Embedder.from_pretrained(tiny_bert, prompts={"query": "the cat ", "document": "dog "})
+    model.save_pretrained(tmp_path / "model")
+    with served({"embedder": tmp_path / "model"}) as (url, _):
+        for side in ("query", "document"):
+            body = {"input": TEXTS[:2], "model": "m", "input_type": side}
+            found = httpx.post(f"{url}/v1/embeddings", json=body).json()["data"]
+            wanted = model.encode(TEXTS[:2], prompt_name=side)
+            np.testing.assert_allclose([e["embedding"] for e in found], wanted, atol=1e-5)
 
 
 def test_tei(client: httpx.Client, vectors: np.ndarray, scores: np.ndarray) -> None:
@@ -307,20 +365,6 @@ def test_vllm_scores(client: httpx.Client, scores: np.ndarray, names: tuple[str,
 
 
 # What we tell people to write
-
-
-def test_the_clients_in_the_guide(tiny_bert: Path, tiny_classifier: Path) -> None:
-    text = (ROOT / "docs/guide/serving.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^<!-- code: clients -->\n```python\n(.*?)^```$", text, re.M | re.S)
-    with served({"embedder": tiny_bert, "reranker": tiny_classifier}) as (url, _):
-        code = re.sub(r"http://127\.0\.0\.1:800[12]", url, code)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0] == "2 32"
-    assert sorted(at for at, _ in eval(lines[1])) == [0, 1]
-    assert lines[2] == "32 []"
-    assert 0 < float(lines[3]) < 1
 
 
 def test_the_commands_of_a_model_card(

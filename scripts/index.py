@@ -1,0 +1,239 @@
+"""Embed the documents of a corpus into a vector database, and keep it in agreement with them.
+
+    # LanceDB in a folder: nothing to start
+    python scripts/index.py --model outputs/embedding_contrastive \\
+        --corpus data/docstrings/heldout --store outputs/store
+    # PostgreSQL with pgvector, in half precision; several processes embed
+    accelerate launch scripts/index.py --model BAAI/bge-base-zh-v1.5 --corpus docs.jsonl \\
+        --store postgresql://me@localhost/search --collection docs --dtype float16
+    # a new model: its vectors are made beside the old ones, and then take their place
+    python scripts/index.py --model outputs/next --corpus docs.jsonl --store outputs/store \\
+        --migrate true
+    python scripts/index.py --store outputs/store --list true
+
+Documents are known by their ids. Those with a new text are embedded, those with other metadata
+written, and those that the corpus no longer has are deleted; nothing else is touched. A run that
+was killed goes on when it is started again. The collection notes what made its vectors (weights,
+prompt, length, dimensions), and refuses any other model.
+"""
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import PartialState
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table as Grid
+from tqdm import tqdm
+
+from common.flags import exit_code, option, parse, required
+from common.hardware import prepare_cpu
+from encoders import Embedder
+from evaluation.search.distributed import How
+from evaluation.settings import ModelSettings
+from stores.collection import Version, check_name
+from stores.documents import check_documents, corpus_files, read_documents
+from stores.fingerprint import fingerprint
+from stores.indexing import Embedding, delete_gone, others, synchronize
+from stores.opening import open_store, shown
+from stores.store import CORPUS, Dtype, Layout, Quantization, Store, Table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class IndexSettings(ModelSettings):
+    """Index."""
+
+    store: str = required(
+        "A folder (LanceDB), postgresql://user@host/database, qdrant+http://host:6333, or "
+        "qdrant:folder."
+    )
+    collection: str = option("docs", "Name of the collection.")
+    model: str | None = option(None, "The embedder.")
+    corpus: list[str] = option(
+        [], "Documents: JSON Lines, JSON or Parquet with id, text, title and metadata, or folders."
+    )
+    source: str = option(
+        CORPUS, "Whose documents these are; those of other sources are left alone."
+    )
+    delete: bool = option(True, "Delete the documents of the source that the corpus lacks.")
+    truncate_dim: int | None = option(
+        None, "Keep so many of an embedding's dimensions, as Matryoshka trains them.", least=1
+    )
+    dtype: Dtype = option("float32", "Of the vectors that are kept.")
+    quantization: Quantization = option(
+        "none", "int8 or binary: the index searches smaller copies; the vectors order the best."
+    )
+    block_size: int = option(4096, "Documents that are embedded and written at once.", least=1)
+    migrate: bool = option(
+        False, "The collection is another model's: index beside it, and switch in the end."
+    )
+    prune: bool = option(False, "Delete what an earlier migration or an abandoned one left.")
+    list: bool = option(False, "Show the collections of the store, and do nothing.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name(self.collection)
+        if not (self.list or self.prune) and not (self.model and self.corpus):
+            raise ValueError(
+                f"{'corpus' if self.model else 'model'}: is missing; give --model and --corpus"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0, or 2 after a one-line error."""
+    return exit_code(lambda: run(parse(IndexSettings, argv, __doc__)))
+
+
+def run(args: IndexSettings) -> None:
+    """Do what the flags say."""
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    with ExitStack() as exits:
+        store: Store | None = None
+        if state.is_main_process:
+            store = open_store(args.store)
+            exits.callback(store.close)
+        if args.list and store is not None:
+            show(store, args.store)
+        if args.model and args.corpus and not args.list:
+            index(args, store, exits)
+        if args.prune and not args.list and store is not None:
+            prune(store, args.collection)
+
+
+def index(args: IndexSettings, store: Store | None, exits: ExitStack) -> None:
+    """Bring the collection into agreement with the corpus; ``store``: in the main process."""
+    assert args.model is not None
+    files = corpus_files(args.corpus)
+    keys = check_documents(files)
+    prepare_cpu()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    embedder = Embedder.from_pretrained(
+        args.model, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
+    )
+    embedder.replace_prompts(args.query_prompt, args.document_prompt)
+    embedder.to(PartialState().device)
+    model = fingerprint(embedder, args.document_max_length)
+    layout = Layout(model.dimensions, args.dtype, args.quantization)
+    version = Version(model, layout, Path(args.model).name)
+    how = How(
+        bf16=args.bf16,
+        tokens_per_batch=args.tokens_per_batch,
+        document_max_length=args.document_max_length,
+    )
+    table, old = None, None
+    if store is not None:
+        exits.enter_context(store.lock(args.collection))
+        old = check_version(store, args, version)
+        table = store.open(version.table(args.collection), layout, create=True)
+    build(args, files, keys, table, Embedding(embedder, how))
+    if table is None or store is None:
+        move_others(args, None, None, Embedding(embedder, how))
+        return
+    previous = store.open(old["table"], Layout(**old["layout"])) if old else None
+    move_others(args, previous, table, Embedding(embedder, how))
+    table.build_index()
+    store.publish(args.collection, version.about(args.collection))
+    print(f"{args.collection}: {table.count():,} documents in {shown(args.store)}")
+    if old:
+        print(f"{args.collection}: switched to {version.name}; servers of {old['name']} go on with "
+              "the old vectors; --prune true deletes them")  # fmt: skip
+
+
+def check_version(store: Store, args: IndexSettings, version: Version) -> dict[str, Any] | None:
+    """What the catalog says of the version that this one is to replace; None: there is none.
+
+    Raises:
+        ValueError: There is one, and no migration was asked for.
+    """
+    about = store.catalog().get(args.collection)
+    if about is None or about["table"] == version.table(args.collection):
+        return None
+    if not args.migrate:
+        raise ValueError(
+            f"collection: {args.collection!r} was indexed otherwise (by {about['name']}): the "
+            f"{', '.join(version.differences(about))} differ, and such vectors are never mixed; "
+            "give --migrate true to index anew beside it and switch in the end, or another "
+            "--collection"
+        )
+    return about
+
+
+def build(
+    args: IndexSettings,
+    files: Sequence[Path],
+    keys: NDArray[np.uint64],
+    table: Table | None,
+    embed: Embedding,
+) -> None:
+    """Write the corpus, and delete what it no longer has."""
+    hidden = not (PartialState().is_main_process and sys.stderr.isatty())
+    with tqdm(total=len(keys), disable=hidden, unit="document") as bar:
+        documents = read_documents(files, args.source)
+        counts = synchronize(table, documents, embed, args.block_size, bar.update)
+    if table is None:
+        return
+    if args.delete:
+        counts["deleted"] = delete_gone(table, keys, args.source, args.block_size)
+    tell(args.collection, counts)
+
+
+def move_others(
+    args: IndexSettings, old: Table | None, new: Table | None, embed: Embedding
+) -> None:
+    """Take over the documents of other sources, until nothing more comes; collective."""
+    while True:
+        documents = others(old, args.source, args.block_size)
+        counts = synchronize(new, documents, embed, args.block_size, lambda _: None)
+        if not counts["embedded"] + counts["updated"]:
+            return
+        if new is not None:
+            tell(f"{args.collection}, other sources", counts)
+
+
+def tell(what: str, counts: Counter[str]) -> None:
+    """Print how many documents were treated how."""
+    print(f"{what}: {', '.join(f'{number:,} {how}' for how, number in counts.items())}")
+
+
+def prune(store: Store, collection: str) -> None:
+    """Delete the tables of a collection that are not live."""
+    live = store.catalog().get(collection, {}).get("table")
+    for table in store.tables():
+        if table.startswith(f"{collection}__") and table != live and not is_part(table, live):
+            store.drop(table)
+            print(f"deleted {table}")
+
+
+def is_part(table: str, live: str | None) -> bool:
+    """Whether a table goes with the live one."""
+    return live is not None and table.startswith(f"{live}_")
+
+
+def show(store: Store, url: str) -> None:
+    """Print the collections."""
+    grid = Grid("collection", "documents", "model", "dimensions", "kept as", title=shown(url))
+    for name, about in sorted(store.catalog().items()):
+        layout = Layout(**about["layout"])
+        kept = layout.dtype + ("" if layout.quantization == "none" else f", {layout.quantization}")
+        count = store.open(about["table"], layout).count()
+        grid.add_row(name, f"{count:,}", about["name"], str(layout.dimensions), kept)
+        logger.info("%s: %s", name, json.dumps(about))
+    Console(width=120).print(grid)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""A collection of a vector database, searched and written with the server's embedder."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.similarity import Similarity
+from encoders import Embedder
+from serving.engine.similarity import for_dot_product
+from serving.http.errors import ServingError
+from stores.collection import find_live, open_live
+from stores.filters import Filter
+from stores.fingerprint import fingerprint
+from stores.search import Found, Mode, search
+from stores.store import Document, Store, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+# Whose documents are those that clients write: scripts/index.py leaves them alone.
+SOURCE = "api"
+RETRY = 5  # seconds
+
+
+class StoredCorpus:
+    """Documents in a store.
+
+    Args:
+        store: The database.
+        collection: Its name there.
+        embedder: The served one, which must be that of the collection.
+        bm25_weight: Of BM25 beside the similarity (``fusion.json``); 0: none was chosen.
+        allow_writes: Whether clients may write documents.
+
+    Raises:
+        ValueError: There is no such collection, another model made it, or documents that are
+            written would be cut elsewhere than those that are there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        collection: str,
+        embedder: Embedder,
+        bm25_weight: float = 0.0,
+        allow_writes: bool = False,
+    ) -> None:
+        about = find_live(store, collection)
+        # Queries may be longer or shorter than documents were.
+        self.max_length = int(about["model"]["max_length"])
+        model = fingerprint(embedder, self.max_length)
+        if allow_writes and embedder.max_length != self.max_length:
+            raise ValueError(
+                f"allow_writes: documents of the collection {collection!r} were cut after "
+                f"{self.max_length} tokens, and this server cuts after {embedder.max_length}; give "
+                f"--text_max_length {self.max_length}"
+            )
+        self.table = open_live(store, collection, model)
+        self.store = store
+        self.collection = collection
+        self.table_name = str(about["table"])
+        self.similarity: Similarity = embedder.similarity
+        self.bm25_weight = bm25_weight
+        self.allow_writes = allow_writes
+
+    def search(
+        self,
+        vector: NDArray[np.float32] | None,
+        text: str,
+        k: int,
+        mode: Mode,
+        where: Filter | None,
+    ) -> tuple[list[Found], list[Document]]:
+        """The k best documents for a query, given by embedding [H] and text, best first.
+
+        Raises:
+            ServingError: The store does not answer.
+        """
+
+        def find() -> tuple[list[Found], list[Document]]:
+            given = None if vector is None else for_dot_product(vector[None], self.similarity)[0]
+            weight = self.bm25_weight
+            found = search(self.table, given, text, k, mode=mode, where=where, bm25_weight=weight)
+            documents = self.table.documents([each.id for each in found])
+            # One may have been deleted in between.
+            found = [each for each in found if each.id in documents]
+            return found, [documents[each.id] for each in found]
+
+        return self._asked(find)
+
+    def read(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Those documents that are there."""
+        return self._asked(lambda: self.table.documents(ids))
+
+    def write(self, documents: Sequence[Document], vectors: np.ndarray) -> None:
+        """Insert documents with their embeddings [N, H], or replace them."""
+        self._check_live()
+        self._asked(lambda: self.table.upsert(documents, for_dot_product(vectors, self.similarity)))
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Delete documents; return which of them were there."""
+        self._check_live()
+
+        def remove() -> list[str]:
+            there = list(self.table.digests(ids))
+            self.table.delete(there)
+            return there
+
+        return self._asked(remove)
+
+    def count(self) -> int:
+        """How many documents there are."""
+        return self._asked(self.table.count)
+
+    def _check_live(self) -> None:
+        """What is written into a table that is no longer live would be lost."""
+        live = self._asked(self.store.catalog).get(self.collection, {}).get("table")
+        if live != self.table_name:
+            raise ServingError(
+                "collection_moved",
+                f"the collection {self.collection!r} now has the vectors of another model; write "
+                "to a server of that one",
+            )
+
+    def _asked(self, ask: Callable[[], Result]) -> Result:
+        try:
+            return ask()
+        except StoreUnavailable as error:
+            logger.error("%s", error)
+            raise ServingError(
+                "store_unavailable", "the document store does not answer", retry_after=RETRY
+            ) from None
+        except Exception:
+            # A table that was pruned after a migration fails in as many ways as there are stores.
+            if self.table_name in self._asked(self.store.tables):
+                raise
+            raise ServingError(
+                "collection_moved",
+                f"the vectors of this server's model were deleted from {self.collection!r}; start "
+                "it anew with the collection's model",
+            ) from None

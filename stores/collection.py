@@ -1,0 +1,92 @@
+"""Collections: a name, and the live table behind it, made by one model."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from stores.fingerprint import Fingerprint
+from stores.store import Layout, Store, Table
+
+# Names of tables are made of it, and PostgreSQL's have at most 63 characters.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
+REMEDY = (
+    "vectors of two models cannot be compared. Index anew beside it and switch, by "
+    "scripts/index.py --migrate true, or take the model that made it"
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A table and what made it.
+
+    Args:
+        model: What decides its vectors.
+        layout: How they are kept.
+        name: Of the model, for people.
+    """
+
+    model: Fingerprint
+    layout: Layout
+    name: str
+
+    def table(self, collection: str) -> str:
+        """The name of the table."""
+        kept = f"{self.layout.dtype[5:]}{self.layout.quantization[:1]}"
+        return f"{collection}__{self.model.digest}{kept}"
+
+    def about(self, collection: str) -> dict[str, Any]:
+        """For the catalog."""
+        return {"table": self.table(collection)} | dataclasses.asdict(self)
+
+    def differences(self, about: dict[str, Any]) -> list[str]:
+        """In what a version, described in a catalog, differs from this one."""
+        found = self.model.differences(about["model"])
+        for name in ("dtype", "quantization"):
+            there, here = about["layout"][name], getattr(self.layout, name)
+            if there != here:
+                found.append(f"{name} ({there} there, {here} here)")
+        return found
+
+
+def check_name(collection: str) -> None:
+    """Refuse a name from which no table can be named.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if not _NAME.fullmatch(collection):
+        raise ValueError(
+            f"collection: {collection!r}: give up to 30 small letters, digits and _, a letter first"
+        )
+
+
+def find_live(store: Store, collection: str) -> dict[str, Any]:
+    """What the catalog says of a collection.
+
+    Raises:
+        ValueError: There is none.
+    """
+    check_name(collection)
+    catalog = store.catalog()
+    if collection not in catalog:
+        known = f"there are {', '.join(sorted(catalog))}" if catalog else "the store has none yet"
+        raise ValueError(
+            f"collection: there is no {collection!r}; {known}; make it by scripts/index.py"
+        )
+    return catalog[collection]
+
+
+def open_live(store: Store, collection: str, model: Fingerprint) -> Table:
+    """Open the live table of a collection for a model.
+
+    Raises:
+        ValueError: There is no such collection, or another model made it.
+    """
+    about = find_live(store, collection)
+    if found := model.differences(about["model"]):
+        raise ValueError(
+            f"collection: {collection!r} was indexed by another model ({about['name']}): the "
+            f"{', '.join(found)} differ; {REMEDY}"
+        )
+    return store.open(about["table"], Layout(**about["layout"]))

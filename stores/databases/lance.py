@@ -1,0 +1,266 @@
+"""LanceDB: tables in a folder or an object store, opened in this process; nothing to start."""
+
+import json
+import logging
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from lancedb.index import FTS, BTree, IvfHnswFlat, IvfHnswSq, IvfRq
+from lancedb.query import LanceQueryBuilder
+from numpy.typing import NDArray
+
+from stores.filters import SIGNS, AnyOf, Compared, Filter, json_path
+from stores.store import Document, Hit, Layout, Store, Table, Vectors
+
+logger = logging.getLogger(__name__)
+
+CATALOG = "tandem_collections"
+INDEX_FROM = 50_000  # documents; an exact search of fewer takes some ten milliseconds
+CANDIDATES = 10  # times k: found by quantized vectors, and ordered by the vectors
+# Every read sees what any process has written.
+_CONSISTENT = timedelta(0)
+_KINDS = {"none": IvfHnswFlat, "int8": IvfHnswSq, "binary": IvfRq}
+
+
+class LanceStore(Store):
+    """A folder of tables.
+
+    Args:
+        url: The folder, or that in an object store.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.folder = None if "://" in url else Path(url).expanduser()
+        self.database = lancedb.connect(self.folder or url, read_consistency_interval=_CONSISTENT)
+
+    def catalog(self) -> dict[str, dict[str, Any]]:
+        if CATALOG not in self.tables():
+            return {}
+        rows = self.database.open_table(CATALOG).to_arrow().to_pylist()
+        return {row["name"]: json.loads(row["about"]) for row in rows}
+
+    def publish(self, collection: str, about: dict[str, Any]) -> None:
+        schema = pa.schema([("name", pa.string()), ("about", pa.string())])
+        table = self.database.create_table(CATALOG, schema=schema, exist_ok=True)
+        row = {"name": collection, "about": json.dumps(about, ensure_ascii=False)}
+        _upsert(table, "name", pa.Table.from_pylist([row], schema))
+
+    def tables(self) -> list[str]:
+        found: list[str] = []
+        page: Any = None
+        while page is None or page.page_token:
+            page = self.database.list_tables(page_token=page.page_token if page else None)
+            found += page.tables
+        return found
+
+    def open(self, table: str, layout: Layout, create: bool = False) -> "LanceTable":
+        if create and table not in self.tables():
+            self.database.create_table(table, schema=_schema(layout))
+        return LanceTable(self.database.open_table(table), layout)
+
+    def drop(self, table: str) -> None:
+        if table in self.tables():
+            self.database.drop_table(table)
+
+    @contextmanager
+    def _locked(self, collection: str) -> Iterator[None]:
+        if self.folder is None:  # commits of several writers exclude each other all the same
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / f"{collection}.lock", timeout=0):
+                yield
+        except Timeout:
+            raise ValueError(
+                f"store: another process is indexing the collection {collection!r}; wait for it"
+            ) from None
+
+    def lock(self, collection: str) -> AbstractContextManager[None]:
+        return self._locked(collection)
+
+    def close(self) -> None:
+        pass
+
+
+class LanceTable(Table):
+    """A table of LanceDB.
+
+    Args:
+        table: It.
+        layout: Of its vectors.
+    """
+
+    def __init__(self, table: Any, layout: Layout) -> None:
+        self.table = table
+        self.layout = layout
+
+    def count(self) -> int:
+        return int(self.table.count_rows())
+
+    def digests(self, ids: Sequence[str]) -> dict[str, str]:
+        rows = self._rows(ids, ["id", "digest"])
+        return dict(zip(rows["id"].to_pylist(), rows["digest"].to_pylist(), strict=True))
+
+    def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
+        for batch in self.table.search().select(["id", "source"]).to_batches(size):
+            rows = batch.to_pydict()
+            yield list(zip(rows["id"], rows["source"], strict=True))
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Document]:
+        rows = self._rows(ids, ["id", "text", "fields", "source"]).to_pylist()
+        return {
+            row["id"]: Document(row["id"], row["text"], json.loads(row["fields"]), row["source"])
+            for row in rows
+        }
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        rows = self._rows(ids, ["id", "vector"])
+        flat = rows["vector"].combine_chunks().flatten().to_numpy().astype(np.float32)
+        vectors = flat.reshape(-1, self.layout.dimensions)
+        return dict(zip(rows["id"].to_pylist(), vectors, strict=True))
+
+    def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
+        fields = [json.dumps(each.metadata, ensure_ascii=False) for each in documents]
+        metadata = [json.dumps(sortable(each.metadata), ensure_ascii=False) for each in documents]
+        dtype = np.dtype(self.layout.dtype)
+        numbers = pa.array(vectors.astype(dtype).ravel())
+        columns = {
+            "id": [each.id for each in documents],
+            "digest": [each.digest for each in documents],
+            "source": [each.source for each in documents],
+            "text": [each.text for each in documents],
+            "words": [" ".join(each.words) for each in documents],
+            "fields": fields,
+            "metadata": pa.array(metadata, pa.json_(pa.utf8())),
+            "vector": pa.FixedSizeListArray.from_arrays(numbers, self.layout.dimensions),
+        }
+        _upsert(self.table, "id", pa.table(columns))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        if ids:
+            self.table.delete(_among(ids))
+
+    def build_index(self) -> None:
+        table, config = self.table, _KINDS[self.layout.quantization]
+        there = {column for index in table.list_indices() for column in index.columns}
+        if "id" not in there:
+            table.create_index("id", config=BTree())
+        if "words" not in there:
+            # The words are there as they are to be found.
+            words = FTS(
+                base_tokenizer="whitespace",
+                lower_case=False,
+                stem=False,
+                remove_stop_words=False,
+                ascii_folding=False,
+                max_token_length=None,
+                with_position=False,
+            )
+            table.create_index("words", config=words)
+        if "vector" not in there and self.count() >= INDEX_FROM:
+            table.create_index("vector", config=config(distance_type="dot"))
+        table.optimize(cleanup_older_than=timedelta(hours=1))
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        where: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        query = self.table.search(vector, vector_column_name="vector").distance_type("dot")
+        if exact:
+            query = query.bypass_vector_index()
+        elif self.layout.quantization != "none":
+            query = query.refine_factor(CANDIDATES)
+        # Of LanceDB the distance is 1 - the product.
+        return [Hit(row["id"], 1 - row["_distance"]) for row in _found(query, k, where, ids)]
+
+    def search_words(
+        self,
+        words: Sequence[str],
+        k: int,
+        where: Filter | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> list[Hit]:
+        if not words:
+            return []
+        query = self.table.search(" ".join(words), query_type="fts", fts_columns="words")
+        return [Hit(row["id"], row["_score"]) for row in _found(query, k, where, ids)]
+
+    def _rows(self, ids: Sequence[str], columns: list[str]) -> pa.Table:
+        query = self.table.search().where(_among(ids)).limit(max(1, len(ids)))
+        return query.select(columns).to_arrow()
+
+
+def _found(
+    query: LanceQueryBuilder, k: int, where: Filter | None, ids: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    conditions = [_sql(one) for one in where or ()]
+    if ids is not None:
+        conditions.append(_among(ids))
+    if conditions:
+        query = query.where(" AND ".join(conditions), prefilter=True)
+    rows: list[dict[str, Any]] = query.limit(k).to_list()
+    return rows
+
+
+def _schema(layout: Layout) -> pa.Schema:
+    number = pa.float16() if layout.dtype == "float16" else pa.float32()
+    texts = [(name, pa.string()) for name in ("id", "digest", "source", "text", "words", "fields")]
+    vector = pa.list_(number, layout.dimensions)
+    # "fields" are the metadata as they were given; "metadata" can be filtered by.
+    return pa.schema([*texts, ("metadata", pa.json_()), ("vector", vector)])
+
+
+def _upsert(table: Any, key: str, rows: pa.Table) -> None:
+    merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+    merge.execute(rows)
+
+
+def _sql(condition: AnyOf | Compared) -> str:
+    """A condition in SQL, by a JSON path."""
+    if isinstance(condition, Compared):
+        test = f"@ {SIGNS[condition.by]} {sortable(condition.value)}"
+    else:
+        values = (json.dumps(sortable(each), ensure_ascii=False) for each in condition.values)
+        test = " || ".join(f"@ == {value}" for value in values)
+    negated = isinstance(condition, AnyOf) and condition.negated
+    # "[*]": of lists of several types too.
+    path = quoted(f"{json_path(condition.path)}[*] ? ({test})")
+    return f"{'NOT ' if negated else ''}json_exists(metadata, {path})"
+
+
+def sortable(value: Any) -> Any:
+    """Metadata or a value of a filter, with whole numbers of the same order in place of numbers.
+
+    Lance's JSON paths know no decimals.
+    """
+    if isinstance(value, dict):
+        return {name: sortable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [sortable(each) for each in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    # The bits of floats above 0 rise with them.
+    (bits,) = struct.unpack("<q", struct.pack("<d", abs(value)))
+    return bits if value >= 0 else -bits
+
+
+def _among(ids: Sequence[str]) -> str:
+    return f"id IN ({', '.join(map(quoted, ids))})" if ids else "false"
+
+
+def quoted(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"

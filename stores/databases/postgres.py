@@ -1,0 +1,128 @@
+"""PostgreSQL with pgvector: a database, its connections, and the catalog."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import Connection
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from stores.databases.postgres_table import PostgresTable
+from stores.databases.postgres_words import lock_key, sql_of, words_of
+from stores.store import Layout, Store, StoreUnavailable
+
+CATALOG = "tandem_collections"
+WAIT = 10.0  # seconds for a connection
+
+
+class PostgresStore(Store):
+    """A database, and its schema ``public`` unless the URL names another.
+
+    Args:
+        url: As libpq reads it. What it leaves out comes from the environment (PGPASSWORD) and
+            ``~/.pgpass``.
+
+    Raises:
+        StoreUnavailable: The server does not answer, or refuses the user.
+        ValueError: It has no pgvector.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.pool = ConnectionPool(
+            url, min_size=1, max_size=16, timeout=WAIT, open=False, configure=_configure,
+            check=ConnectionPool.check_connection,
+        )  # fmt: skip
+        try:
+            with psycopg.connect(url, connect_timeout=int(WAIT), autocommit=True) as connection:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {CATALOG} (name text PRIMARY KEY, about jsonb "
+                    "NOT NULL)"
+                )
+        except psycopg.OperationalError as error:
+            raise StoreUnavailable(f"store: {_first_line(error)}") from None
+        except psycopg.Error as error:
+            raise ValueError(
+                f"store: {_first_line(error)}; the database needs the extension pgvector, and its "
+                "user the right to create tables"
+            ) from None
+        self.pool.open()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection[TupleRow]]:
+        """A connection, in a transaction.
+
+        Raises:
+            StoreUnavailable: There is none to be had, or it broke.
+        """
+        try:
+            with self.pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise StoreUnavailable(f"store: {_first_line(error)}") from None
+
+    def catalog(self) -> dict[str, dict[str, Any]]:
+        with self.connection() as connection:
+            return dict(connection.execute(f"SELECT name, about FROM {CATALOG}").fetchall())
+
+    def publish(self, collection: str, about: dict[str, Any]) -> None:
+        with self.connection() as connection:
+            connection.execute(
+                f"INSERT INTO {CATALOG} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET about = "
+                "excluded.about",
+                [collection, Jsonb(about)],
+            )
+
+    def tables(self) -> list[str]:
+        with self.connection() as connection:
+            found = connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+            )
+            return [name for (name,) in found]
+
+    def open(self, table: str, layout: Layout, create: bool = False) -> "PostgresTable":
+        if layout.quantization == "int8":
+            raise ValueError(
+                "quantization: pgvector has no int8; give binary, or dtype float16 (halfvec)"
+            )
+        opened = PostgresTable(self.connection, table, layout)
+        if create:
+            opened.create()
+        return opened
+
+    def drop(self, table: str) -> None:
+        with self.connection() as connection:
+            for name in (table, words_of(table)):
+                connection.execute(sql_of("DROP TABLE IF EXISTS {}", name))
+
+    @contextmanager
+    def lock(self, collection: str) -> Iterator[None]:
+        with self.connection() as connection:
+            key = [lock_key(f"index {collection}")]
+            got = connection.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone()
+            if got is None or not got[0]:
+                raise ValueError(
+                    f"store: another process is indexing the collection {collection!r}; wait for it"
+                )
+            connection.commit()
+            try:
+                yield
+            finally:
+                if not connection.broken:
+                    connection.execute("SELECT pg_advisory_unlock(%s)", key)
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+def _configure(connection: Connection[TupleRow]) -> None:
+    register_vector(connection)
+    connection.commit()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,248 @@
+"""A table of PostgreSQL with pgvector."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector, Vector
+from psycopg import Connection
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from stores.databases.postgres_words import (
+    lock_key,
+    recount,
+    search_words,
+    sql_of,
+    tsvector,
+    words_of,
+)
+from stores.filters import SIGNS, AnyOf, Compared, Filter, json_path
+from stores.store import Document, Hit, Layout, Table, Vectors
+
+INDEX_FROM = 20_000  # documents; an exact search of fewer takes some ten milliseconds
+CANDIDATES = 10  # times k: found by binary vectors, and ordered by the vectors
+SEARCHED = 200  # neighbours that a search of the HNSW index keeps
+
+Connecting = Callable[[], AbstractContextManager[Connection[TupleRow]]]
+
+
+class PostgresTable(Table):
+    """A table of documents, and one of their words.
+
+    Args:
+        connection: Opens a transaction.
+        name: Its own.
+        layout: Of its vectors.
+    """
+
+    def __init__(self, connection: Connecting, name: str, layout: Layout) -> None:
+        self.connection = connection
+        self.name = name
+        self.layout = layout
+        self.number = "halfvec" if layout.dtype == "float16" else "vector"
+
+    def create(self) -> None:
+        """Create the tables unless they are there."""
+        with self.connection() as connection:
+            connection.execute(
+                sql_of(
+                    f"CREATE TABLE IF NOT EXISTS {{}} (id text PRIMARY KEY, digest text NOT NULL, "
+                    "source text NOT NULL, text text NOT NULL, metadata jsonb NOT NULL, "
+                    "words tsvector NOT NULL, length int NOT NULL, "
+                    f"vector {self.number}({self.layout.dimensions}) NOT NULL)",
+                    self.name,
+                )
+            )
+            # Vectors are read in a search of all: not out of line, and not compressed.
+            connection.execute(sql_of("ALTER TABLE {} ALTER vector SET STORAGE PLAIN", self.name))
+            # The word '' counts the documents, and their words.
+            connection.execute(
+                sql_of(
+                    "CREATE TABLE IF NOT EXISTS {} (word text PRIMARY KEY, documents bigint NOT "
+                    "NULL, length bigint NOT NULL)",
+                    words_of(self.name),
+                )
+            )
+
+    def count(self) -> int:
+        with self.connection() as connection:
+            found = connection.execute(sql_of("SELECT count(*) FROM {}", self.name)).fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def digests(self, ids: Sequence[str]) -> dict[str, str]:
+        return dict(self._rows("id, digest", ids))
+
+    def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
+        last = ""
+        query = "SELECT id, source FROM {} WHERE id > %s ORDER BY id LIMIT %s"
+        while True:
+            with self.connection() as connection:
+                rows = connection.execute(sql_of(query, self.name), [last, size]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [(identity, source) for identity, source in rows]
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Document]:
+        rows = self._rows("id, text, metadata, source", ids)
+        return {row[0]: Document(*row) for row in rows}
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        rows = self._rows("id, vector", ids)
+        return {
+            identity: np.asarray(vector.to_numpy(), dtype=np.float32) for identity, vector in rows
+        }
+
+    def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
+        columns = "id, digest, source, text, metadata, words, length, vector"
+        kind = HalfVector if self.layout.dtype == "float16" else Vector
+        with self._writing() as connection:
+            connection.execute(
+                sql_of("CREATE TEMP TABLE staged (LIKE {}) ON COMMIT DROP", self.name)
+            )
+            copied = "COPY staged (id, digest, source, text, metadata, words_, length, vector)"
+            connection.execute("ALTER TABLE staged ADD words_ text, ALTER words DROP NOT NULL")
+            with connection.cursor().copy(f"{copied} FROM STDIN (FORMAT BINARY)") as copy:
+                texts = ["text"] * 4
+                copy.set_types([*texts, "jsonb", "text", "int4", self.number])
+                for each, vector in zip(documents, vectors, strict=True):
+                    row = (each.id, each.digest, each.source, each.text, Jsonb(each.metadata))
+                    copy.write_row((*row, tsvector(each.words), len(each.words), kind(vector)))
+            connection.execute("UPDATE staged SET words = words_::tsvector")
+            recount(connection, self.name, -1, self.name)
+            updates = ", ".join(f"{name} = excluded.{name}" for name in columns.split(", ")[1:])
+            connection.execute(
+                sql_of(
+                    f"INSERT INTO {{}} ({columns}) SELECT {columns} FROM staged ON CONFLICT (id) "
+                    f"DO UPDATE SET {updates}",
+                    self.name,
+                )
+            )
+            recount(connection, self.name, 1, "staged")
+
+    def delete(self, ids: Sequence[str]) -> None:
+        with self._writing() as connection:
+            connection.execute("CREATE TEMP TABLE staged (id text PRIMARY KEY) ON COMMIT DROP")
+            connection.execute("INSERT INTO staged SELECT DISTINCT unnest(%s::text[])", [list(ids)])
+            recount(connection, self.name, -1, self.name)
+            connection.execute(
+                sql_of("DELETE FROM {} WHERE id IN (SELECT id FROM staged)", self.name)
+            )
+
+    def build_index(self) -> None:
+        with self.connection() as connection:
+            connection.execute("SET LOCAL maintenance_work_mem = '1GB'")
+            connection.execute(sql_of("CREATE INDEX IF NOT EXISTS {1} ON {0} USING gin (words)",
+                                    self.name, f"{self.name}_words"))  # fmt: skip
+            connection.execute(
+                sql_of("CREATE INDEX IF NOT EXISTS {1} ON {0} USING gin (metadata jsonb_path_ops)",
+                     self.name, f"{self.name}_meta")
+            )  # fmt: skip
+        if self.count() >= INDEX_FROM:
+            with self.connection() as connection:
+                connection.execute("SET LOCAL maintenance_work_mem = '2GB'")
+                operators, what = f"{self.number}_ip_ops", "vector"
+                if self.layout.quantization == "binary":
+                    operators, what = "bit_hamming_ops", f"({self._binary})"
+                connection.execute(
+                    sql_of(
+                        "CREATE INDEX IF NOT EXISTS {1} ON {0} USING hnsw "
+                        f"({what} {operators})",
+                        self.name, f"{self.name}_hnsw",
+                    )
+                )  # fmt: skip
+        with self.connection() as connection:
+            connection.execute(sql_of("ANALYZE {}", self.name))
+
+    @property
+    def _binary(self) -> str:
+        width = self.layout.dimensions
+        return f"binary_quantize(vector)::bit({width})"
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        where: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        condition, given = conditions(where, ids)
+        asked = (HalfVector if self.layout.dtype == "float16" else Vector)(vector)
+        with self.connection() as connection:
+            if exact:
+                connection.execute("SET LOCAL enable_indexscan = off")
+            elif self.layout.quantization == "binary" and self._is_indexed(connection):
+                # The index finds candidates, and their vectors order them.
+                nearest = f"{self._binary} <~> binary_quantize(%s)::bit({self.layout.dimensions})"
+                condition += f" ORDER BY {nearest} LIMIT %s"
+                given += [asked, CANDIDATES * k]
+            # More are looked at until enough have passed the filter.
+            connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+            connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(SEARCHED, k))}")
+            query = (
+                f"SELECT id, -(vector <#> %s) FROM (SELECT id, vector FROM {{}} {condition}) AS of "
+                "ORDER BY vector <#> %s LIMIT %s"
+            )
+            rows = connection.execute(
+                sql_of(query, self.name), [asked, *given, asked, k]
+            ).fetchall()
+        return [Hit(*row) for row in rows]
+
+    def _is_indexed(self, connection: Connection[TupleRow]) -> bool:
+        found = connection.execute("SELECT to_regclass(%s)", [f'"{self.name}_hnsw"']).fetchone()
+        return found is not None and found[0] is not None
+
+    def search_words(
+        self,
+        words: Sequence[str],
+        k: int,
+        where: Filter | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> list[Hit]:
+        condition, given = conditions(where, ids, "words @@ %s::tsquery")
+        with self.connection() as connection:
+            return search_words(connection, self.name, words, k, condition, given)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection[TupleRow]]:
+        """A transaction; those of several writers follow one another."""
+        with self.connection() as connection:
+            key = [lock_key(f"write {self.name}")]
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", key)
+            yield connection
+
+    def _rows(self, columns: str, ids: Sequence[str]) -> list[TupleRow]:
+        query = f"SELECT {columns} FROM {{}} WHERE id = ANY(%s)"
+        with self.connection() as connection:
+            return connection.execute(sql_of(query, self.name), [list(ids)]).fetchall()
+
+
+def conditions(
+    where: Filter | None, ids: Sequence[str] | None, *first: str
+) -> tuple[str, list[Any]]:
+    """A WHERE clause and its parameters, those of ``first`` excepted."""
+    parts, values = list(first), list[Any]()
+    for condition in where or ():
+        path = _json_condition(condition)
+        negated = isinstance(condition, AnyOf) and condition.negated
+        parts.append(f"{'NOT ' if negated else ''}metadata @? %s::jsonpath")
+        values.append(path)
+    if ids is not None:
+        parts.append("id = ANY(%s)")
+        values.append(list(ids))
+    return ("WHERE " + " AND ".join(parts) if parts else ""), values
+
+
+def _json_condition(condition: AnyOf | Compared) -> str:
+    if isinstance(condition, Compared):
+        test = f"@ {SIGNS[condition.by]} {json.dumps(condition.value)}"
+    else:
+        values = (json.dumps(value, ensure_ascii=False) for value in condition.values)
+        test = " || ".join(f"@ == {value}" for value in values)
+    return f"{json_path(condition.path)} ? ({test})"

@@ -1,0 +1,75 @@
+"""What we mean in the words of Qdrant: ids, sparse vectors, filters."""
+
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from qdrant_client import models
+
+from common.bm25 import K1, B
+from stores.filters import AnyOf, Compared, Filter
+from stores.store import Layout
+
+
+def point_id(text: str) -> str:
+    """The id of a point, which must be a number or a UUID."""
+    return str(uuid.UUID(bytes=hashlib.blake2b(text.encode(), digest_size=16).digest()))
+
+
+def word_id(word: str) -> int:
+    """The dimension of a word in sparse vectors: 32 bits."""
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
+
+
+def sparse_vector(words: Sequence[str], mean: float) -> models.SparseVector:
+    """BM25 of a document's words but for how rare they are; ``mean``: length of documents."""
+    counts = Counter(map(word_id, words))
+    damping = K1 * (1 - B + B * len(words) / mean)
+    values = [count * (K1 + 1) / (count + damping) for count in counts.values()]
+    return models.SparseVector(indices=list(counts), values=values)
+
+
+def vector_params(layout: Layout) -> models.VectorParams:
+    """How vectors are kept."""
+    quantization: Any = None
+    if layout.quantization == "int8":
+        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99)
+        quantization = models.ScalarQuantization(scalar=scalar)
+    elif layout.quantization == "binary":
+        quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig())
+    return models.VectorParams(
+        size=layout.dimensions,
+        distance=models.Distance.DOT,
+        datatype=models.Datatype(layout.dtype),
+        quantization_config=quantization,
+    )
+
+
+def as_filter(where: Filter | None, ids: Sequence[str] | None) -> models.Filter | None:
+    """The filter of a search."""
+    must: list[Any] = []
+    must_not: list[Any] = []
+    for condition in where or ():
+        if isinstance(condition, Compared):
+            numbers = models.Range(**{condition.by: condition.value})
+            must.append(models.FieldCondition(key=_key(condition.path), range=numbers))
+        else:
+            any_of = models.Filter(should=[_equals(condition, value) for value in condition.values])
+            (must_not if condition.negated else must).append(any_of)
+    if ids is not None:
+        must.append(models.HasIdCondition(has_id=[point_id(each) for each in ids]))
+    return models.Filter(must=must, must_not=must_not) if must or must_not else None
+
+
+def _equals(condition: AnyOf, value: Any) -> models.FieldCondition:
+    key = _key(condition.path)
+    if isinstance(value, str | bool):
+        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+    # Numbers match as numbers: 1 is 1.0.
+    return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
+
+
+def _key(path: tuple[str, ...]) -> str:
+    return ".".join(["metadata", *path])

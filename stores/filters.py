@@ -1,0 +1,98 @@
+"""Filters on the metadata of documents: one form, which each database gets in its own language.
+
+    {"lang": "en"}                         the value, or a list that has it
+    {"lang": ["en", "zh"]}                 any of these
+    {"year": {"gte": 2020, "lt": 2024}}    numbers: gt, gte, lt, lte
+    {"lang": {"not": "en"}}                anything else, or nothing
+    {"author.name": "Ada"}                 inside an object
+
+All that is named must hold.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Value = str | int | float | bool
+Comparison = Literal["gt", "gte", "lt", "lte"]
+SIGNS: dict[Comparison, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """The field is one of the values, or a list that has one; ``negated``: it is not."""
+
+    path: tuple[str, ...]
+    values: tuple[Value, ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The field is a number that compares so with the value."""
+
+    path: tuple[str, ...]
+    by: Comparison
+    value: float
+
+
+Filter = tuple[AnyOf | Compared, ...]
+
+
+def parse_filter(given: Mapping[str, Any]) -> Filter:
+    """Read a filter.
+
+    Raises:
+        ValueError: It is malformed; the message names the field.
+    """
+    found: list[AnyOf | Compared] = []
+    for name, condition in given.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"filter: {name!r} is no field; names have letters, digits, _ and -, and a dot "
+                "leads into an object"
+            )
+        path = tuple(name.split("."))
+        if not isinstance(condition, dict):
+            found.append(_any_of(path, condition))
+            continue
+        if not condition:
+            raise ValueError(f"filter: {name}: is empty; give a value, or one of {_words()}")
+        for word, value in condition.items():
+            found.append(_condition(path, word, value))
+    return tuple(found)
+
+
+def json_path(path: tuple[str, ...]) -> str:
+    """The place of a field in SQL's language of JSON paths."""
+    return "$" + "".join(f'."{step}"' for step in path)
+
+
+def _condition(path: tuple[str, ...], word: str, value: Any) -> AnyOf | Compared:
+    name = ".".join(path)
+    if word == "not":
+        return _any_of(path, value, negated=True)
+    if word not in SIGNS:
+        raise ValueError(f"filter: {name}: unknown condition {word!r}; known are {_words()}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"filter: {name}: {word} compares numbers, got {value!r}")
+    return Compared(path, word, value)
+
+
+def _any_of(path: tuple[str, ...], given: Any, negated: bool = False) -> AnyOf:
+    values = given if isinstance(given, list) else [given]
+    wrong = [value for value in values if not isinstance(value, Value)]
+    if wrong or not values:
+        shown = repr(wrong[0]) if wrong else "an empty list"
+        raise ValueError(
+            f"filter: {'.'.join(path)}: give a text, a number, true or false, or a list of these; "
+            f"got {shown}"
+        )
+    return AnyOf(path, tuple(values), negated)
+
+
+def _words() -> str:
+    return ", ".join([*SIGNS, "not"])

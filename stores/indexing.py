@@ -1,0 +1,147 @@
+"""Bring a table into agreement with a corpus: embed what is new or changed, delete what is gone."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+
+from common.similarity import for_dot_product
+from common.text_digest import KeyTable, text_keys
+from encoders import Embedder
+from evaluation.search.distributed import How, run_distributed
+from evaluation.search.exact import check_finite
+from stores.store import Document, Table, Vectors
+
+# Shapes: N documents, H dimensions of a vector.
+
+T = TypeVar("T")
+Tell = Callable[[int], None]  # is told how many documents are done
+TEXT_DIGEST = 32  # characters of a document's digest
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Embeds documents; all processes of a run together.
+
+    Args:
+        embedder: The model.
+        how: Settings of inference.
+    """
+
+    embedder: Embedder
+    how: How
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of documents [N, H], to compare by dot product."""
+        prompt = self.embedder.find_prompt("document")
+
+        def encode(piece: list[int]) -> torch.Tensor:
+            return self.embedder.encode(
+                [texts[at] for at in piece],
+                prompt=prompt,
+                max_length=self.how.document_max_length,
+                tokens_per_batch=self.how.tokens_per_batch,
+                bf16=self.how.bf16,
+            )
+
+        sizes = [len(prompt) + len(text) for text in texts]
+        shape = (self.embedder.dimension,)
+        found = run_distributed(
+            self.embedder, sizes, encode, self.how, self.how.document_max_length, shape
+        )
+        vectors: Vectors = for_dot_product(found, self.embedder.similarity).numpy()
+        return vectors
+
+
+def synchronize(
+    table: Table | None, documents: Iterable[Document], embed: Embedding, block: int, tell: Tell
+) -> Counter[str]:
+    """Embed and write the documents that a table lacks or has otherwise.
+
+    Collective: all processes of a run read the documents; the main one alone has the table.
+
+    Returns:
+        How many were "unchanged", "embedded", or had other metadata only ("updated").
+    """
+    counts: Counter[str] = Counter()
+    for chunk in chunks(documents, block):
+        missing, changed = shared(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
+        vectors = embed([chunk[at].text for at in missing])
+        check_finite(torch.from_numpy(vectors), [chunk[at].id for at in missing], "document")
+        if table is not None:
+            new = [chunk[at] for at in missing]
+            if new:
+                table.upsert(new, vectors)
+            same = [chunk[at] for at in changed]
+            if same:
+                there = table.vectors([each.id for each in same])
+                table.upsert(same, np.stack([there[each.id] for each in same]))
+        counts["embedded"] += len(missing)
+        counts["updated"] += len(changed)
+        counts["unchanged"] += len(chunk) - len(missing) - len(changed)
+        tell(len(chunk))
+    return counts
+
+
+def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int], list[int]]:
+    """The places of documents to embed, and of those of which only the metadata differ."""
+    assert table is not None
+    known = table.digests([each.id for each in chunk])
+    missing, changed = [], []
+    for at, each in enumerate(chunk):
+        there = known.get(each.id)
+        if there is None or there[:TEXT_DIGEST] != each.digest[:TEXT_DIGEST]:
+            missing.append(at)
+        elif there != each.digest:
+            changed.append(at)
+    return missing, changed
+
+
+def delete_gone(table: Table, keys: NDArray[np.uint64], source: str, block: int) -> int:
+    """Delete the documents of a source that are not among those with the given keys [N, 2]."""
+    kept, gone = KeyTable(keys), list[str]()
+    for chunk in table.ids(block):
+        own = [identity for identity, of in chunk if of == source]
+        places = kept.find(text_keys(own))
+        gone += [identity for identity, place in zip(own, places, strict=True) if place < 0]
+    for start in range(0, len(gone), block):
+        table.delete(gone[start : start + block])
+    return len(gone)
+
+
+def others(table: Table | None, source: str, block: int) -> Iterator[Document]:
+    """The documents of all other sources, in all processes; the main one has the table."""
+
+    def read() -> Iterator[Document]:
+        for chunk in [] if table is None else table.ids(block):
+            ids = [identity for identity, of in chunk if of != source]
+            yield from table.documents(ids).values() if table and ids else ()
+
+    found = chunks(read(), block)
+    while chunk := shared(lambda: next(found, [])):
+        yield from chunk
+
+
+def shared(compute: Callable[[], T]) -> T:
+    """What the main process computes, in all processes."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return compute()
+    box: list[Any] = [compute() if state.is_main_process else None]
+    broadcast_object_list(box)
+    found: T = box[0]
+    return found
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to ``size`` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

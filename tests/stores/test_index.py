@@ -1,0 +1,254 @@
+"""scripts/index.py: the collection agrees with the corpus, whatever happened before."""
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from encoders import Embedder
+from forked import Copy, together
+from scripts.index import main
+from stores import Document, Store, Table, open_store
+from stores.collection import find_live
+from stores.store import Layout
+from tiny import TEXTS, save_backbone
+from zoo import embedder
+
+DOCUMENTS: list[dict[str, Any]] = [
+    {"_id": f"d{at}", "title": "" if at % 2 else "Title", "text": text, "year": 2000 + at}
+    for at, text in enumerate(TEXTS)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    return embedder(folder / "model", save_backbone(folder / "base"))
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    return embedder(folder / "other", save_backbone(folder / "base", seed=1))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write(tmp_path / "corpus.jsonl", DOCUMENTS)
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def index(url: str, model: Path, *corpus: Path, **flags: Any) -> int:
+    given = [f"--{name}={value}" for name, value in flags.items()]
+    names = ["--corpus", *map(str, corpus)]
+    return main(["--store", url, "--model", str(model), *names, *given])
+
+
+def contents(url: str, collection: str = "docs") -> dict[str, tuple[Document, list[float]]]:
+    """All that is in a collection, by id."""
+    store = open_store(url)
+    table = live(store, collection)
+    ids = [identity for block in table.ids(3) for identity, _ in block]
+    documents, vectors = table.documents(ids), table.vectors(ids)
+    assert len(ids) == len(set(ids)) == len(documents) == table.count()
+    store.close()
+    return {each: (documents[each], vectors[each].tolist()) for each in sorted(documents)}
+
+
+def unit(model: Path, texts: Sequence[str]) -> Any:
+    """The model's own vectors, compared by their cosine."""
+    vectors = Embedder.from_pretrained(model).encode(texts, prompt_name="document")
+    return torch.nn.functional.normalize(vectors, dim=-1).numpy()
+
+
+def live(store: Store, collection: str = "docs") -> Table:
+    about = find_live(store, collection)
+    return store.open(about["table"], Layout(**about["layout"]))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[0]
+
+
+def test_embeds_only_what_is_new(
+    url: str, model: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert index(url, model, corpus, block_size=4) == 0
+    assert said(capsys) == "docs: 10 embedded, 0 updated, 0 unchanged, 0 deleted"
+    first = contents(url)
+    texts = [each.text for each, _ in first.values()]
+    np.testing.assert_allclose(
+        [vector for _, vector in first.values()], unit(model, texts), atol=1e-6
+    )
+    assert first["d0"][0].text == f"Title {TEXTS[0]}"
+    assert first["d0"][0].metadata == {"title": "Title", "year": 2000}
+
+    assert index(url, model, corpus) == 0
+    assert said(capsys) == "docs: 0 embedded, 0 updated, 10 unchanged, 0 deleted"
+    assert contents(url) == first
+
+    changed = [dict(row) for row in DOCUMENTS[1:]] + [{"_id": "new", "text": "a new one"}]
+    changed[0]["text"] = "something else"
+    changed[1]["year"] = 1900
+    assert index(url, model, write(corpus, changed)) == 0
+    assert said(capsys) == "docs: 2 embedded, 1 updated, 7 unchanged, 1 deleted"
+    found = contents(url)
+    assert sorted(found) == sorted(row["_id"] for row in changed)
+    assert found["d1"][0].text == "something else" and found["d1"][1] != first["d1"][1]
+    assert found["d2"][0].metadata["year"] == 1900 and found["d2"][1] == first["d2"][1]
+    assert index(url, model, write(corpus, changed[:2]), delete="false") == 0
+    assert len(contents(url)) == 10
+
+
+def test_sources_leave_each_other_alone(url: str, model: Path, tmp_path: Path) -> None:
+    one = write(tmp_path / "one.jsonl", DOCUMENTS[:3])
+    other = write(tmp_path / "other.jsonl", DOCUMENTS[3:5])
+    index(url, model, one)
+    index(url, model, other, source="other")
+    index(url, model, write(one, DOCUMENTS[1:3]))
+    assert sorted(contents(url)) == ["d1", "d2", "d3", "d4"]
+
+
+def test_another_model_is_refused_and_migrated_to(
+    url: str, model: Path, other_model: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index(url, model, corpus)
+    store = open_store(url)
+    old = live(store)
+    written = Document("from a client", "a document of a client", {"by": "me"}, "api")
+    old.upsert([written], np.eye(1, 32, dtype=np.float32))
+    store.close()
+    before = contents(url)
+    assert index(url, other_model, corpus) == 2
+    error = capsys.readouterr().err
+    assert "was indexed otherwise (by model): the weights differ" in error
+    assert "--migrate true" in error
+    assert contents(url) == before
+    for flags in ({"document_max_length": 5}, {"document_prompt": "d: "}, {"dtype": "float16"}):
+        assert index(url, model, corpus, **flags) == 2
+        assert (
+            next(iter(flags)).split("_")[-1].replace("length", "tokens") in capsys.readouterr().err
+        )
+    assert index(url, other_model, corpus, migrate="true") == 0
+    after = contents(url)
+    assert [each for each, _ in after.values()] == [each for each, _ in before.values()]
+    texts = [each.text for each, _ in after.values()]
+    found = [vector for _, vector in after.values()]
+    np.testing.assert_allclose(found, unit(other_model, texts), atol=1e-6)
+    # And back: nothing is embedded again, and then nothing is left over.
+    capsys.readouterr()
+    assert index(url, model, corpus, migrate="true") == 0
+    assert said(capsys) == "docs: 0 embedded, 0 updated, 10 unchanged, 0 deleted"
+    assert contents(url) == before
+    assert main(["--store", url, "--prune", "true"]) == 0
+    store = open_store(url)
+    assert [name for name in store.tables() if name.startswith("docs__")] == [
+        name for name in store.tables() if name.startswith(find_live(store, "docs")["table"])
+    ]
+    store.close()
+    assert contents(url) == before
+
+
+@pytest.mark.parametrize("kind", ["lancedb", "postgresql"])
+def test_killed_at_any_moment_it_ends_equal(
+    kind: str, model: Path, tmp_path: Path, new_url: Callable[[str], str]
+) -> None:
+    """By SIGKILL, while it embeds, writes, deletes, indexes or publishes."""
+    rows = [{"_id": f"{at + 1}", "text": f"{TEXTS[at % 10]} {at}", "n": at} for at in range(120)]
+    corpus = write(tmp_path / "corpus.jsonl", rows)
+    whole, killed = new_url(kind), new_url(kind)
+    old = write(tmp_path / "old.jsonl", [*rows[:5], {"_id": "x", "text": "x"}])
+    for url in (whole, killed):  # something to delete, and to replace
+        assert index(url, model, old) == 0
+    command = ["scripts/index.py", "--model", model, "--corpus", corpus, "--block_size", 8]
+    begun = time.monotonic()
+    run = Copy([*command, "--store", whole])
+    assert run.wait() == 0, run.errors
+    seconds = time.monotonic() - begun
+    draw = random.Random(0)
+    for _ in range(4):
+        run = Copy([*command, "--store", killed])
+        time.sleep(draw.uniform(0.2, 1.0) * seconds)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    run = Copy([*command, "--store", killed])
+    assert run.wait() == 0, run.errors
+    assert contents(killed) == contents(whole)
+
+
+def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) -> None:
+    command = ["scripts/index.py", "--model", model, "--corpus", corpus, "--block_size", 4]
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert index(one, model, corpus, block_size=4) == 0
+    together(2, [*command, "--store", two])
+    assert contents(two) == contents(one)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--collection", "Docs!"], "collection: 'Docs!': give up to 30 small letters"),
+        (["--model", "m"], "corpus: is missing; give --model and --corpus"),
+        (["--store", "mysql://a:secret@b/c"], "store: mysql://a:***@b/c: unknown kind of store"),
+        (["--dtype", "int8"], "dtype"),
+    ],
+)
+def test_mistakes_are_one_line(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [] if "--store" in flags else ["--store", str(tmp_path / "s")]
+    given += [] if "--model" in flags else ["--list", "true"]
+    assert main([*given, *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"_id": "a", "text": ""}, "corpus.jsonl:2: the document has no text"),
+        (
+            {"_id": "d0", "text": "x"},
+            "corpus.jsonl: 1 ids are repeated, and ids must be unique: 'd0'",
+        ),
+        ({"_id": "a", "text": "x\0"}, 'corpus.jsonl:2: "text" contains a NUL character'),
+        ({"_id": "a", "text": "x", "m": ["\0"]}, 'corpus.jsonl:2: "m" contains a NUL character'),
+        ({"_id": "a"}, 'corpus.jsonl:2: missing field "text"'),
+    ],
+)
+def test_bad_documents_are_named_before_a_model_is_opened(
+    row: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write(tmp_path / "corpus.jsonl", [DOCUMENTS[0], row])
+    assert index(str(tmp_path / "s"), Path("no-model"), corpus) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_documents_without_ids_are_known_by_their_texts(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": text} for text in TEXTS]
+    url = str(tmp_path / "s")
+    index(url, model, write(tmp_path / "corpus.jsonl", rows))
+    capsys.readouterr()
+    index(url, model, write(tmp_path / "corpus.jsonl", rows[::-1]))
+    assert said(capsys) == "docs: 0 embedded, 0 updated, 10 unchanged, 0 deleted"
+
+
+def test_a_server_that_is_away_is_one_line(model: Path, corpus: Path, capsys: Any) -> None:
+    for url in ("postgresql://u:secret@127.0.0.1:1/x", "qdrant+http://127.0.0.1:1"):
+        assert index(url, model, corpus) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: store: ") and "secret" not in error
+        assert error.count("\n") == 1
