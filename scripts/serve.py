@@ -43,6 +43,7 @@ from serving.http.auth import read_keys
 from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
+from serving.http.tracing import open_provider
 from serving.served_models import Served, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 from serving.stored_corpus import StoredCorpus
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         check_kinds(args, models)
         documents = read_corpus(args.corpus) if args.corpus else None
+        traces = open_provider()
         store = open_store(args.store) if args.store else None
         socket = listen(args.host, find_port(args, models))
     except (ValueError, StoreUnavailable) as error:
@@ -87,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         open_metrics=args.open_metrics,
         stores=store is not None,
         workers=max(1, cores // 2),
+        traces=traces,
     )
     engine.start()
     host, port = socket.getsockname()[:2]

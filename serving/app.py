@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -16,6 +17,7 @@ from serving.http.body_reader import BodyReader
 from serving.http.http_json import IGNORED
 from serving.http.request_log import RequestLog
 from serving.http.routing import Router, RouteSettings
+from serving.http.tracing import NAME, telemetry
 from serving.routes.documents import document_routes
 from serving.routes.health import about_routes, our_version
 from serving.routes.openai import models_routes, openai_routes
@@ -51,6 +53,7 @@ def build_app(
     open_metrics: bool = False,
     stores: bool = False,
     workers: int = 1,
+    traces: TracerProvider | None = None,
 ) -> FastAPI:
     """The application around an engine, which need not have loaded yet.
 
@@ -62,12 +65,19 @@ def build_app(
         open_metrics: Whether ``/metrics`` needs no key.
         stores: Whether the documents are in a store.
         workers: Threads that tokenize.
+        traces: Takes the spans of requests; None: there are none.
     """
+    settings: dict[str, RouteSettings] = {}
     app = FastAPI(
-        title="Tandem", version=our_version(), description=ABOUT, docs_url=None, redoc_url=None
+        title="Tandem",
+        version=our_version(),
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=telemetry(traces, settings),
     )
     app.mount("/static", StaticFiles(directory=PAGE))
-    settings = _add_routes(app, Service(engine, workers), roles, open_metrics, stores)
+    settings |= _add_routes(app, Service(engine, workers), roles, open_metrics, stores)
     # FastAPI would answer these itself; the middleware answers all errors.
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _pass_on)
@@ -75,7 +85,12 @@ def build_app(
     app.add_middleware(BodyReader, limits=engine.limits)
     if keys:
         app.add_middleware(KeyCheck, keys=keys)
-    app.add_middleware(RequestLog, metrics=engine.metrics, settings=settings)
+    app.add_middleware(
+        RequestLog,
+        metrics=engine.metrics,
+        settings=settings,
+        tracer=traces.get_tracer(NAME) if traces else None,
+    )
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

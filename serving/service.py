@@ -36,13 +36,15 @@ class ModelOutput:
         values: Embeddings [N, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
         truncated: The numbers of texts (or pairs) that were cut.
-        times: Milliseconds by stage.
+        begun: When its first stage did, in seconds since 1970.
+        times: Milliseconds by stage, in their order.
     """
 
     model: ServedModel
     values: np.ndarray
     sizes: list[int]
     truncated: list[int]
+    begun: float
     times: dict[str, float]
 
     @property
@@ -211,7 +213,7 @@ class Service:
         cut: Cut,
         places: Sequence[str],
     ) -> ModelOutput:
-        begun = time.perf_counter()
+        begun, moment = time.perf_counter(), time.time()
         limits, metrics = self.engine.limits, self.engine.metrics
         try:
             async with asyncio.timeout(limits.request_timeout):
@@ -237,7 +239,8 @@ class Service:
         metrics.truncated.inc(len(truncated))
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
         times = {name: 1000 * seconds for name, seconds in times.items()}
-        return ModelOutput(model, values, [len(tokens) for tokens in items], truncated, times)
+        sizes = [len(tokens) for tokens in items]
+        return ModelOutput(model, values, sizes, truncated, moment, times)
 
     def check_count(self, count: int, param: str) -> None:
         """Refuse no texts at all, and too many."""

@@ -122,7 +122,7 @@ def reply(
         for name, milliseconds in answer.times.items():
             work[f"{name}_ms"] = work.get(f"{name}_ms", 0) + round(milliseconds)
             headers[f"X-{name.title()}-Time"] = str(work[f"{name}_ms"])
-    request.state.work = work
+    request.state.work, request.state.outputs = work, answers
     return Response(
         orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), 200, headers, "application/json"
     )

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
+from opentelemetry.trace import Tracer, format_trace_id, get_current_span
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.http.errors import Code, ServingError
 from serving.http.metrics import Metrics
 from serving.http.routing import RouteSettings, find_settings
+from serving.http.tracing import describe_request
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +38,20 @@ class RequestLog:
     """Gives a request its id and settings, turns any exception into a response, logs one line.
 
     The line has sizes and times, never texts or keys. Requests are counted by route and status;
-    ``settings`` are those of the routes, by path.
+    ``settings`` are those of the routes, by path; ``tracer`` is there if requests are traced.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, settings: Mapping[str, RouteSettings]
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        settings: Mapping[str, RouteSettings],
+        tracer: Tracer | None = None,
     ) -> None:
         self.app = app
         self.metrics = metrics
         self.settings = settings
+        self.tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -64,6 +71,8 @@ class RequestLog:
                 headers["X-Request-Id"] = request_id
                 headers["X-Total-Time"] = str(round(1000 * (time.perf_counter() - begun)))
                 headers["X-Content-Type-Options"] = "nosniff"
+                if self.tracer:
+                    describe_request(self.tracer, state)
             await send(message)
 
         try:
@@ -91,6 +100,9 @@ class RequestLog:
         }
         if "code" in state:
             fields["code"] = state["code"]
+        context = get_current_span().get_span_context() if self.tracer else None
+        if context and context.is_valid:
+            fields["trace_id"] = format_trace_id(context.trace_id)
         fields |= state.get("work", {})
         quiet = state["settings"].quiet and "route" in scope and status < 500
         logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

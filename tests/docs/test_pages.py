@@ -179,7 +179,7 @@ def test_every_file_link_and_heading_named_exists(page: str) -> None:
 def test_every_folder_is_in_the_tree(page: str) -> None:
     tree = re.findall(r"^(\w+)/ {2,}", TEXTS[page], re.MULTILINE)
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert set(tree) == packages | {"configs", "tests", "docs", "benchmarks"}
+    assert set(tree) == packages | {"benchmarks", "configs", "deploy", "docs", "tests"}
 
 
 def test_the_design_says_who_may_import_whom() -> None:

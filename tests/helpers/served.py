@@ -124,10 +124,10 @@ def running(
     roles: Sequence[str],
     keys: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
-    stores: bool = False,
+    **options: Any,
 ) -> Iterator[tuple[str, Server]]:
-    """A server in a thread: its address, and itself."""
-    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins, stores=stores)
+    """A server in a thread: its address, and itself; ``options`` are those of ``build_app``."""
+    app = build_app(engine, roles, keys=keys, cors_origins=cors_origins, **options)
     socket = listen("127.0.0.1", 0)
     server = Server(app, engine)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
@@ -154,7 +154,7 @@ def served(
     """A server in a thread: its address and its engine."""
     with engine_of(folders, documents=documents, open_stored=open_stored, **limits) as engine:
         roles = [role for role in folders if "_" not in role]
-        with running(engine, roles, keys, cors_origins, bool(open_stored)) as (url, _):
+        with running(engine, roles, keys, cors_origins, stores=bool(open_stored)) as (url, _):
             yield url, engine
 
 
