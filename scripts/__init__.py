@@ -9,6 +9,7 @@ SETTINGS = {
     "search_settings.py": "scripts.search_settings:SearchSettings",
     "export.py": "scripts.export:ExportSettings",
     "serve.py": "serving.settings:ServeSettings",
+    "embed.py": "scripts.embed:EmbedSettings",
     "mine_negatives.py": "mining.settings:MiningSettings",
     "score_with_teacher.py": "mining.settings:ScoringSettings",
     "convert_reranker.py": "scripts.convert_reranker:ConvertRerankerSettings",

@@ -23,6 +23,7 @@ from runs import ROOT
 PRELOADED = [
     "peft",
     "pytest",
+    "scripts.embed",
     "scripts.evaluate",
     "scripts.mine_negatives",
     "scripts.score_with_teacher",

@@ -23,6 +23,7 @@ STARTERS = {
     ("launching", "start"),
     ("launching", "launch_machines"),
     ("runs", "train"),
+    ("scripts.embed", "main"),
     ("scripts.evaluate", "main"),
     ("scripts.export", "main"),
     ("scripts.fuse", "main"),
