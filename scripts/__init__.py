@@ -19,5 +19,6 @@ SETTINGS = {
     "prepare_data.py beir": "preparation.commands.beir:BeirSettings",
     "prepare_data.py convert": "preparation.commands.convert:ConvertSettings",
     "prepare_data.py split": "preparation.commands.split:SplitSettings",
+    "prepare_data.py embed": "preparation.commands.embed:EmbedSettings",
     "prepare_data.py validate": "preparation.commands.validate:ValidateSettings",
 }

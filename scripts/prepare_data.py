@@ -1,4 +1,4 @@
-"""Generate, convert, split and validate training data.
+"""Generate, convert, split and validate training data; embed large corpora.
 
     python scripts/prepare_data.py docstrings --output_dir data/docstrings
     python scripts/prepare_data.py mldr --input mldr-v1.0-zh --output_dir data/mldr --passages 1000
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from common.flags import exit_code, parse
-from preparation.commands import beir, convert, docstrings, mldr, sample, split, validate
+from preparation.commands import beir, convert, docstrings, embed, mldr, sample, split, validate
 
 COMMANDS: dict[str, tuple[ModuleType, type]] = {
     "docstrings": (docstrings, docstrings.DocstringsSettings),
@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[ModuleType, type]] = {
     "beir": (beir, beir.BeirSettings),
     "convert": (convert, convert.ConvertSettings),
     "split": (split, split.SplitSettings),
+    "embed": (embed, embed.EmbedSettings),
     "validate": (validate, validate.ValidateSettings),
 }
 

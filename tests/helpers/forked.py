@@ -26,6 +26,7 @@ PRELOADED = [
     "scripts.evaluate",
     "scripts.index",
     "scripts.mine_negatives",
+    "scripts.prepare_data",
     "scripts.score_with_teacher",
     "scripts.serve",
     "scripts.train",

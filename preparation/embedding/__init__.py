@@ -1,0 +1,1 @@
+"""Embed corpora that are too large for one process, or for memory."""
