@@ -15,6 +15,7 @@ over the config file.
 """
 
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         open_metrics=args.open_metrics,
         workers=max(1, cores // 2),
     )
-    engine.start()
     host, port = socket.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     logger.info("listening at http://%s:%d", address, port)
     try:
+        engine.start()
         Server(app, engine, args.exit_when_unhealthy).run(sockets=[socket])
         return outcome(engine)
     finally:
@@ -125,6 +126,8 @@ def build_engine(
     """The engine: a thread that computes, or with several replicas processes."""
     load, metrics = partial(open_models, args, models), Metrics()
     if len(places) > 1:
+        # Replicas are copies of a process that has imported all that this one has.
+        multiprocessing.set_forkserver_preload(["scripts.serve"])
         return ReplicatedEngine(load, places, args, metrics, args.precision, documents)
     (place,) = places
     return Engine(

@@ -71,6 +71,8 @@ class Replica:
         arguments = (theirs, place, load, precision)
         self._process = _CONTEXT.Process(target=run, args=arguments)
         self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
         theirs.close()  # now the pipe ends with the process
         self.alive = True
         self._on_end = on_end
@@ -104,9 +106,9 @@ class Replica:
 
     def kill(self) -> None:
         """End it at once; nothing if it has ended."""
-        if self.alive and self._process.pid is not None:
+        if self.alive:
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
 
     def _next(self, seconds: float | None) -> Any:
         try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import forkserver
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class ReplicatedEngine(Engine):
         )
         self._load_there = load
         self._places = places
-        self._processes: dict[int, Replica] = {}
+        self.processes: dict[int, Replica] = {}  # by number
         self._ready: set[int] = set()  # the replicas that compute
         self._start_errors: dict[int, Exception] = {}
 
@@ -79,10 +80,11 @@ class ReplicatedEngine(Engine):
     def stop(self) -> None:
         """Fail all queued requests with 503, and end the processes at once."""
         super().stop()
-        for replica in list(self._processes.values()):
+        for replica in list(self.processes.values()):
             replica.kill()
 
     def _serve(self) -> None:
+        forkserver.ensure_running()  # it imports all while this process opens the models
         self._open_without_weights()
         threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"replica {number}")
@@ -153,12 +155,13 @@ class ReplicatedEngine(Engine):
     def _run_replica(self, number: int) -> bool:
         """Start a replica and have it compute until it ends; whether it has computed anything."""
         replica = Replica(self._places[number], self._load_there, self.precision, self._wake)
-        self._processes[number] = replica
+        self.processes[number] = replica
         has_computed = False
         try:
             if self._stopped:  # before it could be killed
                 return False
             self._welcome(number, replica.opened())
+            logger.info("replica %d is ready (process %d)", number, replica.pid)
             while batch := self._take(lambda: replica.alive):
                 try:
                     self._answer(batch, partial(self._ask, replica))
@@ -191,7 +194,6 @@ class ReplicatedEngine(Engine):
             self._ready.add(number)
             self._start_errors.pop(number, None)
             self._measure_replicas()
-            logger.info("replica %d of %d is ready", number, len(self._places))
 
     def _note_end(self, number: int, error: Exception) -> None:
         with self._changed:

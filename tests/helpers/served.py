@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
 from serving.engine.model import ServedModel, open_model
+from serving.engine.placement import Place
+from serving.engine.replicated import ReplicatedEngine
 from serving.engine.tokenization import Tokens
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
@@ -90,28 +93,82 @@ def engine_of(
 ) -> Iterator[Engine]:
     """An engine with models by role."""
 
-    def load() -> dict[str, ServedModel]:
-        return {
-            role: open_model(
-                "embedder" if role.startswith("embedder") else "reranker",
-                folder,
-                folder.name,
-                device="cpu",
-                max_batch_tokens=limits.get("max_batch_tokens"),
-            )
-            for role, folder in folders.items()
-        }
-
+    load = partial(open_folders, folders, limits.get("max_batch_tokens"))
     engine = Engine(load, Limits(**limits), Metrics(), documents=documents)
-    engine.start()
-    if ready:
-        until(lambda: engine.health()[0] != "loading")
-        assert engine.health() == ("ready", ""), engine.start_error
-    try:
+    with started(engine, ready):
         yield engine
+
+
+@contextmanager
+def replicated(
+    folders: Mapping[str, Path], ready: bool = True, documents: Any = None, **limits: Any
+) -> Iterator[ReplicatedEngine]:
+    """The same with two replicas of one thread each, in which words of ``FATE`` do harm."""
+    load = partial(open_doomed, folders, limits.get("max_batch_tokens"))
+    places = [Place("cpu", 1, [])] * 2
+    engine = ReplicatedEngine(load, places, Limits(**limits), Metrics(), documents=documents)
+    with started(engine, ready):
+        yield engine
+
+
+@contextmanager
+def started(engine: Engine, ready: bool) -> Iterator[None]:
+    """Start an engine, and stop it at the end."""
+    engine.start()
+    try:
+        if ready:
+            until(lambda: engine.health()[0] != "loading")
+            assert engine.health() == ("ready", ""), engine.start_error
+        yield
     finally:
         engine.stop()
         engine.join(30)
+        assert not engine._thread.is_alive()
+
+
+def open_folders(
+    folders: Mapping[str, Path], max_batch_tokens: int | None, device: str = "cpu"
+) -> dict[str, ServedModel]:
+    """Models by role."""
+    return {
+        role: open_model(
+            "embedder" if role.startswith("embedder") else "reranker",
+            folder,
+            folder.name,
+            device=device,
+            max_batch_tokens=max_batch_tokens,
+        )
+        for role, folder in folders.items()
+    }
+
+
+def _raise() -> None:
+    raise RuntimeError("poison")
+
+
+# What a process does that is given a text with one of these words.
+FATE: dict[str, Callable[[], Any]] = {
+    "fever": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "cough": lambda: time.sleep(1000),
+    "headache": _raise,
+}
+
+
+def open_doomed(
+    folders: Mapping[str, Path], max_batch_tokens: int | None, device: str
+) -> dict[str, ServedModel]:
+    """The same, with ``FATE``."""
+    models = open_folders(folders, max_batch_tokens, device)
+    for model in models.values():
+        held = Held(model)
+        words = {model.tokenizer.raw.token_to_id(word): word for word in FATE}
+
+        def fault(batch: Sequence[Tokens], words: dict[int, str] = words) -> None:
+            for found in {words[id_] for text in batch for id_ in text.input_ids if id_ in words}:
+                FATE[found]()
+
+        held.fault = fault
+    return models
 
 
 @contextmanager

@@ -32,6 +32,7 @@ STARTERS = {
     ("scripts.search_settings", "main"),
     ("scripts.train", "main"),
     ("served", "Process"),
+    ("served", "replicated"),
     ("served", "running"),
     ("served", "served"),
     ("torch.utils.data.dataloader", "DataLoader"),
