@@ -37,6 +37,8 @@ def find_places(replicas: Replicas, device: str, threads: int | None = None) -> 
         ValueError: There are fewer GPUs or cores, or one device alone is asked for.
     """
     found, all_threads = find_device(device), process_threads()
+    if replicas == 1:
+        return [Place(device, threads or all_threads, [])]
     if found.type == "cpu":
         shares = share_cores(replicas)
         cores = sum(map(len, shares))
@@ -51,9 +53,7 @@ def find_places(replicas: Replicas, device: str, threads: int | None = None) -> 
             "GPUs, each of which takes one; give as many, or auto"
         )
     own = threads or max(1, all_threads // count)
-    if count == 1:
-        return [Place(device, own, [])]
-    return [Place(f"{found.type}:{number}", own, []) for number in range(count)]
+    return [Place(device if most == 1 else f"{found.type}:{at}", own, []) for at in range(count)]
 
 
 def share_cores(replicas: Replicas) -> list[list[int]]:

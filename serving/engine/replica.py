@@ -29,8 +29,6 @@ from serving.engine.tokenization import Tokens
 
 # Opens the models, by role, on a device. It is pickled.
 Load = Callable[[str], dict[str, ServedModel]]
-# Processes begin as copies of one that has imported everything, and share its memory.
-_CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Opened(NamedTuple):
@@ -67,9 +65,11 @@ class Replica:
     def __init__(
         self, place: Place, load: Load, precision: Precision, on_end: Callable[[], None]
     ) -> None:
-        self._pipe, theirs = _CONTEXT.Pipe()
-        arguments = (theirs, place, load, precision)
-        self._process = _CONTEXT.Process(target=run, args=arguments)
+        # Processes begin as copies of one that has imported everything, and share its memory. CUDA
+        # does not survive that, if an import has so much as counted the GPUs.
+        context = multiprocessing.get_context("forkserver" if place.device == "cpu" else "spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=run, args=(theirs, place, load, precision))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -161,6 +161,8 @@ def _serve(pipe: Connection, place: Place, load: Load, precision: Precision) -> 
     begun = time.monotonic()
     try:
         device = find_device(place.device)
+        if device.index is not None:
+            torch.accelerator.set_device_index(device.index)
         bf16 = use_bf16(precision, device)
         models = load(place.device)
         seconds = time.monotonic() - begun

@@ -166,7 +166,7 @@ class ReplicatedEngine(Engine):
                 try:
                     self._answer(batch, partial(self._ask, replica))
                     has_computed = True
-                except ReplicaLost:
+                except Exception:
                     self._put_back(batch)
                     raise
                 finally:
