@@ -1,6 +1,6 @@
 """Where replicas compute: one on each GPU, or on its share of the CPU's cores."""
 
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -69,4 +69,4 @@ def share_cores(replicas: Replicas) -> list[list[int]]:
         return nodes
     cores = list(chain(*nodes))
     ends = [number * len(cores) // count for number in range(count + 1)]
-    return [cores[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [cores[start:end] for start, end in pairwise(ends)]

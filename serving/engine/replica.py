@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -67,7 +68,11 @@ class Replica:
     ) -> None:
         # Processes begin as copies of one that has imported everything, and share its memory. CUDA
         # does not survive that, if an import has so much as counted the GPUs.
-        context = multiprocessing.get_context("forkserver" if place.device == "cpu" else "spawn")
+        context: ForkServerContext | SpawnContext = (
+            multiprocessing.get_context("forkserver")
+            if place.device == "cpu"
+            else multiprocessing.get_context("spawn")
+        )
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=run, args=(theirs, place, load, precision))
         self._process.start()

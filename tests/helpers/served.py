@@ -161,11 +161,12 @@ def open_doomed(
     models = open_folders(folders, max_batch_tokens, device)
     for model in models.values():
         held = Held(model)
-        words = {model.tokenizer.raw.token_to_id(word): word for word in FATE}
+        ids = {word: model.tokenizer.raw.token_to_id(word) for word in FATE}
 
-        def fault(batch: Sequence[Tokens], words: dict[int, str] = words) -> None:
-            for found in {words[id_] for text in batch for id_ in text.input_ids if id_ in words}:
-                FATE[found]()
+        def fault(batch: Sequence[Tokens], ids: dict[str, int | None] = ids) -> None:
+            for word, fate in FATE.items():
+                if any(ids[word] in text.input_ids for text in batch):
+                    fate()
 
         held.fault = fault
     return models

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -49,7 +50,7 @@ def all_alive(engine: ReplicatedEngine) -> bool:
 
 
 def kill(engine: ReplicatedEngine, number: int) -> int:
-    pid = engine.processes[number].pid
+    pid: int = engine.processes[number].pid
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -214,6 +215,10 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def has_failed(engine: Engine) -> bool:
+    return engine.start_error is not None
+
+
 def test_if_no_replica_can_start_the_error_is_that_of_one(tiny_bert: Path, tmp_path: Path) -> None:
     broken = Embedder.from_pretrained(tiny_bert)
     for weight in broken.backbone.parameters():
@@ -223,7 +228,7 @@ def test_if_no_replica_can_start_the_error_is_that_of_one(tiny_bert: Path, tmp_p
         errors = []
         for start in (engine_of, replicated):
             with start({"embedder": folder}, ready=False) as engine:
-                until(lambda engine=engine: engine.start_error is not None)
+                until(partial(has_failed, engine))
                 errors.append(engine.start_error)
                 assert engine.health()[0] == "unhealthy"
         assert message in str(errors[0])
