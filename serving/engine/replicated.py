@@ -83,7 +83,8 @@ class ReplicatedEngine(Engine):
             replica.kill()
 
     def _serve(self) -> None:
-        forkserver.ensure_running()  # it imports all while this process opens the models
+        if self._places[0].device == "cpu":
+            forkserver.ensure_running()  # it imports all while this process opens the models
         self._open_without_weights()
         threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"replica {number}")
@@ -201,7 +202,7 @@ class ReplicatedEngine(Engine):
             self._measure_replicas()
             if self._stopped:
                 return
-            if was_ready:
+            if was_ready or (self._state != "loading" and isinstance(error, ReplicaLost)):
                 logger.error("replica %d %s; it is started anew", number, error)
             elif self._state != "loading":
                 logger.error("replica %d could not be started", number, exc_info=error)
