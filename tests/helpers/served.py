@@ -28,6 +28,7 @@ from serving.http.server import Server, listen
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = {"Content-Type": "application/json"}
+START = 180.0  # seconds in which a server is bound to start, on a busy machine too
 # A request to each route that takes one; tests change them.
 BODIES: dict[str, Any] = {
     "/embed": {"text": "how to read a csv"},
@@ -234,7 +235,7 @@ class Process:
                 )
         else:
             self.process = Copy(command, **environment)
-        until(lambda: "listening at" in self.text or self.process.poll() is not None)
+        until(lambda: "listening at" in self.text or self.process.poll() is not None, START)
         assert self.process.poll() is None, self.text
         (self.url,) = re.findall(r"listening at (http://[\w.]+:\d+)", self.text)
 
@@ -247,7 +248,7 @@ class Process:
 
     def __enter__(self) -> "Process":
         try:
-            until(lambda: httpx.get(f"{self.url}/health").status_code == 200)
+            until(lambda: httpx.get(f"{self.url}/health").status_code == 200, START)
         except BaseException:
             self.__exit__()
             raise

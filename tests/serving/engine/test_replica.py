@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from served import Process, until
+from served import START, Process, until
 
 CLIENTS = 16
 
@@ -28,7 +28,7 @@ def server(model: Path, folder: Path) -> Iterator[Process]:
     finally:
         os.sched_setaffinity(0, own)
     with started:
-        until(lambda: replicas(started) == 2)
+        until(lambda: replicas(started) == 2, START)
         yield started
 
 
