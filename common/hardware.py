@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+SYSTEM = Path("/sys/devices/system")
 # Parameters of glibc's mallopt.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 # Capacity of the kernel caches of oneDNN (per process) and torch (per thread). Every shape of a
@@ -89,6 +90,40 @@ def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
     known = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     return max(1, int(min([cores, *_quotas(cgroup, membership)])))
+
+
+def usable_nodes(system: Path = SYSTEM) -> list[list[int]]:
+    """Numbers of the cores by affinity, one list for each NUMA node that has some.
+
+    The hardware threads of a core stand side by side. Where the system does not tell its nodes,
+    all cores are of one.
+
+    Args:
+        system: Where Linux describes nodes and cores.
+    """
+    known = hasattr(os, "sched_getaffinity")
+    allowed = os.sched_getaffinity(0) if known else set(range(os.cpu_count() or 1))
+    files = sorted((system / "node").glob("node*/cpulist"))
+    nodes = [allowed & _numbers(file) for file in files]
+    if set().union(*nodes) != allowed:
+        nodes = [allowed]
+
+    def first_thread(core: int) -> tuple[int, int]:
+        file = system / f"cpu/cpu{core}/topology/thread_siblings_list"
+        return min(_numbers(file), default=core), core
+
+    return [sorted(node, key=first_thread) for node in nodes if node]
+
+
+def _numbers(file: Path) -> set[int]:
+    """Numbers as Linux lists them, "0-3,8"; none, where there is no such file."""
+    found: set[int] = set()
+    with suppress(OSError):
+        for part in file.read_text(encoding="ascii").strip().split(","):
+            first, _, last = part.partition("-")
+            if first:
+                found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def _quotas(cgroup: Path, membership: Path) -> Iterator[float]:

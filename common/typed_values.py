@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+NUMBERS: dict[Any, str] = {int: "an integer", float: "a number"}
 LONGEST_SHOWN = 200  # characters of a value in a message
 
 
@@ -75,7 +76,6 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
             return typed(name, [typed_flag(name, [word], item) for word in values], annotation)
     if len(values) > 1:
         raise ValueError(f"--{name}: takes one value, got {len(values)} ({text})")
-    _check_choice(name, text, annotation)
     if bool in kinds and text.lower() in {"true", "false"}:
         return text.lower() == "true"
     numbers = [kind for kind in (int, float) if kind in kinds]
@@ -86,7 +86,8 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
             continue
         _check_finite(name, number)
         return number
-    if (numbers or bool in kinds) and str not in kinds:
+    _check_choice(name, text, annotation)
+    if (numbers or bool in kinds) and str not in kinds and text not in _choices(annotation):
         raise ValueError(f"--{name}: {shorten(json.dumps(text))} is not {_wanted(annotation)}")
     return typed(name, text, annotation)
 
@@ -98,17 +99,23 @@ def _members(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _check_choice(name: str, value: Any, annotation: Any) -> None:
+def _choices(annotation: Any) -> list[Any]:
+    """The words to choose from, if there are some."""
+    found: list[Any] = []
     for kind in _members(annotation):
-        choices: list[Any] = []
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            choices = [member.value for member in kind]
+            found += [member.value for member in kind]
         elif typing.get_origin(kind) is typing.Literal:
-            choices = list(typing.get_args(kind))
-        if choices and isinstance(value, str) and value not in choices:
-            raise ValueError(
-                f'{name}: "{shorten(value)}" is not one of {", ".join(map(str, choices))}'
-            )
+            found += typing.get_args(kind)
+    return found
+
+
+def _check_choice(name: str, value: Any, annotation: Any) -> None:
+    choices = _choices(annotation)
+    if choices and isinstance(value, str) and value not in choices:
+        numbers = [NUMBERS[kind] for kind in _members(annotation) if kind in NUMBERS]
+        wanted = ", ".join(map(str, [*choices, *numbers]))
+        raise ValueError(f'{name}: "{shorten(value)}" is not one of {wanted}')
 
 
 def _check_finite(name: str, value: Any) -> None:
@@ -122,9 +129,8 @@ def _check_finite(name: str, value: Any) -> None:
 
 def _wanted(annotation: Any, error: ValidationError | None = None) -> str:
     words = {
+        **NUMBERS,
         bool: "true or false",
-        int: "an integer",
-        float: "a number",
         str: "text",
         list: "a list",
         dict: "an object",

@@ -18,9 +18,10 @@ over the config file.
 """
 
 import logging
+import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 # Read when torch is loaded. By default threads that wait for each other keep their cores busy: of
@@ -38,7 +39,9 @@ from encoders.kinds import KINDS
 from evaluation.data.resolve import read_corpus
 from serving.app import build_app
 from serving.engine.engine import Engine
-from serving.engine.model import ServedModel, find_device, open_model
+from serving.engine.model import ServedModel, open_model
+from serving.engine.placement import Place, find_places
+from serving.engine.replicated import ReplicatedEngine
 from serving.http.auth import read_keys
 from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse(ServeSettings, argv, __doc__)
         set_up_logging(args.log_json)
-        find_device(args.device)
+        places = find_places(args.replicas, args.device, args.threads)
         keys = read_keys(args.api_key_file)
         models = find_models(
             args.given(), args.baseline, args.served_model_name, args.trust_remote_code
@@ -72,15 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, StoreUnavailable) as error:
         return complain(error)
     cores = set_up(args, bool(keys))
-    engine = Engine(
-        lambda: open_models(args, models),
-        args,
-        Metrics(),
-        precision=args.precision,
-        threads=args.threads or cores,
-        documents=documents,
-        open_stored=partial(open_stored, args, store) if store else None,
-    )
+    engine = build_engine(args, models, places, documents, store)
     app = build_app(
         engine,
         [role for role in models if "_" not in role],
@@ -91,12 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=max(1, cores // 2),
         traces=traces,
     )
-    engine.start()
     host, port = socket.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     logger.info("listening at http://%s:%d", address, port)
-    Server(app, engine, args.exit_when_unhealthy).run(sockets=[socket])
-    return outcome(engine)
+    try:
+        engine.start()
+        Server(app, engine, args.exit_when_unhealthy).run(sockets=[socket])
+        return outcome(engine)
+    finally:
+        engine.stop()
 
 
 def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
@@ -123,13 +121,31 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
     sys.setswitchinterval(0.0005)
     # Requests are tokenized by threads of our own.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     cores = process_threads()
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     prepare_cpu()
     return cores
+
+
+def build_engine(
+    args: ServeSettings,
+    models: dict[str, Served],
+    places: Sequence[Place],
+    documents: Mapping[str, str] | None,
+    store: Store | None,
+) -> Engine:
+    """The engine: a thread that computes, or with several replicas processes."""
+    load, metrics = partial(open_models, args, models), Metrics()
+    searched = (documents, partial(open_stored, args, store) if store else None)
+    if len(places) > 1:
+        # Replicas are copies of a process that has imported all that this one has.
+        multiprocessing.set_forkserver_preload(["scripts.serve"])
+        return ReplicatedEngine(load, places, args, metrics, args.precision, *searched)
+    (place,) = places
+    return Engine(
+        partial(load, place.device), args, metrics, args.precision, place.threads, *searched
+    )
 
 
 def outcome(engine: Engine) -> int:
@@ -158,12 +174,17 @@ def open_stored(args: ServeSettings, store: Store, model: ServedModel) -> Stored
     return opened
 
 
-def open_models(args: ServeSettings, models: dict[str, Served]) -> dict[str, ServedModel]:
-    """Load them."""
+def open_models(
+    args: ServeSettings, models: dict[str, Served], device: str
+) -> dict[str, ServedModel]:
+    """Load them onto a device, in whichever process."""
+    set_up_logging(args.log_json)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     return {
         role: open_model(
             *served,
-            device=args.device,
+            device=device,
             max_length=(
                 args.max_length if KINDS[served.kind].reads_pairs else args.text_max_length
             ),

@@ -6,6 +6,7 @@ from common.flags import Settings, option
 from encoders.kinds import KINDS, Kind
 from serving.engine.limits import Limits
 from serving.engine.model import Precision
+from serving.engine.placement import Replicas
 from serving.http.auth import VARIABLE
 
 PORT_OF_BOTH = 8000  # of a server with both kinds; KINDS has those of one alone
@@ -43,8 +44,13 @@ class ServeSettings(Limits, Settings):
     precision: Precision = option(
         "auto", "float32 or bfloat16; auto is bfloat16 where the device has it."
     )
+    replicas: Replicas = option(
+        1,
+        "Processes that each hold the models and share one queue; auto: one for each GPU, or for "
+        "each NUMA node of the CPU. 1 computes in the server's own process.",
+    )
     threads: int | None = option(
-        None, "CPU threads; null: all cores available to the process.", least=1
+        None, "CPU threads of each replica; null: all cores available to the process.", least=1
     )
     text_max_length: int | None = option(
         None, "Embedder: tokens of a text, query or document; null: the model's limit.", least=1
@@ -79,6 +85,8 @@ class ServeSettings(Limits, Settings):
             raise ValueError("store: cannot be given beside corpus; index the corpus into it")
         if self.allow_writes and not self.store:
             raise ValueError("allow_writes: is for documents in a store; give --store")
+        if self.replicas != "auto" and self.replicas < 1:
+            raise ValueError(f"replicas: must be auto or at least 1, got {self.replicas}")
         if self.port is not None and not 0 <= self.port < 2**16:
             raise ValueError(f"port: must be from 0 to 65535, got {self.port}")
 

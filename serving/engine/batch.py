@@ -1,7 +1,7 @@
 """Compute a batch; isolate texts that fail, and detect a model that is broken."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,16 +10,17 @@ from encoders.opening.transformer import TokenWithoutRow
 from serving.engine.model import SHORT, ServedModel
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
-from serving.http.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 # Tokens of a batch, below which lack of memory no longer halves the budget.
 SMALLEST_BUDGET = 64
 Result = np.ndarray | ServingError
+# Told the kind of each failure of a model: one of ``metrics.ERRORS``.
+Count = Callable[[str], None]
 
 
-def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics) -> list[Result]:
+def compute_batch(model: ServedModel, batch: Sequence[Tokens], count: Count) -> list[Result]:
     """One result for each text: an embedding [H], a score [], or what went wrong.
 
     If the batch fails, each text is tried alone. If all of them fail, the cause may be the model:
@@ -32,37 +33,37 @@ def compute_batch(model: ServedModel, batch: Sequence[Tokens], metrics: Metrics)
     except TokenWithoutRow:
         pass  # trying each alone shows which text it is
     except Exception as error:
-        _note(model, error, metrics)
-    results = [_alone(model, tokens, metrics) for tokens in batch]
+        _note(model, error, count)
+    results = [_alone(model, tokens, count) for tokens in batch]
     failed = all(isinstance(result, ServingError) for result in results)
     if failed and not np.isfinite(model.compute([model.example(SHORT)])).all():
         raise FloatingPointError(f"{model.name} gives values that are not finite")
     return results
 
 
-def _alone(model: ServedModel, tokens: Tokens, metrics: Metrics) -> Result:
+def _alone(model: ServedModel, tokens: Tokens, count: Count) -> Result:
     try:
         value: np.ndarray = model.compute([tokens])[0]
     except TokenWithoutRow as error:
         return ServingError("validation_error", str(error))
     except Exception as error:
-        _note(model, error, metrics)
+        _note(model, error, count)
         return ServingError("inference_error", "the model failed on this text")
     if not np.isfinite(value).all():
-        metrics.model_errors.labels("not_finite").inc()
+        count("not_finite")
         return ServingError(
             "model_output_not_finite", "the model's output for this text is not finite"
         )
     return value
 
 
-def _note(model: ServedModel, error: Exception, metrics: Metrics) -> None:
+def _note(model: ServedModel, error: Exception, count: Count) -> None:
     """Count and log a failure; after running out of memory, halve the batches from now on."""
     if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-        metrics.model_errors.labels("exception").inc()
+        count("exception")
         logger.error("%s failed on a batch", model.name, exc_info=error)
         return
-    metrics.model_errors.labels("out_of_memory").inc()
+    count("out_of_memory")
     model.max_batch_tokens = max(SMALLEST_BUDGET, model.max_batch_tokens // 2)
     logger.warning(
         "%s ran out of memory; batches have %d tokens from now on",

@@ -6,16 +6,16 @@ texts of all lengths go together.
 """
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
-from serving.engine.batch import compute_batch
-from serving.engine.job import Item, Job, Queue
+from serving.engine.batch import Result, compute_batch
+from serving.engine.job import Item, Job, Queue, Running, refusal
 from serving.engine.limits import Limits
 from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16
 from serving.engine.similarity import Corpus
@@ -27,6 +27,7 @@ from serving.stored_corpus import StoredCorpus
 logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "draining", "unhealthy"]
+Compute = Callable[[ServedModel, Sequence[Tokens]], list[Result]]
 
 
 class Engine:
@@ -68,8 +69,7 @@ class Engine:
         self._changed = threading.Condition()
         self._state: State = "loading"
         self._reason = "the model is being loaded"
-        self._batch: list[Item] = []
-        self._busy_since: float | None = None
+        self._running: dict[int, Running] = {}  # by thread
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -79,18 +79,22 @@ class Engine:
 
     def health(self) -> tuple[State, str]:
         """The state, and its reason."""
-        busy = self._busy_since
-        if self._state == "ready" and busy is not None:
-            seconds = time.monotonic() - busy
-            if seconds > self.limits.stall_timeout:
+        for running in list(self._running.values()):
+            seconds = time.monotonic() - running.since
+            if self._state == "ready" and seconds > self.limits.stall_timeout:
                 return "unhealthy", f"the model has been at one batch for {seconds:.0f} s"
         return self._state, self._reason
+
+    @property
+    def replicas(self) -> int:
+        """How many copies of the models compute."""
+        return int(self._state in ("ready", "draining"))
 
     @property
     def idle(self) -> bool:
         """Whether no request is queued or being computed."""
         with self._changed:
-            return not len(self._queue) and not self._batch
+            return not len(self._queue) and not self._running
 
     @property
     def waiting(self) -> int:
@@ -100,7 +104,7 @@ class Engine:
     def wait_seconds(self) -> float:
         """Estimated seconds until the queue is empty."""
         with self._changed:
-            return self._queue.seconds()
+            return self._queue.seconds() / max(1, self.replicas)
 
     def check_open(self) -> None:
         """Refuse work unless the state is "ready".
@@ -123,16 +127,17 @@ class Engine:
         job = Job(model, items)
         with self._changed:
             self.check_open()
-            self._admit(job)
-            self._queue.of(job).add(job)
-            self._measure_queue()
-            self._changed.notify()
+            refused = refusal(job, self._queue, self.limits, max(1, self.replicas))
+            if refused is not None:
+                self.metrics.rejected.labels(refused.code).inc()
+                raise refused
+            self._add(job)
         return job
 
     def withdraw(self, job: Job) -> None:
         """Drop what is left of a job whose client has gone."""
         with self._changed:
-            if self._queue.of(job).remove(job):
+            if self._queue.remove(job):
                 self.metrics.dropped.inc()
                 self._measure_queue()
 
@@ -141,42 +146,28 @@ class Engine:
         with self._changed:
             if self._state in ("ready", "loading"):
                 self._set_state("draining", "the server is shutting down")
-            self._changed.notify()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Fail all queued requests with 503, and end the thread after its batch."""
         with self._changed:
             self._end("draining", "the server is shutting down")
             self._stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended."""
         self._thread.join(timeout)
 
-    def _admit(self, job: Job) -> None:
-        limits = self.limits
-        own = job.model.latency.seconds(job.waiting_tokens, job.model.max_batch_tokens)
-        wait = self._queue.wait(job)
-        if own > limits.request_timeout:
-            self.metrics.rejected.labels("too_much_work").inc()
-            raise ServingError(
-                "too_much_work",
-                f"these {len(job.items)} texts of {job.waiting_tokens} tokens would take about "
-                f"{math.ceil(own)} s, and a request may take {limits.request_timeout:g} s; send "
-                "fewer at once",
-            )
-        if wait > limits.max_wait or wait + own > limits.request_timeout:
-            self.metrics.rejected.labels("overloaded").inc()
-            raise ServingError(
-                "overloaded",
-                f"the queue is about {math.ceil(wait)} s long; try again later",
-                retry_after=wait,
-            )
+    def _add(self, job: Job) -> None:
+        self._queue.of(job).add(job)
+        self._measure_queue()
+        self._changed.notify_all()
 
     def _set_state(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason
         self.metrics.ready.set(state == "ready")
+        self.metrics.replicas.set(self.replicas)
 
     def _measure_queue(self) -> None:
         self.metrics.queue_items.set(len(self._queue))
@@ -186,7 +177,8 @@ class Engine:
         """Fail what is queued or being computed; take nothing on any more."""
         self._set_state(state, reason)
         error = ServingError(state, reason, retry_after=5, headers={"Connection": "close"})
-        for job in [*self._queue.clear(), *(item.job for item in self._batch)]:
+        computed = [item.job for running in self._running.values() for item in running.batch]
+        for job in [*self._queue.clear(), *computed]:
             job.fail(error)
         self._measure_queue()
 
@@ -194,21 +186,32 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            device = self._open()
-            with inference(device, self.bf16):
-                self._prepare()
-                with self._changed:
-                    if self._state == "loading":
-                        self._set_state("ready", "")
-                self._work()
+            self._serve()
         except BaseException as error:  # whatever ended the thread, no request may wait for it
-            with self._changed:
-                if self._state == "loading" and isinstance(error, Exception):
-                    self.start_error = error
-                else:
-                    logger.critical("the model thread has ended", exc_info=error)
-                reason = f"the model thread has ended ({type(error).__name__}); restart the server"
-                self._end("unhealthy", reason)
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        with self._changed:
+            if self._state == "loading" and isinstance(error, Exception):
+                self.start_error = error
+            else:
+                logger.critical("the model thread has ended", exc_info=error)
+            reason = f"the model thread has ended ({type(error).__name__}); restart the server"
+            self._end("unhealthy", reason)
+
+    def _serve(self) -> None:
+        device = self._open()
+        with inference(device, self.bf16):
+            self._prepare()
+            self._be_ready()
+            while batch := self._take():
+                self._answer(batch, self._compute)
+                self._done()
+
+    def _be_ready(self) -> None:
+        with self._changed:
+            if self._state == "loading":
+                self._set_state("ready", "")
 
     def _open(self) -> torch.device:
         if self._threads is not None:
@@ -216,42 +219,56 @@ class Engine:
         begun = time.monotonic()
         self.models = self._load()
         check_fusion(self.models)
+        self._connect(self.models)
         self.metrics.loading.set(time.monotonic() - begun)
         device = next(iter(self.models.values())).encoder.device
         self.bf16 = use_bf16(self.precision, device)
         return device
 
+    def _connect(self, models: Mapping[str, ServedModel]) -> None:
+        """Open the store, if there is one, while the weights that tell the model are there."""
+        if self._open_stored is not None:
+            self.stored = self._open_stored(models["embedder"])
+
     def _prepare(self) -> None:
         for model in self.models.values():
             model.warm_up()
-        if self._open_stored is not None:
-            self.stored = self._open_stored(self.models["embedder"])
         if self._documents:
             model = self.models["embedder"]
             embedder = model.embedder
             logger.info("embedding %d documents of the corpus", len(self._documents))
-            texts = list(self._documents.values())
             vectors = embedder.encode(
-                texts, prompt_name="document", bf16=self.bf16, show_progress=True
+                list(self._documents.values()),
+                prompt_name="document",
+                bf16=self.bf16,
+                show_progress=True,
             ).numpy()
-            self.corpus = Corpus(
-                texts, vectors, embedder.similarity, list(self._documents), model.bm25_weight
-            )
+            self.corpus = self._searched(model, vectors)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: len(self._queue) or self._stopped)
-                if self._stopped:
-                    return
-                self._batch = self._queue.take()
-                self._busy_since = time.monotonic()
-                self._measure_queue()
-            self._answer(self._batch)
-            self._busy_since = None
-            self._batch = []
+    def _searched(self, model: ServedModel, vectors: np.ndarray) -> Corpus:
+        """The corpus with its embeddings [D, H]."""
+        documents = self._documents or {}
+        texts, ids = list(documents.values()), list(documents)
+        return Corpus(texts, vectors, model.similarity, ids, model.bm25_weight)
 
-    def _answer(self, batch: list[Item]) -> None:
+    def _compute(self, model: ServedModel, batch: Sequence[Tokens]) -> list[Result]:
+        return compute_batch(model, batch, self.metrics.count_error)
+
+    def _take(self, usable: Callable[[], bool] = lambda: True) -> list[Item]:
+        """The next batch, as soon as there is one; none: the thread shall not compute any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._queue) or self._stopped or not usable())
+            if self._stopped or not usable():
+                return []
+            batch = self._queue.take()
+            self._running[threading.get_ident()] = Running(batch, time.monotonic())
+            self._measure_queue()
+            return batch
+
+    def _done(self) -> None:
+        del self._running[threading.get_ident()]
+
+    def _answer(self, batch: list[Item], compute: Compute) -> None:
         begun = time.monotonic()
         jobs = {item.job for item in batch}
         for job in jobs:
@@ -259,13 +276,14 @@ class Engine:
                 job.started = begun
                 self.metrics.queued.observe(job.queued)
         model = batch[0].job.model
-        results = compute_batch(model, [item.tokens for item in batch], self.metrics)
+        results = compute(model, [item.tokens for item in batch])
         seconds = time.monotonic() - begun
         tokens = sum(len(item.tokens) for item in batch)
-        model.latency.note(tokens, seconds)
         self.metrics.note_batch(len(batch), tokens, seconds)
-        for job in jobs:
-            job.inference += seconds
+        with self._changed:
+            model.latency.note(tokens, seconds)
+            for job in jobs:
+                job.inference += seconds
         for item, result in zip(batch, results, strict=True):
             if isinstance(result, ServingError):
                 self._fail(item, result)
@@ -278,5 +296,5 @@ class Engine:
             error = ServingError(error.code, f"{error.message} (number {item.at})")
         item.job.fail(error)
         with self._changed:
-            self._queue.of(item.job).remove(item.job)
+            self._queue.remove(item.job)
             self._measure_queue()

@@ -1,6 +1,8 @@
 """Jobs (one per request and model), and the queues in which they wait."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -8,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from serving.engine.limits import Limits
 from serving.engine.model import ServedModel
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
@@ -59,10 +62,17 @@ class Job:
 
 
 class Item(NamedTuple):
-    """One text of a job: its number there."""
+    """One text of a job.
+
+    Args:
+        job: The job.
+        at: Its number there.
+        suspect: Whether a process died while it computed a batch with this text.
+    """
 
     job: Job
     at: int
+    suspect: bool = False
 
     @property
     def tokens(self) -> Tokens:
@@ -127,20 +137,43 @@ class PriorityQueue:
         self.tokens[job.model] = self.tokens.get(job.model, 0) + sign * job.waiting_tokens
 
 
+class Running(NamedTuple):
+    """A batch that is being computed, and since when."""
+
+    batch: list[Item]
+    since: float
+
+
 class Queue:
-    """Two priorities: interactive and bulk, which gets every fourth batch when both wait."""
+    """Two priorities: interactive and bulk, which gets every fourth batch when both wait.
+
+    Before them go texts whose batch was lost with its process, each by itself.
+    """
 
     def __init__(self) -> None:
         self.interactive = PriorityQueue()
         self.bulk = PriorityQueue()
+        self._suspects: deque[Item] = deque()
         self._turns = 0  # interactive batches since the last of bulk work
 
     def __len__(self) -> int:
-        return self.interactive.items + self.bulk.items
+        return len(self._suspects) + self.interactive.items + self.bulk.items
 
     def of(self, job: Job) -> PriorityQueue:
         """The queue of a job's priority."""
         return self.interactive if job.interactive else self.bulk
+
+    def put_back(self, item: Item) -> None:
+        """Queue a text again, unless nobody waits for it any more."""
+        if not item.job.future.done():
+            self._suspects.append(item._replace(suspect=True))
+
+    def remove(self, job: Job) -> bool:
+        """Remove what is left of a job; False if nothing is."""
+        kept = deque(item for item in self._suspects if item.job is not job)
+        found = len(kept) < len(self._suspects)
+        self._suspects = kept
+        return self.of(job).remove(job) or found
 
     def tokens(self) -> int:
         """Tokens of all jobs."""
@@ -152,8 +185,9 @@ class Queue:
 
     def clear(self) -> list[Job]:
         """Remove and return all jobs."""
-        jobs = [*self.interactive.jobs, *self.bulk.jobs]
+        jobs = [*self.interactive.jobs, *self.bulk.jobs, *(item.job for item in self._suspects)]
         self.interactive, self.bulk = PriorityQueue(), PriorityQueue()
+        self._suspects.clear()
         return jobs
 
     def wait(self, job: Job) -> float:
@@ -165,7 +199,36 @@ class Queue:
 
     def take(self) -> list[Item]:
         """The next batch, of one model; something must be waiting."""
+        if self._suspects:
+            return [self._suspects.popleft()]
         both = bool(self.interactive.items and self.bulk.items)
         first = bool(self.interactive.items) and not (both and self._turns == TURNS)
         self._turns = self._turns + 1 if both and first else 0
         return (self.interactive if first else self.bulk).take()
+
+
+def refusal(job: Job, queue: Queue, limits: Limits, replicas: int) -> ServingError | None:
+    """Why a job cannot be taken on: it would take too long (413), or wait too long (429).
+
+    Args:
+        job: The job.
+        queue: What it would have to wait for.
+        limits: Of the server.
+        replicas: Copies of the models that compute at the same time.
+    """
+    own = job.model.latency.seconds(job.waiting_tokens, job.model.max_batch_tokens) / replicas
+    wait = queue.wait(job) / replicas
+    if own > limits.request_timeout:
+        return ServingError(
+            "too_much_work",
+            f"these {len(job.items)} texts of {job.waiting_tokens} tokens would take about "
+            f"{math.ceil(own)} s, and a request may take {limits.request_timeout:g} s; send "
+            "fewer at once",
+        )
+    if wait > limits.max_wait or wait + own > limits.request_timeout:
+        return ServingError(
+            "overloaded",
+            f"the queue is about {math.ceil(wait)} s long; try again later",
+            retry_after=wait,
+        )
+    return None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from common.hardware import bf16_is_fast
 from encoders import Embedder, kinds
@@ -82,6 +83,7 @@ class ServedModel:
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
         self.prompts: dict[str, str] = encoder.prompts
         self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
+        self.device = str(encoder.device)
         on_cpu = encoder.device.type == "cpu"
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
@@ -125,6 +127,12 @@ class ServedModel:
         inputs = self.encoder.tokenizer.pad(given, return_tensors="pt").to(self.encoder.device)
         found: torch.Tensor = self.encoder(**inputs)
         return found.float().cpu().numpy()
+
+    def drop_weights(self) -> None:
+        """Keep what requests are checked and tokenized by; another process computes."""
+        hollow: Any = nn.Module()
+        hollow.config = self.encoder.config
+        self.encoder.backbone = hollow
 
     def warm_up(self) -> None:
         """Run a small, a full and the longest batch, and fit the estimate of latency.

@@ -76,6 +76,10 @@ class ServingError(Exception):
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled whole; an exception would keep its message alone."""
+        return type(self), (self.code, self.message, self.param, None, self.headers)
+
     def status(self, dialect: Dialect, unprocessable: int = 422) -> int:
         """The HTTP status in a dialect; ``unprocessable`` is the route's status for 422."""
         status = STATUS[self.code]

@@ -52,11 +52,17 @@ class Metrics:
         self.queue_tokens = gauge("queue_tokens", "Tokens in the queue")
         self.wait = gauge("estimated_wait_seconds", "What the queue will take")
         self.ready = gauge("ready", "1 if requests are taken on")
+        self.replicas = gauge("replicas", "Copies of the models that compute")
+        self.restarts = counter("replica_restarts", "Processes of models started anew")
         self.loading = gauge("model_load_seconds", "Time it took to load the models")
         for reason in REASONS:  # zeros from the start
             self.rejected.labels(reason)
         for kind in ERRORS:
             self.model_errors.labels(kind)
+
+    def count_error(self, kind: str) -> None:
+        """Count a failure of a model."""
+        self.model_errors.labels(kind).inc()
 
     def note_batch(self, items: int, tokens: int, seconds: float) -> None:
         """Count a batch."""

@@ -19,9 +19,9 @@ def about_routes(service: Service, open_metrics: bool) -> Router:
     """``/live``, ``/health``, ``/ping``, ``/ready``, ``/info`` and ``/metrics``."""
     router, engine = Router("about"), service.engine
 
-    def answer(state: str, reason: str) -> Response:
+    def answer(state: str, reason: str, **more: int) -> Response:
         if state == "ready":
-            return JSONResponse({"status": "ok"})
+            return JSONResponse({"status": "ok", **more})
         return JSONResponse({"status": state, "reason": reason}, 503, {"Retry-After": "5"})
 
     @router.at("/live", PROBE, "GET", summary="The process is there")
@@ -31,7 +31,7 @@ def about_routes(service: Service, open_metrics: bool) -> Router:
     @router.at("/health", PROBE, "GET", summary="The models are there and answer")
     @router.at("/ping", PROBE, "GET", include_in_schema=False)
     async def health() -> Response:
-        return answer(*engine.health())
+        return answer(*engine.health(), replicas=engine.replicas)
 
     @router.at("/ready", PROBE, "GET", summary="... and have time for work")
     async def ready() -> Response:
@@ -74,7 +74,7 @@ def describe(role: str, model: ServedModel, service: Service) -> dict[str, Any]:
         "version": our_version(),
         "role": role,
         "task": encoder.kind,
-        "device": str(encoder.device),
+        "device": model.device,
         "prompts": model.prompts,
         "max_characters": limits.max_characters,
         "max_body_bytes": limits.max_body_bytes,

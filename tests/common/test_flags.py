@@ -33,6 +33,7 @@ class Upper(Lower):
     mode: Literal["fast", "slow"] = option("fast", "How.")
     names: list[str] = option([], "Whose.")
     sizes: list[int] | None = option(None, "Several.", least=0)
+    count: int | Literal["auto"] = option("auto", "How many.")
     quiet: bool = option(False, "Say nothing.")
 
 
@@ -50,6 +51,8 @@ def test_values_have_the_types_of_their_fields() -> None:
     )
     plain = parse(Upper, ["--file", "a", "--quiet", "false", "--bounds", "null"], None)
     assert plain == Upper(file=Path("a"))
+    for word, count in (("3", 3), ("auto", "auto")):
+        assert parse(Upper, ["--file", "a", "--count", word], None).count == count
     assert plain.names == [] and plain.names is not Upper(file=Path("a")).names
 
 
@@ -57,6 +60,8 @@ def test_values_have_the_types_of_their_fields() -> None:
     ("words", "message"),
     [
         ("", "file: is missing; give --file, or add it to the recipe"),
+        ("--file a --count many", 'count: "many" is not one of auto, an integer'),
+        ("--file a --count 1.5", 'count: "1.5" is not one of auto, an integer'),
         ("--file a --size 0", "size: must be at least 1, got 0"),
         ("--file a --sizes 4 -2", "sizes: must be at least 0, got -2"),
         ("--file a --size x", '--size: "x" is not an integer'),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.hardware import process_threads, usable_cores
+from common.hardware import process_threads, usable_cores, usable_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = "LOCAL_WORLD_SIZE", "ACCELERATE_USE_CPU", "OMP_NUM_THREADS"
@@ -105,3 +105,26 @@ def test_a_process_takes_what_it_may(tmp_path: Path) -> None:
         text=True,
     )
     assert done.stdout.split() == ["3", "3", "True"], done.stderr
+
+
+def test_nodes_have_the_cores_of_the_affinity_with_their_threads_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes of four cores with two threads each: 0-3 and 8-11 are of the first."""
+    for node, cores in enumerate(("0-3,8-11\n", "4-7,12-15\n")):
+        (tmp_path / f"node/node{node}").mkdir(parents=True)
+        (tmp_path / f"node/node{node}/cpulist").write_text(cores)
+    for core in range(16):
+        topology = tmp_path / f"cpu/cpu{core}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{core % 8},{core % 8 + 8}\n")
+
+    def nodes(*allowed: int) -> list[list[int]]:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(allowed), raising=False)
+        return usable_nodes(tmp_path)
+
+    assert nodes(*range(16)) == [[0, 8, 1, 9, 2, 10, 3, 11], [4, 12, 5, 13, 6, 14, 7, 15]]
+    assert nodes(9, 1, 2) == [[1, 9, 2]]
+    assert nodes(3, 4) == [[3], [4]]
+    assert nodes(3, 99) == [[3, 99]]  # the system does not know all of them
+    assert usable_nodes(tmp_path / "nothing") == [[3, 99]]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
 from serving.engine.model import ServedModel, open_model
+from serving.engine.placement import Place
+from serving.engine.replicated import ReplicatedEngine
 from serving.engine.tokenization import Tokens
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = {"Content-Type": "application/json"}
+START = 180.0  # seconds in which a server is bound to start, on a busy machine too
 # A request to each route that takes one; tests change them.
 BODIES: dict[str, Any] = {
     "/embed": {"text": "how to read a csv"},
@@ -94,28 +98,89 @@ def engine_of(
 ) -> Iterator[Engine]:
     """An engine with models by role."""
 
-    def load() -> dict[str, ServedModel]:
-        return {
-            role: open_model(
-                "embedder" if role.startswith("embedder") else "reranker",
-                folder,
-                folder.name,
-                device="cpu",
-                max_batch_tokens=limits.get("max_batch_tokens"),
-            )
-            for role, folder in folders.items()
-        }
-
+    load = partial(open_folders, folders, limits.get("max_batch_tokens"))
     engine = Engine(load, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored)
-    engine.start()
-    if ready:
-        until(lambda: engine.health()[0] != "loading")
-        assert engine.health() == ("ready", ""), engine.start_error
-    try:
+    with started(engine, ready):
         yield engine
+
+
+@contextmanager
+def replicated(
+    folders: Mapping[str, Path],
+    ready: bool = True,
+    documents: Any = None,
+    open_stored: Any = None,
+    **limits: Any,
+) -> Iterator[ReplicatedEngine]:
+    """The same with two replicas of one thread each, in which words of ``FATE`` do harm."""
+    load = partial(open_doomed, folders, limits.get("max_batch_tokens"))
+    places = [Place("cpu", 1, [])] * 2
+    engine = ReplicatedEngine(
+        load, places, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
+    )
+    with started(engine, ready):
+        yield engine
+
+
+@contextmanager
+def started(engine: Engine, ready: bool) -> Iterator[None]:
+    """Start an engine, and stop it at the end."""
+    engine.start()
+    try:
+        if ready:
+            until(lambda: engine.health()[0] != "loading")
+            assert engine.health() == ("ready", ""), engine.start_error
+        yield
     finally:
         engine.stop()
         engine.join(30)
+        assert not engine._thread.is_alive()
+
+
+def open_folders(
+    folders: Mapping[str, Path], max_batch_tokens: int | None, device: str = "cpu"
+) -> dict[str, ServedModel]:
+    """Models by role."""
+    return {
+        role: open_model(
+            "embedder" if role.startswith("embedder") else "reranker",
+            folder,
+            folder.name,
+            device=device,
+            max_batch_tokens=max_batch_tokens,
+        )
+        for role, folder in folders.items()
+    }
+
+
+def _raise() -> None:
+    raise RuntimeError("poison")
+
+
+# What a process does that is given a text with one of these words.
+FATE: dict[str, Callable[[], Any]] = {
+    "fever": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "cough": lambda: time.sleep(1000),
+    "headache": _raise,
+}
+
+
+def open_doomed(
+    folders: Mapping[str, Path], max_batch_tokens: int | None, device: str
+) -> dict[str, ServedModel]:
+    """The same, with ``FATE``."""
+    models = open_folders(folders, max_batch_tokens, device)
+    for model in models.values():
+        held = Held(model)
+        ids = {word: model.tokenizer.raw.token_to_id(word) for word in FATE}
+
+        def fault(batch: Sequence[Tokens], ids: dict[str, int | None] = ids) -> None:
+            for word, fate in FATE.items():
+                if any(ids[word] in text.input_ids for text in batch):
+                    fate()
+
+        held.fault = fault
+    return models
 
 
 @contextmanager
@@ -185,7 +250,7 @@ class Process:
                 )
         else:
             self.process = Copy(command, **environment)
-        until(lambda: "listening at" in self.text or self.process.poll() is not None)
+        until(lambda: "listening at" in self.text or self.process.poll() is not None, START)
         assert self.process.poll() is None, self.text
         (self.url,) = re.findall(r"listening at (http://[\w.]+:\d+)", self.text)
 
@@ -198,7 +263,7 @@ class Process:
 
     def __enter__(self) -> "Process":
         try:
-            until(lambda: httpx.get(f"{self.url}/health").status_code == 200)
+            until(lambda: httpx.get(f"{self.url}/health").status_code == 200, START)
         except BaseException:
             self.__exit__()
             raise

@@ -33,6 +33,7 @@ STARTERS = {
     ("scripts.search_settings", "main"),
     ("scripts.train", "main"),
     ("served", "Process"),
+    ("served", "replicated"),
     ("served", "running"),
     ("served", "served"),
     ("torch.utils.data.dataloader", "DataLoader"),

@@ -141,6 +141,11 @@ def test_what_the_user_can_mend_is_one_line(
     config = json.loads((coded / "config.json").read_text())
     (coded / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "x.Y"}}))
     assert "auto_map" in refused(capsys, "--model", coded)
+    for number, reason in ((0, "must be auto or at least 1"), ("many", "not one of auto, an int")):
+        assert reason in refused(capsys, "--model", tiny_bert, "--replicas", number)
+    assert "replicas: 9999 are more than" in refused(
+        capsys, "--model", tiny_bert, "--replicas", 9999, "--device", "cpu"
+    )
     assert "did you mean max_items" in refused(capsys, "--model", tiny_bert, "--max_item", 3)
     assert "must be more than 0" in refused(capsys, "--model", tiny_bert, "--max_wait", 0)
     assert "65535" in refused(capsys, "--model", tiny_bert, "--port", 70000)

@@ -348,8 +348,10 @@ def test_information_and_metrics(client: httpx.Client) -> None:
     assert sample(client, 'tandem_requests_total{route="/embed",status="200"}') == before + 1
     assert sample(client, "tandem_ready") == 1
     assert sample(client, 'tandem_rejected_total{reason="overloaded"}') == 0
-    for path in ("/health", "/ping", "/ready", "/live"):
+    for path in ("/ready", "/live"):
         assert client.get(path).json() == {"status": "ok"}
+    for path in ("/health", "/ping"):
+        assert client.get(path).json() == {"status": "ok", "replicas": 1}
 
 
 def sample(client: httpx.Client, name: str) -> float:

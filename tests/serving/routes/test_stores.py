@@ -12,7 +12,7 @@ import pytest
 
 from encoders import Embedder
 from scripts.index import main
-from served import Process, served, until
+from served import Process, replicated, running, served, until
 from serving.engine.model import ServedModel
 from serving.stored_corpus import StoredCorpus
 from stores import open_store
@@ -89,6 +89,25 @@ def test_same_as_of_given_documents(models: dict[str, Path], url: str, roles: li
     for name in ("score", "cosine"):
         np.testing.assert_allclose([r[name] for r in found], [r[name] for r in given], rtol=1e-5)
     assert found[0]["metadata"] == METADATA[int(found[0]["id"][1:])]
+
+
+def test_same_with_replicas(models: dict[str, Path], url: str) -> None:
+    store = open_store(url)
+    with client_of(models, url) as client:
+        wanted = post(client, "/search", query=QUERY)["results"]
+    folders = {"embedder": models["embedder"]}
+    with (
+        replicated(
+            folders, open_stored=lambda model: StoredCorpus(store, "docs", model.embedder)
+        ) as engine,
+        running(engine, ["embedder"], stores=True) as (address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        found = post(client, "/search", query=QUERY)["results"]
+    store.close()
+    assert [each["id"] for each in found] == [each["id"] for each in wanted]
+    scores = [[each["score"] for each in results] for results in (found, wanted)]
+    np.testing.assert_allclose(*scores, rtol=1e-6)
 
 
 def test_modes_filters_and_pages(models: dict[str, Path], url: str) -> None:

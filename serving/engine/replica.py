@@ -1,0 +1,194 @@
+"""A replica: a process with models of its own, and the side of the server that asks it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import torch
+
+from common.hardware import prepare_cpu
+from serving.engine.batch import Result, compute_batch
+from serving.engine.model import (
+    LatencyEstimator,
+    Precision,
+    ServedModel,
+    find_device,
+    inference,
+    use_bf16,
+)
+from serving.engine.placement import Place
+from serving.engine.tokenization import Tokens
+
+# Opens the models, by role, on a device. It is pickled.
+Load = Callable[[str], dict[str, ServedModel]]
+
+
+class Opened(NamedTuple):
+    """What a replica says when it is ready: batch budgets and estimates of latency by role."""
+
+    bf16: bool
+    seconds: float
+    max_batch_tokens: dict[str, int]
+    latency: dict[str, LatencyEstimator]
+
+
+class Answer(NamedTuple):
+    """A computed batch: its results, kinds of failures, and the budget of the next one."""
+
+    results: list[Result]
+    failures: list[str]
+    max_batch_tokens: int
+
+
+class ReplicaLost(Exception):
+    """The process has ended, or hangs."""
+
+
+class Replica:
+    """A started process. Only one thread may ask it; any may kill it.
+
+    Args:
+        place: Where it computes.
+        load: Opens the models there.
+        precision: "auto" is bf16 on devices that have it.
+        on_end: Called once it has ended, in a thread of its own.
+    """
+
+    def __init__(
+        self, place: Place, load: Load, precision: Precision, on_end: Callable[[], None]
+    ) -> None:
+        # Processes begin as copies of one that has imported everything, and share its memory. CUDA
+        # does not survive that, if an import has so much as counted the GPUs.
+        context: ForkServerContext | SpawnContext = (
+            multiprocessing.get_context("forkserver")
+            if place.device == "cpu"
+            else multiprocessing.get_context("spawn")
+        )
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=run, args=(theirs, place, load, precision))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        theirs.close()  # now the pipe ends with the process
+        self.alive = True
+        self._on_end = on_end
+        self._received: SimpleQueue[Any] = SimpleQueue()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def opened(self) -> Opened:
+        """Wait until it is ready.
+
+        Raises:
+            ReplicaLost: It has ended.
+            ValueError, RuntimeError: It could not open the models.
+        """
+        answer = self._next(None)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Opened)
+        return answer
+
+    def compute(self, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
+        """Compute a batch within so many seconds.
+
+        Raises:
+            ReplicaLost: It has ended, or takes longer.
+        """
+        with suppress(OSError):  # it has ended, as the next message says
+            self._pipe.send((role, batch))
+        answer = self._next(seconds)
+        assert isinstance(answer, Answer)
+        return answer
+
+    def kill(self) -> None:
+        """End it at once; nothing if it has ended."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _next(self, seconds: float | None) -> Any:
+        try:
+            message = self._received.get(timeout=seconds)
+        except Empty:
+            raise ReplicaLost(f"has been at one batch for {seconds:g} s") from None
+        if message is None:
+            self._process.join(1)  # for its exit code, which comes a little later
+            raise ReplicaLost(f"has ended with exit code {self._process.exitcode}")
+        return message
+
+    def _receive(self) -> None:
+        try:
+            with suppress(EOFError, OSError):
+                while True:
+                    self._received.put(self._pipe.recv())
+        finally:
+            self.alive = False
+            self._pipe.close()
+            self._received.put(None)
+            self._on_end()
+
+
+# In the process
+
+
+def run(pipe: Connection, place: Place, load: Load, precision: Precision) -> None:
+    """Open the models, and compute one batch after the other until the server is gone."""
+    # A service manager may signal all processes, but it is the server that ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    if place.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, place.cores)
+    os.environ["OMP_NUM_THREADS"] = str(place.threads)
+    prepare_cpu()
+    torch.set_num_threads(place.threads)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(pipe, place, load, precision)
+
+
+def _end_with_the_server() -> None:
+    server = multiprocessing.parent_process()
+    assert server is not None
+    server.join()
+    os._exit(1)
+
+
+def _serve(pipe: Connection, place: Place, load: Load, precision: Precision) -> None:
+    begun = time.monotonic()
+    try:
+        device = find_device(place.device)
+        if device.index is not None:
+            torch.accelerator.set_device_index(device.index)
+        bf16 = use_bf16(precision, device)
+        models = load(place.device)
+        seconds = time.monotonic() - begun
+        with inference(device, bf16):
+            for model in models.values():
+                model.warm_up()
+    except Exception as error:
+        pipe.send(_portable(error))
+        return
+    budgets = {role: model.max_batch_tokens for role, model in models.items()}
+    pipe.send(Opened(bf16, seconds, budgets, {r: model.latency for r, model in models.items()}))
+    with inference(device, bf16):
+        while True:
+            role, batch = pipe.recv()
+            failures: list[str] = []
+            results = compute_batch(models[role], batch, failures.append)
+            pipe.send(Answer(results, failures, models[role].max_batch_tokens))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that can be pickled: a user's mistake, or else all that is known of it."""
+    if isinstance(error, ValueError):
+        return ValueError(str(error))
+    return RuntimeError("".join(traceback.format_exception(error)))
