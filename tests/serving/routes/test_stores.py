@@ -106,8 +106,8 @@ def test_same_with_replicas(models: dict[str, Path], url: str) -> None:
         found = post(client, "/search", query=QUERY)["results"]
     store.close()
     assert [each["id"] for each in found] == [each["id"] for each in wanted]
-    scores = [[each["score"] for each in results] for results in (found, wanted)]
-    np.testing.assert_allclose(*scores, rtol=1e-6)
+    for one, other in zip(found, wanted, strict=True):
+        assert one["score"] == pytest.approx(other["score"], rel=1e-6)
 
 
 def test_modes_filters_and_pages(models: dict[str, Path], url: str) -> None:
