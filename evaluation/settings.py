@@ -3,6 +3,8 @@
 import logging
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
 
 from accelerate import PartialState
 
@@ -12,6 +14,7 @@ from common.run_files import FUSION_FILE
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
+from evaluation.data.mteb_task import SUITES
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import FirstStage, Measure
@@ -100,6 +103,60 @@ class EvaluationSettings(DataSettings, ModelSettings):
     )
     first_stage: str = option("bm25", "Reranker: an embedder, or bm25, whose hits it orders.")
     top_k: int = option(100, "Reranker: how many of its hits, for each query.", least=1)
+
+
+@dataclass(kw_only=True)
+class EvaluateSettings(EvaluationSettings):
+    """Models to evaluate, and the report."""
+
+    data: list[str] = option([], "A BEIR folder, files in any training format, or mteb:TASK.")
+    suite: str | None = option(
+        None,
+        f"Instead of data: {', '.join(SUITES)}, or a file that lists BEIR folders and mteb:TASK.",
+    )
+    model: str | None = option(None, "A folder, a Hub name or package://<module>/<path>.")
+    checkpoint_dir: str | None = option(
+        None, "Instead of model: a checkpoint of a run, compared with the run's base."
+    )
+    checkpoints: Path | None = option(
+        None, "Instead of model: a run's output_dir, to measure all its checkpoints."
+    )
+    baseline: str | None = option(None, "The model to compare with, of the same kind.")
+    store: str | None = option(
+        None, "Embedder: measure the answers of a store that scripts/index.py has filled; its URL."
+    )
+    collection: str = option("docs", "Of the store.")
+    select_best: bool = option(False, "With checkpoints: note the best one, to be served.")
+    metric: str | None = option(
+        None, "With checkpoints: what the best one is best at: loss, or a metric; null: the first."
+    )
+    output_dir: Path | None = option(
+        None,
+        "Where evaluation.json, report.html, figures/ and run.trec go; null: the model's folder.",
+    )
+    language: Literal["en", "zh"] = option("en", "Of the report.")
+    show_queries: bool = option(False, "Print the queries that gained and lost most.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in (self.model, self.checkpoint_dir, self.checkpoints) if name]
+        if len(given) != 1:
+            raise ValueError("model: give one of --model, --checkpoint_dir, --checkpoints")
+        if bool(self.data) == bool(self.suite):
+            raise ValueError("data: give either data or a suite")
+        if self.suite and (self.checkpoints or not self.output_dir):
+            raise ValueError(
+                "suite: measures a model and keeps the results of each task in output_dir; give "
+                "--model and --output_dir"
+            )
+        for name in ("select_best", "metric"):
+            if getattr(self, name) and not self.checkpoints:
+                raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
+
+    @property
+    def measured(self) -> str:
+        """The one model that is measured, where these are not the checkpoints of a run."""
+        return self.model or self.checkpoint_dir or ""
 
 
 def read_data(args: EvaluationSettings, kind: Kind) -> Data:

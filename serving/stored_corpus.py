@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -50,16 +49,14 @@ class StoredCorpus:
         allow_writes: bool = False,
     ) -> None:
         about = find_live(store, collection)
-        # Queries may be longer or shorter than documents were.
-        self.max_length = int(about["model"]["max_length"])
-        model = replace(fingerprint(embedder), max_length=self.max_length)
-        if allow_writes and embedder.max_length != self.max_length:
+        self.table = open_live(store, collection, fingerprint(embedder), any_length=True)
+        length = about["model"]["max_length"]
+        if allow_writes and embedder.max_length != length:
             raise ValueError(
-                f"allow_writes: documents of the collection {collection!r} were cut after "
-                f"{self.max_length} tokens, and this server cuts after {embedder.max_length}; give "
-                f"--text_max_length {self.max_length}"
+                f"allow_writes: documents of the collection {collection!r} were cut after {length} "
+                f"tokens, and this server cuts after {embedder.max_length}; give "
+                f"--text_max_length {length}"
             )
-        self.table = open_live(store, collection, model)
         self.store = store
         self.collection = collection
         self.table_name = str(about["table"])

@@ -77,14 +77,21 @@ def find_live(store: Store, collection: str) -> dict[str, Any]:
     return catalog[collection]
 
 
-def open_live(store: Store, collection: str, model: Fingerprint) -> Table:
+def open_live(store: Store, collection: str, model: Fingerprint, any_length: bool = False) -> Table:
     """Open the live table of a collection for a model.
+
+    Args:
+        store: The database.
+        collection: Its name there.
+        model: The one that searches.
+        any_length: It embeds queries only, so it does not matter where it cuts documents.
 
     Raises:
         ValueError: There is no such collection, or another model made it.
     """
     about = find_live(store, collection)
-    if found := model.differences(about["model"]):
+    made = about["model"] | ({"max_length": model.max_length} if any_length else {})
+    if found := model.differences(made):
         raise ValueError(
             f"collection: {collection!r} was indexed by another model ({about['name']}): the "
             f"{', '.join(found)} differ; {REMEDY}"

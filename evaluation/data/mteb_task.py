@@ -4,6 +4,14 @@ from typing import Any
 
 from evaluation.data.sets import RetrievalData
 
+# Names of mteb's benchmarks, of which the retrieval tasks are taken, or of a task with subsets.
+SUITES = {
+    "nanobeir": "NanoBEIR",
+    "beir": "BEIR",
+    "c-mteb-retrieval": "MTEB(cmn, v1)",
+    "miracl": "MIRACLRetrievalHardNegatives",
+}
+
 
 def read_mteb(task: Any, split: str | None = None) -> RetrievalData:
     """Load a task's documents, queries and judgements as MTEB gives them to models.

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation.data.mteb_task import SUITES
 from evaluation.metrics.comparison import Comparison
 from evaluation.results import MetricResult, Results
-from evaluation.suite import SUITES, mean_of, read_suite
+from evaluation.settings import EvaluateSettings
+from evaluation.suite import mean_of, read_suite
 from runs import WORDS, write_set
 from scripts import evaluate
 from tiny import save_backbone, save_classifier
@@ -68,7 +70,7 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     measured: list[str] = []
     measure = evaluate.measure
 
-    def noted(args: evaluate.EvaluateSettings) -> Any:
+    def noted(args: EvaluateSettings) -> Any:
         measured.append(args.data[0].rpartition(" ")[2])
         return measure(args)
 
