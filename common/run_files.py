@@ -1,5 +1,7 @@
 """Names of the files in a run's folder, which of them a run may delete, and which stay private."""
 
+from pathlib import Path
+
 RUN_FILE = "train_config.json"  # the resolved arguments; a recipe itself
 STATE_FILE = "trainer_state.json"  # how far the run is, and what it logged
 LOG_FILE = "finetune.log"
@@ -18,6 +20,18 @@ CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
 # The final model is written here and then moved into the run's folder.
 MODEL_PART = ".model.part"
+
+
+def share_weights(folder: Path) -> None:
+    """Let whoever may read a model's configuration read its weights.
+
+    safetensors writes files that only their owner may read, and a server is often another user.
+    """
+    mode = (folder / CONFIG_FILE).stat().st_mode
+    for place in (".", "[0-9]*_*", "adapter"):
+        for file in folder.glob(f"{place}/*.safetensors"):
+            file.chmod(mode)
+
 
 # Files that describe the run rather than the model.
 _PRIVATE = (

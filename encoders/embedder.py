@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.prompts import with_prompt
+from common.run_files import share_weights
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
 from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
@@ -269,6 +270,7 @@ class Embedder(Encoder):
             settings["default_prompt_name"] = None  # the user has replaced the prompts
         limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
         write_modules(folder, list(self.head), parts["head"], settings, limits)
+        share_weights(folder)
 
     def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
         """Tokens of each text's prompt [N], if pooling excludes prompts; else None."""

@@ -9,6 +9,7 @@ from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
+from common.run_files import share_weights
 from encoders.backbone import Encoder, ScoreSettings, run_settings
 from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
@@ -145,6 +146,7 @@ class Reranker(Encoder):
         state = self.state_dict() if state_dict is None else state_dict
         weights = {name.removeprefix("backbone."): weight for name, weight in state.items()}
         self.save_backbone(folder, weights)
+        share_weights(folder)
         if self.settings is not None:
             settings = self.settings | {"activation_fn": about["activation_fn"]}
             if default := settings.get("default_prompt_name"):

@@ -17,6 +17,7 @@ from encoders.chain.modules import run_modules
 from encoders.chain.settings import POOLINGS
 from encoders.kinds import detect_kind
 from tiny import TEXTS, save_backbone
+from zoo import dense, embedder
 
 TEXTS_AND_LONG = [*TEXTS, "the cat sat on the mat " * 60, ""]
 PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[6], TEXTS[5]), (TEXTS[2], "the dog slept " * 90), ("a", "b")]
@@ -193,6 +194,23 @@ def test_package_names_open_installed_models(
 
 
 # Reranker
+
+
+def test_whoever_reads_the_configuration_reads_the_weights(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    """A server in a container is another user."""
+    dense_layer = dense(32, 8)
+    base = embedder(tmp_path / "base", tiny_bert, dense_layer)
+    adapted = Embedder.from_pretrained(base)
+    adapted.add_lora(str(base), r=2, alpha=4)
+    adapted.save_pretrained(tmp_path / "embedder")
+    Reranker.from_pretrained(tiny_classifier).save_pretrained(tmp_path / "reranker")
+    for name, count in (("embedder", 3), ("reranker", 1)):
+        files = list((tmp_path / name).rglob("*.safetensors"))
+        assert len(files) == count
+        mode = (tmp_path / name / "config.json").stat().st_mode
+        assert mode & 0o044 and {file.stat().st_mode for file in files} == {mode}
 
 
 def test_saved_reranker_gives_the_same_everywhere(tiny_classifier: Path, tmp_path: Path) -> None:
