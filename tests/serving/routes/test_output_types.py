@@ -116,6 +116,15 @@ def test_output_dimension_is_dimensions(client: httpx.Client, vectors: np.ndarra
     assert_close(data(client.post("/v1/embeddings", json=body)), vectors[:, :8], "int8")
 
 
+def test_the_second_of_two_names_is_ignored_and_named(client: httpx.Client) -> None:
+    body = {"input": "a", "output_dtype": "int8", "embedding_type": "float", "dimensions": 8}
+    found = client.post("/v1/embeddings", json=body | {"output_dimension": 16})
+    assert set(found.headers[IGNORED].split(", ")) == {"embedding_type", "output_dimension"}
+    (row,) = [entry["embedding"] for entry in found.json()["data"]]
+    assert len(row) == 8
+    assert all(isinstance(number, int) for number in row)
+
+
 def test_openais_client(url: str, vectors: np.ndarray) -> None:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="key") as client:
         for name in INTEGERS:
@@ -162,8 +171,8 @@ def test_cohere_version_2(v2: cohere.ClientV2, vectors: np.ndarray) -> None:
     assert plain.int8 is None
 
 
-# merge_embed_responses of its client does.
-@pytest.mark.filterwarnings("ignore:Accessing the 'model_fields' attribute")
+# Cohere's client merges its batches by functions that pydantic has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_cohere_version_1(v1: cohere.Client, vectors: np.ndarray) -> None:
     plain = v1.embed(texts=TEXTS, model="any", input_type="search_query")
     assert plain.response_type == "embeddings_floats"
