@@ -18,6 +18,7 @@ from serving.http.http_json import IGNORED
 from serving.http.request_log import RequestLog
 from serving.http.routing import Router, RouteSettings
 from serving.http.tracing import NAME, telemetry
+from serving.routes.cohere_embed import cohere_embed_routes
 from serving.routes.documents import document_routes
 from serving.routes.health import about_routes, our_version
 from serving.routes.openai import models_routes, openai_routes
@@ -113,6 +114,7 @@ def _add_routes(
         (True, page_routes()),
         (embeds, embedder_routes(service)),
         (embeds, openai_routes(service)),
+        (embeds, cohere_embed_routes(service)),
         (True, score_routes(service, reranks)),
         (embeds, similarity_routes(service)),
         (embeds, search_routes(service, reranks)),

@@ -9,16 +9,15 @@ from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
 from serving.http.http_json import TextInput, example, reply, text_list
 from serving.http.routing import Router, RouteSettings
-from serving.routes.vectors import Encoding, VectorOptions, as_asked, embed
+from serving.routes.vectors import OutputOptions, as_asked, embed
 from serving.service import Service
 
 
-class EmbeddingsBody(VectorOptions):
+class EmbeddingsBody(OutputOptions):
     """``POST /v1/embeddings``. Any ``model`` is taken; the answer names the one that is served."""
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
     model: str | None = Field(None, examples=["embedder"])
-    encoding_format: Encoding = "float"
 
 
 OPENAI = RouteSettings(unprocessable=400)
@@ -43,7 +42,7 @@ def openai_routes(service: Service) -> Router:
         answer, vectors = await embed(service, texts, body, param="input", numbered=numbered)
         data = [
             {"object": "embedding", "index": at, "embedding": row}
-            for at, row in enumerate(as_asked(vectors, body.encoding_format))
+            for at, row in enumerate(as_asked(vectors, body.output_dtype, body.encoding_format))
         ]
         found = {"object": "list", "data": data, "model": answer.model.name, "usage": answer.usage}
         return reply(request, found, answer, ignored=body.ignored(service))

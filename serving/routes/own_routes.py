@@ -12,19 +12,18 @@ from serving.http.http_json import Documents, Query, by_key, example, ranking, r
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
 from serving.routes.options import Truncation
-from serving.routes.vectors import Encoding, VectorOptions, as_asked, embed
+from serving.routes.vectors import OutputOptions, as_asked, embed
 from serving.service import Service
 
 Prompt = Literal["query", "document"]
 OneOrMany = str | list[str]
 
 
-class EmbedOptions(VectorOptions):
+class EmbedOptions(OutputOptions):
     """Options of ``/embed`` and ``/embed_batch``."""
 
     prompt: Prompt | None = Field(None, description="put the model's prompt for these before")
     normalize: bool | None = Field(None, description="to unit length; default: as the model does")
-    encoding_format: Encoding = "float"
 
     def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
         """Also by ``prompt``."""
@@ -91,7 +90,7 @@ def embedder_routes(service: Service) -> Router:
         output, vectors = await embed(
             service, texts, body, param=param, numbered=several, normalize=body.normalize
         )
-        rows = as_asked(vectors, body.encoding_format)
+        rows = as_asked(vectors, body.output_dtype, body.encoding_format)
         found: dict[str, Any] = {
             "dim": vectors.shape[1],
             "model": output.model.name,

@@ -1,5 +1,6 @@
 """Rerank for clients of Cohere (v1 and v2), Jina, vLLM and others: one response for all."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Body as FromBody
@@ -18,7 +19,7 @@ from serving.http.http_json import (
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
 from serving.routes.options import Truncation
-from serving.service import Service
+from serving.service import ModelOutput, Service
 
 
 class Document(BaseModel):
@@ -123,23 +124,33 @@ async def answer_rerank(
     if body.return_documents:
         for result in results:
             result["document"] = {"text": texts[result["index"]]}
-    meta: dict[str, Any] = {
-        "api_version": {"version": version},
-        "billed_units": {"search_units": 1},
-        "tokens": {"input_tokens": answer.tokens, "output_tokens": 0},
-    }
     ignored = body.ignored(service)
-    warnings = [f"field {name!r} was ignored" for name in printable(ignored)]
-    if answer.truncated:
-        warnings.append(f"documents {answer.truncated[:20]} were cut")
-    if warnings:
-        meta["warnings"] = warnings
     found = {
         "id": request.state.request_id,
         "object": "rerank",
         "model": answer.model.name,
         "results": results,
         "usage": answer.usage,
-        "meta": meta,
+        "meta": meta(version, {"search_units": 1}, answer, ignored, "documents"),
     }
     return reply(request, found, answer, ignored=ignored)
+
+
+def meta(
+    version: str, units: dict[str, int], answer: ModelOutput, ignored: Sequence[str], texts: str
+) -> dict[str, Any]:
+    """Cohere's ``meta``: its version, what is billed, tokens, and warnings if there are any.
+
+    ``ignored`` are keys of the body without effect, ``texts`` the one that holds the texts.
+    """
+    found: dict[str, Any] = {
+        "api_version": {"version": version},
+        "billed_units": units,
+        "tokens": {"input_tokens": answer.tokens, "output_tokens": 0},
+    }
+    warnings = [f"field {name!r} was ignored" for name in printable(ignored)]
+    if answer.truncated:
+        warnings.append(f"{texts} {answer.truncated[:20]} were cut")
+    if warnings:
+        found["warnings"] = warnings
+    return found

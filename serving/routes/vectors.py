@@ -1,12 +1,13 @@
-"""Embeddings as clients want them: normalised, shortened, base64."""
+"""Embeddings as clients want them: normalised, shortened, in fewer bits, base64."""
 
 import base64
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
+from common.quantization import OutputDtype, quantize
 from serving.engine.similarity import unit_length
 from serving.http.errors import wrong_field
 from serving.routes.options import TextOptions
@@ -15,12 +16,41 @@ from serving.service import ModelOutput, Service, Text
 # Shapes: N texts, H dimensions of an embedding.
 
 Encoding = Literal["float", "base64"]
+# Also Cohere's and Jina's word for float32 in base64.
+OutputType = Literal[OutputDtype, "base64"]
 
 
 class VectorOptions(TextOptions):
     """Options of bodies that are answered by embeddings."""
 
-    dimensions: int | None = Field(None, ge=1, description="keep so many of the first dimensions")
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("dimensions", "output_dimension"),
+        description="keep so many of the first dimensions",
+    )
+
+    def integers(self) -> str | None:
+        """The field that asks for integers, if one does."""
+        return None
+
+
+class OutputOptions(VectorOptions):
+    """Options of bodies that name one type of numbers."""
+
+    output_dtype: OutputType = Field(
+        "float",
+        validation_alias=AliasChoices("output_dtype", "embedding_type"),
+        description="int8, uint8: 8 bits for each dimension; binary, ubinary: one bit, packed into "
+        "int8 or uint8; base64: float in base64",
+    )
+    encoding_format: Encoding = Field(
+        "float", description="numbers, or base64 of float32, int8 or uint8 in little-endian order"
+    )
+
+    def integers(self) -> str | None:
+        """See ``VectorOptions``."""
+        return "output_dtype" if are_integers(self.output_dtype) else None
 
 
 async def embed(
@@ -39,8 +69,9 @@ async def embed(
     """
     model = service.model("embedder")
     unit, most = model.embedder.normalize, model.embedder.dimension
+    to_unit = unit if normalize is None else normalize
     dimensions = options.dimensions or most
-    if normalize is False and unit:
+    if unit and not to_unit:
         raise wrong_field(
             "normalize",
             "this model brings its embeddings to unit length itself; leave normalize out, or give "
@@ -48,20 +79,35 @@ async def embed(
         )
     if dimensions > most:
         raise wrong_field("dimensions", f"{dimensions} are more than the {most} of the model")
+    integers = options.integers()
+    if integers and model.similarity == "dot" and not to_unit:
+        raise wrong_field(
+            integers,
+            "integers lose the length of an embedding, which this model's dot product needs; take "
+            "float",
+        )
     prompt = options.find_prompt(model)
     output = await service.embed(
         texts, param=param, cut=options.cut, prompt=prompt, numbered=numbered
     )
     vectors = output.values[:, :dimensions]
     # A model that brings its embeddings to unit length gets them so after the cut too.
-    if (unit if normalize is None else normalize) and (dimensions < most or not unit):
+    if to_unit and (dimensions < most or not unit):
         vectors = unit_length(vectors)
     return output, np.ascontiguousarray(vectors)
 
 
-def as_asked(vectors: np.ndarray, encoding: Encoding) -> list[Any]:
-    """Embeddings [N, H] as rows of numbers, or each as base64 of little-endian float32."""
-    if encoding == "float":
-        return list(vectors)
-    rows = vectors.astype("<f4", copy=False)
+def are_integers(output_type: OutputType) -> bool:
+    """Whether embeddings of this type are integers."""
+    return output_type not in ("float", "base64")
+
+
+def as_asked(
+    vectors: np.ndarray, output_type: OutputType, encoding: Encoding = "float"
+) -> list[Any]:
+    """Embeddings [N, H] in this type: rows of numbers, or each row in base64, little-endian."""
+    rows = quantize(vectors, "float" if output_type == "base64" else output_type)
+    if encoding == "float" and output_type != "base64":
+        return list(rows)
+    rows = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
     return [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]

@@ -39,6 +39,8 @@ BODIES: dict[str, Any] = {
     "/v1/rerank": {"query": "q", "documents": ["a", {"text": "b"}], "model": "reranker"},
     "/v2/rerank": {"query": "q", "documents": ["a", "b"], "model": "reranker"},
     "/v1/embeddings": {"input": ["a", "今天"], "encoding_format": "base64", "model": "embedder"},
+    "/v1/embed": {"texts": ["a", "今天"], "embedding_types": ["int8", "base64"]},
+    "/v2/embed": {"texts": ["a", "今天"], "model": "embedder"},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
     "/tokenize": {"inputs": "a b"},
     "/search": {"query": "csv", "documents": ["a", "b"]},
