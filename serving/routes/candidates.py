@@ -28,7 +28,13 @@ class SearchBody(Truncation):
     documents: list[str] | None = Field(
         None, examples=[["pandas.read_csv reads it.", "Paris is the capital of France."]]
     )
-    top_k: int = Field(50, ge=1, le=MOST, description="documents that the reranker is given")
+    top_k: int = Field(
+        50,
+        ge=1,
+        le=MOST,
+        description="documents that are found and given to the reranker; default: 50, or as many "
+        "as the answer reaches to",
+    )
     top_n: int = Field(10, ge=1, description="documents of the answer")
     offset: int = Field(0, ge=0, description="the answer begins after so many documents")
     mode: Mode | None = Field(
@@ -40,7 +46,6 @@ class SearchBody(Truncation):
         None,
         description="of a store: what metadata must be, by field: a value, a list of values, or "
         "gt, gte, lt, lte, not",
-        examples=[{"lang": ["en", "zh"], "year": {"gte": 2020}}],
     )
     highlight: bool = Field(False, description="where the query's words stand in each text")
 
@@ -51,6 +56,8 @@ class SearchBody(Truncation):
             raise wrong_field(
                 "offset", f"offset and top_n reach beyond the {MOST} that are ordered"
             )
+        if "top_k" in self.model_fields_set:
+            return self.top_k
         return max(self.top_k, self.offset + self.top_n)
 
 
