@@ -245,12 +245,13 @@ def tell(task: Task, names: list[str], usual: str | None = None) -> None:
             told = [interval, f"{one.p_value:.4f}"]
         of_seeds = " ".join(f"{each.mean():.4f}" for each in runs) if len(runs) > 1 else ""
         rows.append([name, of_seeds, f"{np.mean(runs):.4f}", *told])
+    sizes = dict.fromkeys(len(task.values(name)[0]) for name in names)
     base = Path(task.set.base).name if Path(task.set.base).exists() else task.set.base
     publish(
         args,
         f"quality, {args.comparison} on {args.set}",
         f"{base}, {trained_how(task)}, seeds {', '.join(map(str, args.seeds))}; {METRIC} on "
-        f"{len(task.values(names[-1])[0])} queries kept aside. Differences are to "
+        f"{' and '.join(map(str, sizes))} queries kept aside. Differences are to "
         f'"{usual or names[1]}", of the means over the same seeds, with the 95 % interval over '
         "the queries.",
         ["", "of each seed", "mean", "difference [95 % interval]", "p"],
