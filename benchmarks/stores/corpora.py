@@ -76,7 +76,9 @@ class Corpus:
         width = self.queries.shape[1]
         for start in range(0, self.rows, BLOCK):
             count = min(BLOCK, self.rows - start) * width
-            block = np.fromfile(self.folder / "vectors", np.float32, count, offset=4 * start * width)
+            block = np.fromfile(
+                self.folder / "vectors", np.float32, count, offset=4 * start * width
+            )
             yield cut(block.reshape(-1, width), dimensions)
 
     def best(self, dimensions: int, k: int) -> dict[str, Found]:

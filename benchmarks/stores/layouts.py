@@ -212,7 +212,9 @@ def ndcg(corpus: Corpus, found: Found) -> float:
 def speed(seconds: Sequence[float]) -> str:
     """Searches per second, and milliseconds within which 95 % of them were answered."""
     per_second = len(seconds) / sum(seconds)
-    return f"{per_second:.{0 if per_second >= 10 else 1}f} ({1000 * np.percentile(seconds, 95):.0f})"
+    return (
+        f"{per_second:.{0 if per_second >= 10 else 1}f} ({1000 * np.percentile(seconds, 95):.0f})"
+    )
 
 
 def show(args: argparse.Namespace, corpus: Corpus, rows: list[list[str]]) -> None:
