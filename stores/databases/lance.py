@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 CATALOG = "tandem_collections"
 INDEX_FROM = 50_000  # documents; an exact search of fewer takes some ten milliseconds
 CANDIDATES = 10  # times k: found by quantized vectors, and ordered by the vectors
+SEARCHED = 200  # neighbours that a search of an HNSW index keeps
 # Every read sees what any process has written.
 _CONSISTENT = timedelta(0)
 _KINDS = {"none": IvfHnswFlat, "int8": IvfHnswSq, "binary": IvfRq}
@@ -181,8 +182,10 @@ class LanceTable(Table):
         query = self.table.search(vector, vector_column_name="vector").distance_type("dot")
         if exact:
             query = query.bypass_vector_index()
-        elif self.layout.quantization != "none":
-            query = query.refine_factor(CANDIDATES)
+        elif self.layout.quantization == "none":
+            query = query.ef(max(SEARCHED, k))
+        else:
+            query = query.refine_factor(CANDIDATES).ef(max(SEARCHED, CANDIDATES * k))
         # Of LanceDB the distance is 1 - the product.
         return [Hit(row["id"], 1 - row["_distance"]) for row in _found(query, k, where, ids)]
 

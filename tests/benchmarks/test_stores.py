@@ -1,0 +1,29 @@
+"""benchmarks/stores/layouts.py: what the table says is what was searched."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.stores.corpora import synthetic
+from benchmarks.stores.layouts import Job, measure
+
+
+@pytest.mark.parametrize("dimensions", [384, 96])
+def test_searches_without_an_index_find_the_best(tmp_path: Path, dimensions: int) -> None:
+    corpus = synthetic(tmp_path, 5000, 5)  # two blocks
+    vectors = np.concatenate(list(corpus.vectors(dimensions)))
+    assert vectors.shape == (5000, dimensions)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5000), abs=1e-5)
+    best = corpus.best(dimensions, 10)
+    metadata = {each.id: each.metadata for block in corpus.documents() for each in block}
+    assert len(metadata) == 5000
+    for name, passes in {
+        "lang": lambda about: about["lang"] == "zh",
+        "year": lambda about: about["year"] >= 2023,
+    }.items():
+        assert sum(map(passes, metadata.values())) == pytest.approx(500, rel=0.15)
+        assert all(passes(metadata[hit]) for hits in best[name].values() for hit in hits)
+    row = measure(Job("lancedb", "float32", dimensions, corpus, best, None))
+    assert row[:3] == ["lancedb", "float32", str(dimensions)]
+    assert row[8:11] == ["1.000"] * 3
