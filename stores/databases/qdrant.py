@@ -28,7 +28,7 @@ from stores.filters import Filter
 from stores.store import Document, Hit, Layout, Store, StoreUnavailable, Table, Vectors
 
 CATALOG = "tandem_collections"
-API_KEY = "QDRANT_API_KEY"  # environment variable
+VARIABLE = "QDRANT_API_KEY"  # of the environment
 CANDIDATES = 10  # times k: found by quantized vectors, and ordered by the vectors
 AT_ONCE = 256  # points of a request
 MEAN_LENGTH = "mean_length"
@@ -59,7 +59,7 @@ class QdrantStore(Store):
         else:
             address = url.removeprefix("qdrant+")
             self.client = QdrantClient(
-                address, api_key=os.environ.get(API_KEY), check_compatibility=False
+                address, api_key=os.environ.get(VARIABLE), check_compatibility=False
             )
         with reached():
             self.client.get_collections()

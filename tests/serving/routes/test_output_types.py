@@ -39,7 +39,7 @@ def client(url: str) -> Iterator[httpx.Client]:
 @pytest.fixture
 def v2(url: str) -> Iterator[cohere.ClientV2]:
     with httpx.Client(timeout=60) as http:
-        yield cohere.ClientV2(api_key="key", base_url=url, httpx_client=http)
+        yield cohere.ClientV2(api_key="-", base_url=url, httpx_client=http)
 
 
 @pytest.fixture
