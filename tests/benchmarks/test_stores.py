@@ -1,6 +1,8 @@
 """benchmarks/stores/layouts.py: what the table says is what was searched."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +20,11 @@ def test_searches_without_an_index_find_the_best(tmp_path: Path, dimensions: int
     best = corpus.best(dimensions, 10)
     metadata = {each.id: each.metadata for block in corpus.documents() for each in block}
     assert len(metadata) == 5000
-    for name, passes in {
+    filters: dict[str, Callable[[Any], bool]] = {
         "lang": lambda about: about["lang"] == "zh",
         "year": lambda about: about["year"] >= 2023,
-    }.items():
+    }
+    for name, passes in filters.items():
         assert sum(map(passes, metadata.values())) == pytest.approx(500, rel=0.15)
         assert all(passes(metadata[hit]) for hits in best[name].values() for hit in hits)
     row = measure(Job("lancedb", "float32", dimensions, corpus, best, None))

@@ -45,7 +45,7 @@ def v2(url: str) -> Iterator[cohere.ClientV2]:
 @pytest.fixture
 def v1(url: str) -> Iterator[cohere.Client]:
     with httpx.Client(timeout=60) as http:
-        yield cohere.Client(api_key="key", base_url=url, httpx_client=http)
+        yield cohere.Client(api_key="-", base_url=url, httpx_client=http)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_the_second_of_two_names_is_ignored_and_named(client: httpx.Client) -> N
 
 
 def test_openais_client(url: str, vectors: np.ndarray) -> None:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="key") as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="-") as client:
         for name in INTEGERS:
             found = client.embeddings.create(
                 model="any",
