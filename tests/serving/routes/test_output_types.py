@@ -22,6 +22,8 @@ from zoo import backbone, embedder
 IGNORED = "X-Tandem-Ignored"
 INTEGERS = [name for name in get_args(OutputDtype) if name != "float"]
 
+WORD = "key"  # that clients give
+
 
 @pytest.fixture(scope="module")
 def url(tiny_bert: Path) -> Iterator[str]:
@@ -39,13 +41,13 @@ def client(url: str) -> Iterator[httpx.Client]:
 @pytest.fixture
 def v2(url: str) -> Iterator[cohere.ClientV2]:
     with httpx.Client(timeout=60) as http:
-        yield cohere.ClientV2(api_key="-", base_url=url, httpx_client=http)
+        yield cohere.ClientV2(api_key=WORD, base_url=url, httpx_client=http)
 
 
 @pytest.fixture
 def v1(url: str) -> Iterator[cohere.Client]:
     with httpx.Client(timeout=60) as http:
-        yield cohere.Client(api_key="-", base_url=url, httpx_client=http)
+        yield cohere.Client(api_key=WORD, base_url=url, httpx_client=http)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def test_the_second_of_two_names_is_ignored_and_named(client: httpx.Client) -> N
 
 
 def test_openais_client(url: str, vectors: np.ndarray) -> None:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="-") as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=WORD) as client:
         for name in INTEGERS:
             found = client.embeddings.create(
                 model="any",
