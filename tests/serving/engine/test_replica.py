@@ -91,6 +91,7 @@ def test_sigterm_to_all_of_them_loses_no_request(tiny_bert: Path, tmp_path: Path
 def test_a_killed_server_leaves_no_process(tiny_bert: Path, tmp_path: Path) -> None:
     with server(tiny_bert, tmp_path) as started:
         pids = family(started.process.pid)
+        assert len(pids) >= 3  # itself and two replicas
         started.process.send_signal(signal.SIGKILL)
         started.process.wait(30)
         until(lambda: not any(map(is_running, pids)))
