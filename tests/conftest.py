@@ -1,6 +1,7 @@
 """What every test stands on: no network, caches of its own, cores of its own, tiny models."""
 
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -71,6 +72,18 @@ def _only_slow_tests_start_processes(request: pytest.FixtureRequest) -> Iterator
     yield
     if request.node.get_closest_marker("slow") is None:
         assert _PROCESSES.started[before:] == []
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handler_is_left() -> Iterator[None]:
+    """What a script sets up in one test would print into the output that another one reads."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in [one for one in root.handlers if one not in before]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.WARNING)
 
 
 def pytest_collection_finish() -> None:
