@@ -13,7 +13,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
-from lancedb.index import FTS, BTree, IvfHnswFlat, IvfHnswSq, IvfRq
+from lancedb.index import FTS, BTree, IvfFlat, IvfRq, IvfSq
 from lancedb.query import LanceQueryBuilder
 from numpy.typing import NDArray
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 CATALOG = "tandem_collections"
 INDEX_FROM = 50_000  # documents; an exact search of fewer takes some ten milliseconds
 CANDIDATES = 10  # times k: found by quantized vectors, and ordered by the vectors
-SEARCHED = 200  # neighbours that a search of an HNSW index keeps
+PARTITIONS = 20  # that a search looks at, at least; they have some 8,000 documents each
 # Every read sees what any process has written.
 _CONSISTENT = timedelta(0)
-_KINDS = {"none": IvfHnswFlat, "int8": IvfHnswSq, "binary": IvfRq}
+_KINDS = {"none": IvfFlat, "int8": IvfSq, "binary": IvfRq}
 
 
 class LanceStore(Store):
@@ -182,12 +182,13 @@ class LanceTable(Table):
         query = self.table.search(vector, vector_column_name="vector").distance_type("dot")
         if exact:
             query = query.bypass_vector_index()
-        elif self.layout.quantization == "none":
-            query = query.ef(max(SEARCHED, k))
         else:
-            query = query.refine_factor(CANDIDATES).ef(max(SEARCHED, CANDIDATES * k))
+            # All of them, if a filter leaves too few documents.
+            query = query.minimum_nprobes(PARTITIONS).maximum_nprobes(0)
+            if self.layout.quantization != "none":
+                query = query.refine_factor(CANDIDATES)
         # Of LanceDB the distance is 1 - the product.
-        return [Hit(row["id"], 1 - row["_distance"]) for row in _found(query, k, where, ids)]
+        return [Hit(name, 1 - far) for name, far in _found(query, k, where, ids, "_distance")]
 
     def search_words(
         self,
@@ -199,7 +200,7 @@ class LanceTable(Table):
         if not words:
             return []
         query = self.table.search(" ".join(words), query_type="fts", fts_columns="words")
-        return [Hit(row["id"], row["_score"]) for row in _found(query, k, where, ids)]
+        return [Hit(*pair) for pair in _found(query, k, where, ids, "_score")]
 
     def _rows(self, ids: Sequence[str], columns: list[str]) -> pa.Table:
         query = self.table.search().where(_among(ids)).limit(max(1, len(ids)))
@@ -207,15 +208,16 @@ class LanceTable(Table):
 
 
 def _found(
-    query: LanceQueryBuilder, k: int, where: Filter | None, ids: Sequence[str] | None
-) -> list[dict[str, Any]]:
+    query: LanceQueryBuilder, k: int, where: Filter | None, ids: Sequence[str] | None, by: str
+) -> list[tuple[str, float]]:
+    """The ids of the k first documents, and what they are ordered by."""
     conditions = [_sql(one) for one in where or ()]
     if ids is not None:
         conditions.append(_among(ids))
     if conditions:
         query = query.where(" AND ".join(conditions), prefilter=True)
-    rows: list[dict[str, Any]] = query.limit(k).to_list()
-    return rows
+    rows = query.select(["id", by]).limit(k).to_arrow().to_pydict()
+    return list(zip(rows["id"], rows[by], strict=True))
 
 
 def _schema(layout: Layout) -> pa.Schema:
