@@ -122,6 +122,8 @@ class PostgresStore(Store):
 def _configure(connection: Connection[TupleRow]) -> None:
     register_vector(connection)
     connection.commit()
+    # A plan that is kept serves exact searches and others, and all filters, alike.
+    connection.prepare_threshold = None
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """A table of PostgreSQL with pgvector."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
 from psycopg import Connection
+from psycopg.errors import DiskFull
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
@@ -23,9 +25,14 @@ from stores.databases.postgres_words import (
 from stores.filters import SIGNS, AnyOf, Compared, Filter, json_path
 from stores.store import Document, Hit, Layout, Table, Vectors
 
+logger = logging.getLogger(__name__)
+
 INDEX_FROM = 20_000  # documents; an exact search of fewer takes some ten milliseconds
 CANDIDATES = 10  # times k: found by binary vectors, and ordered by the vectors
-SEARCHED = 200  # neighbours that a search of the HNSW index keeps
+# Neighbours that a search of the HNSW index keeps; those that pass a filter lie farther away.
+SEARCHED, SEARCHED_FILTERED = 200, 400
+WORDS_MEMORY = 2**30  # bytes for building an index of words
+NEIGHBOURS_BYTES = 1000  # of a vector in an HNSW graph, beside the vector itself
 
 Connecting = Callable[[], AbstractContextManager[Connection[TupleRow]]]
 
@@ -136,28 +143,42 @@ class PostgresTable(Table):
 
     def build_index(self) -> None:
         with self.connection() as connection:
-            connection.execute("SET LOCAL maintenance_work_mem = '1GB'")
+            allow_memory(connection, WORDS_MEMORY)
             connection.execute(sql_of("CREATE INDEX IF NOT EXISTS {1} ON {0} USING gin (words)",
                                     self.name, f"{self.name}_words"))  # fmt: skip
             connection.execute(
                 sql_of("CREATE INDEX IF NOT EXISTS {1} ON {0} USING gin (metadata jsonb_path_ops)",
                      self.name, f"{self.name}_meta")
             )  # fmt: skip
-        if self.count() >= INDEX_FROM:
-            with self.connection() as connection:
-                connection.execute("SET LOCAL maintenance_work_mem = '2GB'")
-                operators, what = f"{self.number}_ip_ops", "vector"
-                if self.layout.quantization == "binary":
-                    operators, what = "bit_hamming_ops", f"({self._binary})"
-                connection.execute(
-                    sql_of(
-                        "CREATE INDEX IF NOT EXISTS {1} ON {0} USING hnsw "
-                        f"({what} {operators})",
-                        self.name, f"{self.name}_hnsw",
-                    )
-                )  # fmt: skip
+        if (count := self.count()) >= INDEX_FROM:
+            self._index_vectors(count)
         with self.connection() as connection:
             connection.execute(sql_of("ANALYZE {}", self.name))
+
+    def _index_vectors(self, count: int) -> None:
+        operators, what = f"{self.number}_ip_ops", "vector"
+        bytes_each = self.layout.dimensions * np.dtype(self.layout.dtype).itemsize
+        if self.layout.quantization == "binary":
+            operators, what = "bit_hamming_ops", f"({self._binary})"
+            bytes_each = self.layout.dimensions // 8
+        query = sql_of(
+            f"CREATE INDEX IF NOT EXISTS {{1}} ON {{0}} USING hnsw ({what} {operators})",
+            self.name, f"{self.name}_hnsw",
+        )  # fmt: skip
+        with self.connection() as connection:
+            wanted = count * (bytes_each + NEIGHBOURS_BYTES)
+            if (allowed := allow_memory(connection, wanted)) < wanted:
+                logger.warning(
+                    "the HNSW index of %s takes about %d MB while it is built, and the server's "
+                    "effective_cache_size allows %d MB: it is built much more slowly; raise it to "
+                    "what the server's machine has", self.name, wanted >> 20, allowed >> 20,
+                )  # fmt: skip
+            try:
+                with connection.transaction():
+                    connection.execute(query)
+            except DiskFull:  # several processes share the memory, and a container has little
+                connection.execute("SET LOCAL max_parallel_maintenance_workers = 0")
+                connection.execute(query)
 
     @property
     def _binary(self) -> str:
@@ -184,7 +205,8 @@ class PostgresTable(Table):
                 given += [asked, CANDIDATES * k]
             # More are looked at until enough have passed the filter.
             connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(SEARCHED, k))}")
+            searched = max(SEARCHED_FILTERED if where else SEARCHED, k)
+            connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, searched)}")
             query = (
                 f"SELECT id, -(vector <#> %s) FROM (SELECT id, vector FROM {{}} {condition}) AS of "
                 "ORDER BY vector <#> %s LIMIT %s"
@@ -221,6 +243,22 @@ class PostgresTable(Table):
         query = f"SELECT {columns} FROM {{}} WHERE id = ANY(%s)"
         with self.connection() as connection:
             return connection.execute(sql_of(query, self.name), [list(ids)]).fetchall()
+
+
+def allow_memory(connection: Connection[TupleRow], wanted: int) -> int:
+    """Let this transaction's building of indexes hold so many bytes; return how many it may.
+
+    They are limited by what the server takes its machine's cache to be, but not to less than its
+    own ``maintenance_work_mem``.
+    """
+    found = connection.execute(
+        "SELECT set_config('maintenance_work_mem', (allowed / 1024)::text, true), allowed FROM ("
+        "SELECT greatest(pg_size_bytes(current_setting('maintenance_work_mem')), "
+        "least(%s, pg_size_bytes(current_setting('effective_cache_size')))) AS allowed) AS chosen",
+        [wanted],
+    ).fetchone()
+    assert found is not None
+    return int(found[1])
 
 
 def conditions(

@@ -67,16 +67,13 @@ def _score(
     """The k best of the documents that fulfil a condition."""
     # Of a document's words only those of the query are unpacked.
     query = f"""
-        SELECT id, sum(weight * tf / (tf + {K1} * (1 - {B} + {B} * length / %s))) AS score
-        FROM (
-            SELECT id, length, word.lexeme, cardinality(word.positions)::float8 AS tf
-            FROM {{}}, unnest(ts_filter(setweight(words, 'A', %s), '{{{{a}}}}')) AS word
-            {condition}
-        ) AS counted
-        JOIN unnest(%s::text[], %s::float8[]) AS asked (lexeme, weight) USING (lexeme)
-        GROUP BY id ORDER BY score DESC, id LIMIT %s"""
+        SELECT id, sum((%s::float8[])[array_position(%s::text[], word.lexeme)]
+            * tf / (tf + {K1} * (1 - {B} + {B} * length / %s))) AS score
+        FROM {{}}, unnest(ts_filter(setweight(words, 'A', %s), '{{{{a}}}}')) AS word,
+            cardinality(word.positions) AS tf
+        {condition} GROUP BY id ORDER BY score DESC, id LIMIT %s"""
     words = list(weights)
-    values = [mean, words, *given, words, list(weights.values()), k]
+    values = [list(weights.values()), words, mean, words, *given, k]
     return [Hit(*row) for row in connection.execute(sql_of(query, table), values).fetchall()]
 
 
