@@ -13,7 +13,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
-from lancedb.index import FTS, BTree, IvfFlat, IvfRq, IvfSq
+from lancedb.index import FTS, BTree, IvfRq
 from lancedb.query import LanceQueryBuilder
 from numpy.typing import NDArray
 
@@ -24,11 +24,14 @@ logger = logging.getLogger(__name__)
 
 CATALOG = "tandem_collections"
 INDEX_FROM = 50_000  # documents; an exact search of fewer takes some ten milliseconds
-CANDIDATES = 10  # times k: found by quantized vectors, and ordered by the vectors
-PARTITIONS = 20  # that a search looks at, at least; they have some 8,000 documents each
+# Of each dimension in the copies that the index (RaBitQ) searches, and how many times k documents
+# found by them are ordered by their vectors.
+_BITS_AND_CANDIDATES = {"none": (4, 4), "int8": (8, 2), "binary": (1, 20)}
+BEFORE_FILTER = 20  # times k: the best documents, of which those that pass a filter may be enough
+# Trying a filter on so many documents takes as long as reading a vector.
+FILTERED_PER_READ = 30
 # Every read sees what any process has written.
 _CONSISTENT = timedelta(0)
-_KINDS = {"none": IvfFlat, "int8": IvfSq, "binary": IvfRq}
 
 
 class LanceStore(Store):
@@ -151,7 +154,7 @@ class LanceTable(Table):
             self.table.delete(_among(ids))
 
     def build_index(self) -> None:
-        table, config = self.table, _KINDS[self.layout.quantization]
+        table = self.table
         there = {column for index in table.list_indices() for column in index.columns}
         if "id" not in there:
             table.create_index("id", config=BTree())
@@ -168,7 +171,8 @@ class LanceTable(Table):
             )
             table.create_index("words", config=words)
         if "vector" not in there and self.count() >= INDEX_FROM:
-            table.create_index("vector", config=config(distance_type="dot"))
+            bits, _ = _BITS_AND_CANDIDATES[self.layout.quantization]
+            table.create_index("vector", config=IvfRq(distance_type="dot", num_bits=bits))
         table.optimize(cleanup_older_than=timedelta(hours=1))
 
     def search(
@@ -180,15 +184,17 @@ class LanceTable(Table):
         exact: bool = False,
     ) -> list[Hit]:
         query = self.table.search(vector, vector_column_name="vector").distance_type("dot")
+        _, candidates = _BITS_AND_CANDIDATES[self.layout.quantization]
         if exact:
             query = query.bypass_vector_index()
         else:
-            # All of them, if a filter leaves too few documents.
-            query = query.minimum_nprobes(PARTITIONS).maximum_nprobes(0)
-            if self.layout.quantization != "none":
-                query = query.refine_factor(CANDIDATES)
+            # 0: all partitions are searched.
+            query = query.maximum_nprobes(0).refine_factor(candidates)
         # Of LanceDB the distance is 1 - the product.
-        return [Hit(name, 1 - far) for name, far in _found(query, k, where, ids, "_distance")]
+        return [
+            Hit(name, 1 - distance)
+            for name, distance in self._found(query, k, where, ids, "_distance", candidates)
+        ]
 
     def search_words(
         self,
@@ -200,24 +206,35 @@ class LanceTable(Table):
         if not words:
             return []
         query = self.table.search(" ".join(words), query_type="fts", fts_columns="words")
-        return [Hit(*pair) for pair in _found(query, k, where, ids, "_score")]
+        return [Hit(*pair) for pair in self._found(query, k, where, ids, "_score")]
 
     def _rows(self, ids: Sequence[str], columns: list[str]) -> pa.Table:
         query = self.table.search().where(_among(ids)).limit(max(1, len(ids)))
         return query.select(columns).to_arrow()
 
-
-def _found(
-    query: LanceQueryBuilder, k: int, where: Filter | None, ids: Sequence[str] | None, by: str
-) -> list[tuple[str, float]]:
-    """The ids of the k first documents, and what they are ordered by."""
-    conditions = [_sql(one) for one in where or ()]
-    if ids is not None:
-        conditions.append(_among(ids))
-    if conditions:
-        query = query.where(" AND ".join(conditions), prefilter=True)
-    rows = query.select(["id", by]).limit(k).to_arrow().to_pydict()
-    return list(zip(rows["id"], rows[by], strict=True))
+    def _found(
+        self,
+        query: LanceQueryBuilder,
+        k: int,
+        where: Filter | None,
+        ids: Sequence[str] | None,
+        by: str,
+        candidates: int = 1,
+    ) -> list[tuple[str, float]]:
+        """The ids of the k first documents, and what they are ordered by."""
+        query, rows = query.select(["id", by]), []
+        if ids is not None:
+            query = query.where(_among(ids), prefilter=True)
+        if where:
+            first = BEFORE_FILTER * k
+            wide = ids is None and self.count() > first * candidates * FILTERED_PER_READ
+            query = query.where(" AND ".join(map(_sql, where)), prefilter=not wide)
+            if wide:
+                rows = query.limit(first).to_list()
+                query = query.where("true", prefilter=True)
+        if len(rows) < k:
+            rows = query.limit(k).to_list()
+        return [(row["id"], row[by]) for row in rows[:k]]
 
 
 def _schema(layout: Layout) -> pa.Schema:
