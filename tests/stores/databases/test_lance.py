@@ -1,0 +1,65 @@
+"""LanceDB's index: what exact search finds, with filters too."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stores import Document, open_store
+from stores.databases import lance
+from stores.filters import parse_filter
+from stores.store import Dtype, Layout, Quantization
+
+ROWS, H, INNER = 6000, 256, 16  # INNER: dimensions that the vectors really have
+# They pass half of the documents, a fiftieth, and seven.
+FILTERS: list[dict[str, Any]] = [
+    {}, {"odd": 1}, {"number": {"lt": 120}}, {"number": {"gte": ROWS - 7}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization"),
+    [("float32", "none"), ("float16", "none"), ("float16", "int8"), ("float16", "binary")],
+)
+def test_the_index_finds_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Dtype, quantization: Quantization
+) -> None:
+    monkeypatch.setattr(lance, "INDEX_FROM", 1000)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((ROWS, INNER), np.float32)
+    vectors = vectors @ rng.standard_normal((INNER, H), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    table = open_store(str(tmp_path)).open("t", Layout(H, dtype, quantization), create=True)
+    documents = [
+        Document(str(at), f"word w{at % 50}", {"odd": at % 2, "number": at}) for at in range(ROWS)
+    ]
+    table.upsert(documents, vectors)
+    table.build_index()
+    assert "vector" in {index.columns[0] for index in table.table.list_indices()}  # type: ignore[attr-defined]
+    for given in FILTERS:
+        where, found = parse_filter(given), []
+        for query in (vectors[:8] + vectors[8:16]) / 2:
+            for k in (1, 10):  # a filter comes after the search, and before it
+                best = table.search(query, k, where, exact=True)
+                assert len(best) == (min(k, 7) if given == FILTERS[-1] else k)
+                hits = table.search(query, k, where)
+                assert len(hits) == len(best)
+                found.append(len(dict(hits).keys() & dict(best).keys()) / len(best))
+                scores = vectors[[int(hit.id) for hit in hits]] @ query
+                assert [hit.score for hit in hits] == pytest.approx(scores.tolist(), abs=2e-3)
+        assert np.mean(found) > 0.98
+
+
+def test_words_behind_a_filter(tmp_path: Path) -> None:
+    table = open_store(str(tmp_path)).open("t", Layout(2), create=True)
+    documents = [Document(str(at), f"word {at}", {"number": at}) for at in range(ROWS)]
+    table.upsert(documents, np.ones((ROWS, 2), np.float32))
+    table.build_index()
+    for given in FILTERS[2:]:
+        where = parse_filter(given)
+        hits = table.search_words(["word"], 5, where)
+        assert len(hits) == 5
+        limit = given["number"]
+        assert all(limit.get("gte", 0) <= int(hit.id) < limit.get("lt", ROWS) for hit in hits)
+        assert len(table.search_words(["word"], 5, where, ids=["0", str(ROWS - 1)])) == 1

@@ -1,0 +1,87 @@
+"""PostgreSQL's index of vectors: that it is built, and with what memory."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from stores import Document, open_store
+from stores.databases import postgres_table
+from stores.databases.postgres import PostgresStore
+from stores.databases.postgres_table import allow_memory
+from stores.filters import parse_filter
+from stores.store import Layout, Table
+
+ROWS, H = 2000, 32
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, new_url: Any) -> Iterator[str]:
+    """The URL of an empty schema; what is set for its database is taken back."""
+    url = new_url("postgresql")
+    yield url
+    with psycopg.connect(request.getfixturevalue("postgres"), autocommit=True) as connection:
+        connection.execute("ALTER DATABASE postgres RESET ALL")
+
+
+def setting(server: str, **values: str) -> PostgresStore:
+    """A store on a server that is set so."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        for name, value in values.items():
+            connection.execute(f"ALTER DATABASE postgres SET {name} = '{value}'")
+    store = open_store(server)
+    assert isinstance(store, PostgresStore)
+    return store
+
+
+def filled(store: PostgresStore) -> tuple[Table, Any]:
+    vectors = np.random.default_rng(0).standard_normal((ROWS, H)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    table = store.open("t", Layout(H), create=True)
+    table.upsert([Document(str(at), "w", {"number": at}) for at in range(ROWS)], vectors)
+    return table, vectors
+
+
+@pytest.mark.parametrize("memory", ["64MB", "1000GB"])  # 1000GB: more than there is to be shared
+def test_the_index_is_built(server: str, monkeypatch: pytest.MonkeyPatch, memory: str) -> None:
+    monkeypatch.setattr(postgres_table, "INDEX_FROM", 1000)
+    # A table so small is searched by its index, and indexed by several processes, if nothing else
+    # is allowed.
+    store = setting(
+        server,
+        maintenance_work_mem=memory,
+        min_parallel_table_scan_size="0",
+        enable_seqscan="off",
+    )
+    table, vectors = filled(store)
+    table.build_index()
+    with store.connection() as connection:
+        found = connection.execute("SELECT to_regclass('t_hnsw')::text").fetchone()
+    assert found == ("t_hnsw",)
+    for query in vectors[:12]:
+        best = table.search(query, 5, exact=True)
+        assert len(dict(table.search(query, 5)).keys() & dict(best).keys()) >= 4
+    few = parse_filter({"number": {"gte": ROWS - 7}})
+    assert len(table.search(vectors[0], 10, few)) == 7
+    store.close()
+
+
+def test_memory_is_what_the_server_has(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres_table, "INDEX_FROM", 1000)
+    store = setting(server, effective_cache_size="2MB", maintenance_work_mem="1MB")
+    with store.connection() as connection:
+        assert allow_memory(connection, 3 * 2**19) == 3 * 2**19
+        assert connection.execute("SHOW maintenance_work_mem").fetchone() == ("1536kB",)
+        assert allow_memory(connection, 2**30) == 2 * 2**20
+        connection.rollback()
+        assert allow_memory(connection, 1000) == 2**20
+    with caplog.at_level(logging.WARNING):
+        table, _ = filled(store)
+        table.build_index()
+    assert "takes about 2 MB while it is built, and the server's" in caplog.text
+    store.close()
