@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import Request, Response
 from pydantic import Field
@@ -73,7 +74,7 @@ def models_routes(service: Service, find_version: FindVersion | None = None) -> 
     router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False)
     started, versions = int(time.time()), service.engine.versions
     versions.strict = find_version is not None
-    shown = {"include_in_schema": versions.strict}
+    shown: dict[str, Any] = {"include_in_schema": versions.strict}
 
     def about(model: str, state: str) -> dict[str, object]:
         known = {"id": model, "object": "model", "created": started, "owned_by": "tandem"}
