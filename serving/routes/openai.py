@@ -1,13 +1,14 @@
 """OpenAI's embeddings and list of models."""
 
 import time
+from typing import Annotated, Literal
 
 from fastapi import Request, Response
 from pydantic import Field
 
 from serving.engine.model import ServedModel
 from serving.http.errors import ServingError
-from serving.http.http_json import TextInput, example, reply, text_list
+from serving.http.http_json import TextInput, example, or_one_message, reply, text_list
 from serving.http.routing import Router, RouteSettings
 from serving.routes.vectors import OutputOptions, as_asked, embed
 from serving.service import Service
@@ -18,6 +19,9 @@ class EmbeddingsBody(OutputOptions):
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
     model: str | None = Field(None, examples=["embedder"])
+    modality: Annotated[
+        Literal["text"], or_one_message("must be text; images and sound cannot be embedded here")
+    ] = Field("text", description="infinity's")
 
 
 OPENAI = RouteSettings(unprocessable=400)
@@ -56,7 +60,17 @@ def models_routes(service: Service) -> Router:
     started = int(time.time())
 
     def about(model: ServedModel) -> dict[str, object]:
-        return {"id": model.name, "object": "model", "created": started, "owned_by": "tandem"}
+        """OpenAI's fields; the last two are infinity's, whose client needs them."""
+        engine = service.engine
+        full = engine.wait_seconds() / engine.limits.max_wait
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": started,
+            "owned_by": "tandem",
+            "capabilities": ["embed" if model.kind.retrieves else "rerank"],
+            "stats": {"queue_fraction": full, "queue_absolute": engine.waiting},
+        }
 
     @router.at("/v1/models", method="GET", summary="The models (OpenAI's list)")
     @router.at("/models", method="GET", include_in_schema=False)
