@@ -1,5 +1,6 @@
 """What text-embeddings-inference answers, as its router's source has it, and what ours does."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from encoders import Embedder, Reranker
 from served import served
+from serving.engine.limits import Limits
 from tiny import TEXTS
 
+PAGE = Path(__file__).resolve().parents[3] / "docs/guide/production/other_servers.md"
 PAIRS = [[TEXTS[0], text] for text in TEXTS]
 
 
@@ -107,3 +110,18 @@ def test_info_has_its_fields(client: httpx.Client) -> None:
     assert set(fields.split()) <= found.keys()
     assert found["model_type"]["embedding"]["pooling"]
     assert [client.get(path).status_code for path in ("/health", "/ping", "/")] == [200] * 3
+
+
+def test_the_metrics_that_the_page_names_are_there(client: httpx.Client) -> None:
+    named = set(re.findall(r"tandem_\w+", PAGE.read_text("utf-8")))
+    found = client.get("/metrics").text
+    assert len(named) > 12
+    assert [name for name in named if not re.search(rf"^{name}(_bucket)?\b", found, re.M)] == []
+
+
+def test_the_limits_of_the_page_are_the_defaults() -> None:
+    rows = re.findall(r" ([\d,]+)(?: MiB| s of [a-z ]+| s)? \(`(\w+)`\)", PAGE.read_text("utf-8"))
+    given = {name: int(value.replace(",", "")) for value, name in rows}
+    given["max_body_bytes"] *= 2**20
+    assert len(given) == 5
+    assert {name: getattr(Limits(), name) for name in given} == given
