@@ -60,7 +60,7 @@ def models_routes(service: Service) -> Router:
     started = int(time.time())
 
     def about(model: ServedModel) -> dict[str, object]:
-        """OpenAI's fields; the last two are infinity's, whose client needs them."""
+        """OpenAI's fields; the last two are infinity's."""
         engine = service.engine
         full = engine.wait_seconds() / engine.limits.max_wait
         return {
