@@ -75,10 +75,12 @@ def test_the_answers_are_those_of_one_bit_for_bit(folders: dict[str, Path]) -> N
         until(lambda: all_alive(several))
         for own, wanted in zip(found[several], found[alone], strict=True):
             np.testing.assert_array_equal(own, wanted)
-        assert several.corpus is not None
-        assert alone.corpus is not None
-        assert several.corpus.ids == alone.corpus.ids
-        np.testing.assert_allclose(several.corpus.vectors, alone.corpus.vectors, atol=1e-6)
+        assert several.versions.live.corpus is not None
+        assert alone.versions.live.corpus is not None
+        assert several.versions.live.corpus.ids == alone.versions.live.corpus.ids
+        np.testing.assert_allclose(
+            several.versions.live.corpus.vectors, alone.versions.live.corpus.vectors, atol=1e-6
+        )
 
 
 def test_the_server_holds_no_weights_and_knows_the_models(engine: ReplicatedEngine) -> None:
