@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.xmod.modeling_xmod import XmodAdapter
 
 from common.json_files import read_json
 from encoders.export import OnnxBackbone, is_onnx
@@ -103,6 +104,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
     assert tokenizer is not None
     _check_vocabulary(folder, tokenizer, model)
     _set_padding(folder, tokenizer, model)
+    _allow_autocast(model)
     limit = _smallest_limit(folder, tokenizer, model, reader.processing_kwargs)
     missing = set(reader.report["missing_keys"])
     return Opened(model, tokenizer, missing, limit, reader.do_lower_case)
@@ -255,6 +257,13 @@ def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list
     if max(len(tokenizer), *tokenizer.added_tokens_decoder, 0) <= rows:
         return []
     return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
+
+
+def _allow_autocast(model: PreTrainedModel) -> None:
+    """XMOD writes what its adapters give into a tensor of their input's type."""
+    for module in model.modules():
+        if isinstance(module, XmodAdapter):
+            module.register_forward_hook(lambda _, given, found: found.to(given[0].dtype))
 
 
 def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:

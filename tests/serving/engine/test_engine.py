@@ -180,8 +180,7 @@ def test_out_of_memory_halves_the_budget(engine: Engine) -> None:
     assert counted(engine, "model_errors_total", kind="out_of_memory") == 1
 
 
-# transformers' XMOD does not run under autocast.
-@pytest.mark.parametrize("name", [*sorted(zoo.FAMILIES.keys() - {"xmod"}), *zoo.CHAINS])
+@pytest.mark.parametrize("name", [*zoo.FAMILIES, *zoo.CHAINS])
 def test_weights_held_in_bf16_give_the_results_of_autocast(name: str, tmp_path: Path) -> None:
     """Bit for bit, with less memory."""
     base = zoo.backbone(tmp_path / "base", name if name in zoo.FAMILIES else "bert")

@@ -1,5 +1,6 @@
 """Models that are loaded beside those that are served, go live, and are unloaded."""
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 
 from encoders import Embedder
+from scripts.index import main as index
 from served import Held, engine_of, open_folders, replicated, running, until
 from serving.engine.engine import Engine
+from serving.engine.model import ServedModel
 from serving.engine.replica import Load
 from serving.engine.similarity import similarities
 from serving.routes.openai import VersionBody
+from serving.stored_corpus import StoredCorpus
+from stores import open_store
 from tiny import TEXTS, save_backbone
 
 # Without the words of ``served.FATE``.
@@ -241,3 +246,42 @@ def test_a_request_keeps_to_the_model_that_it_began_with(
         np.testing.assert_allclose(begun.result(60), vectors["a"][0], atol=1e-5)
         until(lambda: version.requests == 0)
         np.testing.assert_allclose(embedded(client), vectors["b"][0], atol=1e-5)
+
+
+def test_after_a_migration_the_store_has_the_vectors_of_the_new_model(
+    folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """One server goes over to them and back; clients write to the live collection alone."""
+    corpus, url = tmp_path / "corpus.jsonl", str(tmp_path / "store")
+    rows = [{"_id": each, "text": text} for each, text in DOCUMENTS.items()]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--store", url, "--corpus", str(corpus), "--model"]
+    assert index([*flags, str(folders["a"])]) == 0
+    store = open_store(url)
+
+    def open_stored(model: ServedModel) -> StoredCorpus:
+        return StoredCorpus(store, "docs", model.embedder, allow_writes=True)
+
+    def first(client: httpx.Client, text: str) -> Any:
+        answer = client.post("/search", json={"query": text, "top_n": 1}).json()
+        return answer["models"]["embedder"], *answer["results"][0]["id"]
+
+    new = {"documents": [{"id": "n", "text": "a new document of the client"}]}
+    with (
+        engine_of({"embedder": folders["a"]}, open_stored=open_stored) as engine,
+        running(engine, ["embedder"], find_version=find, stores=True) as (address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        load(client, "b", folders["b"])
+        assert state(client, "b") == "failed"  # the vectors are the other model's
+        assert index([*flags, str(folders["b"]), "--migrate", "true"]) == 0
+        assert first(client, HARMLESS[3]) == ("a", "d", "3")
+        load(client, "b", folders["b"])
+        assert client.post("/documents", json=new).json()["error"]["code"] == "collection_moved"
+        client.post("/models/b/activate")
+        assert client.post("/documents", json=new).status_code == 200
+        assert first(client, new["documents"][0]["text"]) == ("b", "n")
+        assert first(client, HARMLESS[3]) == ("b", "d", "3")
+        client.post("/models/a/activate")
+        assert first(client, HARMLESS[3]) == ("a", "d", "3")
+    store.close()
