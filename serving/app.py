@@ -26,7 +26,7 @@ from serving.routes.openai import FindVersion, models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
 from serving.routes.rerank import rerank_routes
 from serving.routes.search import compare_routes, search_routes
-from serving.routes.tei import root_routes, similarity_routes, tokenize_routes
+from serving.routes.tei import predict_routes, root_routes, similarity_routes, tokenize_routes
 from serving.service import Service
 
 # What pages of other sites may read of an answer, beside its body.
@@ -127,6 +127,7 @@ def _add_routes(
         (embeds, similarity_routes(service)),
         (embeds, search_routes(service, reranks)),
         (stores, document_routes(service)),
+        (reranks, predict_routes(service)),
         (reranks, score_batch_routes(service)),
         (reranks, rerank_routes(service)),
         (True, root_routes(service, embeds, reranks)),

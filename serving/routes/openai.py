@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import Field
@@ -11,7 +11,7 @@ from pydantic import Field
 from serving.engine.replica import Load
 from serving.engine.versions import Version
 from serving.http.errors import ServingError, wrong_field
-from serving.http.http_json import Body, TextInput, example, reply, text_list
+from serving.http.http_json import Body, TextInput, example, or_one_message, reply, text_list
 from serving.http.routing import MODELS, Router, RouteSettings
 from serving.routes.vectors import OutputOptions, as_asked, embed
 from serving.service import Service
@@ -22,6 +22,9 @@ class EmbeddingsBody(OutputOptions):
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
     model: str | None = Field(None, examples=["embedder"])
+    modality: Annotated[
+        Literal["text"], or_one_message("must be text; images and sound cannot be embedded here")
+    ] = Field("text", description="infinity's")
 
 
 OPENAI = RouteSettings(unprocessable=400)
@@ -63,6 +66,21 @@ class VersionBody(Body):
     reranker: str | None = Field(None, description="instead of model, to go with an embedder")
 
 
+def infinity_fields(service: Service, version: Version, name: str) -> dict[str, object]:
+    """What infinity's list of models tells too: what a model can do, and how long the queue is."""
+    engine = service.engine
+    models = list(version.models.values())
+    # The version's own name stands for all of them, unless one has it.
+    known = [model for model in models if model.name == name] or models
+    return {
+        "capabilities": sorted({"embed" if m.kind.retrieves else "rerank" for m in known}),
+        "stats": {
+            "queue_fraction": engine.wait_seconds() / engine.limits.max_wait,
+            "queue_absolute": engine.waiting,
+        },
+    }
+
+
 # Finds the models of a version that is to have a name, and returns what opens them.
 FindVersion = Callable[[str, VersionBody], Load]
 
@@ -81,7 +99,8 @@ def models_routes(service: Service, find_version: FindVersion | None = None) -> 
         return {**known, "state": state}
 
     def about_loaded(version: Version, model: str) -> dict[str, object]:
-        return about(model, "live" if version is versions.live else "ready")
+        state = "live" if version is versions.live else "ready"
+        return about(model, state) | infinity_fields(service, version, model)
 
     @router.at("/v1/models", method="GET", summary="The models (OpenAI's list)")
     @router.at("/models", method="GET", include_in_schema=False)

@@ -43,7 +43,9 @@ BODIES: dict[str, Any] = {
     "/v1/embed": {"texts": ["a", "今天"], "embedding_types": ["int8", "base64"]},
     "/v2/embed": {"texts": ["a", "今天"], "model": "embedder"},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
+    "/predict": {"inputs": [["q", "d"], ["感冒", "多喝水"]]},
     "/tokenize": {"inputs": "a b"},
+    "/decode": {"ids": [[5, 6], [7]]},
     "/search": {"query": "csv", "documents": ["a", "b"]},
     "/compare": {"query": "q", "documents": ["a", "b"]},
 }
