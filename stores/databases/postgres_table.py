@@ -20,7 +20,7 @@ from stores.databases.postgres_words import (
     tsvector,
     words_of,
 )
-from stores.filters import SIGNS, AnyOf, Compared, Filter, json_path
+from stores.filters import SIGNS, AnyOf, Compared, Filter
 from stores.store import Document, Hit, Layout, Table, Vectors
 
 INDEX_FROM = 20_000  # documents; an exact search of fewer takes some ten milliseconds
@@ -245,4 +245,5 @@ def _json_condition(condition: AnyOf | Compared) -> str:
     else:
         values = (json.dumps(value, ensure_ascii=False) for value in condition.values)
         test = " || ".join(f"@ == {value}" for value in values)
-    return f"{json_path(condition.path)} ? ({test})"
+    path = "$" + "".join(f'."{step}"' for step in condition.path)
+    return f"{path} ? ({test})"
