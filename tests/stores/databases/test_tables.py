@@ -1,5 +1,6 @@
 """Every store does the same: write, read, search, filter, delete."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -194,6 +195,36 @@ def test_writers_of_the_same_ids_leave_one_of_each(url: str) -> None:
         list(pool.map(write, range(3)))
     ids = [identity for block in tables[0].ids(100) for identity, _ in block]
     assert sorted(ids) == ["d0", "d1", "d2", "d3", "d4", "d5", "seed"]
+    store.close()
+
+
+def test_an_index_that_gives_up_loses_nothing(
+    postgres: str, new_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What passes a filter may be far from the query: pgvector looks at so many tuples only."""
+    monkeypatch.setattr("stores.databases.postgres_table.INDEX_FROM", 100)
+    settings = ("hnsw.max_scan_tuples=1", "enable_seqscan=off", "enable_sort=off")
+    options = "".join(f"%20-c{each.replace('=', '%3D')}" for each in settings)
+    store = open_store(new_url("postgresql") + options)
+    table, vectors = store.open("t", Layout(H), create=True), unit(2000)
+    query = unit(1, seed=1)[0]
+    far = np.argsort(vectors @ query)[:20].tolist()
+    table.upsert([Document(str(at), "w", {"far": at in far}) for at in range(2000)], vectors)
+    table.build_index()
+    hits = table.search(query, 10, parse_filter({"far": True}))
+    assert [int(hit.id) for hit in hits] == far[:9:-1]
+    store.close()
+
+
+def test_a_document_of_too_many_words_is_named(
+    postgres: str, new_url: Callable[[str], str]
+) -> None:
+    store = open_store(new_url("postgresql"))
+    table = store.open("t", Layout(H), create=True)
+    documents = [Document("short", "a"), Document("long", " ".join(map(str, range(200_000))))]
+    with pytest.raises(ValueError, match=r"the document 'long' has too many different words \(200"):
+        table.upsert(documents, unit(2))
+    assert table.count() == 0
     store.close()
 
 
