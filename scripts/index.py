@@ -88,7 +88,8 @@ class IndexSettings(ModelSettings):
         check_name(self.collection)
         if not (self.list or self.prune) and not (self.model and self.corpus):
             raise ValueError(
-                f"{'corpus' if self.model else 'model'}: is missing; give --model and --corpus"
+                f"{'corpus' if self.model else 'model'}: is missing; give --model and --corpus, or "
+                "--list true"
             )
 
 
@@ -240,8 +241,11 @@ def prune(store: Store, collection: str) -> None:
 
 def show(store: Store, url: str) -> None:
     """Print the collections."""
+    if not (catalog := store.catalog()):
+        print(f"{shown(url)} has no collection")
+        return
     grid = Grid("collection", "documents", "model", "dimensions", "kept as", title=shown(url))
-    for name, about in sorted(store.catalog().items()):
+    for name, about in sorted(catalog.items()):
         layout = Layout(**about["layout"])
         kept = layout.dtype + ("" if layout.quantization == "none" else f", {layout.quantization}")
         count = store.open(about["table"], layout).count()

@@ -132,20 +132,29 @@ class StoredCorpus:
     def _asked(self, ask: Callable[[], Result]) -> Result:
         try:
             return ask()
-        except StoreUnavailable as error:
-            logger.error("%s", error)
-            raise ServingError(
-                "store_unavailable", "the document store does not answer", retry_after=RETRY
-            ) from None
-        except Exception:
-            # A table that was pruned after a migration fails in as many ways as there are stores.
-            if ask == self.store.tables or self.table_name in self._asked(self.store.tables):
+        except Exception as error:
+            # A table that was pruned after a migration fails in as many ways as there are stores,
+            # and so does an object store that is away.
+            tables = None if isinstance(error, StoreUnavailable) else self._tables()
+            if tables is None:
+                logger.error("%s", error)
+                raise ServingError(
+                    "store_unavailable", "the document store does not answer", retry_after=RETRY
+                ) from None
+            if self.table_name in tables:
                 raise
             raise ServingError(
                 "collection_moved",
                 f"the vectors of this server's model were deleted from {self.collection!r}; start "
                 "it anew with the collection's model",
             ) from None
+
+    def _tables(self) -> list[str] | None:
+        """What is in the store; None: it does not answer."""
+        try:
+            return self.store.tables()
+        except Exception:
+            return None
 
 
 def _possible(ids: Sequence[str]) -> list[str]:

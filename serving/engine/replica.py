@@ -82,7 +82,10 @@ class Replica:
         self.alive = True
         self._on_end = on_end
         self._received: SimpleQueue[Any] = SimpleQueue()
+        self._asked: SimpleQueue[Any] = SimpleQueue()
         threading.Thread(target=self._receive, daemon=True).start()
+        # A large batch fills the pipe, and a process that hangs does not empty it.
+        threading.Thread(target=self._send, daemon=True).start()
 
     def opened(self) -> Opened:
         """Wait until it is ready.
@@ -103,8 +106,7 @@ class Replica:
         Raises:
             ReplicaLost: It has ended, or takes longer.
         """
-        with suppress(OSError):  # it has ended, as the next message says
-            self._pipe.send((role, batch))
+        self._asked.put((role, batch))
         answer = self._next(seconds)
         assert isinstance(answer, Answer)
         return answer
@@ -125,6 +127,11 @@ class Replica:
             raise ReplicaLost(f"has ended with exit code {self._process.exitcode}")
         return message
 
+    def _send(self) -> None:
+        with suppress(OSError):  # it has ended, as the next message says
+            while (question := self._asked.get()) is not None:
+                self._pipe.send(question)
+
     def _receive(self) -> None:
         try:
             with suppress(EOFError, OSError):
@@ -134,6 +141,7 @@ class Replica:
             self.alive = False
             self._pipe.close()
             self._received.put(None)
+            self._asked.put(None)
             self._on_end()
 
 
