@@ -273,6 +273,10 @@ def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) 
             ["--store", f"mysql://a:{'s' * 6}@b/c"],
             "store: mysql://a:***@b/c: unknown kind of store",
         ),
+        (
+            ["--store", f"mysql://b/c?user=a&password={'s' * 6}"],
+            "store: mysql://b/c?user=a&password=***: unknown kind of store",
+        ),
         (["--dtype", "int8"], "dtype"),
     ],
 )
