@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 
 from forked import Copy
 from serving.app import build_app
@@ -101,7 +102,10 @@ def engine_of(
     """An engine with models by role."""
 
     load = partial(open_folders, folders, limits.get("max_batch_tokens"))
-    engine = Engine(load, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored)
+    places = [Place("cpu", torch.get_num_threads(), [])]
+    engine = Engine(
+        load, places, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
+    )
     with started(engine, ready):
         yield engine
 

@@ -78,10 +78,12 @@ def test_the_answers_are_those_of_one_bit_for_bit(folders: dict[str, Path]) -> N
         until(lambda: all_alive(several))
         for own, wanted in zip(found[several], found[alone], strict=True):
             np.testing.assert_array_equal(own, wanted)
-        assert several.corpus is not None
-        assert alone.corpus is not None
-        assert several.corpus.ids == alone.corpus.ids
-        np.testing.assert_allclose(several.corpus.vectors, alone.corpus.vectors, atol=1e-6)
+        assert several.versions.live.corpus is not None
+        assert alone.versions.live.corpus is not None
+        assert several.versions.live.corpus.ids == alone.versions.live.corpus.ids
+        np.testing.assert_allclose(
+            several.versions.live.corpus.vectors, alone.versions.live.corpus.vectors, atol=1e-6
+        )
 
 
 def test_the_server_holds_no_weights_and_knows_the_models(engine: ReplicatedEngine) -> None:
@@ -138,17 +140,12 @@ def test_nobody_notices_that_a_replica_is_killed(engine: ReplicatedEngine) -> No
 def test_a_replica_that_stops_is_lost_even_if_its_batch_does_not_fit_into_the_pipe(
     folders: dict[str, Path],
 ) -> None:
-    replica = Replica(
-        Place("cpu", 1, []),
-        partial(open_folders, folders, None),
-        "float32",
-        lambda: None,
-    )
-    replica.opened()
+    replica = Replica(Place("cpu", 1, []), "float32", lambda: None)
+    replica.open(0, partial(open_folders, folders, None))
     os.kill(replica.pid, signal.SIGSTOP)
     large = [Tokens(list(range(1000)), [0] * 1000, False) for _ in range(2000)]
     with pytest.raises(ReplicaLost, match=r"has been at one batch for 0\.5 s"):
-        replica.compute("embedder", large, 0.5)
+        replica.compute(0, "embedder", large, 0.5)
     replica.kill()
     until(lambda: not replica.alive)
 
