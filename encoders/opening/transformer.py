@@ -125,7 +125,7 @@ def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) ->
             "whole encoder-decoder; save the encoder by itself"
         )
     raise ValueError(
-        f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
+        f"{folder} lacks {len(missing)} of the backbone's weights "
         f"({', '.join(sorted(missing)[:3])}, ...); {what}"
     )
 
@@ -139,7 +139,7 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
                 "a LoRA adapter (adapter_config.json) without its base model; merge the two "
                 "(peft's merge_and_unload) and save the result"
             )
-        raise ValueError(f"model_name_or_path: {folder} holds {found}")
+        raise ValueError(f"{folder} holds {found}")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # third-party code on untrusted files may raise anything
@@ -214,11 +214,8 @@ def _refusal(folder: Path, error: Exception) -> str:
     if isinstance(error, _Refused):
         return reason
     if "Unrecognized processing class" in reason:
-        return (
-            f"model_name_or_path: {folder} has no tokenizer; copy the tokenizer's files of its "
-            "base model there"
-        )
-    return f"model_name_or_path: {folder} cannot be opened: {reason}"
+        return f"{folder} has no tokenizer; copy the tokenizer's files of its base model there"
+    return f"{folder} cannot be opened: {reason}"
 
 
 def _check_sentencepiece(folder: Path) -> None:
@@ -226,7 +223,7 @@ def _check_sentencepiece(folder: Path) -> None:
     stored = next(folder.glob("*.model"), None)
     if stored and not (folder / "tokenizer.json").is_file() and not find_spec("sentencepiece"):
         raise ValueError(
-            f"model_name_or_path: {stored} is a SentencePiece model without a tokenizer.json, "
+            f"{stored} is a SentencePiece model without a tokenizer.json, "
             "which takes the package sentencepiece; pip install -c constraints.txt -e "
             "'.[sentencepiece]'"
         )
@@ -235,7 +232,7 @@ def _check_sentencepiece(folder: Path) -> None:
 def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError(
-            f"model_name_or_path: {folder} has no tokenizer (no vocabulary in it); copy the "
+            f"{folder} has no tokenizer (no vocabulary in it); copy the "
             "tokenizer's files of its base model there"
         )
     unknown = tokens_without_a_row(tokenizer, model)
@@ -275,7 +272,7 @@ def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(
-                f"model_name_or_path: the tokenizer of {folder} has neither a padding token nor an "
+                f"{folder}: the tokenizer has neither a padding token nor an "
                 "end token to pad with; name one as pad_token in tokenizer_config.json"
             )
         tokenizer.pad_token = tokenizer.eos_token

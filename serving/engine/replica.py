@@ -86,6 +86,10 @@ class Replica:
         self.alive = True
         self._on_end = on_end
         self._received: SimpleQueue[Any] = SimpleQueue()
+        self._asked: SimpleQueue[Any] = SimpleQueue()
+        # A large batch fills the pipe, and a process that hangs does not empty it.
+        self._sender = threading.Thread(target=self._send, daemon=True)
+        self._sender.start()
         threading.Thread(target=self._receive, daemon=True).start()
 
     def open(self, version: int, load: Load) -> Opened:
@@ -124,8 +128,7 @@ class Replica:
                 os.kill(self.pid, signal.SIGKILL)
 
     def _ask(self, request: tuple[Any, ...], seconds: float | None) -> Any:
-        with suppress(OSError):  # it has ended, as the next message says
-            self._pipe.send(request)
+        self._asked.put(request)
         try:
             message = self._received.get(timeout=seconds)
         except Empty:
@@ -135,6 +138,11 @@ class Replica:
             raise ReplicaLost(f"has ended with exit code {self._process.exitcode}")
         return message
 
+    def _send(self) -> None:
+        with suppress(OSError):  # it has ended, as the next message says
+            while (request := self._asked.get()) is not None:
+                self._pipe.send(request)
+
     def _receive(self) -> None:
         try:
             with suppress(EOFError, OSError):
@@ -142,9 +150,11 @@ class Replica:
                     self._received.put(self._pipe.recv())
         finally:
             self.alive = False
-            self._pipe.close()
             self._received.put(None)
+            self._asked.put(None)
             self._on_end()
+            self._sender.join()
+            self._pipe.close()
 
 
 # In the process

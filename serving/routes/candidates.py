@@ -60,6 +60,15 @@ class SearchBody(Truncation):
             return self.top_k
         return max(self.top_k, self.offset + self.top_n)
 
+    def check_pages(self) -> None:
+        """Refuse a page of other candidates than those before it, whose order depends on them."""
+        if self.offset and self.wanted > self.top_k:
+            raise wrong_field(
+                "top_k",
+                f"is needed beyond the first {self.top_k}: give at least {self.wanted}, and the "
+                "same for every page, as pages of other candidates would skip or repeat documents",
+            )
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -101,7 +110,7 @@ async def find_candidates(service: Service, body: SearchBody) -> Candidates:
         return await _stored(service, body, stored)
     for name in ("mode", "filter"):
         if getattr(body, name) is not None:
-            raise wrong_field(name, "is for a server with --store; leave it out")
+            raise wrong_field(name, "is for a search of the documents of --store; leave it out")
     return await _given(service, body)
 
 
@@ -149,6 +158,8 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         raise wrong_field("filter", str(error).removeprefix("filter: ")) from None
     usual: Mode = "hybrid" if stored.bm25_weight else "dense"
     mode, vector, outputs = body.mode or usual, None, []
+    if mode == "hybrid":
+        body.check_pages()
     model = service.model("embedder")
     if mode != "bm25":
         outputs = [await service.embed_sides(model, [body.query], [], body.cut, ["query"])]

@@ -124,7 +124,9 @@ def test_what_the_user_can_mend_is_one_line(
     def copy(name: str, of: Path = tiny_bert) -> Path:
         return shutil.copytree(of, tmp_path / name)
 
-    assert "neither a folder" in refused(capsys, "--model", "/no/such/model")
+    assert "error: /no/such/model is neither a folder" in refused(
+        capsys, "--model", "/no/such/model"
+    )
     assert "model: give --model, or --embedder and --reranker" in refused(capsys)
     of_another_kind = refused(capsys, "--model", tiny_bert, "--max_length", 9)
     assert "max_length: is for a reranker; an embedder's is text_max_length" in of_another_kind
