@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The server, scripts/serve.py (docs/guide/production/deploying.md):
+# The server, scripts/serve.py, and scripts/index.py (docs/guide/production/deploying.md):
 #   docker build --target cpu --tag tandem:cpu .
 #   docker build --target cuda --tag tandem:cuda .
 # With a model in the image instead of one mounted at /model:
@@ -36,7 +36,7 @@ COPY evaluation evaluation
 COPY loaders loaders
 COPY serving serving
 COPY stores stores
-COPY scripts/serve.py scripts/serve.py
+COPY scripts/index.py scripts/serve.py scripts/
 ARG MODEL=deploy/model
 # The weights may be readable by their owner alone.
 COPY --chown=10001:10001 ${MODEL} /model

@@ -57,7 +57,7 @@ def open_causal_reranker(
     kind = ", ".join(config.get("architectures") or ["a model without a name"])
     if not kind.endswith("ForCausalLM"):
         raise ValueError(
-            f"model_name_or_path: {name_or_path} is {kind}, not a causal language model; a "
+            f"{name_or_path} is {kind}, not a causal language model; a "
             "reranker with a scoring head is used as it is"
         )
     reranker = Reranker.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,10 @@ from common.hardware import prepare_cpu
 from encoders import Embedder
 from evaluation.search.distributed import How
 from evaluation.settings import ModelSettings
-from stores.collection import Version, check_name
+from stores.collection import Version, check_name, is_version
 from stores.documents import check_documents, corpus_files, read_documents
 from stores.fingerprint import fingerprint
-from stores.indexing import Embedding, delete_gone, others, synchronize
+from stores.indexing import Embedding, delete_gone, move_others, shared, synchronize
 from stores.opening import open_store, shown
 from stores.store import CORPUS, Dtype, Layout, Quantization, Store, Table
 
@@ -87,7 +88,8 @@ class IndexSettings(ModelSettings):
         check_name(self.collection)
         if not (self.list or self.prune) and not (self.model and self.corpus):
             raise ValueError(
-                f"{'corpus' if self.model else 'model'}: is missing; give --model and --corpus"
+                f"{'corpus' if self.model else 'model'}: is missing; give --model and --corpus, or "
+                "--list true"
             )
 
 
@@ -98,21 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: IndexSettings) -> None:
     """Do what the flags say."""
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    # All wait while one builds an index.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
     with ExitStack() as exits:
         store: Store | None = None
         if state.is_main_process:
             store = open_store(args.store)
             exits.callback(store.close)
-        if args.list and store is not None:
-            show(store, args.store)
-        if args.model and args.corpus and not args.list:
-            index(args, store, exits)
-        if args.prune and not args.list and store is not None:
+        if args.list:
+            if store is not None:
+                show(store, args.store)
+            return
+        if store is not None:
+            exits.enter_context(store.lock(args.collection))
+        if args.model and args.corpus:
+            index(args, store)
+        if args.prune and store is not None:
             prune(store, args.collection)
 
 
-def index(args: IndexSettings, store: Store | None, exits: ExitStack) -> None:
+def index(args: IndexSettings, store: Store | None) -> None:
     """Bring the collection into agreement with the corpus; ``store``: in the main process."""
     assert args.model is not None
     files = corpus_files(args.corpus)
@@ -133,20 +140,18 @@ def index(args: IndexSettings, store: Store | None, exits: ExitStack) -> None:
         tokens_per_batch=args.tokens_per_batch,
         document_max_length=args.document_max_length,
     )
-    table, old = None, None
+    embed, old, table = Embedding(embedder, how), None, None
     if store is not None:
-        exits.enter_context(store.lock(args.collection))
         old = check_version(store, args, version)
         table = store.open(version.table(args.collection), layout, create=True)
-    build(args, files, keys, table, Embedding(embedder, how))
-    if table is None or store is None:
-        move_others(args, None, None, Embedding(embedder, how))
-        return
-    previous = store.open(old["table"], Layout(**old["layout"])) if old else None
-    move_others(args, previous, table, Embedding(embedder, how))
-    table.build_index()
-    store.publish(args.collection, version.about(args.collection))
-    print(f"{args.collection}: {table.count():,} documents in {shown(args.store)}")
+    build(args, files, keys, table, embed)
+    if shared(lambda: old is not None):
+        migrate(args, keys, store, table, old, version, embed)
+    elif store is not None and table is not None:
+        table.build_index()
+        store.publish(args.collection, version.about(args.collection))
+    if table is not None:
+        print(f"{args.collection}: {table.count():,} documents in {shown(args.store)}")
     if old:
         print(f"{args.collection}: switched to {version.name}; servers of {old['name']} go on with "
               "the old vectors; --prune true deletes them")  # fmt: skip
@@ -186,21 +191,38 @@ def build(
     if table is None:
         return
     if args.delete:
-        counts["deleted"] = delete_gone(table, keys, args.source, args.block_size)
+        own = args.source
+        counts["deleted"] = delete_gone(table, keys, lambda of: of == own, args.block_size)
     tell(args.collection, counts)
 
 
-def move_others(
-    args: IndexSettings, old: Table | None, new: Table | None, embed: Embedding
+def migrate(
+    args: IndexSettings,
+    keys: NDArray[np.uint64],
+    store: Store | None,
+    table: Table | None,
+    old: dict[str, Any] | None,
+    version: Version,
+    embed: Embedding,
 ) -> None:
-    """Take over the documents of other sources, until nothing more comes; collective."""
-    while True:
-        documents = others(old, args.source, args.block_size)
-        counts = synchronize(new, documents, embed, args.block_size, lambda _: None)
-        if not counts["embedded"] + counts["updated"]:
-            return
-        if new is not None:
+    """Take over the documents of other sources, and switch to the new table; collective.
+
+    Clients write into the old table until the switch, which comes after the index.
+    """
+    previous = store.open(old["table"], Layout(**old["layout"])) if store and old else None
+
+    def move() -> None:
+        counts = move_others(previous, table, keys, args.source, embed, args.block_size)
+        if table is not None and (counts.total() - counts["unchanged"]):
             tell(f"{args.collection}, other sources", counts)
+
+    move()
+    if table is not None:
+        table.build_index()
+    move()
+    if store is not None:
+        store.publish(args.collection, version.about(args.collection))
+    move()
 
 
 def tell(what: str, counts: Counter[str]) -> None:
@@ -212,20 +234,18 @@ def prune(store: Store, collection: str) -> None:
     """Delete the tables of a collection that are not live."""
     live = store.catalog().get(collection, {}).get("table")
     for table in store.tables():
-        if table.startswith(f"{collection}__") and table != live and not is_part(table, live):
+        if is_version(table, collection) and table != live:
             store.drop(table)
             print(f"deleted {table}")
 
 
-def is_part(table: str, live: str | None) -> bool:
-    """Whether a table goes with the live one."""
-    return live is not None and table.startswith(f"{live}_")
-
-
 def show(store: Store, url: str) -> None:
     """Print the collections."""
+    if not (catalog := store.catalog()):
+        print(f"{shown(url)} has no collection")
+        return
     grid = Grid("collection", "documents", "model", "dimensions", "kept as", title=shown(url))
-    for name, about in sorted(store.catalog().items()):
+    for name, about in sorted(catalog.items()):
         layout = Layout(**about["layout"])
         kept = layout.dtype + ("" if layout.quantization == "none" else f", {layout.quantization}")
         count = store.open(about["table"], layout).count()

@@ -21,7 +21,8 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import partial
 
 # Read when torch is loaded. By default threads that wait for each other keep their cores busy: of
@@ -47,6 +48,7 @@ from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 from serving.http.tracing import open_provider
+from serving.routes.openai import VersionBody
 from serving.served_models import Served, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 from serving.stored_corpus import StoredCorpus
@@ -54,6 +56,7 @@ from stores import Store, StoreUnavailable, open_store
 
 logger = logging.getLogger(__name__)
 
+FOLDERS = {"model", "embedder", "reranker"}
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -85,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stores=store is not None,
         workers=max(1, cores // 2),
         traces=traces,
+        find_version=partial(find_version, args, models.keys()) if args.allow_loading else None,
     )
     host, port = socket.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
@@ -142,10 +146,7 @@ def build_engine(
         # Replicas are copies of a process that has imported all that this one has.
         multiprocessing.set_forkserver_preload(["scripts.serve"])
         return ReplicatedEngine(load, places, args, metrics, args.precision, *searched)
-    (place,) = places
-    return Engine(
-        partial(load, place.device), args, metrics, args.precision, place.threads, *searched
-    )
+    return Engine(load, places, args, metrics, args.precision, *searched)
 
 
 def outcome(engine: Engine) -> int:
@@ -164,6 +165,25 @@ def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
         return args.port
     kinds = {served.kind for served in models.values()}
     return PORT_OF_BOTH if len(kinds) > 1 else KINDS[kinds.pop()].port
+
+
+def find_version(
+    args: ServeSettings, served: Set[str], name: str, asked: VersionBody
+) -> Callable[[str], dict[str, ServedModel]]:
+    """What opens models that a client wants beside those by roles ``served``.
+
+    Raises:
+        ValueError: There are no such models, or they are of other kinds.
+    """
+    given = replace(args, task=None, served_model_name=None, **asked.model_dump(include=FOLDERS))
+    models = find_models(given.given(), None, name, args.trust_remote_code)
+    roles = {role for role in served if "_" not in role}
+    if models.keys() != roles:
+        raise ValueError(
+            f"model: this server serves {' and '.join(sorted(roles))}; give as many models of "
+            "the same kinds"
+        )
+    return partial(open_models, args, models)
 
 
 def open_stored(args: ServeSettings, store: Store, model: ServedModel) -> StoredCorpus:

@@ -18,14 +18,15 @@ from serving.http.http_json import IGNORED
 from serving.http.request_log import RequestLog
 from serving.http.routing import Router, RouteSettings
 from serving.http.tracing import NAME, telemetry
+from serving.http.versions import VersionOfRequest
 from serving.routes.cohere_embed import cohere_embed_routes
 from serving.routes.documents import document_routes
 from serving.routes.health import about_routes, our_version
-from serving.routes.openai import models_routes, openai_routes
+from serving.routes.openai import FindVersion, models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
 from serving.routes.rerank import rerank_routes
 from serving.routes.search import compare_routes, search_routes
-from serving.routes.tei import root_routes, similarity_routes, tokenize_routes
+from serving.routes.tei import predict_routes, root_routes, similarity_routes, tokenize_routes
 from serving.service import Service
 
 # What pages of other sites may read of an answer, beside its body.
@@ -55,6 +56,7 @@ def build_app(
     stores: bool = False,
     workers: int = 1,
     traces: TracerProvider | None = None,
+    find_version: FindVersion | None = None,
 ) -> FastAPI:
     """The application around an engine, which need not have loaded yet.
 
@@ -67,6 +69,7 @@ def build_app(
         stores: Whether the documents are in a store.
         workers: Threads that tokenize.
         traces: Takes the spans of requests; None: there are none.
+        find_version: Finds models that clients want loaded; None: they may not.
     """
     settings: dict[str, RouteSettings] = {}
     app = FastAPI(
@@ -78,11 +81,16 @@ def build_app(
         telemetry=telemetry(traces, settings),
     )
     app.mount("/static", StaticFiles(directory=PAGE))
-    settings |= _add_routes(app, Service(engine, workers), roles, open_metrics, stores)
+    service = Service(engine, workers)
+    settings |= _add_routes(app, service, roles, open_metrics, stores)
+    models = models_routes(service, find_version)
+    app.include_router(models)
+    settings |= models.settings
     # FastAPI would answer these itself; the middleware answers all errors.
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _pass_on)
     # The last one added is the outermost.
+    app.add_middleware(VersionOfRequest, versions=engine.versions)
     app.add_middleware(BodyReader, limits=engine.limits)
     if keys:
         app.add_middleware(KeyCheck, keys=keys)
@@ -96,7 +104,7 @@ def build_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "HEAD", "POST"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
             allow_private_network=True,
             expose_headers=EXPOSED,
@@ -119,13 +127,13 @@ def _add_routes(
         (embeds, similarity_routes(service)),
         (embeds, search_routes(service, reranks)),
         (stores, document_routes(service)),
+        (reranks, predict_routes(service)),
         (reranks, score_batch_routes(service)),
         (reranks, rerank_routes(service)),
         (True, root_routes(service, embeds, reranks)),
         (True, compare_routes(service)),
         (True, tokenize_routes(service, roles[0])),
         (True, about_routes(service, open_metrics)),
-        (True, models_routes(service)),
     ):
         if served:
             app.include_router(router)

@@ -31,6 +31,9 @@ class ServeSettings(Limits, Settings):
     )
     collection: str = option("docs", "Of the store: the collection to search.")
     allow_writes: bool = option(False, "Of the store: clients may write and delete documents.")
+    allow_loading: bool = option(
+        False, "Clients may load models beside those that are served, and have them go live."
+    )
     served_model_name: str | None = option(
         None, "Model name reported to clients; null: the folder's name."
     )

@@ -91,30 +91,36 @@ class StoredCorpus:
 
     def read(self, ids: Sequence[str]) -> dict[str, Document]:
         """Those documents that are there."""
-        return self._asked(lambda: self.table.documents(ids))
+        return self._asked(lambda: self.table.documents(_possible(ids)))
 
     def write(self, documents: Sequence[Document], vectors: np.ndarray) -> None:
         """Insert documents with their embeddings [N, H], or replace them."""
         self._check_live()
         self._asked(lambda: self.table.upsert(documents, for_dot_product(vectors, self.similarity)))
+        self._check_live()
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Delete documents; return which of them were there."""
         self._check_live()
 
         def remove() -> list[str]:
-            there = list(self.table.digests(ids))
+            there = list(self.table.digests(_possible(ids)))
             self.table.delete(there)
             return there
 
-        return self._asked(remove)
+        deleted = self._asked(remove)
+        self._check_live()
+        return deleted
 
     def count(self) -> int:
         """How many documents there are."""
         return self._asked(self.table.count)
 
     def _check_live(self) -> None:
-        """What is written into a table that is no longer live would be lost."""
+        """What is written into a table that is no longer live would be lost.
+
+        Asked before and after: a migration looks for what was written until its switch.
+        """
         live = self._asked(self.store.catalog).get(self.collection, {}).get("table")
         if live != self.table_name:
             raise ServingError(
@@ -126,17 +132,31 @@ class StoredCorpus:
     def _asked(self, ask: Callable[[], Result]) -> Result:
         try:
             return ask()
-        except StoreUnavailable as error:
-            logger.error("%s", error)
-            raise ServingError(
-                "store_unavailable", "the document store does not answer", retry_after=RETRY
-            ) from None
-        except Exception:
-            # A table that was pruned after a migration fails in as many ways as there are stores.
-            if self.table_name in self._asked(self.store.tables):
+        except Exception as error:
+            # A table that was pruned after a migration fails in as many ways as there are stores,
+            # and so does an object store that is away.
+            tables = None if isinstance(error, StoreUnavailable) else self._tables()
+            if tables is None:
+                logger.error("%s", error)
+                raise ServingError(
+                    "store_unavailable", "the document store does not answer", retry_after=RETRY
+                ) from None
+            if self.table_name in tables:
                 raise
             raise ServingError(
                 "collection_moved",
                 f"the vectors of this server's model were deleted from {self.collection!r}; start "
                 "it anew with the collection's model",
             ) from None
+
+    def _tables(self) -> list[str] | None:
+        """What is in the store; None: it does not answer."""
+        try:
+            return self.store.tables()
+        except Exception:
+            return None
+
+
+def _possible(ids: Sequence[str]) -> list[str]:
+    """Those that a document can have: no database holds a NUL, and some fail on it."""
+    return [each for each in ids if "\0" not in each]

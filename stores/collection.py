@@ -49,6 +49,11 @@ class Version:
         return found
 
 
+def is_version(table: str, collection: str) -> bool:
+    """Whether a table is a version of a collection; its name may begin that of another."""
+    return re.fullmatch(rf"{collection}__[0-9a-f]{{12}}(16|32)[nib]", table) is not None
+
+
 def check_name(collection: str) -> None:
     """Refuse a name from which no table can be named.
 

@@ -1,7 +1,6 @@
 """Read documents with their metadata from the files of a corpus."""
 
 import datetime
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,23 @@ from numpy.typing import NDArray
 from common.text_digest import KeyTable, text_keys
 from loaders.beir.files import text_files
 from loaders.beir.problems import Problems, listed
-from loaders.beir.texts import FORMATS, IDS, TEXTS, fields_of, find_id, find_text, read_records
+from loaders.beir.texts import (
+    FORMATS,
+    IDS,
+    fields_of,
+    find_id,
+    find_text,
+    read_records,
+    text_name,
+)
 from loaders.formats.records import data_suffix
-from loaders.parsing.fields import RowError
+from loaders.parsing.fields import RowError, check_characters, show
 from stores.store import CORPUS, Document
 
 # Shapes: N documents.
+
+LONGEST_ID = 512  # characters: what an index of PostgreSQL holds
+MOST = 2**63  # JSON's numbers from there on are read otherwise by every program
 
 
 def corpus_files(names: Sequence[str]) -> list[Path]:
@@ -93,32 +103,47 @@ def document_of(fields: Mapping[str, Any], source: str = CORPUS) -> Document:
     What is neither its id nor its text becomes its metadata.
 
     Raises:
-        RowError: It has no text, or a value that cannot be stored.
+        RowError: It has no text, two ids, or a value that cannot be stored.
     """
     text = find_text(fields, "document")
     if not text:
         raise RowError("the document has no text")
     identity = find_id(fields, "document")
+    ids = [name for name in IDS["document"] if fields.get(name) not in (None, "")]
+    if len({str(fields[name]) for name in ids}) > 1:
+        raise RowError(f"{' and '.join(ids)} are both read as its id, and differ; rename one")
     if identity is None:
         identity = text_keys([text]).tobytes().hex()
-    known = {*IDS["document"], *TEXTS["document"]}
-    others = {name: value for name, value in fields.items() if name not in known}
-    for name, value in others.items():
-        if "\\u0000" in json.dumps(value, default=str):
-            raise RowError(f'"{name}" contains a NUL character')
+    if len(identity) > LONGEST_ID:
+        raise RowError(f'"{ids[0]}" has {len(identity)} characters, more than {LONGEST_ID}')
+    used = {*IDS["document"], text_name(fields, "document")}
+    others = {name: value for name, value in fields.items() if name not in used}
     return Document(identity, text, _as_json(others), source)
 
 
 def _as_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata as they come back; dates become texts."""
-
-    def as_text(value: object) -> str:
-        if isinstance(value, datetime.date | datetime.time):
-            return value.isoformat()
-        raise RowError(f"a value of type {type(value).__name__} cannot be stored as metadata")
-
-    try:
-        found: dict[str, Any] = json.loads(json.dumps(metadata, allow_nan=False, default=as_text))
-    except ValueError:
-        raise RowError("NaN and infinity cannot be stored as metadata") from None
+    found = {}
+    for name, value in metadata.items():
+        try:
+            found[check_characters(name, "a name")] = _stored(value, name)
+        except RecursionError:
+            raise RowError(f'"{name}" is nested too deeply') from None
     return found
+
+
+def _stored(value: Any, name: str) -> Any:
+    """A value of metadata, which is in the field of this name."""
+    if isinstance(value, str):
+        return check_characters(value, name)
+    if isinstance(value, dict):
+        return {check_characters(key, name): _stored(each, name) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_stored(each, name) for each in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if not isinstance(value, int | float | None):
+        raise RowError(f'"{name}": a {type(value).__name__} cannot be stored; write it as a text')
+    if value is not None and not abs(value) < MOST:  # NaN too
+        raise RowError(f'"{name}": {show(value)} cannot be stored; numbers end at 2^63')
+    return value

@@ -4,7 +4,7 @@
     {"lang": ["en", "zh"]}                 any of these
     {"year": {"gte": 2020, "lt": 2024}}    numbers: gt, gte, lt, lte
     {"lang": {"not": "en"}}                anything else, or nothing
-    {"author.name": "Ada"}                 inside an object
+    {"author.name": "Ada"}                 inside an object, or one of a list of objects
 
 All that is named must hold.
 """
@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from loaders.parsing.fields import RowError, check_characters, show
+
 Value = str | int | float | bool
 Comparison = Literal["gt", "gte", "lt", "lte"]
 SIGNS: dict[Comparison, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
+_NAME = re.compile(r"[\w-]+(\.[\w-]+){0,4}")
+MOST = 2**53  # beyond it databases round whole numbers
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     for name, condition in given.items():
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"filter: {name!r} is no field; names have letters, digits, _ and -, and a dot "
-                "leads into an object"
+                f"filter: {name!r} is no field; names have letters, digits, _ and -, and up to "
+                "four dots lead into objects"
             )
         path = tuple(name.split("."))
         if not isinstance(condition, dict):
@@ -66,32 +69,43 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     return tuple(found)
 
 
-def json_path(path: tuple[str, ...]) -> str:
-    """The place of a field in SQL's language of JSON paths."""
-    return "$" + "".join(f'."{step}"' for step in path)
-
-
 def _condition(path: tuple[str, ...], word: str, value: Any) -> AnyOf | Compared:
     name = ".".join(path)
     if word == "not":
         return _any_of(path, value, negated=True)
     if word not in SIGNS:
         raise ValueError(f"filter: {name}: unknown condition {word!r}; known are {_words()}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"filter: {name}: {word} compares numbers, got {value!r}")
-    return Compared(path, word, value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"filter: {name}: {word} compares numbers, got {show(value)}")
+    return Compared(path, word, _checked(value, name))
 
 
 def _any_of(path: tuple[str, ...], given: Any, negated: bool = False) -> AnyOf:
-    values = given if isinstance(given, list) else [given]
+    name, values = ".".join(path), given if isinstance(given, list) else [given]
     wrong = [value for value in values if not isinstance(value, Value)]
     if wrong or not values:
-        shown = repr(wrong[0]) if wrong else "an empty list"
+        shown = show(wrong[0]) if wrong else "an empty list"
         raise ValueError(
-            f"filter: {'.'.join(path)}: give a text, a number, true or false, or a list of these; "
-            f"got {shown}"
+            f"filter: {name}: give a text, a number, true or false, or a list of these; got {shown}"
         )
-    return AnyOf(path, tuple(values), negated)
+    return AnyOf(path, tuple(_checked(value, name) for value in values), negated)
+
+
+def _checked(value: Any, name: str) -> Any:
+    """The value, unless no database can compare it exactly."""
+    if isinstance(value, str):
+        try:
+            return check_characters(value, name)
+        except RowError as error:
+            raise ValueError(f"filter: {error}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"filter: {name}: {value} is no number to compare with")
+    if isinstance(value, int) and abs(value) > MOST:
+        raise ValueError(
+            f"filter: {name}: {show(value)} is beyond 2^53, where databases round whole numbers; "
+            "keep such numbers as texts"
+        )
+    return value
 
 
 def _words() -> str:

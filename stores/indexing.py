@@ -80,8 +80,9 @@ def synchronize(
             if new:
                 table.upsert(new, vectors)
             same = [chunk[at] for at in changed]
-            if same:
-                there = table.vectors([each.id for each in same])
+            there = table.vectors([each.id for each in same])
+            # One may have been deleted in between.
+            if same := [each for each in same if each.id in there]:
                 table.upsert(same, np.stack([there[each.id] for each in same]))
         counts["embedded"] += len(missing)
         counts["updated"] += len(changed)
@@ -104,11 +105,13 @@ def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int],
     return missing, changed
 
 
-def delete_gone(table: Table, keys: NDArray[np.uint64], source: str, block: int) -> int:
-    """Delete the documents of a source that are not among those with the given keys [N, 2]."""
+def delete_gone(
+    table: Table, keys: NDArray[np.uint64], is_own: Callable[[str], bool], block: int
+) -> int:
+    """Delete the documents of some sources that are not among those with the given keys [N, 2]."""
     kept, gone = KeyTable(keys), list[str]()
     for chunk in table.ids(block):
-        own = [identity for identity, of in chunk if of == source]
+        own = [identity for identity, source in chunk if is_own(source)]
         places = kept.find(text_keys(own))
         gone += [identity for identity, place in zip(own, places, strict=True) if place < 0]
     for start in range(0, len(gone), block):
@@ -116,17 +119,46 @@ def delete_gone(table: Table, keys: NDArray[np.uint64], source: str, block: int)
     return len(gone)
 
 
-def others(table: Table | None, source: str, block: int) -> Iterator[Document]:
-    """The documents of all other sources, in all processes; the main one has the table."""
+def move_others(
+    old: Table | None,
+    new: Table | None,
+    keys: NDArray[np.uint64],
+    source: str,
+    embed: Embedding,
+    block: int,
+) -> Counter[str]:
+    """Give a table the documents of all other sources than one, as an older table has them.
+
+    Collective: the main process has the tables.
+
+    Args:
+        old: What is read; None: nothing.
+        new: What is written; of other sources it has nothing else afterwards.
+        keys: Of documents that stay as they are [N, 2].
+        source: Whose documents these are.
+        embed: Embeds them.
+        block: Documents at once.
+    """
+    stay, found = KeyTable(keys), list[NDArray[np.uint64]]()
 
     def read() -> Iterator[Document]:
-        for chunk in [] if table is None else table.ids(block):
+        for chunk in [] if old is None else old.ids(block):
             ids = [identity for identity, of in chunk if of != source]
-            yield from table.documents(ids).values() if table and ids else ()
+            own = text_keys(ids)
+            found.append(own)
+            others = [ids[at] for at in np.flatnonzero(stay.find(own) < 0)]
+            yield from old.documents(others).values() if old and others else ()
 
-    found = chunks(read(), block)
-    while chunk := shared(lambda: next(found, [])):
-        yield from chunk
+    def everywhere() -> Iterator[Document]:
+        blocks = chunks(read(), block)
+        while chunk := shared(lambda: next(blocks, [])):
+            yield from chunk
+
+    counts = synchronize(new, everywhere(), embed, block, lambda _: None)
+    if old is not None and new is not None:
+        there = np.concatenate(found) if found else keys[:0]
+        counts["deleted"] = delete_gone(new, there, lambda of: of != source, block)
+    return counts
 
 
 def shared(compute: Callable[[], T]) -> T:

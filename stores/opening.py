@@ -44,7 +44,7 @@ def open_store(url: str) -> Store:
     except ImportError as error:
         raise ValueError(
             f"store: {shown(url)}: the package {error.name} is missing; install it with "
-            f"pip install 'tandem-retrieval[{extra}]'"
+            f"pip install -c constraints.txt -e '.[{extra}]'"
         ) from None
     store: Store = kind(url)
     return store
@@ -52,4 +52,5 @@ def open_store(url: str) -> Store:
 
 def shown(url: str) -> str:
     """A URL without its password, for messages."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    url = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", url)

@@ -46,7 +46,7 @@ class OnnxBackbone(nn.Module):
             import onnxruntime
         except ImportError:
             raise ValueError(
-                f"model_name_or_path: {folder} is an ONNX model, which needs ONNX Runtime; pip "
+                f"{folder} is an ONNX model, which needs ONNX Runtime; pip "
                 "install -c constraints.txt -e '.[onnx]'"
             ) from None
         self.config = AutoConfig.from_pretrained(folder)
@@ -66,9 +66,7 @@ class OnnxBackbone(nn.Module):
             self.alone, self.shared = opened(1), opened(torch.get_num_threads())
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = " ".join(str(error).split())
-            raise ValueError(
-                f"model_name_or_path: {folder / ONNX_FILE} cannot be opened: {reason}"
-            ) from error
+            raise ValueError(f"{folder / ONNX_FILE} cannot be opened: {reason}") from error
         self.names = [given.name for given in self.alone.get_inputs()]
         # Caches identify a model by its ``state_dict``, so the graph needs an entry there.
         content = (folder / ONNX_FILE).read_bytes()

@@ -32,12 +32,12 @@ def resolve_model(name_or_path: str, revision: str | None = None) -> Path:
         folder = _from_hub(name_or_path, revision)
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ValueError(
-            f"model_name_or_path: {name_or_path} holds no model (no config.json in {folder}); give "
+            f"{name_or_path} holds no model (no config.json in {folder}); give "
             "a folder saved by save_pretrained, or a name on the Hub"
         )
     if not any(folder.rglob("*.safetensors")) and not is_onnx(folder):
         raise ValueError(
-            f"model_name_or_path: {name_or_path} holds no safetensors weights (pickled .bin files "
+            f"{name_or_path} holds no safetensors weights (pickled .bin files "
             "are not read: they can run code); open it once with transformers and save it with "
             "save_pretrained(folder), or name a revision that has safetensors as model_revision"
         )
@@ -58,12 +58,12 @@ def _in_package(name: str) -> Path:
     spec = importlib.util.find_spec(module) if module else None
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"model_name_or_path: {name} names the Python package {module!r}, which is not "
+            f"{name} names the Python package {module!r}, which is not "
             f"installed here; pip install {module.replace('_', '-')}"
         )
     folder = Path(spec.submodule_search_locations[0]) / path
     if not folder.is_dir():
-        raise ValueError(f"model_name_or_path: the package {module} has no folder {path!r}")
+        raise ValueError(f"{name}: the package {module} has no folder {path!r}")
     return folder
 
 
@@ -71,17 +71,14 @@ def _from_hub(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=NOT_NEEDED))
     except HFValidationError:
-        raise ValueError(
-            f"model_name_or_path: {name} is neither a folder here nor a name on the Hub"
-        ) from None
+        raise ValueError(f"{name} is neither a folder here nor a name on the Hub") from None
     except LocalEntryNotFoundError:
         raise ValueError(
-            f"model_name_or_path: {name} is not a folder here, and the Hub cannot be reached to "
+            f"{name} is not a folder here, and the Hub cannot be reached to "
             "fetch it; check the path and the network (HF_HUB_OFFLINE, HF_ENDPOINT)"
         ) from None
     except HfHubHTTPError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"model_name_or_path: {name} is not a folder here, and the Hub does not give it: "
-            f"{reason}"
+            f"{name} is not a folder here, and the Hub does not give it: {reason}"
         ) from None

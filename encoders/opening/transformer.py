@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.xmod.modeling_xmod import XmodAdapter
 
 from common.json_files import read_json
 from encoders.export import OnnxBackbone, is_onnx
@@ -103,6 +104,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
     assert tokenizer is not None
     _check_vocabulary(folder, tokenizer, model)
     _set_padding(folder, tokenizer, model)
+    _allow_autocast(model)
     limit = _smallest_limit(folder, tokenizer, model, reader.processing_kwargs)
     missing = set(reader.report["missing_keys"])
     return Opened(model, tokenizer, missing, limit, reader.do_lower_case)
@@ -123,7 +125,7 @@ def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) ->
             "whole encoder-decoder; save the encoder by itself"
         )
     raise ValueError(
-        f"model_name_or_path: {folder} lacks {len(missing)} of the backbone's weights "
+        f"{folder} lacks {len(missing)} of the backbone's weights "
         f"({', '.join(sorted(missing)[:3])}, ...); {what}"
     )
 
@@ -137,7 +139,7 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
                 "a LoRA adapter (adapter_config.json) without its base model; merge the two "
                 "(peft's merge_and_unload) and save the result"
             )
-        raise ValueError(f"model_name_or_path: {folder} holds {found}")
+        raise ValueError(f"{folder} holds {found}")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # third-party code on untrusted files may raise anything
@@ -212,11 +214,8 @@ def _refusal(folder: Path, error: Exception) -> str:
     if isinstance(error, _Refused):
         return reason
     if "Unrecognized processing class" in reason:
-        return (
-            f"model_name_or_path: {folder} has no tokenizer; copy the tokenizer's files of its "
-            "base model there"
-        )
-    return f"model_name_or_path: {folder} cannot be opened: {reason}"
+        return f"{folder} has no tokenizer; copy the tokenizer's files of its base model there"
+    return f"{folder} cannot be opened: {reason}"
 
 
 def _check_sentencepiece(folder: Path) -> None:
@@ -224,7 +223,7 @@ def _check_sentencepiece(folder: Path) -> None:
     stored = next(folder.glob("*.model"), None)
     if stored and not (folder / "tokenizer.json").is_file() and not find_spec("sentencepiece"):
         raise ValueError(
-            f"model_name_or_path: {stored} is a SentencePiece model without a tokenizer.json, "
+            f"{stored} is a SentencePiece model without a tokenizer.json, "
             "which takes the package sentencepiece; pip install -c constraints.txt -e "
             "'.[sentencepiece]'"
         )
@@ -233,7 +232,7 @@ def _check_sentencepiece(folder: Path) -> None:
 def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError(
-            f"model_name_or_path: {folder} has no tokenizer (no vocabulary in it); copy the "
+            f"{folder} has no tokenizer (no vocabulary in it); copy the "
             "tokenizer's files of its base model there"
         )
     unknown = tokens_without_a_row(tokenizer, model)
@@ -257,6 +256,13 @@ def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list
     return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
 
 
+def _allow_autocast(model: PreTrainedModel) -> None:
+    """XMOD writes what its adapters give into a tensor of their input's type."""
+    for module in model.modules():
+        if isinstance(module, XmodAdapter):
+            module.register_forward_hook(lambda _, given, found: found.to(given[0].dtype))
+
+
 def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
     """Pad with the tokenizer's padding token, or else its end token, and tell the model.
 
@@ -266,7 +272,7 @@ def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(
-                f"model_name_or_path: the tokenizer of {folder} has neither a padding token nor an "
+                f"{folder}: the tokenizer has neither a padding token nor an "
                 "end token to pad with; name one as pad_token in tokenizer_config.json"
             )
         tokenizer.pad_token = tokenizer.eos_token

@@ -59,6 +59,11 @@ def unpadded_attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = Rule(causal, sliding_window, dropout, scaling)
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        # As for torch's own attention: rotary positions leave queries and keys in fp32.
+        dtype = torch.get_autocast_dtype(kind)
+        query, key, value = (states.to(dtype) for states in (query, key, value))
     if layout.is_single and not torch.is_grad_enabled() and not dropout:
         return _one_text(query, key, value, rule), None
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]

@@ -169,14 +169,18 @@ def find_text(fields: Mapping[str, Any], kind: Kind) -> str:
     Raises:
         RowError: It is missing, not a text, or has characters that no tokenizer accepts.
     """
-    names = TEXTS[kind]
-    given = [name for name in names if name in fields]
-    name = next((name for name in given if fields[name] is not None), given[0] if given else None)
+    name = text_name(fields, kind)
     if name is None and not (kind == "document" and isinstance(fields.get("title"), str)):
-        raise RowError(f'missing field "text" (also read from {", ".join(names[1:])})')
+        raise RowError(f'missing field "text" (also read from {", ".join(TEXTS[kind][1:])})')
     parts = [_string(fields, "title")] if kind == "document" else []
     parts += [_string(fields, name)] if name else []
     return " ".join(parts).strip()
+
+
+def text_name(fields: Mapping[str, Any], kind: Kind) -> str | None:
+    """The field that is read as the text; None if there is none."""
+    given = [name for name in TEXTS[kind] if name in fields]
+    return next((name for name in given if fields[name] is not None), given[0] if given else None)
 
 
 def _string(fields: Mapping[str, Any], name: str) -> str:

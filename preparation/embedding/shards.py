@@ -31,7 +31,8 @@ def find_shards(names: Sequence[str], folder: Path) -> list[Shard]:
     """The shards that files, folders and patterns name, and where in a folder their vectors go.
 
     Raises:
-        ValueError: A name stands for no file, or two shards would have one target.
+        ValueError: A name stands for no file, two shards would have one target, or the folder is
+            among the shards.
     """
     found: dict[Path, Path] = {}
     for name in names:
@@ -40,10 +41,20 @@ def find_shards(names: Sequence[str], folder: Path) -> list[Shard]:
         files = sorted(path for path in paths if path.is_file() and data_suffix(path) in FORMATS)
         if not files:
             raise ValueError(f"input: {name} names no file that ends in {', '.join(FORMATS)}")
+        if top.is_dir() and folder.resolve().is_relative_to(top.resolve()):
+            raise ValueError(
+                f"output_dir: {folder} is within {name}, whose files are all read; give a folder "
+                "outside of it"
+            )
         for file in files:
             place = file.relative_to(top) if top.is_dir() else Path(file.name)
             target = folder / place.with_name(place.name.removesuffix(".gz"))
             target = target.with_suffix(".parquet")
+            if target.resolve() == file.resolve():
+                raise ValueError(
+                    f"output_dir: {folder} is where {file} is, which vectors would replace; give "
+                    "another folder"
+                )
             if target in found:
                 raise ValueError(
                     f"input: the vectors of {found[target]} and {file} would both be {target}; "

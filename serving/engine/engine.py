@@ -9,17 +9,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
-import numpy as np
 import torch
 
 from serving.engine.batch import Result, compute_batch
 from serving.engine.job import Item, Job, Queue, Running, refusal
 from serving.engine.limits import Limits
-from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16
-from serving.engine.similarity import Corpus
+from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16, warm_up
+from serving.engine.placement import Place
+from serving.engine.replica import Load
 from serving.engine.tokenization import Tokens
+from serving.engine.versions import Version, Versions, embed_whole
 from serving.http.errors import ServingError
 from serving.http.metrics import Metrics
 from serving.stored_corpus import StoredCorpus
@@ -34,35 +36,33 @@ class Engine:
     """The model thread, its queue, and its health.
 
     Args:
-        load: Called in the model thread; returns the models by role ("embedder", ...).
+        load: Opens the models of the first version.
+        places: Where they compute; this class takes the first.
         limits: Of the server.
         metrics: What is counted.
         precision: "auto" is bf16 on devices that have it.
-        threads: Of the CPU for one forward; None: torch's own choice.
         documents: By id; embedded at start-up, to be searched.
-        open_stored: Opens the documents of a store for the embedder, in the model thread.
+        open_stored: Opens the documents of a store for an embedder.
     """
 
     def __init__(
         self,
-        load: Callable[[], dict[str, ServedModel]],
+        load: Load,
+        places: Sequence[Place],
         limits: Limits,
         metrics: Metrics,
         precision: Precision = "float32",
-        threads: int | None = None,
         documents: Mapping[str, str] | None = None,
         open_stored: Callable[[ServedModel], StoredCorpus] | None = None,
     ) -> None:
-        self.corpus: Corpus | None = None
-        self.stored: StoredCorpus | None = None
-        self.models: dict[str, ServedModel] = {}
+        self.versions = Versions()
         self.limits = limits
         self.metrics = metrics
         self.precision = precision
         self.bf16 = False
         self.start_error: Exception | None = None
         self._load = load
-        self._threads = threads
+        self._places = places
         self._documents = documents
         self._open_stored = open_stored
         self._queue = Queue()
@@ -84,6 +84,11 @@ class Engine:
             if self._state == "ready" and seconds > self.limits.stall_timeout:
                 return "unhealthy", f"the model has been at one batch for {seconds:.0f} s"
         return self._state, self._reason
+
+    @property
+    def models(self) -> dict[str, ServedModel]:
+        """Of the version of the request at hand, by role; {} while the first is being loaded."""
+        return self.versions.current.models
 
     @property
     def replicas(self) -> int:
@@ -155,6 +160,18 @@ class Engine:
             self._stopped = True
             self._changed.notify_all()
 
+    def load_version(self, name: str, load: Load) -> None:
+        """Load models beside those that are served; returns at once.
+
+        Raises:
+            ServingError: There are some of this name, or others are being loaded.
+        """
+        self.check_open()
+        self.versions.load(name, partial(self._open_version, name, load))
+
+    def forget(self, version: Version) -> None:
+        """Called when a version is unloaded, after its last request."""
+
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended."""
         self._thread.join(timeout)
@@ -200,56 +217,36 @@ class Engine:
             self._end("unhealthy", reason)
 
     def _serve(self) -> None:
-        device = self._open()
-        with inference(device, self.bf16):
-            self._prepare()
-            self._be_ready()
+        torch.set_num_threads(self._places[0].threads)
+        version = self._open_version(None, self._load)
+        self._be_ready(version)
+        with inference(version.device, self.bf16):
             while batch := self._take():
                 self._answer(batch, self._compute)
                 self._done()
 
-    def _be_ready(self) -> None:
+    def _be_ready(self, version: Version) -> None:
         with self._changed:
             if self._state == "loading":
+                self.versions.add(version)
                 self._set_state("ready", "")
 
-    def _open(self) -> torch.device:
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
+    def _open_version(self, name: str | None, load: Load) -> Version:
+        """Open models and embed the documents; of no name: named after the first model."""
         begun = time.monotonic()
-        self.models = self._load()
-        check_fusion(self.models)
-        self._connect(self.models)
+        version = self._open(name, load(self._places[0].device))
         self.metrics.loading.set(time.monotonic() - begun)
-        device = next(iter(self.models.values())).encoder.device
-        self.bf16 = use_bf16(self.precision, device)
-        return device
-
-    def _connect(self, models: Mapping[str, ServedModel]) -> None:
-        """Open the store, if there is one, while the weights that tell the model are there."""
-        if self._open_stored is not None:
-            self.stored = self._open_stored(models["embedder"])
-
-    def _prepare(self) -> None:
-        for model in self.models.values():
-            model.warm_up()
+        self.bf16 = use_bf16(self.precision, version.device)
+        warm_up(version.models.values(), version.device, self.bf16)
         if self._documents:
-            model = self.models["embedder"]
-            embedder = model.embedder
-            logger.info("embedding %d documents of the corpus", len(self._documents))
-            vectors = embedder.encode(
-                list(self._documents.values()),
-                prompt_name="document",
-                bf16=self.bf16,
-                show_progress=True,
-            ).numpy()
-            self.corpus = self._searched(model, vectors)
+            embed_whole(version, self._documents, self.bf16)
+        return version
 
-    def _searched(self, model: ServedModel, vectors: np.ndarray) -> Corpus:
-        """The corpus with its embeddings [D, H]."""
-        documents = self._documents or {}
-        texts, ids = list(documents.values()), list(documents)
-        return Corpus(texts, vectors, model.similarity, ids, model.bm25_weight)
+    def _open(self, name: str | None, models: dict[str, ServedModel]) -> Version:
+        """Check models while their weights are there to be told by, and open their store."""
+        check_fusion(models)
+        stored = self._open_stored(models["embedder"]) if self._open_stored else None
+        return Version(name or next(iter(models.values())).name, models, stored)
 
     def _compute(self, model: ServedModel, batch: Sequence[Tokens]) -> list[Result]:
         return compute_batch(model, batch, self.metrics.count_error)

@@ -106,7 +106,7 @@ class PriorityQueue:
         for item in batch:
             job = item.job
             self.items -= 1
-            self.tokens[model] -= len(item.tokens)
+            self._count_tokens(model, -len(item.tokens))
             job.waiting_tokens -= len(item.tokens)
             job.next = item.at + 1
             if job.next == len(job.items):
@@ -134,7 +134,13 @@ class PriorityQueue:
 
     def _count(self, job: Job, sign: int) -> None:
         self.items += sign * (len(job.items) - job.next)
-        self.tokens[job.model] = self.tokens.get(job.model, 0) + sign * job.waiting_tokens
+        self._count_tokens(job.model, sign * job.waiting_tokens)
+
+    def _count_tokens(self, model: ServedModel, more: int) -> None:
+        """A model of which none wait is forgotten: it may have been unloaded."""
+        self.tokens[model] = self.tokens.get(model, 0) + more
+        if not self.tokens[model]:
+            del self.tokens[model]
 
 
 class Running(NamedTuple):

@@ -24,16 +24,18 @@ from serving.engine.model import (
     find_device,
     inference,
     use_bf16,
+    warm_up,
 )
 from serving.engine.placement import Place
 from serving.engine.tokenization import Tokens
 
-# Opens the models, by role, on a device. It is pickled.
+# Opens models, by role, on a device. It is pickled.
 Load = Callable[[str], dict[str, ServedModel]]
+Models = dict[int, dict[str, ServedModel]]  # by number of the version and role
 
 
 class Opened(NamedTuple):
-    """What a replica says when it is ready: batch budgets and estimates of latency by role."""
+    """What a replica says of models that are ready: batch budgets, estimates of latency by role."""
 
     bf16: bool
     seconds: float
@@ -58,14 +60,15 @@ class Replica:
 
     Args:
         place: Where it computes.
-        load: Opens the models there.
         precision: "auto" is bf16 on devices that have it.
         on_end: Called once it has ended, in a thread of its own.
+
+    Attributes:
+        versions: The numbers of those whose models it has.
+        alive: Whether it has not ended.
     """
 
-    def __init__(
-        self, place: Place, load: Load, precision: Precision, on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, place: Place, precision: Precision, on_end: Callable[[], None]) -> None:
         # Processes begin as copies of one that has imported everything, and share its memory. CUDA
         # does not survive that, if an import has so much as counted the GPUs.
         context: ForkServerContext | SpawnContext = (
@@ -74,38 +77,47 @@ class Replica:
             else multiprocessing.get_context("spawn")
         )
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=run, args=(theirs, place, load, precision))
+        self._process = context.Process(target=run, args=(theirs, place, precision))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
         theirs.close()  # now the pipe ends with the process
+        self.versions: set[int] = set()
         self.alive = True
         self._on_end = on_end
         self._received: SimpleQueue[Any] = SimpleQueue()
+        self._asked: SimpleQueue[Any] = SimpleQueue()
+        # A large batch fills the pipe, and a process that hangs does not empty it.
+        self._sender = threading.Thread(target=self._send, daemon=True)
+        self._sender.start()
         threading.Thread(target=self._receive, daemon=True).start()
 
-    def opened(self) -> Opened:
-        """Wait until it is ready.
+    def open(self, version: int, load: Load) -> Opened:
+        """Have it open the models of a version, and wait.
 
         Raises:
             ReplicaLost: It has ended.
             ValueError, RuntimeError: It could not open the models.
         """
-        answer = self._next(None)
+        answer = self._ask((_open, version, load), None)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, Opened)
+        self.versions.add(version)
         return answer
 
-    def compute(self, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
+    def close(self, version: int) -> None:
+        """Have it drop the models of a version."""
+        self._ask((_close, version), None)
+        self.versions.discard(version)
+
+    def compute(self, version: int, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
         """Compute a batch within so many seconds.
 
         Raises:
             ReplicaLost: It has ended, or takes longer.
         """
-        with suppress(OSError):  # it has ended, as the next message says
-            self._pipe.send((role, batch))
-        answer = self._next(seconds)
+        answer = self._ask((_compute, version, role, batch), seconds)
         assert isinstance(answer, Answer)
         return answer
 
@@ -115,7 +127,8 @@ class Replica:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def _next(self, seconds: float | None) -> Any:
+    def _ask(self, request: tuple[Any, ...], seconds: float | None) -> Any:
+        self._asked.put(request)
         try:
             message = self._received.get(timeout=seconds)
         except Empty:
@@ -125,6 +138,11 @@ class Replica:
             raise ReplicaLost(f"has ended with exit code {self._process.exitcode}")
         return message
 
+    def _send(self) -> None:
+        with suppress(OSError):  # it has ended, as the next message says
+            while (request := self._asked.get()) is not None:
+                self._pipe.send(request)
+
     def _receive(self) -> None:
         try:
             with suppress(EOFError, OSError):
@@ -132,16 +150,18 @@ class Replica:
                     self._received.put(self._pipe.recv())
         finally:
             self.alive = False
-            self._pipe.close()
             self._received.put(None)
+            self._asked.put(None)
             self._on_end()
+            self._sender.join()
+            self._pipe.close()
 
 
 # In the process
 
 
-def run(pipe: Connection, place: Place, load: Load, precision: Precision) -> None:
-    """Open the models, and compute one batch after the other until the server is gone."""
+def run(pipe: Connection, place: Place, precision: Precision) -> None:
+    """Open models and compute batches, one after the other, until the server is gone."""
     # A service manager may signal all processes, but it is the server that ends this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -152,7 +172,10 @@ def run(pipe: Connection, place: Place, load: Load, precision: Precision) -> Non
     prepare_cpu()
     torch.set_num_threads(place.threads)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(pipe, place, load, precision)
+        models: Models = {}
+        while True:
+            work, *about = pipe.recv()
+            pipe.send(work(models, place, precision, *about))
 
 
 def _end_with_the_server() -> None:
@@ -162,29 +185,45 @@ def _end_with_the_server() -> None:
     os._exit(1)
 
 
-def _serve(pipe: Connection, place: Place, load: Load, precision: Precision) -> None:
+# What it is asked: functions of its models, its place and its precision.
+
+
+def _open(
+    models: Models, place: Place, precision: Precision, version: int, load: Load
+) -> Opened | Exception:
     begun = time.monotonic()
     try:
         device = find_device(place.device)
         if device.index is not None:
             torch.accelerator.set_device_index(device.index)
         bf16 = use_bf16(precision, device)
-        models = load(place.device)
+        opened = load(place.device)
         seconds = time.monotonic() - begun
-        with inference(device, bf16):
-            for model in models.values():
-                model.warm_up()
+        warm_up(opened.values(), device, bf16)
     except Exception as error:
-        pipe.send(_portable(error))
-        return
-    budgets = {role: model.max_batch_tokens for role, model in models.items()}
-    pipe.send(Opened(bf16, seconds, budgets, {r: model.latency for r, model in models.items()}))
-    with inference(device, bf16):
-        while True:
-            role, batch = pipe.recv()
-            failures: list[str] = []
-            results = compute_batch(models[role], batch, failures.append)
-            pipe.send(Answer(results, failures, models[role].max_batch_tokens))
+        return _portable(error)
+    models[version] = opened
+    budgets = {role: model.max_batch_tokens for role, model in opened.items()}
+    return Opened(bf16, seconds, budgets, {r: model.latency for r, model in opened.items()})
+
+
+def _close(models: Models, place: Place, precision: Precision, version: int) -> bool:
+    return models.pop(version, None) is not None
+
+
+def _compute(
+    models: Models,
+    place: Place,
+    precision: Precision,
+    version: int,
+    role: str,
+    batch: Sequence[Tokens],
+) -> Answer:
+    model, failures = models[version][role], list[str]()
+    device = model.encoder.device
+    with inference(device, use_bf16(precision, device)):
+        results = compute_batch(model, batch, failures.append)
+    return Answer(results, failures, model.max_batch_tokens)
 
 
 def _portable(error: Exception) -> Exception:

@@ -4,21 +4,18 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import forkserver
 
-import numpy as np
-
-from common.prompts import with_prompt
 from serving.engine.batch import Result
 from serving.engine.engine import Engine, State
 from serving.engine.job import Item, Job
 from serving.engine.limits import Limits
-from serving.engine.model import Precision, ServedModel, check_fusion
+from serving.engine.model import Precision, ServedModel
 from serving.engine.placement import Place
-from serving.engine.replica import Load, Opened, Replica, ReplicaLost
+from serving.engine.replica import Load, Replica, ReplicaLost
 from serving.engine.tokenization import Tokens
+from serving.engine.versions import Version, embed_in_blocks
 from serving.http.errors import ServingError
 from serving.http.metrics import Metrics
 from serving.stored_corpus import StoredCorpus
@@ -28,8 +25,6 @@ logger = logging.getLogger(__name__)
 # Seconds before a replica that has ended is started anew; doubled as long as none of its batches
 # gets done.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-# Documents of the corpus that are tokenized and queued at once.
-BLOCK = 1024
 
 
 class ReplicatedEngine(Engine):
@@ -38,14 +33,7 @@ class ReplicatedEngine(Engine):
     Whichever is free takes the next batch. The texts of a replica that has ended, or hangs, are
     computed anew one by one; a text that ends a second one is answered with an error.
 
-    Args:
-        load: Opens the models, by role, on a device; called in each process.
-        places: Where the replicas compute.
-        limits: Of the server.
-        metrics: What is counted.
-        precision: "auto" is bf16 on devices that have it.
-        documents: By id; embedded at start-up, to be searched.
-        open_stored: Opens the documents of a store for the embedder.
+    Args as of ``Engine``, of which ``load`` is called in each process.
     """
 
     def __init__(
@@ -58,18 +46,13 @@ class ReplicatedEngine(Engine):
         documents: Mapping[str, str] | None = None,
         open_stored: Callable[[ServedModel], StoredCorpus] | None = None,
     ) -> None:
-        # This process needs all of the models but their weights.
-        super().__init__(
-            partial(load, "cpu"),
-            limits,
-            metrics,
-            precision,
-            documents=documents,
-            open_stored=open_stored,
-        )
-        self._load_there = load
-        self._places = places
+        super().__init__(load, places, limits, metrics, precision, documents, open_stored)
         self.processes: dict[int, Replica] = {}  # by number
+        # Those that replicas have or are to open, by number; how; and what came of it.
+        self._known: dict[int, Version] = {}
+        self._loads: dict[int, Load] = {}
+        self._open_errors: dict[int, Exception] = {}
+        self._updating: int | None = None  # the ready replica that opens or drops models
         self._ready: set[int] = set()  # the replicas that compute
         self._start_errors: dict[int, Exception] = {}
 
@@ -90,10 +73,17 @@ class ReplicatedEngine(Engine):
         for replica in list(self.processes.values()):
             replica.kill()
 
+    def forget(self, version: Version) -> None:
+        """Have the replicas drop its models."""
+        with self._changed:
+            del self._loads[version.number], self._known[version.number]
+            self._open_errors.pop(version.number, None)
+            self._changed.notify_all()
+
     def _serve(self) -> None:
         if self._places[0].device == "cpu":
             forkserver.ensure_running()  # it imports all while this process opens the models
-        self._open_without_weights()
+        version = self._open_without_weights(None, self._load)
         threads = [
             threading.Thread(target=self._keep, args=(number,), name=f"replica {number}")
             for number in range(len(self._places))
@@ -104,47 +94,59 @@ class ReplicatedEngine(Engine):
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self.start_error or self._stopped)
         if self._ready:
-            self._embed_corpus()
+            self._embed_corpus(version)
             for number, error in self._start_errors.items():
                 logger.error("replica %d could not be started", number, exc_info=error)
-            self._be_ready()
+            self._be_ready(version)
         for thread in threads:
             thread.join()
 
-    def _open_without_weights(self) -> None:
-        models = self._load()
-        check_fusion(models)
-        self._connect(models)
-        for model in models.values():
+    def _open_version(self, name: str | None, load: Load) -> Version:
+        """Open models without weights here, and whole in one replica after the other."""
+        version = self._open_without_weights(name, load)
+        try:
+            with self._changed:
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._is_open(version) or self._stopped)
+                if error := self._open_errors.get(version.number):
+                    raise error
+            self._embed_corpus(version)
+        except BaseException:
+            self.forget(version)
+            raise
+        return version
+
+    def _is_open(self, version: Version) -> bool:
+        """Whether every replica has a version, or one could not open it."""
+        alive = [self.processes[number] for number in self._ready]
+        everywhere = bool(alive) and all(version.number in replica.versions for replica in alive)
+        return everywhere or version.number in self._open_errors
+
+    def _open_without_weights(self, name: str | None, load: Load) -> Version:
+        # This process needs all of the models but their weights.
+        version = self._open(name, load("cpu"))
+        for model in version.models.values():
             model.drop_weights()
             model.device = ", ".join(dict.fromkeys(place.device for place in self._places))
         gc.collect()
-        self.models = models
+        with self._changed:
+            self._known[version.number], self._loads[version.number] = version, load
+        return version
 
-    def _embed_corpus(self) -> None:
+    def _embed_corpus(self, version: Version) -> None:
         if not self._documents:
             return
-        logger.info("embedding %d documents of the corpus", len(self._documents))
-        model, texts = self.models["embedder"], list(self._documents.values())
-        prompt = model.encoder.find_prompt("document")
-
-        def embed(start: int) -> np.ndarray:
-            block = [with_prompt(text, prompt) for text in texts[start : start + BLOCK]]
-            job = Job(model, model.tokenizer.texts(block))
-            with self._changed:
-                if self._state != "loading":
-                    raise ServingError("draining", self._reason)
-                self._add(job)
-            return job.future.result()
-
         try:
-            with ThreadPoolExecutor(2 * len(self._places)) as pool:
-                vectors = list(pool.map(embed, range(0, len(texts), BLOCK)))
+            embed_in_blocks(version, self._documents, self._submit_block, 2 * len(self._places))
         except ServingError:
-            if self._state == "loading":
+            if self._state in ("loading", "ready"):
                 raise
-        else:
-            self.corpus = self._searched(model, np.concatenate(vectors))
+
+    def _submit_block(self, job: Job) -> None:
+        with self._changed:
+            if self._state not in ("loading", "ready"):
+                raise ServingError("draining", self._reason)
+            self._add(job)
 
     # In the thread of a replica
 
@@ -163,15 +165,15 @@ class ReplicatedEngine(Engine):
 
     def _run_replica(self, number: int) -> bool:
         """Start a replica and have it compute until it ends; whether it has computed anything."""
-        replica = Replica(self._places[number], self._load_there, self.precision, self._wake)
+        replica = Replica(self._places[number], self.precision, self._measure_replicas)
         self.processes[number] = replica
         has_computed = False
         try:
-            if self._stopped:  # before it could be killed
-                return False
-            self._welcome(number, replica.opened())
-            logger.info("replica %d is ready (process %d)", number, replica.pid)
-            while batch := self._take(lambda: replica.alive):
+            while replica.alive and not self._stopped:
+                self._update(number, replica)
+                batch = self._take(partial(self._is_fit, number, replica))
+                if not batch:
+                    continue
                 try:
                     self._answer(batch, partial(self._ask, replica))
                     has_computed = True
@@ -188,21 +190,66 @@ class ReplicatedEngine(Engine):
             replica.kill()
         return has_computed
 
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _is_fit(self, number: int, replica: Replica) -> bool:
+        """Whether it can take a batch; not, while it is its turn to open or drop models."""
+        up_to_date = replica.versions == self._loads.keys()
+        return replica.alive and (up_to_date or self._updating not in (None, number))
 
-    def _welcome(self, number: int, opened: Opened) -> None:
+    def _update(self, number: int, replica: Replica) -> None:
+        """Open the models that a replica lacks, and drop those that were unloaded.
+
+        Only one at a time of those that compute, so that the others go on.
+        """
         with self._changed:
-            if not self._ready:
-                self.bf16 = opened.bf16
-                for role, model in self.models.items():
-                    model.max_batch_tokens = opened.max_batch_tokens[role]
-                    model.latency = opened.latency[role]
+            if number in self._ready:
+                if self._updating is not None or replica.versions == self._loads.keys():
+                    return
+                self._updating = number
+            loads = dict(self._loads)
+        try:
+            for old in sorted(replica.versions - loads.keys()):
+                replica.close(old)
+            for new in sorted(loads.keys() - replica.versions):
+                self._open_there(number, replica, new, loads[new])
+            if number not in self._ready:
+                self._welcome(number, replica)
+        finally:
+            with self._changed:
+                if self._updating == number:
+                    self._updating = None
+                self._changed.notify_all()
+
+    def _open_there(self, number: int, replica: Replica, new: int, load: Load) -> None:
+        try:
+            opened = replica.open(new, load)
+        except Exception as error:
+            is_served = any(version.number == new for version in self.versions.ready.values())
+            if is_served or not self.versions.ready:
+                raise
+            # Of a version beside those that are served: it is given up, and they are not.
+            with self._changed:
+                self._open_errors[new] = error
+            if isinstance(error, ReplicaLost):
+                raise
+            replica.versions.add(new)  # until it is told to drop it
+            return
+        with self._changed:
             self.metrics.loading.set(opened.seconds)
+            others = [self.processes[other] for other in self._ready - {number}]
+            version = self._known.get(new)  # None: it was unloaded meanwhile
+            if version is None or any(new in other.versions for other in others):
+                return
+            self.bf16 = opened.bf16
+            for role, model in version.models.items():
+                model.max_batch_tokens = opened.max_batch_tokens[role]
+                model.latency = opened.latency[role]
+
+    def _welcome(self, number: int, replica: Replica) -> None:
+        with self._changed:
             self._ready.add(number)
             self._start_errors.pop(number, None)
             self._measure_replicas()
+        logger.info("replica %d is ready (process %d)", number, replica.pid)
 
     def _note_end(self, number: int, error: Exception) -> None:
         with self._changed:
@@ -222,13 +269,19 @@ class ReplicatedEngine(Engine):
                 self._stopped = True
 
     def _measure_replicas(self) -> None:
-        self.metrics.replicas.set(len(self._ready))
-        self.metrics.ready.set(self.health()[0] == "ready")
-        self._changed.notify_all()
+        with self._changed:
+            self.metrics.replicas.set(len(self._ready))
+            self.metrics.ready.set(self.health()[0] == "ready")
+            self._changed.notify_all()
 
     def _ask(self, replica: Replica, model: ServedModel, batch: Sequence[Tokens]) -> list[Result]:
-        role = next(role for role, known in self.models.items() if known is model)
-        answer = replica.compute(role, batch, self.limits.stall_timeout)
+        version, role = next(
+            (version, role)
+            for version in list(self._known.values())
+            for role, known in version.models.items()
+            if known is model
+        )
+        answer = replica.compute(version.number, role, batch, self.limits.stall_timeout)
         for kind in answer.failures:
             self.metrics.count_error(kind)
         model.max_batch_tokens = min(model.max_batch_tokens, answer.max_batch_tokens)

@@ -30,10 +30,10 @@ class BodyReader:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse with 400, 408, 413, 415 or 429."""
-        if scope["method"] != "POST":
+        headers = Headers(scope=scope)
+        if scope["method"] not in ("POST", "PUT") or not _has_body(headers):
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
         self._check_headers(headers)
         encoding = check_encoding(headers.get("content-encoding", ""))
         body, held = bytearray(), 0
@@ -122,6 +122,11 @@ def too_large(most: int) -> ServingError:
         "requests",
         headers=CLOSE,
     )
+
+
+def _has_body(headers: Headers) -> bool:
+    told = "content-type" in headers or "transfer-encoding" in headers
+    return told or headers.get("content-length", "0") != "0"
 
 
 def check_encoding(encoding: str) -> str | None:

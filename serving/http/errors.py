@@ -11,6 +11,7 @@ Code = Literal[
     "context_length_exceeded", "overloaded", "client_closed_request", "internal_error",
     "inference_error", "model_output_not_finite", "loading", "draining", "unhealthy", "timeout",
     "read_only", "document_not_found", "collection_moved", "store_unavailable",
+    "model_conflict",
 ]  # fmt: skip
 # native: ours and OpenAI's. rerank: what Cohere's and Jina's clients read too. tei: text-
 # embeddings-inference's.
@@ -23,7 +24,7 @@ CODES: dict[int, tuple[Code, ...]] = {
     404: ("not_found", "model_not_found", "document_not_found"),
     405: ("method_not_allowed",),
     408: ("body_timeout",),
-    409: ("collection_moved",),
+    409: ("collection_moved", "model_conflict"),
     413: ("payload_too_large", "too_many_items", "text_too_long", "too_much_work"),
     415: ("unsupported_media_type",),
     422: ("validation_error", "empty_text", "invalid_token_id", "context_length_exceeded"),

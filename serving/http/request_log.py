@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.errors import Code, ServingError
 from serving.http.metrics import Metrics
-from serving.http.routing import RouteSettings, find_settings
+from serving.http.routing import RouteSettings, find_settings, split_path
 from serving.http.tracing import describe_request
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class RequestLog:
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["asked_version"], scope["path"] = split_path(self.settings, scope["path"])
         state["settings"] = find_settings(self.settings, scope["path"])
         status = 0
 

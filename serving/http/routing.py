@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
-from serving.http.errors import Dialect
+from serving.http.errors import Dialect, ServingError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RouteSettings:
         unprocessable: The status of errors that are 422 elsewhere; OpenAI and Cohere use 400.
         open: Whether GET needs no API key.
         quiet: Whether requests are logged at DEBUG: monitoring asks every few seconds.
+        chooses_model: Whether ``model`` in a body names the one that is to answer.
     """
 
     dialect: Dialect = "native"
@@ -30,9 +32,11 @@ class RouteSettings:
     unprocessable: int = 422
     open: bool = False
     quiet: bool = False
+    chooses_model: bool = True
 
 
 NATIVE = RouteSettings()
+MODELS = "models"  # Paths below ask for one of several versions.
 Handler = Callable[..., Coroutine[Any, Any, Response]]
 
 
@@ -66,6 +70,20 @@ def find_settings(settings: Mapping[str, RouteSettings], path: str) -> RouteSett
     return settings.get(path) or settings.get(path[: path.find("/", 1) + 1], NATIVE)
 
 
+def split_path(settings: Mapping[str, RouteSettings], path: str) -> tuple[str | None, str]:
+    """The version that a path asks for, and the route: "/models/NAME/search" is NAME's "/search".
+
+    None: it asks for none. A name may have slashes.
+    """
+    begins = {route.split("/")[1] for route in settings} - {MODELS}
+    parts = path.split("/")
+    if parts[1:2] == [MODELS]:
+        for at in range(3, len(parts)):
+            if parts[at] in begins:
+                return "/".join(parts[2:at]), "/" + "/".join(parts[at:])
+    return None, path
+
+
 class JsonRoute(APIRoute):
     """A route whose body is read strictly: no NaN, no half characters, no endless nesting."""
 
@@ -73,13 +91,19 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(JsonRequest(request.scope, request.receive))
+            try:
+                return await handler(JsonRequest(request.scope, request.receive))
+            except HTTPException as error:
+                # FastAPI calls whatever is raised while the body is read a body that is no JSON.
+                if isinstance(error.__cause__, ServingError):
+                    raise error.__cause__ from None
+                raise
 
         return handle
 
 
 class JsonRequest(Request):
-    """A request that recognises bodies of text-embeddings-inference."""
+    """A request that recognises bodies of text-embeddings-inference, and models by name."""
 
     async def json(self) -> Any:
         """The body.
@@ -96,8 +120,12 @@ class JsonRequest(Request):
                 raise json.JSONDecodeError(f"not {encoding}", "", 0) from None
         content = without_nulls(orjson.loads(body))
         settings: RouteSettings = self.state.settings
-        if isinstance(content, dict) and settings.tei_field in content:
-            self.state.settings = replace(settings, dialect="tei")
+        if isinstance(content, dict):
+            if settings.tei_field in content:
+                self.state.settings = replace(settings, dialect="tei")
+            model = content.get("model")
+            if settings.chooses_model and isinstance(model, str):
+                self.state.choose_model(model)
         return content
 
 

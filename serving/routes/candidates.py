@@ -60,6 +60,15 @@ class SearchBody(Truncation):
             return self.top_k
         return max(self.top_k, self.offset + self.top_n)
 
+    def check_pages(self) -> None:
+        """Refuse a page of other candidates than those before it, whose order depends on them."""
+        if self.offset and self.wanted > self.top_k:
+            raise wrong_field(
+                "top_k",
+                f"is needed beyond the first {self.top_k}: give at least {self.wanted}, and the "
+                "same for every page, as pages of other candidates would skip or repeat documents",
+            )
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -96,18 +105,19 @@ class Candidates:
 async def find_candidates(service: Service, body: SearchBody) -> Candidates:
     """The best documents for the query, of those given, of the store or of the corpus."""
     service.check_text(body.query, "query")
-    stored = service.engine.stored
+    stored = service.engine.versions.current.stored
     if body.documents is None and stored is not None:
         return await _stored(service, body, stored)
     for name in ("mode", "filter"):
         if getattr(body, name) is not None:
-            raise wrong_field(name, "is for a server with --store; leave it out")
+            raise wrong_field(name, "is for a search of the documents of --store; leave it out")
     return await _given(service, body)
 
 
 async def _given(service: Service, body: SearchBody) -> Candidates:
     """Of the request's documents, or of the server's corpus."""
-    model, corpus, documents = service.model("embedder"), service.engine.corpus, body.documents
+    model, corpus = service.model("embedder"), service.engine.versions.current.corpus
+    documents = body.documents
     if documents is not None:
         service.check_count(len(documents), "documents")
     elif corpus is None:
@@ -148,6 +158,8 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         raise wrong_field("filter", str(error).removeprefix("filter: ")) from None
     usual: Mode = "hybrid" if stored.bm25_weight else "dense"
     mode, vector, outputs = body.mode or usual, None, []
+    if mode == "hybrid":
+        body.check_pages()
     model = service.model("embedder")
     if mode != "bm25":
         outputs = [await service.embed_sides(model, [body.query], [], body.cut, ["query"])]

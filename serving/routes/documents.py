@@ -88,7 +88,7 @@ def document_routes(service: Service) -> Router:
 def opened(service: Service) -> StoredCorpus:
     """The collection, once the models are loaded."""
     service.engine.check_open()
-    stored = service.engine.stored
+    stored = service.engine.versions.current.stored
     assert stored is not None
     return stored
 

@@ -1,26 +1,34 @@
-"""OpenAI's embeddings and list of models."""
+"""OpenAI's embeddings and list of models, to which others can be loaded."""
 
+import re
 import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import Field
 
-from serving.engine.model import ServedModel
-from serving.http.errors import ServingError
-from serving.http.http_json import TextInput, example, reply, text_list
-from serving.http.routing import Router, RouteSettings
+from serving.engine.replica import Load
+from serving.engine.versions import Version
+from serving.http.errors import ServingError, wrong_field
+from serving.http.http_json import Body, TextInput, example, or_one_message, reply, text_list
+from serving.http.routing import MODELS, Router, RouteSettings
 from serving.routes.vectors import OutputOptions, as_asked, embed
 from serving.service import Service
 
 
 class EmbeddingsBody(OutputOptions):
-    """``POST /v1/embeddings``. Any ``model`` is taken; the answer names the one that is served."""
+    """``POST /v1/embeddings``. The answer names the model that made it."""
 
     input: TextInput = Field(examples=["How do I read a CSV file?"])
     model: str | None = Field(None, examples=["embedder"])
+    modality: Annotated[
+        Literal["text"], or_one_message("must be text; images and sound cannot be embedded here")
+    ] = Field("text", description="infinity's")
 
 
 OPENAI = RouteSettings(unprocessable=400)
+NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
 def openai_routes(service: Service) -> Router:
@@ -50,28 +58,100 @@ def openai_routes(service: Service) -> Router:
     return router
 
 
-def models_routes(service: Service) -> Router:
-    """``/v1/models``, and each of them by its name."""
-    router = Router("about")
-    started = int(time.time())
+class VersionBody(Body):
+    """Models to load, as scripts/serve.py takes them."""
 
-    def about(model: ServedModel) -> dict[str, object]:
-        return {"id": model.name, "object": "model", "created": started, "owned_by": "tandem"}
+    model: str | None = Field(None, examples=["outputs/embedding_contrastive_2"])
+    embedder: str | None = Field(None, description="instead of model, to go with a reranker")
+    reranker: str | None = Field(None, description="instead of model, to go with an embedder")
+
+
+def infinity_fields(service: Service, version: Version, name: str) -> dict[str, object]:
+    """What infinity's list of models tells too: what a model can do, and how long the queue is."""
+    engine = service.engine
+    models = list(version.models.values())
+    # The version's own name stands for all of them, unless one has it.
+    known = [model for model in models if model.name == name] or models
+    return {
+        "capabilities": sorted({"embed" if m.kind.retrieves else "rerank" for m in known}),
+        "stats": {
+            "queue_fraction": engine.wait_seconds() / engine.limits.max_wait,
+            "queue_absolute": engine.waiting,
+        },
+    }
+
+
+# Finds the models of a version that is to have a name, and returns what opens them.
+FindVersion = Callable[[str, VersionBody], Load]
+
+
+def models_routes(service: Service, find_version: FindVersion | None = None) -> Router:
+    """``/v1/models``, each of them by its name, and versions to load beside the live one."""
+    router = Router("about")
+    # The model that is named there is the one to load.
+    router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False)
+    started, versions = int(time.time()), service.engine.versions
+    versions.strict = find_version is not None
+    shown: dict[str, Any] = {"include_in_schema": versions.strict}
+
+    def about(model: str, state: str) -> dict[str, object]:
+        known = {"id": model, "object": "model", "created": started, "owned_by": "tandem"}
+        return {**known, "state": state}
+
+    def about_loaded(version: Version, model: str) -> dict[str, object]:
+        state = "live" if version is versions.live else "ready"
+        return about(model, state) | infinity_fields(service, version, model)
 
     @router.at("/v1/models", method="GET", summary="The models (OpenAI's list)")
     @router.at("/models", method="GET", include_in_schema=False)
     async def models(request: Request) -> Response:
-        data = [about(model) for model in service.models().values()]
-        return reply(request, {"object": "list", "data": data})
+        service.engine.check_open()
+        loaded = {
+            model.name: about_loaded(version, model.name)
+            for version in versions.ready.values()
+            for model in version.models.values()
+        }
+        return reply(request, {"object": "list", "data": list(loaded.values())})
 
     @router.at("/v1/models/{model:path}", method="GET", summary="A model by its name")
     @router.at("/models/{model:path}", method="GET", include_in_schema=False)
     async def one_model(request: Request, model: str) -> Response:
-        for known in service.models().values():
-            if known.name == model:
-                return reply(request, about(known))
-        raise ServingError(
-            "model_not_found", "there is no such model here; /v1/models lists all", "model"
-        )
+        service.engine.check_open()
+        if model == versions.loading:
+            return reply(request, about(model, "loading"))
+        if model in versions.failed:
+            return reply(request, about(model, "failed") | {"reason": versions.failed[model]})
+        return reply(request, about_loaded(versions.find(model), model))
+
+    def allowed() -> FindVersion:
+        if find_version is None:
+            reason = "this server does not load models; start it with --allow_loading true"
+            raise ServingError("read_only", reason)
+        service.engine.check_open()
+        return find_version
+
+    @router.at("/models/{name}", method="PUT", summary="Load models beside the live", **shown)
+    async def load(request: Request, name: str, body: VersionBody) -> Response:
+        find = allowed()
+        if not NAME.fullmatch(name):
+            raise wrong_field("name", "may have letters, digits, dots, hyphens and underscores")
+        try:
+            open_models = await service.in_worker(lambda: find(name, body))
+        except ValueError as error:
+            raise ServingError("validation_error", str(error)) from None
+        service.engine.load_version(name, open_models)
+        return reply(request, about(name, "loading"), ignored=body.ignored(service))
+
+    @router.at("/models/{name:path}/activate", summary="Have models answer from now on", **shown)
+    async def go_live(request: Request, name: str) -> Response:
+        allowed()
+        versions.go_live(name)
+        return reply(request, about(name, "live"))
+
+    @router.at("/models/{name:path}", method="DELETE", summary="Unload models", **shown)
+    async def unload(request: Request, name: str) -> Response:
+        allowed()
+        versions.unload(name, service.engine.forget)
+        return reply(request, {"id": name, "object": "model", "deleted": True})
 
     return router

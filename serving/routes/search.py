@@ -26,6 +26,8 @@ def search_routes(service: Service, reranks: bool) -> Router:
 
     @router.at("/search", responses=example({"results": [hit]}), summary="Retrieve and rerank")
     async def search(request: Request, body: SearchBody) -> Response:
+        if reranks:
+            body.check_pages()
         candidates = await find_candidates(service, body)
         found, outputs = candidates.found, list(candidates.outputs)
         scores = np.array([each.score for each in found])

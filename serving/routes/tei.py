@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Body as FromBody
 from fastapi import Request, Response
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, StrictInt, Tag
 
 from common.prompts import with_prompt
 from serving.engine.similarity import similarities
 from serving.engine.tokenization import Cut
+from serving.http.errors import wrong_field
 from serving.http.http_json import (
     Body,
     Documents,
     Query,
     TextInput,
     example,
+    or_one_message,
     ranking,
     reply,
     text_list,
@@ -28,6 +30,8 @@ from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
 
 TEI = RouteSettings("tei")
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+Ids = list[StrictInt]
 
 
 class FromTheRight(Truncation):
@@ -87,12 +91,30 @@ class SimilarityBody(Body):
     parameters: SimilarityParameters = Field(default_factory=SimilarityParameters)
 
 
+class PredictBody(FromTheRight):
+    """``POST /predict``: of a reranker, which reads two texts."""
+
+    inputs: Annotated[
+        Pair | list[Pair], or_one_message("must be [query, text], or a list of such pairs")
+    ] = Field(examples=[["How do I read a CSV file?", "pandas.read_csv reads it."]])
+    raw_scores: bool = False
+
+
 class TokenizeBody(Body):
     """``POST /tokenize``."""
 
     inputs: str | list[str] = Field(examples=["How do I read a CSV file?"])
     add_special_tokens: bool = True
     prompt_name: str | None = None
+
+
+class DecodeBody(Body):
+    """``POST /decode``."""
+
+    ids: Annotated[Ids | list[Ids], or_one_message("must be token ids, or a list of them")] = Field(
+        examples=[[101, 102]]
+    )
+    skip_special_tokens: bool = True
 
 
 async def embed(service: Service, request: Request, body: EmbedBody) -> Response:
@@ -115,6 +137,22 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
         for entry in ranked:
             entry["text"] = body.texts[entry["index"]]
     return reply(request, ranked, answer, ignored=body.ignored(service))
+
+
+async def predict(service: Service, request: Request, body: PredictBody) -> Response:
+    """The score of a pair under the label of the model, in a list; of each of several pairs."""
+    several = not isinstance(next(iter(body.inputs), []), str)
+    pairs = cast("list[list[str]]", body.inputs if several else [body.inputs])
+    answer = await service.score(
+        [(query, text) for query, text in pairs],
+        params=("inputs", "inputs"),
+        cut=body.cut,
+        numbered=several,
+    )
+    label = answer.model.about["model_type"]["reranker"]["id2label"]["0"]
+    found = [[{"score": score, "label": label}] for score in answer.scores(body.raw_scores)]
+    content = found if several else found[0]
+    return reply(request, content, answer, ignored=body.ignored(service))
 
 
 async def compare(service: Service, request: Request, body: SimilarityBody) -> Response:
@@ -140,8 +178,20 @@ def similarity_routes(service: Service) -> Router:
     return router
 
 
+def predict_routes(service: Service) -> Router:
+    """``/predict``."""
+    router = Router("score")
+    about = [{"score": 0.93, "label": "LABEL_0"}]
+
+    @router.at("/predict", TEI, responses=example(about), summary="Scores of pairs (TEI's body)")
+    async def predict_pairs(request: Request, body: PredictBody) -> Response:
+        return await predict(service, request, body)
+
+    return router
+
+
 def tokenize_routes(service: Service, role: str) -> Router:
-    """``/tokenize``."""
+    """``/tokenize`` and ``/decode``."""
     router = Router("about")
     about = [[{"id": 7592, "text": "hello", "special": False, "start": 0, "stop": 5}]]
 
@@ -163,6 +213,22 @@ def tokenize_routes(service: Service, role: str) -> Router:
         )
         idle = ["prompt_name"] if body.prompt_name is not None and not prompt else []
         return reply(request, found, ignored=[*body.ignored(service), *idle])
+
+    @router.at("/decode", TEI, responses=example(["hello"]), summary="Texts of token ids")
+    async def decode(request: Request, body: DecodeBody) -> Response:
+        raw = service.model(role).tokenizer.raw
+        lists = cast("list[list[int]]", text_list(body.ids))
+        service.check_count(len(lists), "ids")
+
+        def decode_all() -> list[str]:
+            for at, ids in enumerate(lists):
+                if any(not 0 <= id_ < 2**32 or raw.id_to_token(id_) is None for id_ in ids):
+                    reason = "has a number that is no token of the model"
+                    raise wrong_field(f"ids.{at}", reason, "invalid_token_id")
+            return raw.decode_batch(lists, skip_special_tokens=body.skip_special_tokens)
+
+        found = await service.in_worker(decode_all)
+        return reply(request, found, ignored=body.ignored(service))
 
     return router
 

@@ -25,9 +25,9 @@ class VectorOptions(TextOptions):
 
     dimensions: int | None = Field(
         None,
-        ge=1,
+        ge=0,
         validation_alias=AliasChoices("dimensions", "output_dimension"),
-        description="keep so many of the first dimensions",
+        description="keep so many of the first dimensions; 0: all",
     )
 
     def integers(self) -> str | None:

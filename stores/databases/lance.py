@@ -17,7 +17,7 @@ from lancedb.index import FTS, BTree, IvfRq
 from lancedb.query import LanceQueryBuilder
 from numpy.typing import NDArray
 
-from stores.filters import SIGNS, AnyOf, Compared, Filter, json_path
+from stores.filters import SIGNS, AnyOf, Compared, Filter
 from stores.store import Document, Hit, Layout, Store, Table, Vectors
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ class LanceStore(Store):
         return {row["name"]: json.loads(row["about"]) for row in rows}
 
     def publish(self, collection: str, about: dict[str, Any]) -> None:
-        schema = pa.schema([("name", pa.string()), ("about", pa.string())])
+        schema = pa.schema([_key("name"), ("about", pa.string())])
         table = self.database.create_table(CATALOG, schema=schema, exist_ok=True)
         row = {"name": collection, "about": json.dumps(about, ensure_ascii=False)}
-        _upsert(table, "name", pa.Table.from_pylist([row], schema))
+        _upsert(table, pa.Table.from_pylist([row], schema))
 
     def tables(self) -> list[str]:
         found: list[str] = []
@@ -138,7 +138,7 @@ class LanceTable(Table):
         dtype = np.dtype(self.layout.dtype)
         numbers = pa.array(vectors.astype(dtype).ravel())
         columns = {
-            "id": [each.id for each in documents],
+            "id": pa.array([each.id for each in documents], pa.string()),
             "digest": [each.digest for each in documents],
             "source": [each.source for each in documents],
             "text": [each.text for each in documents],
@@ -147,7 +147,7 @@ class LanceTable(Table):
             "metadata": pa.array(metadata, pa.json_(pa.utf8())),
             "vector": pa.FixedSizeListArray.from_arrays(numbers, self.layout.dimensions),
         }
-        _upsert(self.table, "id", pa.table(columns))
+        _upsert(self.table, pa.table(columns))
 
     def delete(self, ids: Sequence[str]) -> None:
         if ids:
@@ -239,39 +239,51 @@ class LanceTable(Table):
 
 def _schema(layout: Layout) -> pa.Schema:
     number = pa.float16() if layout.dtype == "float16" else pa.float32()
-    texts = [(name, pa.string()) for name in ("id", "digest", "source", "text", "words", "fields")]
+    texts = [(name, pa.string()) for name in ("digest", "source", "text", "words", "fields")]
     vector = pa.list_(number, layout.dimensions)
     # "fields" are the metadata as they were given; "metadata" can be filtered by.
-    return pa.schema([*texts, ("metadata", pa.json_()), ("vector", vector)])
+    return pa.schema([_key("id"), *texts, ("metadata", pa.json_()), ("vector", vector)])
 
 
-def _upsert(table: Any, key: str, rows: pa.Table) -> None:
-    merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-    merge.execute(rows)
+def _key(name: str) -> pa.Field:
+    """The column of an upsert: of two concurrent ones with the same key, one is tried again."""
+    return pa.field(name, pa.string(), False, {"lance-schema:unenforced-primary-key": "true"})
+
+
+def _upsert(table: Any, rows: pa.Table) -> None:
+    """Insert rows, or replace those of the same key, the first column."""
+    key = _key(rows.column_names[0])
+    merge = table.merge_insert(key.name).when_matched_update_all().when_not_matched_insert_all()
+    # Looked up by an index, keys that another process is inserting too would be there twice.
+    merge.use_index(False).execute(rows.set_column(0, key, rows.column(0)))
 
 
 def _sql(condition: AnyOf | Compared) -> str:
-    """A condition in SQL, by a JSON path."""
+    """A condition in SQL, by JSON paths."""
+    # "[*]": also of the items of a list.
+    path = "$" + "".join(f'."{step}"[*]' for step in condition.path)
     if isinstance(condition, Compared):
-        test = f"@ {SIGNS[condition.by]} {sortable(condition.value)}"
+        tests = [f"@ {SIGNS[condition.by]} {sortable(condition.value)}"]
     else:
         values = (json.dumps(sortable(each), ensure_ascii=False) for each in condition.values)
-        test = " || ".join(f"@ == {value}" for value in values)
+        tests = [f"@ == {value}" for value in values]
+    # Not "||" in one path: between values of several types it is never true.
+    any_of = " OR ".join(f"json_exists(metadata, {quoted(f'{path} ? ({test})')})" for test in tests)
     negated = isinstance(condition, AnyOf) and condition.negated
-    # "[*]": of lists of several types too.
-    path = quoted(f"{json_path(condition.path)}[*] ? ({test})")
-    return f"{'NOT ' if negated else ''}json_exists(metadata, {path})"
+    return f"{'NOT ' if negated else ''}({any_of})"
 
 
 def sortable(value: Any) -> Any:
-    """Metadata or a value of a filter, with whole numbers of the same order in place of numbers.
+    """Metadata or a value of a filter, as Lance's JSON paths can compare them.
 
-    Lance's JSON paths know no decimals.
+    They know no decimals and no empty text: numbers become whole ones of the same order.
     """
     if isinstance(value, dict):
         return {name: sortable(each) for name, each in value.items()}
     if isinstance(value, list):
         return [sortable(each) for each in value]
+    if value == "":
+        return "\0"  # no other text has it
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     # The bits of floats above 0 rise with them.

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
-from psycopg import Connection
-from psycopg.errors import DiskFull
+from psycopg import Connection, errors
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from loaders.parsing.fields import show
 from stores.databases.postgres_words import (
+    allow_memory,
     lock_key,
     recount,
     search_words,
@@ -22,7 +23,7 @@ from stores.databases.postgres_words import (
     tsvector,
     words_of,
 )
-from stores.filters import SIGNS, AnyOf, Compared, Filter, json_path
+from stores.filters import SIGNS, AnyOf, Compared, Filter
 from stores.store import Document, Hit, Layout, Table, Vectors
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,14 @@ class PostgresTable(Table):
                 for each, vector in zip(documents, vectors, strict=True):
                     row = (each.id, each.digest, each.source, each.text, Jsonb(each.metadata))
                     copy.write_row((*row, tsvector(each.words), len(each.words), kind(vector)))
-            connection.execute("UPDATE staged SET words = words_::tsvector")
+            try:
+                connection.execute("UPDATE staged SET words = words_::tsvector")
+            except errors.ProgramLimitExceeded:
+                longest = max(documents, key=lambda each: len(set(each.words)))
+                raise ValueError(
+                    f"store: the document {show(longest.id)} has too many different words "
+                    f"({len(set(longest.words)):,}) for PostgreSQL; split it"
+                ) from None
             recount(connection, self.name, -1, self.name)
             updates = ", ".join(f"{name} = excluded.{name}" for name in columns.split(", ")[1:])
             connection.execute(
@@ -176,7 +184,7 @@ class PostgresTable(Table):
             try:
                 with connection.transaction():
                     connection.execute(query)
-            except DiskFull:  # several processes share the memory, and a container has little
+            except errors.DiskFull:  # of shared memory, of which a container has little
                 connection.execute("SET LOCAL max_parallel_maintenance_workers = 0")
                 connection.execute(query)
 
@@ -193,27 +201,39 @@ class PostgresTable(Table):
         ids: Sequence[str] | None = None,
         exact: bool = False,
     ) -> list[Hit]:
-        condition, given = conditions(where, ids)
-        asked = (HalfVector if self.layout.dtype == "float16" else Vector)(vector)
         with self.connection() as connection:
-            if exact:
-                connection.execute("SET LOCAL enable_indexscan = off")
-            elif self.layout.quantization == "binary" and self._is_indexed(connection):
-                # The index finds candidates, and their vectors order them.
-                nearest = f"{self._binary} <~> binary_quantize(%s)::bit({self.layout.dimensions})"
-                condition += f" ORDER BY {nearest} LIMIT %s"
-                given += [asked, CANDIDATES * k]
-            # More are looked at until enough have passed the filter.
-            connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            searched = max(SEARCHED_FILTERED if where else SEARCHED, k)
-            connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, searched)}")
-            query = (
-                f"SELECT id, -(vector <#> %s) FROM (SELECT id, vector FROM {{}} {condition}) AS of "
-                "ORDER BY vector <#> %s LIMIT %s"
-            )
-            rows = connection.execute(
-                sql_of(query, self.name), [asked, *given, asked, k]
-            ).fetchall()
+            hits = self._search(connection, vector, k, conditions(where, ids), exact)
+            # The index gives up where those that pass a filter are far from the query.
+            if where and not exact and len(hits) < k:
+                hits = self._search(connection, vector, k, conditions(where, ids), exact=True)
+        return hits
+
+    def _search(
+        self,
+        connection: Connection[TupleRow],
+        vector: NDArray[np.float32],
+        k: int,
+        of: tuple[str, list[Any]],
+        exact: bool,
+    ) -> list[Hit]:
+        condition, given = of
+        searched = max(SEARCHED_FILTERED if condition else SEARCHED, k)
+        asked = (HalfVector if self.layout.dtype == "float16" else Vector)(vector)
+        if exact:
+            connection.execute("SET LOCAL enable_indexscan = off")
+        elif self.layout.quantization == "binary" and self._is_indexed(connection):
+            # The index finds candidates, and their vectors order them.
+            nearest = f"{self._binary} <~> binary_quantize(%s)::bit({self.layout.dimensions})"
+            condition += f" ORDER BY {nearest} LIMIT %s"
+            given += [asked, CANDIDATES * k]
+        # More are looked at until enough have passed the filter.
+        connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+        connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, searched)}")
+        query = (
+            f"SELECT id, -(vector <#> %s) FROM (SELECT id, vector FROM {{}} {condition}) AS of "
+            "ORDER BY vector <#> %s LIMIT %s"
+        )
+        rows = connection.execute(sql_of(query, self.name), [asked, *given, asked, k]).fetchall()
         return [Hit(*row) for row in rows]
 
     def _is_indexed(self, connection: Connection[TupleRow]) -> bool:
@@ -245,22 +265,6 @@ class PostgresTable(Table):
             return connection.execute(sql_of(query, self.name), [list(ids)]).fetchall()
 
 
-def allow_memory(connection: Connection[TupleRow], wanted: int) -> int:
-    """Let this transaction's building of indexes hold so many bytes; return how many it may.
-
-    They are limited by what the server takes its machine's cache to be, but not to less than its
-    own ``maintenance_work_mem``.
-    """
-    found = connection.execute(
-        "SELECT set_config('maintenance_work_mem', (allowed / 1024)::text, true), allowed FROM ("
-        "SELECT greatest(pg_size_bytes(current_setting('maintenance_work_mem')), "
-        "least(%s, pg_size_bytes(current_setting('effective_cache_size')))) AS allowed) AS chosen",
-        [wanted],
-    ).fetchone()
-    assert found is not None
-    return int(found[1])
-
-
 def conditions(
     where: Filter | None, ids: Sequence[str] | None, *first: str
 ) -> tuple[str, list[Any]]:
@@ -283,4 +287,5 @@ def _json_condition(condition: AnyOf | Compared) -> str:
     else:
         values = (json.dumps(value, ensure_ascii=False) for value in condition.values)
         test = " || ".join(f"@ == {value}" for value in values)
-    return f"{json_path(condition.path)} ? ({test})"
+    path = "$" + "".join(f'."{step}"' for step in condition.path)
+    return f"{path} ? ({test})"

@@ -124,6 +124,22 @@ def recount(connection: Connection[TupleRow], table: str, sign: int, documents: 
     connection.execute(query)
 
 
+def allow_memory(connection: Connection[TupleRow], wanted: int) -> int:
+    """Let this transaction's building of indexes hold so many bytes; return how many it may.
+
+    They are limited by what the server takes its machine's cache to be, but not to less than its
+    own ``maintenance_work_mem``.
+    """
+    found = connection.execute(
+        "SELECT set_config('maintenance_work_mem', (allowed / 1024)::text, true), allowed FROM ("
+        "SELECT greatest(pg_size_bytes(current_setting('maintenance_work_mem')), "
+        "least(%s, pg_size_bytes(current_setting('effective_cache_size')))) AS allowed) AS chosen",
+        [wanted],
+    ).fetchone()
+    assert found is not None
+    return int(found[1])
+
+
 def sql_of(query: str, *names: str) -> sql.Composed:
     """A query with the names of tables and indexes."""
     return sql.SQL(query).format(*map(sql.Identifier, names))

@@ -8,7 +8,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import httpx
@@ -48,6 +50,8 @@ class QdrantStore(Store):
     def __init__(self, url: str) -> None:
         kind, _, rest = url.partition(":")
         self.is_local = kind == "qdrant"
+        # The local mode is not made for threads.
+        self.reached = partial(reached, RLock() if self.is_local else nullcontext())
         if self.is_local:
             try:
                 self.client = QdrantClient(path=str(Path(rest).expanduser()))
@@ -61,18 +65,18 @@ class QdrantStore(Store):
             self.client = QdrantClient(
                 address, api_key=os.environ.get(VARIABLE), check_compatibility=False
             )
-        with reached():
+        with self.reached():
             self.client.get_collections()
 
     def catalog(self) -> dict[str, dict[str, Any]]:
         if CATALOG not in self.tables():
             return {}
-        with reached():
+        with self.reached():
             points, _ = self.client.scroll(CATALOG, limit=10_000)
         return {point.payload["name"]: point.payload["about"] for point in points if point.payload}
 
     def publish(self, collection: str, about: dict[str, Any]) -> None:
-        with reached():
+        with self.reached():
             if CATALOG not in self.tables():
                 self.client.create_collection(CATALOG, vectors_config={})
             payload = {"name": collection, "about": about}
@@ -80,12 +84,12 @@ class QdrantStore(Store):
             self.client.upsert(CATALOG, [point])
 
     def tables(self) -> list[str]:
-        with reached():
+        with self.reached():
             return [found.name for found in self.client.get_collections().collections]
 
     def open(self, table: str, layout: Layout, create: bool = False) -> "QdrantTable":
         if create and table not in self.tables():
-            with reached():
+            with self.reached():
                 self.client.create_collection(
                     table,
                     vectors_config={"dense": vector_params(layout)},
@@ -93,10 +97,10 @@ class QdrantStore(Store):
                         "words": models.SparseVectorParams(modifier=models.Modifier.IDF)
                     },
                 )
-        return QdrantTable(self.client, table, layout, self.is_local)
+        return QdrantTable(self, table, layout)
 
     def drop(self, table: str) -> None:
-        with reached():
+        with self.reached():
             self.client.delete_collection(table)
 
     def lock(self, collection: str) -> AbstractContextManager[None]:
@@ -111,20 +115,19 @@ class QdrantTable(Table):
     """A collection of Qdrant.
 
     Args:
-        client: Of its server.
+        store: Where it is.
         name: Its own.
         layout: Of its vectors.
-        is_local: Whether it is searched exactly, in this process.
     """
 
-    def __init__(self, client: QdrantClient, name: str, layout: Layout, is_local: bool) -> None:
-        self.client = client
+    def __init__(self, store: QdrantStore, name: str, layout: Layout) -> None:
+        self.client, self.reached = store.client, store.reached
         self.name = name
         self.layout = layout
-        self.is_local = is_local
+        self.is_local = store.is_local  # searched exactly, in this process
 
     def count(self) -> int:
-        with reached():
+        with self.reached():
             return int(self.client.count(self.name, exact=True).count)
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
@@ -136,7 +139,7 @@ class QdrantTable(Table):
     def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
         start: Any = None
         while True:
-            with reached():
+            with self.reached():
                 records, start = self.client.scroll(
                     self.name, limit=size, offset=start, with_payload=["id", "source"]
                 )
@@ -177,12 +180,12 @@ class QdrantTable(Table):
             for each, vector in zip(documents, vectors, strict=True)
         ]
         for start in range(0, len(points), AT_ONCE):
-            with reached():
+            with self.reached():
                 self.client.upsert(self.name, points[start : start + AT_ONCE], wait=True)
 
     def delete(self, ids: Sequence[str]) -> None:
         if ids:
-            with reached():
+            with self.reached():
                 chosen = models.PointIdsList(points=[point_id(each) for each in ids])
                 self.client.delete(self.name, chosen, wait=True)
 
@@ -231,7 +234,7 @@ class QdrantTable(Table):
         ids: Sequence[str] | None,
         params: models.SearchParams | None = None,
     ) -> list[Hit]:
-        with reached():
+        with self.reached():
             found = self.client.query_points(
                 self.name,
                 query=query,
@@ -247,14 +250,14 @@ class QdrantTable(Table):
         self, ids: Sequence[str], fields: list[str], vectors: list[str] | bool = False
     ) -> list[Any]:
         points = [point_id(each) for each in ids]
-        with reached():
+        with self.reached():
             return self.client.retrieve(
                 self.name, points, with_payload=fields, with_vectors=vectors
             )
 
     def _mean_length(self, documents: Sequence[Document]) -> float:
         """Of the first block that was ever written; it is kept in the collection."""
-        with reached():
+        with self.reached():
             kept = self.client.get_collection(self.name).config.metadata or {}
             if MEAN_LENGTH not in kept:
                 mean = sum(len(each.words) for each in documents) / max(1, len(documents))
@@ -264,13 +267,14 @@ class QdrantTable(Table):
 
 
 @contextmanager
-def reached() -> Iterator[None]:
-    """Turn what the client raises into our errors.
+def reached(lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """Turn what the client raises into our errors; ``lock``: held while it is asked.
 
     Raises:
         StoreUnavailable: The server does not answer, or refuses.
     """
     try:
-        yield
+        with lock:
+            yield
     except (ApiException, ResponseHandlingException, httpx.HTTPError) as error:
         raise StoreUnavailable(f"store: Qdrant: {str(error).strip().splitlines()[0]}") from None

@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from qdrant_client import models
@@ -52,24 +53,30 @@ def as_filter(where: Filter | None, ids: Sequence[str] | None) -> models.Filter 
     must: list[Any] = []
     must_not: list[Any] = []
     for condition in where or ():
-        if isinstance(condition, Compared):
-            numbers = models.Range(**{condition.by: condition.value})
-            must.append(models.FieldCondition(key=_key(condition.path), range=numbers))
-        else:
-            any_of = models.Filter(should=[_equals(condition, value) for value in condition.values])
-            (must_not if condition.negated else must).append(any_of)
+        keys, negated = _keys(condition.path), isinstance(condition, AnyOf) and condition.negated
+        any_of = models.Filter(should=[test for key in keys for test in _tests(condition, key)])
+        (must_not if negated else must).append(any_of)
     if ids is not None:
         must.append(models.HasIdCondition(has_id=[point_id(each) for each in ids]))
     return models.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
-def _equals(condition: AnyOf, value: Any) -> models.FieldCondition:
-    key = _key(condition.path)
+def _tests(condition: AnyOf | Compared, key: str) -> list[models.FieldCondition]:
+    """Of which a field must pass one."""
+    if isinstance(condition, Compared):
+        numbers = models.Range(**{condition.by: condition.value})
+        return [models.FieldCondition(key=key, range=numbers)]
+    return [_equals(key, value) for value in condition.values]
+
+
+def _equals(key: str, value: Any) -> models.FieldCondition:
     if isinstance(value, str | bool):
         return models.FieldCondition(key=key, match=models.MatchValue(value=value))
     # Numbers match as numbers: 1 is 1.0.
     return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
 
 
-def _key(path: tuple[str, ...]) -> str:
-    return ".".join(["metadata", *path])
+def _keys(path: tuple[str, ...]) -> list[str]:
+    """Where a field can be: each step but the last leads to an object, or to a list of these."""
+    outer = [[step, f"{step}[]"] for step in path[:-1]]
+    return [".".join(["metadata", *steps]) for steps in product(*outer, [path[-1]])]

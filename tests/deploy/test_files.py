@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from common.flags import parse
+from scripts.index import IndexSettings
 from served import engine_of, running, until
 from serving.engine.limits import Limits
 from serving.http.auth import VARIABLE
@@ -109,7 +110,7 @@ def test_the_server_takes_the_flags(place: str) -> None:
 
 def test_all_that_the_server_imports_is_copied() -> None:
     may_import = runpy.run_path(str(ROOT / "tests/test_layout.py"))["MAY_IMPORT"]
-    code = {"scripts/serve.py", "serving", *may_import["serving"]}
+    code = {"scripts/index.py", "scripts/serve.py", "serving", *may_import["serving"]}
     assert code <= set(copied())
     assert set(copied()) - code == {
         *("LICENSE", "constraints.txt", "deploy/model", "pyproject.toml", "setup.cfg")
@@ -236,7 +237,30 @@ def test_the_ports_are_those_of_the_server() -> None:
     (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": [f"server:{PORT_OF_BOTH}"]}]
     # All is published on this machine alone.
-    assert all(port.startswith("127.0.0.1:") for one in services.values() for port in one["ports"])
+    assert all(
+        port.startswith("127.0.0.1:") for one in services.values() for port in one.get("ports", [])
+    )
+
+
+def test_compose_searches_the_database_that_it_has_filled() -> None:
+    services = read_yaml("compose.yaml")["services"]
+    server, index = services["server"], services["index"]
+    served = parse(ServeSettings, arguments()["compose.yaml"], None)
+    assert index["entrypoint"] == ["python", "scripts/index.py"]
+    filled = parse(IndexSettings, index["command"], None)
+    assert (served.store, served.collection) == (filled.store, filled.collection)
+    assert served.model == filled.model
+    database = services["postgres"]["environment"]
+    user, name = database["POSTGRES_USER"], database["POSTGRES_DB"]
+    assert served.store == f"postgresql://{user}@postgres/{name}"
+    for service in (server, index):
+        variable = service["environment"]["PGPASSWORD"].strip("${}")
+        assert database["POSTGRES_PASSWORD"].startswith(f"${{{variable}:?")
+    assert server["depends_on"]["index"]["condition"] == "service_completed_successfully"
+    assert index["depends_on"]["postgres"]["condition"] == "service_healthy"
+    model, corpus = index["volumes"]
+    assert [model] == server["volumes"]
+    assert [corpus.split(":")[-2]] == filled.corpus
 
 
 def test_probes_and_signals_give_the_time_that_the_server_takes() -> None:
@@ -277,8 +301,10 @@ def test_nothing_may_be_written_but_tmp() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert {"limits", "requests"} == container["resources"].keys()
-    server = read_yaml("compose.yaml")["services"]["server"]
-    assert (server["read_only"], server["tmpfs"], server["cap_drop"]) == (True, "/tmp", ["ALL"])
+    for name in ("server", "index"):
+        service = read_yaml("compose.yaml")["services"][name]
+        keys = ("read_only", "tmpfs", "cap_drop")
+        assert [service[key] for key in keys] == [True, "/tmp", ["ALL"]]
 
 
 def test_what_compose_mounts_is_there() -> None:

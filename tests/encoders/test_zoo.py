@@ -118,6 +118,30 @@ def test_a_reranker_of_each_family(family: str, tmp_path: Path) -> None:
     close(by_cross_encoder(tmp_path / "saved", PAIRS), model.score(PAIRS))
 
 
+@pytest.mark.parametrize("unpad_inputs", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_trains_in_bf16(family: str, unpad_inputs: bool, tmp_path: Path) -> None:
+    """Under autocast, which layers between two products may leave in several types."""
+    labels = 1 if family in RERANKERS else None
+    folder = zoo.backbone(tmp_path / "model", family, labels=labels)
+    kind = Reranker if labels else Embedder
+    model = kind.from_pretrained(folder, unpad_inputs=unpad_inputs)
+    texts = zip(*PAIRS, strict=True) if labels else [ENCODED]
+    batch = model.tokenizer(*texts, truncation=True, padding=True, return_tensors="pt")
+    gradients = {}
+    for bf16 in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states = model.eval()(**batch).float()
+        (states * torch.arange(states.numel()).view_as(states).cos()).sum().backward()
+        gradients[bf16] = torch.cat(
+            [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        )
+        model.zero_grad()
+    assert torch.cosine_similarity(gradients[True], gradients[False], dim=0) > 0.98
+    with torch.autocast("cpu", torch.bfloat16):  # and with dropout
+        model.train()(**batch).float().sum().backward()
+
+
 def model_forward(model: Any) -> Callable[[Any], Tensor]:
     if isinstance(model, Reranker):
         return lambda batch: model(**batch)

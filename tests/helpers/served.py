@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 
 from forked import Copy
 from serving.app import build_app
@@ -42,7 +43,9 @@ BODIES: dict[str, Any] = {
     "/v1/embed": {"texts": ["a", "今天"], "embedding_types": ["int8", "base64"]},
     "/v2/embed": {"texts": ["a", "今天"], "model": "embedder"},
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
+    "/predict": {"inputs": [["q", "d"], ["感冒", "多喝水"]]},
     "/tokenize": {"inputs": "a b"},
+    "/decode": {"ids": [[5, 6], [7]]},
     "/search": {"query": "csv", "documents": ["a", "b"]},
     "/compare": {"query": "q", "documents": ["a", "b"]},
 }
@@ -101,7 +104,10 @@ def engine_of(
     """An engine with models by role."""
 
     load = partial(open_folders, folders, limits.get("max_batch_tokens"))
-    engine = Engine(load, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored)
+    places = [Place("cpu", torch.get_num_threads(), [])]
+    engine = Engine(
+        load, places, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
+    )
     with started(engine, ready):
         yield engine
 

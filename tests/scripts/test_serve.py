@@ -18,7 +18,7 @@ from common.hardware import bf16_is_fast, multiplies_in_bf16
 from encoders import Embedder, Reranker
 from encoders.kinds import Kind
 from scripts.serve import find_port, main, set_up
-from served import Process
+from served import Process, until
 from serving.http.auth import read_keys
 from serving.http.server import listen
 from serving.served_models import Served, find_models
@@ -124,7 +124,9 @@ def test_what_the_user_can_mend_is_one_line(
     def copy(name: str, of: Path = tiny_bert) -> Path:
         return shutil.copytree(of, tmp_path / name)
 
-    assert "neither a folder" in refused(capsys, "--model", "/no/such/model")
+    assert "error: /no/such/model is neither a folder" in refused(
+        capsys, "--model", "/no/such/model"
+    )
     assert "model: give --model, or --embedder and --reranker" in refused(capsys)
     of_another_kind = refused(capsys, "--model", tiny_bert, "--max_length", 9)
     assert "max_length: is for a reranker; an embedder's is text_max_length" in of_another_kind
@@ -257,6 +259,37 @@ def test_both_models_served(
     assert all({"request_id", "method", "ms"} <= entry.keys() for entry in requests)
     assert "secret" not in server.text
     assert "csv" not in server.text
+
+
+def test_models_are_loaded_by_the_rules_of_the_flags(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    second = save_backbone(tmp_path / "second", seed=1)
+    text = {"text": TEXTS[0]}
+    with (
+        Process(
+            tmp_path, "--model", tiny_bert, "--allow_loading", "true", "--precision", "float32"
+        ) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        for body, message in (
+            ({"model": str(tiny_classifier)}, "serves embedder"),
+            ({"embedder": str(second), "reranker": str(tiny_classifier)}, "serves embedder"),
+            ({}, "give --model"),
+            ({"model": str(tmp_path / "nowhere")}, "nowhere"),
+        ):
+            answer = client.put("/models/new", json=body)
+            assert answer.status_code == 422
+            assert message in answer.json()["error"]["message"]
+        assert client.put("/models/new", json={"model": str(second)}).status_code == 200
+        until(lambda: client.get("/models/new").json()["state"] == "ready")
+        found = client.post("/models/new/embed", json=text).json()
+        wanted = Embedder.from_pretrained(second).encode([TEXTS[0]])[0]
+        assert found["model"] == "new"
+        assert found["embedding"] == pytest.approx(wanted.tolist(), abs=1e-5)
+        assert client.post("/embed", json=text).json()["model"] == tiny_bert.name
+        client.post("/models/new/activate")
+        assert client.post("/embed", json=text).json()["model"] == "new"
 
 
 def test_a_server_without_a_key_for_all_the_world_says_so(

@@ -160,6 +160,75 @@ def test_another_model_is_refused_and_migrated_to(
     assert contents(url) == before
 
 
+def client_document(text: str, identity: str = "mine") -> Document:
+    return Document(identity, text, {}, "api")
+
+
+def written(url: str, *documents: Document, delete: Sequence[str] = ()) -> None:
+    """As a server writes and deletes: into the table that is live."""
+    store = open_store(url)
+    table = live(store)
+    table.upsert(documents, np.eye(len(documents), 32, dtype=np.float32))
+    table.delete(delete)
+    store.close()
+
+
+@pytest.mark.parametrize("moment", ["build_index", "publish"])
+def test_what_clients_write_until_the_switch_is_moved(
+    moment: str, url: str, model: Path, other_model: Path, corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    index(url, model, corpus)
+    written(url, client_document("one", "a"), client_document("two", "b"))
+    store = open_store(url)
+    old = live(store)
+    kind = type(old) if moment == "build_index" else type(store)
+    store.close()
+    do = getattr(kind, moment)
+
+    def writing(self: Any, *given: Any) -> None:
+        if "qdrant" not in url:  # its local mode is for one process, and one client
+            written(url, client_document("late"), client_document("changed", "a"), delete=["b"])
+        do(self, *given)
+
+    monkeypatch.setattr(kind, moment, writing)
+    assert index(url, other_model, corpus, migrate="true") == 0
+    found = {each.id: each.text for each, _ in contents(url).values() if each.source == "api"}
+    late = {"a": "changed", "mine": "late"}
+    assert found == ({"a": "one", "b": "two"} if "qdrant" in url else late)
+
+
+def test_what_clients_deleted_stays_deleted(
+    url: str, model: Path, other_model: Path, corpus: Path
+) -> None:
+    index(url, model, corpus)
+    written(url, client_document("one", "a"), client_document("over the corpus", "d1"))
+    assert index(url, other_model, corpus, migrate="true") == 0
+    assert contents(url)["d1"][0].source == "corpus"  # it wins, as without a migration
+    written(url, client_document("two", "b"), delete=["a"])
+    assert index(url, model, corpus, migrate="true") == 0
+    found = contents(url)
+    assert sorted(each for each in found if each not in {row["_id"] for row in DOCUMENTS}) == ["b"]
+    assert found["d1"][0].source == "corpus"
+
+
+def test_pruning_spares_other_collections_and_waits_for_indexers(
+    url: str, model: Path, other_model: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index(url, model, corpus)
+    index(url, model, corpus, collection="docs__old")
+    before = contents(url, "docs__old")
+    assert index(url, other_model, corpus, migrate="true", prune="true") == 0
+    assert contents(url, "docs__old") == before
+    capsys.readouterr()
+    store = open_store(url)
+    if "qdrant" not in url:  # one process, which has no locks
+        with store.lock("docs"):
+            assert main(["--store", url, "--prune", "true"]) == 2
+        assert "another process is indexing the collection 'docs'" in capsys.readouterr().err
+    store.close()
+
+
 @pytest.mark.parametrize("kind", ["lancedb", "postgresql"])
 def test_killed_at_any_moment_it_ends_equal(
     kind: str, model: Path, tmp_path: Path, new_url: Callable[[str], str]
@@ -203,6 +272,10 @@ def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) 
         (
             ["--store", f"mysql://a:{'s' * 6}@b/c"],
             "store: mysql://a:***@b/c: unknown kind of store",
+        ),
+        (
+            ["--store", f"mysql://b/c?user=a&password={'s' * 6}"],
+            "store: mysql://b/c?user=a&password=***: unknown kind of store",
         ),
         (["--dtype", "int8"], "dtype"),
     ],

@@ -216,7 +216,28 @@ def test_bad_names_are_refused(
     assert "would both be" in capsys.readouterr().err
     # In a folder, the folders within keep them apart.
     (tmp_path / "b/x.jsonl.gz").rename(tmp_path / "b/x.jsonl")
-    assert embed(flags(model, tmp_path, tmp_path / "out")) == 0
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in "ab":
+        (tmp_path / name).rename(corpus / name)
+    assert embed(flags(model, corpus, tmp_path / "out")) == 0
     assert pq.read_metadata(tmp_path / "out/a/x.parquet").num_rows == 0
-    assert embed(flags(tiny_classifier, tmp_path / "a", tmp_path / "out")) == 2
+    assert embed(flags(tiny_classifier, corpus / "a", tmp_path / "out")) == 2
     assert "give an embedder" in capsys.readouterr().err
+
+
+def test_vectors_do_not_go_among_the_documents(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There they would be read as documents by the next run, or replace them."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    pq.write_table(pa.table({"id": ["1"], "text": ["a cat"]}), corpus / "x.parquet")
+    assert embed(flags(model, corpus, corpus / "vectors")) == 2
+    assert f"output_dir: {corpus / 'vectors'} is within {corpus}" in capsys.readouterr().err
+    assert embed(flags(model, corpus / "*.parquet", corpus)) == 2
+    assert f"output_dir: {corpus} is where {corpus / 'x.parquet'} is" in capsys.readouterr().err
+    assert pq.read_table(corpus / "x.parquet").column_names == ["id", "text"]
+    # A length beyond the model's limit is that limit.
+    assert embed(flags(model, corpus, tmp_path / "out", "--document_max_length", 10_000)) == 0
+    assert embed(flags(model, corpus, tmp_path / "out")) == 0

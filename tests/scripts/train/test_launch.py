@@ -106,7 +106,7 @@ def test_pushing_to_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
         ({"eval_strategy": "epochs"}, 'eval_strategy: "epochs" is not one of no, steps, epoch'),
         ({"pooling": "sum"}, 'pooling: "sum" is not one of cls, mean, last'),
         ({"train_file": "nowhere/rows.jsonl"}, "nowhere/rows.jsonl"),
-        ({"model_name_or_path": "/nowhere"}, "model_name_or_path: /nowhere is neither a folder"),
+        ({"model_name_or_path": "/nowhere"}, "error: /nowhere is neither a folder here nor"),
         ({"resume_from_checkpoint": True}, "resume_from_checkpoint: no checkpoint-N folder"),
         ({"resume_from_checkpoint": "/nowhere"}, "there is no folder /nowhere"),
         ({"eval_strategy": "epoch"}, "eval_file: is missing, but eval_strategy is epoch"),

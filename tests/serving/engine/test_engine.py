@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from encoders import Embedder, Reranker
 from served import Held, engine_of, hold, until
 from serving.engine.engine import Engine
@@ -177,6 +178,26 @@ def test_out_of_memory_halves_the_budget(engine: Engine) -> None:
         job.future.result(60)
     assert engine.models["embedder"].max_batch_tokens == 100
     assert counted(engine, "model_errors_total", kind="out_of_memory") == 1
+
+
+@pytest.mark.parametrize("name", [*zoo.FAMILIES, *zoo.CHAINS])
+def test_weights_held_in_bf16_give_the_results_of_autocast(name: str, tmp_path: Path) -> None:
+    """Bit for bit, with less memory."""
+    base = zoo.backbone(tmp_path / "base", name if name in zoo.FAMILIES else "bert")
+    folder = zoo.CHAINS[name](tmp_path / "model", base) if name in zoo.CHAINS else base
+    model = open_model("embedder", folder, "m", device="cpu")
+    tokens = model.tokenizer.texts([*TEXTS, " ".join(TEXTS) * 3])
+    with inference(torch.device("cpu"), True):
+        wanted, bytes_before = model.compute(tokens), size_of(model)
+    model.hold_in_bf16()
+    with inference(torch.device("cpu"), True):
+        np.testing.assert_array_equal(model.compute(tokens), wanted)
+    assert size_of(model) < 0.9 * bytes_before
+
+
+def size_of(model: ServedModel) -> int:
+    weights = model.encoder.parameters()
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def test_a_model_that_gives_nan_is_not_served(tiny_bert: Path, tmp_path: Path) -> None:

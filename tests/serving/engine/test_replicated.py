@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from encoders import Embedder
-from served import engine_of, replicated, running, until
+from served import engine_of, open_folders, replicated, running, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
+from serving.engine.placement import Place
+from serving.engine.replica import Replica, ReplicaLost
 from serving.engine.replicated import ReplicatedEngine
+from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 from tiny import TEXTS
 
@@ -75,10 +78,12 @@ def test_the_answers_are_those_of_one_bit_for_bit(folders: dict[str, Path]) -> N
         until(lambda: all_alive(several))
         for own, wanted in zip(found[several], found[alone], strict=True):
             np.testing.assert_array_equal(own, wanted)
-        assert several.corpus is not None
-        assert alone.corpus is not None
-        assert several.corpus.ids == alone.corpus.ids
-        np.testing.assert_allclose(several.corpus.vectors, alone.corpus.vectors, atol=1e-6)
+        assert several.versions.live.corpus is not None
+        assert alone.versions.live.corpus is not None
+        assert several.versions.live.corpus.ids == alone.versions.live.corpus.ids
+        np.testing.assert_allclose(
+            several.versions.live.corpus.vectors, alone.versions.live.corpus.vectors, atol=1e-6
+        )
 
 
 def test_the_server_holds_no_weights_and_knows_the_models(engine: ReplicatedEngine) -> None:
@@ -130,6 +135,19 @@ def test_nobody_notices_that_a_replica_is_killed(engine: ReplicatedEngine) -> No
     assert wrong == []
     assert engine.processes[0].pid != killed
     assert counted(engine, "replica_restarts_total") == 1
+
+
+def test_a_replica_that_stops_is_lost_even_if_its_batch_does_not_fit_into_the_pipe(
+    folders: dict[str, Path],
+) -> None:
+    replica = Replica(Place("cpu", 1, []), "float32", lambda: None)
+    replica.open(0, partial(open_folders, folders, None))
+    os.kill(replica.pid, signal.SIGSTOP)
+    large = [Tokens(list(range(1000)), [0] * 1000, False) for _ in range(2000)]
+    with pytest.raises(ReplicaLost, match=r"has been at one batch for 0\.5 s"):
+        replica.compute(0, "embedder", large, 0.5)
+    replica.kill()
+    until(lambda: not replica.alive)
 
 
 def test_a_replica_that_dies_idle_is_noticed_and_started_anew(engine: ReplicatedEngine) -> None:

@@ -45,7 +45,7 @@ def test_the_routes_are_those_that_clients_know(url: str) -> None:
     page = httpx.get(f"{url}/openapi.json").json()
     found = {f"{method} {path}" for path, methods in page["paths"].items() for method in methods}
     posts = "embed embed_batch score score_batch rerank v1/rerank v2/rerank v1/embeddings"
-    posts += " v1/embed v2/embed similarity tokenize search compare"
+    posts += " v1/embed v2/embed similarity predict tokenize decode search compare"
     gets = "live health ready info metrics v1/models v1/models/{model}"
     assert found == {f"post /{name}" for name in ["", *posts.split()]} | {
         f"get /{name}" for name in gets.split()
@@ -55,7 +55,7 @@ def test_the_routes_are_those_that_clients_know(url: str) -> None:
 def test_every_example_of_the_page_can_be_sent(url: str) -> None:
     page = httpx.get(f"{url}/openapi.json").json()
     paths = [path for path, methods in page["paths"].items() if "post" in methods]
-    assert len(paths) == 15
+    assert len(paths) == 17
     for path in paths:
         body = page["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         response = httpx.post(f"{url}{path}", json=example(body["schema"], page), timeout=60)

@@ -261,6 +261,11 @@ EMBED: dict[str, tuple[str, dict[str, Any], Any]] = {
         {"model": "m", "input": ["a cat", "a dog"]},
         lambda found: [entry["embedding"] for entry in found["data"]],
     ),
+    "infinity_client 0.0.78": (
+        "/embeddings",
+        {"input": ["a cat", "a dog"], "model": "m", "dimensions": 0, "modality": "text"},
+        lambda found: [entry["embedding"] for entry in found["data"]],
+    ),
     # open-webui/open-webui, backend/open_webui/retrieval/utils.py
     "Open WebUI": (
         "/v1/embeddings",
@@ -279,6 +284,16 @@ def test_embedding_bodies_of_other_clients(
     assert response.status_code == 200, response.text
     wanted = Embedder.from_pretrained(tiny_bert).encode(["a cat", "a dog"])
     np.testing.assert_allclose(vectors(response.json()), wanted, atol=1e-5)
+
+
+def test_infinitys_modality_and_models(client: httpx.Client) -> None:
+    image = {"input": "http://127.0.0.1/cat.png", "modality": "image"}
+    refused = client.post("/embeddings", json=image)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "modality"
+    found = client.get("/models").json()["data"]
+    assert [model["capabilities"] for model in found] == [["embed"], ["rerank"]]
+    assert found[0]["stats"] == {"queue_fraction": 0, "queue_absolute": 0}
 
 
 def test_difys_embedding_requests(client: httpx.Client, vectors: np.ndarray) -> None:

@@ -214,7 +214,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/embeddings", {"input": "a", "embedding_type": "float16"}, "embedding_type"),
     ("/v1/embeddings", {"input": "a", "embedding_type": ["int8"]}, "embedding_type"),
     ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, "encoding_format"),
-    ("/v1/embeddings", {"input": "a", "output_dimension": 0}, "output_dimension"),
+    ("/v1/embeddings", {"input": "a", "output_dimension": -1}, "output_dimension"),
     ("/v1/embeddings", {"input": "a", "output_dimension": 4000}, "dimensions"),
     ("/embed", {"text": "a", "output_dtype": 8}, "output_dtype"),
     ("/embed_batch", {"texts": ["a"], "output_dtype": "bits"}, "output_dtype"),

@@ -140,6 +140,47 @@ def test_modes_filters_and_pages(models: dict[str, Path], url: str) -> None:
         assert status == 422 and answer["error"]["param"] == "offset"
 
 
+def test_pages_of_reranked_documents_are_of_the_same_candidates(models: dict[str, Path]) -> None:
+    documents = [f"{text} {at}" for at in range(7) for text in TEXTS]
+    with client_of_given(models) as client:
+
+        def page(**body: Any) -> list[int]:
+            given = {"query": QUERY, "documents": documents, "top_n": 10} | body
+            return [each["index"] for each in post(client, "/search", **given)["results"]]
+
+        pages = [page(offset=at, top_k=70) for at in range(0, 70, 10)]
+        assert sorted(each for found in pages for each in found) == list(range(70))
+        assert [each for found in pages for each in found] == page(top_n=70)
+        assert len(page(offset=40)) == 10
+        status, answer = post(client, "/search", query=QUERY, documents=documents, offset=50)
+        assert (status, answer["error"]["param"]) == (422, "top_k")
+        assert "give at least 60" in answer["error"]["message"]
+
+
+@contextlib.contextmanager
+def client_of_given(models: dict[str, Path]) -> Iterator[httpx.Client]:
+    folders = {role: models[role] for role in ("embedder", "reranker")}
+    with served(folders) as (address, _), httpx.Client(base_url=address, timeout=60) as client:
+        yield client
+
+
+def test_an_object_store_that_is_away(
+    models: dict[str, Path], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError("no route to the object store")
+
+    with client_of(models, url) as client:
+        before = post(client, "/search", query=QUERY)
+        with monkeypatch.context() as patch:
+            patch.setattr("stores.databases.lance.LanceTable.search", failing)
+            assert post(client, "/search", query=QUERY)[0] == 500
+            patch.setattr("stores.databases.lance.LanceStore.tables", failing)
+            status, answer = post(client, "/search", query=QUERY)
+            assert (status, answer["error"]["code"]) == (503, "store_unavailable")
+        assert post(client, "/search", query=QUERY) == before
+
+
 def test_written_documents_are_found_and_stay(
     models: dict[str, Path], url: str, corpus: Path
 ) -> None:
@@ -168,7 +209,12 @@ def test_written_documents_are_found_and_stay(
         deleted = post(client, "/documents/delete", ids=["mine/1", "d0", "x"])["deleted"]
         assert sorted(deleted) == ["d0", "mine/1"]
         assert client.get("/documents/mine/1").status_code == 404
+        for absent in ("zzz", "%00", "a%00b", "%ED%A0%80"):
+            assert client.get(f"/documents/{absent}").status_code == 404
+        assert post(client, "/documents/delete", ids=["\0"]) == {"deleted": []}
         for body, place in (
+            ([new | {"doc_id": "other"}], "documents.0"),
+            ([new | {"m": 2**64}], "documents.0"),
             ([new, new], "documents.1"),
             ([{"id": "a"}], "documents.0"),
             ([new, {"text": ""}], "documents.1"),

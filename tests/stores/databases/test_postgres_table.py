@@ -11,7 +11,7 @@ import pytest
 from stores import Document, open_store
 from stores.databases import postgres_table
 from stores.databases.postgres import PostgresStore
-from stores.databases.postgres_table import allow_memory
+from stores.databases.postgres_words import allow_memory
 from stores.filters import parse_filter
 from stores.store import Layout, Table
 

@@ -1,5 +1,7 @@
 """Every store does the same: write, read, search, filter, delete."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,8 @@ METADATA: list[dict[str, Any]] = [
     {"lang": 'q"uo\'te\\', "year": "2001", "tags": [1, 2.5, True]},
     {},
     {"lang": None, "year": [1999, 2020], "f": 1, "ok": 1, "n": "text"},
+    {"lang": "", "tags": "line\n\ttab \u2028",
+     "n": [{"x": "in a list"}, {"y": 9, "z": [{"q": 1}]}]},
 ]  # fmt: skip
 
 
@@ -135,8 +139,8 @@ METADATA: list[dict[str, Any]] = [
         ({"lang": "en"}, "0"),
         ({"lang": ["en", "zh"]}, "01"),
         ({"lang": "q\"uo'te\\"}, "2"),
-        ({"lang": {"not": "en"}}, "1234"),
-        ({"lang": {"not": ["en", "zh"]}}, "234"),
+        ({"lang": {"not": "en"}}, "12345"),
+        ({"lang": {"not": ["en", "zh"]}}, "2345"),
         ({"year": 2001}, "0"),
         ({"year": 2001.0}, "0"),
         ({"year": 2010.5}, "1"),
@@ -153,10 +157,19 @@ METADATA: list[dict[str, Any]] = [
         ({"tags": 2.5}, "2"),
         ({"tags": True}, "2"),
         ({"n.x": "é中"}, "0"),
-        ({"n.y": {"gt": 2}}, "0"),
+        ({"n.y": {"gt": 2}}, "05"),
+        ({"n.x": ["in a list", 3]}, "5"),
+        ({"n.z.q": 1}, "5"),
         ({"absent": 1}, ""),
+        ({"lang": ""}, "5"),
+        ({"lang": {"not": ""}}, "01234"),
+        ({"tags": "line\n\ttab \u2028"}, "5"),
+        ({"tags": ["b", 2.5, True]}, "02"),
+        ({"ok": [True, 1, "true"]}, "04"),
+        ({"ok": {"not": [True, 1]}}, "1235"),
+        ({"ok": {"gte": 0}}, "4"),
         ({"lang": "en", "year": {"lt": 2000}}, ""),
-        ({}, "01234"),
+        ({}, "012345"),
     ],
 )
 def test_filters(table: Table, given: dict[str, Any], wanted: str) -> None:
@@ -166,6 +179,53 @@ def test_filters(table: Table, given: dict[str, Any], wanted: str) -> None:
     where = parse_filter(given)
     for hits in (table.search(unit(1)[0], 10, where), table.search_words(["word"], 10, where)):
         assert "".join(sorted(hit.id for hit in hits)) == wanted
+
+
+def test_writers_of_the_same_ids_leave_one_of_each(url: str) -> None:
+    store = open_store(url)
+    tables = [store.open("t", Layout(H), create=True) for _ in range(3)]
+    tables[0].upsert([Document("seed", "word")], unit(1))
+    tables[0].build_index()
+
+    def write(number: int) -> None:
+        for at in range(6):
+            tables[number].upsert([Document(f"d{at}", f"by {number}")], unit(1))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(3)))
+    ids = [identity for block in tables[0].ids(100) for identity, _ in block]
+    assert sorted(ids) == ["d0", "d1", "d2", "d3", "d4", "d5", "seed"]
+    store.close()
+
+
+def test_an_index_that_gives_up_loses_nothing(
+    postgres: str, new_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What passes a filter may be far from the query: pgvector looks at so many tuples only."""
+    monkeypatch.setattr("stores.databases.postgres_table.INDEX_FROM", 100)
+    settings = ("hnsw.max_scan_tuples=1", "enable_seqscan=off", "enable_sort=off")
+    options = "".join(f"%20-c{each.replace('=', '%3D')}" for each in settings)
+    store = open_store(new_url("postgresql") + options)
+    table, vectors = store.open("t", Layout(H), create=True), unit(2000)
+    query = unit(1, seed=1)[0]
+    far = np.argsort(vectors @ query)[:20].tolist()
+    table.upsert([Document(str(at), "w", {"far": at in far}) for at in range(2000)], vectors)
+    table.build_index()
+    hits = table.search(query, 10, parse_filter({"far": True}))
+    assert [int(hit.id) for hit in hits] == far[:9:-1]
+    store.close()
+
+
+def test_a_document_of_too_many_words_is_named(
+    postgres: str, new_url: Callable[[str], str]
+) -> None:
+    store = open_store(new_url("postgresql"))
+    table = store.open("t", Layout(H), create=True)
+    documents = [Document("short", "a"), Document("long", " ".join(map(str, range(200_000))))]
+    with pytest.raises(ValueError, match=r"the document 'long' has too many different words \(200"):
+        table.upsert(documents, unit(2))
+    assert table.count() == 0
+    store.close()
 
 
 @pytest.mark.parametrize(

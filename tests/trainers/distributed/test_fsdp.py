@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipes(folder: Path, per_device: int) -> dict[str, dict[str, Any]]:
-    """A full embedder, a reranker that ends with its best weights, a decoder with LoRA."""
+    """A full embedder, a reranker that ends with its best weights, a decoder with LoRA, merging."""
     groups = {"train_file": folder / "groups.jsonl", "eval_file": folder / "groups.jsonl"}
     scored = {"train_file": folder / "scored.jsonl", "eval_file": folder / "scored.jsonl"}
     # Batches that come out even: accelerate fills a short last one with rows of the first.
@@ -94,6 +94,14 @@ def recipes(folder: Path, per_device: int) -> dict[str, dict[str, Any]]:
         },
         "qwen": {
             "model_name_or_path": folder / "qwen", "pooling": "last", "lora_r": 4, **embedder,
+        },
+        "merged": {
+            "model_name_or_path": folder / "bert", "guide_model": folder / "bert",
+            "loss_args": {"absolute_margin": 0.02}, "merge_with_base": "auto", **embedder,
+        },
+        "merged_qwen": {
+            "model_name_or_path": folder / "qwen", "pooling": "last", "lora_r": 4,
+            "merge_with_base": 0.5, **embedder,
         },
     }  # fmt: skip
 
@@ -115,6 +123,7 @@ def sharded(folder: Path) -> Path:
     kinds["by_cores"] = ["CORES=2"]
     runs["by_cores"] = runs["xlmr"]
     order = ["bert", "xlmr", "qwen", "qwen_resumed", "dropout", "dropout_resumed", "by_cores"]
+    order += ["merged", "merged_qwen"]
     command = write_recipes({name: runs[name] for name in order}, folder / "two", kinds)
     together(2, command, **launched_environment(FSDP))
     return folder / "two"
@@ -135,7 +144,7 @@ def test_the_weights_are_shared_out_layer_by_layer(name: str, sharded: Path) -> 
     assert max(note["own"] for note in notes) < 0.6 * notes[0]["all"]
 
 
-@pytest.mark.parametrize("name", ["bert", "xlmr", "qwen"])
+@pytest.mark.parametrize("name", ["bert", "xlmr", "qwen", "merged", "merged_qwen"])
 def test_the_run_is_that_of_one_process(name: str, sharded: Path, folder: Path) -> None:
     """Losses, what is measured in between, and the model at the end."""
     one = train(folder / "one" / name, **recipes(folder, 6)[name])

@@ -1,0 +1,40 @@
+"""Filters: what no database can compare is refused, with the field and the reason."""
+
+from typing import Any
+
+import pytest
+
+from stores.filters import AnyOf, Compared, parse_filter
+
+
+def test_read() -> None:
+    assert parse_filter({"a.b": ["x", 2], "n": {"gte": 1, "not": 2**53}}) == (
+        AnyOf(("a", "b"), ("x", 2)),
+        Compared(("n",), "gte", 1),
+        AnyOf(("n",), (2**53,), negated=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a b": 1}, "filter: 'a b' is no field"),
+        ({"a.b.c.d.e.f": 1}, "up to four dots"),
+        ({"n": {}}, "filter: n: is empty"),
+        ({"n": {"is": 1}}, "filter: n: unknown condition 'is'; known are gt, gte, lt, lte, not"),
+        ({"n": {"gt": "1"}}, "filter: n: gt compares numbers, got '1'"),
+        ({"n": {"gt": True}}, "filter: n: gt compares numbers, got True"),
+        ({"n": {"lt": float("nan")}}, "filter: n: nan is no number to compare with"),
+        ({"n": float("inf")}, "filter: n: inf is no number to compare with"),
+        ({"n": []}, "got an empty list"),
+        ({"n": [1, None]}, "got None"),
+        ({"n": 2**53 + 1}, "filter: n: 9007199254740993 is beyond 2^53"),
+        ({"n": {"lt": -(10**400)}}, "is beyond 2^53"),
+        ({"n": "a\0"}, 'filter: "n" contains a NUL character'),
+        ({"n": {"not": ["\ud800"]}}, 'filter: "n" contains \\ud800, one half of a surrogate pair'),
+    ],
+)
+def test_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_filter(given)
+    assert message in str(error.value)
