@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -17,6 +18,9 @@ from stores.store import Layout, Store, StoreUnavailable
 
 CATALOG = "tandem_collections"
 WAIT = 10.0  # seconds for a connection
+# libpq's settings, unless the URL has others: of a host that is gone, TCP alone would be told after
+# a quarter of an hour.
+SETTINGS = {"connect_timeout": int(WAIT), "keepalives_idle": 30, "tcp_user_timeout": 30_000}
 
 
 class PostgresStore(Store):
@@ -32,17 +36,17 @@ class PostgresStore(Store):
     """
 
     def __init__(self, url: str) -> None:
-        self.pool = ConnectionPool(
-            url, min_size=1, max_size=16, timeout=WAIT, open=False, configure=_configure,
-            check=ConnectionPool.check_connection,
-        )  # fmt: skip
         try:
-            with psycopg.connect(url, connect_timeout=int(WAIT), autocommit=True) as connection:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {CATALOG} (name text PRIMARY KEY, about jsonb "
-                    "NOT NULL)"
-                )
+            settings: dict[str, Any] = SETTINGS | conninfo_to_dict(url)
+            conninfo = make_conninfo(**settings)
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                # To search what is there, a user needs no right to create.
+                if CATALOG not in _tables(connection):
+                    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                    connection.execute(
+                        f"CREATE TABLE IF NOT EXISTS {CATALOG} (name text PRIMARY KEY, about jsonb "
+                        "NOT NULL)"
+                    )
         except psycopg.OperationalError as error:
             raise StoreUnavailable(f"store: {_first_line(error)}") from None
         except psycopg.Error as error:
@@ -50,7 +54,10 @@ class PostgresStore(Store):
                 f"store: {_first_line(error)}; the database needs the extension pgvector, and its "
                 "user the right to create tables"
             ) from None
-        self.pool.open()
+        self.pool = ConnectionPool(
+            conninfo, min_size=1, max_size=16, timeout=WAIT, open=True, configure=_configure,
+            check=ConnectionPool.check_connection,
+        )  # fmt: skip
 
     @contextmanager
     def connection(self) -> Iterator[Connection[TupleRow]]:
@@ -79,10 +86,7 @@ class PostgresStore(Store):
 
     def tables(self) -> list[str]:
         with self.connection() as connection:
-            found = connection.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-            )
-            return [name for (name,) in found]
+            return _tables(connection)
 
     def open(self, table: str, layout: Layout, create: bool = False) -> "PostgresTable":
         if layout.quantization == "int8":
@@ -117,6 +121,12 @@ class PostgresStore(Store):
 
     def close(self) -> None:
         self.pool.close()
+
+
+def _tables(connection: Connection[TupleRow]) -> list[str]:
+    """Those of the schema."""
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+    return [name for (name,) in connection.execute(query)]
 
 
 def _configure(connection: Connection[TupleRow]) -> None:

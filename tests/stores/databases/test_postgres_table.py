@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from stores import Document, open_store
 from stores.databases import postgres_table
@@ -85,3 +86,32 @@ def test_memory_is_what_the_server_has(
         table.build_index()
     assert "takes about 2 MB while it is built, and the server's" in caplog.text
     store.close()
+
+
+def test_a_user_who_may_only_read_can_search(server: str) -> None:
+    """And a host that is gone is noticed, unless the URL has settings of its own."""
+    store = open_store(server)
+    assert isinstance(store, PostgresStore)
+    _, vectors = filled(store)
+    store.publish("docs", {"table": "t"})
+    with psycopg.connect(server, autocommit=True) as connection:
+        schema = connection.execute("SELECT current_schema()").fetchone()
+        assert schema is not None
+        connection.execute(
+            f"CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA {schema[0]} TO reader; "
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema[0]} TO reader"
+        )
+    reads = make_conninfo(server, user="reader", tcp_user_timeout=5000)
+    try:
+        reader = PostgresStore(reads)
+        assert reader.catalog() == {"docs": {"table": "t"}}
+        found = reader.open("t", Layout(H)).search(vectors[3], 1)
+        assert [hit.id for hit in found] == ["3"]
+        for opened, timeout in ((store, "30000"), (reader, "5000")):
+            with opened.connection() as connection:
+                given = connection.info.get_parameters()
+            assert (given["tcp_user_timeout"], given["connect_timeout"]) == (timeout, "10")
+        reader.close()
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY reader; DROP ROLE reader")
