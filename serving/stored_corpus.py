@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from common.similarity import Similarity
 from encoders import Embedder
 from serving.engine.similarity import for_dot_product
-from serving.http.errors import ServingError
+from serving.http.errors import ServingError, wrong_field
 from stores.collection import find_live, open_live
 from stores.filters import Filter
 from stores.fingerprint import fingerprint
@@ -94,9 +94,17 @@ class StoredCorpus:
         return self._asked(lambda: self.table.documents(_possible(ids)))
 
     def write(self, documents: Sequence[Document], vectors: np.ndarray) -> None:
-        """Insert documents with their embeddings [N, H], or replace them."""
+        """Insert documents with their embeddings [N, H], or replace them.
+
+        Raises:
+            ServingError: The store does not answer, or cannot hold one of them.
+        """
         self._check_live()
-        self._asked(lambda: self.table.upsert(documents, for_dot_product(vectors, self.similarity)))
+        given = for_dot_product(vectors, self.similarity)
+        try:
+            self._asked(lambda: self.table.upsert(documents, given))
+        except ValueError as error:
+            raise wrong_field("documents", str(error).removeprefix("store: ")) from None
         self._check_live()
 
     def delete(self, ids: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from serving.service import ModelOutput
 
 NAME = "tandem"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+OFF = {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "none"}
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -28,7 +29,7 @@ def open_provider() -> TracerProvider | None:
         ValueError: The packages are not installed, or another protocol is asked for.
     """
     endpoint = next((name for name in ENDPOINTS if os.environ.get(name)), None)
-    if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if endpoint is None or any(os.environ.get(k, "").strip().lower() == v for k, v in OFF.items()):
         return None
     protocol = next((name for name in PROTOCOLS if os.environ.get(name)), None)
     if protocol and os.environ[protocol] != "http/protobuf":

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from served import ROOT, Process, engine_of, running, until
-from serving.http.tracing import ENDPOINTS, PROTOCOLS, open_provider
+from serving.http.tracing import ENDPOINTS, OFF, PROTOCOLS, open_provider
 
 TRACE, PARENT = 16 * "4b", 8 * "0f"
 STAGES = ["tokenization", "queue", "inference"]
@@ -80,7 +80,7 @@ def attributes(of: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ENDPOINTS, *PROTOCOLS, "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME"):
+    for name in (*ENDPOINTS, *PROTOCOLS, *OFF, "OTEL_SERVICE_NAME"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -176,6 +176,7 @@ def test_a_collector_that_is_away_harms_nothing(
 ) -> None:
     with Collector() as gone:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", gone.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")  # seconds; the default is 10
     with Process(tmp_path, "--model", tiny_bert, fresh=True) as server:
         assert httpx.post(f"{server.url}/embed", json={"text": "a"}).status_code == 200
         server.terminate()
@@ -194,6 +195,9 @@ def test_what_is_amiss_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=rf"{name}: traces need .* -e '\.\[otel\]'"):
         open_provider()
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert open_provider() is None
+    monkeypatch.delenv("OTEL_SDK_DISABLED")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     assert open_provider() is None
 
 

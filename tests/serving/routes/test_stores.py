@@ -293,4 +293,9 @@ def test_a_database_that_is_away_and_comes_back(
         server.start()
         until(lambda: client.post("/search", json={"query": QUERY}).status_code == 200)
         assert post(client, "/search", query=QUERY) == before
+        # What a database cannot hold is the client's text, not the server's fault.
+        words = {"id": "long", "text": " ".join(map(str, range(150_000)))}
+        status, answer = post(client, "/documents", documents=[words])
+        assert status == 422
+        assert "'long' has too many different words" in answer["error"]["message"]
     server.cleanup()
