@@ -2,7 +2,6 @@
 
 import json
 import logging
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -14,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from lancedb.index import FTS, BTree, IvfRq
-from lancedb.query import LanceQueryBuilder
 from numpy.typing import NDArray
 
-from stores.filters import SIGNS, AnyOf, Compared, Filter
+from stores.databases.lance_sql import among, sortable, sql
+from stores.filters import Filter
 from stores.store import Document, Hit, Layout, Store, Table, Vectors
 
 logger = logging.getLogger(__name__)
@@ -25,8 +24,9 @@ logger = logging.getLogger(__name__)
 CATALOG = "tandem_collections"
 INDEX_FROM = 50_000  # documents; an exact search of fewer takes some ten milliseconds
 # Of each dimension in the copies that the index (RaBitQ) searches, and how many times k documents
-# found by them are ordered by their vectors.
+# found by them are ordered by their vectors, k being at least FEWEST.
 _BITS_AND_CANDIDATES = {"none": (4, 4), "int8": (8, 2), "binary": (1, 20)}
+FEWEST = 10
 BEFORE_FILTER = 20  # times k: the best documents, of which those that pass a filter may be enough
 # Trying a filter on so many documents takes as long as reading a vector.
 FILTERED_PER_READ = 30
@@ -151,7 +151,7 @@ class LanceTable(Table):
 
     def delete(self, ids: Sequence[str]) -> None:
         if ids:
-            self.table.delete(_among(ids))
+            self.table.delete(among(ids))
 
     def build_index(self) -> None:
         table = self.table
@@ -185,15 +185,14 @@ class LanceTable(Table):
     ) -> list[Hit]:
         query = self.table.search(vector, vector_column_name="vector").distance_type("dot")
         _, candidates = _BITS_AND_CANDIDATES[self.layout.quantization]
-        if exact:
-            query = query.bypass_vector_index()
-        else:
-            # 0: all partitions are searched.
-            query = query.maximum_nprobes(0).refine_factor(candidates)
+        # 0: all partitions are searched.
+        query = query.bypass_vector_index() if exact else query.maximum_nprobes(0)
         # Of LanceDB the distance is 1 - the product.
         return [
             Hit(name, 1 - distance)
-            for name, distance in self._found(query, k, where, ids, "_distance", candidates)
+            for name, distance in self._found(
+                query, k, where, ids, "_distance", 0 if exact else candidates
+            )
         ]
 
     def search_words(
@@ -209,31 +208,39 @@ class LanceTable(Table):
         return [Hit(*pair) for pair in self._found(query, k, where, ids, "_score")]
 
     def _rows(self, ids: Sequence[str], columns: list[str]) -> pa.Table:
-        query = self.table.search().where(_among(ids)).limit(max(1, len(ids)))
+        query = self.table.search().where(among(ids)).limit(max(1, len(ids)))
         return query.select(columns).to_arrow()
 
     def _found(
         self,
-        query: LanceQueryBuilder,
+        query: Any,
         k: int,
         where: Filter | None,
         ids: Sequence[str] | None,
         by: str,
-        candidates: int = 1,
+        candidates: int = 0,
     ) -> list[tuple[str, float]]:
         """The ids of the k first documents, and what they are ordered by."""
         query, rows = query.select(["id", by]), []
+
+        def best(count: int) -> list[dict[str, Any]]:
+            factor = -(-candidates * max(count, FEWEST) // count)
+            found: list[dict[str, Any]] = (
+                (query.refine_factor(factor) if candidates else query).limit(count).to_list()
+            )
+            return found
+
         if ids is not None:
-            query = query.where(_among(ids), prefilter=True)
+            query = query.where(among(ids), prefilter=True)
         if where:
             first = BEFORE_FILTER * k
-            wide = ids is None and self.count() > first * candidates * FILTERED_PER_READ
-            query = query.where(" AND ".join(map(_sql, where)), prefilter=not wide)
+            wide = ids is None and self.count() > first * max(1, candidates) * FILTERED_PER_READ
+            query = query.where(" AND ".join(map(sql, where)), prefilter=not wide)
             if wide:
-                rows = query.limit(first).to_list()
+                rows = best(first)
                 query = query.where("true", prefilter=True)
         if len(rows) < k:
-            rows = query.limit(k).to_list()
+            rows = best(k)
         return [(row["id"], row[by]) for row in rows[:k]]
 
 
@@ -256,45 +263,3 @@ def _upsert(table: Any, rows: pa.Table) -> None:
     merge = table.merge_insert(key.name).when_matched_update_all().when_not_matched_insert_all()
     # Looked up by an index, keys that another process is inserting too would be there twice.
     merge.use_index(False).execute(rows.set_column(0, key, rows.column(0)))
-
-
-def _sql(condition: AnyOf | Compared) -> str:
-    """A condition in SQL, by JSON paths."""
-    # "[*]": also of the items of a list.
-    path = "$" + "".join(f'."{step}"[*]' for step in condition.path)
-    if isinstance(condition, Compared):
-        tests = [f"@ {SIGNS[condition.by]} {sortable(condition.value)}"]
-    else:
-        values = (json.dumps(sortable(each), ensure_ascii=False) for each in condition.values)
-        tests = [f"@ == {value}" for value in values]
-    # Not "||" in one path: between values of several types it is never true.
-    any_of = " OR ".join(f"json_exists(metadata, {quoted(f'{path} ? ({test})')})" for test in tests)
-    negated = isinstance(condition, AnyOf) and condition.negated
-    return f"{'NOT ' if negated else ''}({any_of})"
-
-
-def sortable(value: Any) -> Any:
-    """Metadata or a value of a filter, as Lance's JSON paths can compare them.
-
-    They know no decimals and no empty text: numbers become whole ones of the same order.
-    """
-    if isinstance(value, dict):
-        return {name: sortable(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [sortable(each) for each in value]
-    if value == "":
-        return "\0"  # no other text has it
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    # The bits of floats above 0 rise with them.
-    (bits,) = struct.unpack("<q", struct.pack("<d", abs(value)))
-    return bits if value >= 0 else -bits
-
-
-def _among(ids: Sequence[str]) -> str:
-    return f"id IN ({', '.join(map(quoted, ids))})" if ids else "false"
-
-
-def quoted(text: str) -> str:
-    """A text in SQL."""
-    return "'" + text.replace("'", "''") + "'"
