@@ -25,7 +25,8 @@ def server(model: Path, folder: Path) -> Iterator[Process]:
         if len(os.sched_getaffinity(0)) < 2:
             pytest.skip("this machine has one core")
         flags = ("--model", model, "--replicas", 2, "--threads", 1)
-        started = Process(folder, *flags)
+        # A copy would keep to the cores of the process that it is copied from.
+        started = Process(folder, *flags, fresh=True)
     finally:
         os.sched_setaffinity(0, own)
     with started:
