@@ -205,8 +205,11 @@ def test_when_all_are_killed_requests_wait_or_are_told_to_come_back(
             until(lambda: engine.replicas == 0)
             health, late = httpx.get(f"{url}/health"), ask()
             for found in (late, *(job.result(60) for job in before)):
-                assert found.status_code in (200, 503)
-                assert found.status_code == 200 or found.headers["Retry-After"] == "5"
+                assert found.status_code in (200, 500, 503)
+                if found.status_code == 503:
+                    assert found.headers["Retry-After"] == "5"
+                if found.status_code == 500:  # its text was with both of them, one after the other
+                    assert "process ended on this text" in found.json()["error"]["message"]
         assert (health.status_code, health.json()["status"]) == (503, "loading")
         until(lambda: httpx.get(f"{url}/health").status_code == 200)
         assert ask().status_code == 200
