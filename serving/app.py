@@ -1,6 +1,6 @@
 """The application: the routes that suit the loaded models, the pages, and the middleware."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -22,7 +22,7 @@ from serving.http.versions import VersionOfRequest
 from serving.routes.cohere_embed import cohere_embed_routes
 from serving.routes.documents import document_routes
 from serving.routes.health import about_routes, our_version
-from serving.routes.openai import FindVersion, models_routes, openai_routes
+from serving.routes.openai import FindVersion, loading_routes, models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
 from serving.routes.rerank import rerank_routes
 from serving.routes.search import compare_routes, search_routes
@@ -83,12 +83,24 @@ def build_app(
     app.mount("/static", StaticFiles(directory=PAGE))
     service = Service(engine, workers)
     settings |= _add_routes(app, service, roles, open_metrics, stores)
-    models = models_routes(service, find_version)
-    app.include_router(models)
-    settings |= models.settings
+    for router in (models_routes(service), loading_routes(service, find_version)):
+        app.include_router(router)
+        settings |= router.settings
     # FastAPI would answer these itself; the middleware answers all errors.
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _pass_on)
+    _add_middleware(app, engine, settings, keys, cors_origins, traces)
+    return app
+
+
+def _add_middleware(
+    app: FastAPI,
+    engine: Engine,
+    settings: Mapping[str, RouteSettings],
+    keys: Sequence[str],
+    cors_origins: Sequence[str],
+    traces: TracerProvider | None,
+) -> None:
     # The last one added is the outermost.
     app.add_middleware(VersionOfRequest, versions=engine.versions)
     app.add_middleware(BodyReader, limits=engine.limits)
@@ -109,7 +121,6 @@ def build_app(
             allow_private_network=True,
             expose_headers=EXPOSED,
         )
-    return app
 
 
 def _add_routes(

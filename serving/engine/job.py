@@ -159,11 +159,11 @@ class Queue:
     def __init__(self) -> None:
         self.interactive = PriorityQueue()
         self.bulk = PriorityQueue()
-        self._suspects: deque[Item] = deque()
+        self._lost: deque[Item] = deque()
         self._turns = 0  # interactive batches since the last of bulk work
 
     def __len__(self) -> int:
-        return len(self._suspects) + self.interactive.items + self.bulk.items
+        return len(self._lost) + self.interactive.items + self.bulk.items
 
     def of(self, job: Job) -> PriorityQueue:
         """The queue of a job's priority."""
@@ -172,13 +172,13 @@ class Queue:
     def put_back(self, item: Item) -> None:
         """Queue a text again, unless nobody waits for it any more."""
         if not item.job.future.done():
-            self._suspects.append(item._replace(suspect=True))
+            self._lost.append(item)
 
     def remove(self, job: Job) -> bool:
         """Remove what is left of a job; False if nothing is."""
-        kept = deque(item for item in self._suspects if item.job is not job)
-        found = len(kept) < len(self._suspects)
-        self._suspects = kept
+        kept = deque(item for item in self._lost if item.job is not job)
+        found = len(kept) < len(self._lost)
+        self._lost = kept
         return self.of(job).remove(job) or found
 
     def tokens(self) -> int:
@@ -191,9 +191,9 @@ class Queue:
 
     def clear(self) -> list[Job]:
         """Remove and return all jobs."""
-        jobs = [*self.interactive.jobs, *self.bulk.jobs, *(item.job for item in self._suspects)]
+        jobs = [*self.interactive.jobs, *self.bulk.jobs, *(item.job for item in self._lost)]
         self.interactive, self.bulk = PriorityQueue(), PriorityQueue()
-        self._suspects.clear()
+        self._lost.clear()
         return jobs
 
     def wait(self, job: Job) -> float:
@@ -205,8 +205,8 @@ class Queue:
 
     def take(self) -> list[Item]:
         """The next batch, of one model; something must be waiting."""
-        if self._suspects:
-            return [self._suspects.popleft()]
+        if self._lost:
+            return [self._lost.popleft()]
         both = bool(self.interactive.items and self.bulk.items)
         first = bool(self.interactive.items) and not (both and self._turns == TURNS)
         self._turns = self._turns + 1 if both and first else 0

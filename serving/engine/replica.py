@@ -34,6 +34,9 @@ Load = Callable[[str], dict[str, ServedModel]]
 Models = dict[int, dict[str, ServedModel]]  # by number of the version and role
 
 
+BEGUN = "begun"  # what a replica says as soon as it has received something
+
+
 class Opened(NamedTuple):
     """What a replica says of models that are ready: batch budgets, estimates of latency by role."""
 
@@ -66,6 +69,7 @@ class Replica:
     Attributes:
         versions: The numbers of those whose models it has.
         alive: Whether it has not ended.
+        has_begun: Whether it has received what it was last asked.
     """
 
     def __init__(self, place: Place, precision: Precision, on_end: Callable[[], None]) -> None:
@@ -84,6 +88,7 @@ class Replica:
         theirs.close()  # now the pipe ends with the process
         self.versions: set[int] = set()
         self.alive = True
+        self.has_begun = False
         self._on_end = on_end
         self._received: SimpleQueue[Any] = SimpleQueue()
         self._asked: SimpleQueue[Any] = SimpleQueue()
@@ -128,6 +133,7 @@ class Replica:
                 os.kill(self.pid, signal.SIGKILL)
 
     def _ask(self, request: tuple[Any, ...], seconds: float | None) -> Any:
+        self.has_begun = False
         self._asked.put(request)
         try:
             message = self._received.get(timeout=seconds)
@@ -147,7 +153,11 @@ class Replica:
         try:
             with suppress(EOFError, OSError):
                 while True:
-                    self._received.put(self._pipe.recv())
+                    message = self._pipe.recv()
+                    if message == BEGUN:
+                        self.has_begun = True
+                    else:
+                        self._received.put(message)
         finally:
             self.alive = False
             self._received.put(None)
@@ -175,6 +185,7 @@ def run(pipe: Connection, place: Place, precision: Precision) -> None:
         models: Models = {}
         while True:
             work, *about = pipe.recv()
+            pipe.send(BEGUN)
             pipe.send(work(models, place, precision, *about))
 
 

@@ -178,7 +178,7 @@ class ReplicatedEngine(Engine):
                     self._answer(batch, partial(self._ask, replica))
                     has_computed = True
                 except Exception:
-                    self._put_back(batch)
+                    self._put_back(batch, replica.has_begun)
                     raise
                 finally:
                     self._done()
@@ -287,14 +287,14 @@ class ReplicatedEngine(Engine):
         model.max_batch_tokens = min(model.max_batch_tokens, answer.max_batch_tokens)
         return answer.results
 
-    def _put_back(self, batch: list[Item]) -> None:
+    def _put_back(self, batch: list[Item], begun: bool) -> None:
         """Queue texts anew whose batch was lost; fail one that has ended two processes."""
         for item in batch:
-            if item.suspect:
+            if item.suspect and begun:
                 error = ServingError("inference_error", "the model's process ended on this text")
                 self._fail(item, error)
             else:
                 with self._changed:
-                    self._queue.put_back(item)
+                    self._queue.put_back(item._replace(suspect=begun or item.suspect))
                     self._measure_queue()
                     self._changed.notify_all()

@@ -28,6 +28,7 @@ class EmbeddingsBody(OutputOptions):
 
 
 OPENAI = RouteSettings(unprocessable=400)
+STARTED = int(time.time())
 NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
@@ -85,18 +86,15 @@ def infinity_fields(service: Service, version: Version, name: str) -> dict[str, 
 FindVersion = Callable[[str, VersionBody], Load]
 
 
-def models_routes(service: Service, find_version: FindVersion | None = None) -> Router:
-    """``/v1/models``, each of them by its name, and versions to load beside the live one."""
-    router = Router("about")
-    # The model that is named there is the one to load.
-    router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False)
-    started, versions = int(time.time()), service.engine.versions
-    versions.strict = find_version is not None
-    shown: dict[str, Any] = {"include_in_schema": versions.strict}
+def about(model: str, state: str) -> dict[str, object]:
+    """A model as OpenAI describes one, and whether it is live, ready, loading or failed."""
+    known = {"id": model, "object": "model", "created": STARTED, "owned_by": "tandem"}
+    return {**known, "state": state}
 
-    def about(model: str, state: str) -> dict[str, object]:
-        known = {"id": model, "object": "model", "created": started, "owned_by": "tandem"}
-        return {**known, "state": state}
+
+def models_routes(service: Service) -> Router:
+    """``/v1/models``, and each of them by its name."""
+    router, versions = Router("about"), service.engine.versions
 
     def about_loaded(version: Version, model: str) -> dict[str, object]:
         state = "live" if version is versions.live else "ready"
@@ -122,6 +120,17 @@ def models_routes(service: Service, find_version: FindVersion | None = None) -> 
         if model in versions.failed:
             return reply(request, about(model, "failed") | {"reason": versions.failed[model]})
         return reply(request, about_loaded(versions.find(model), model))
+
+    return router
+
+
+def loading_routes(service: Service, find_version: FindVersion | None = None) -> Router:
+    """``/models/NAME``: versions are loaded beside the live one, go live and are unloaded."""
+    router, versions = Router("about"), service.engine.versions
+    # The model that is named there is the one to load.
+    router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False)
+    versions.strict = find_version is not None
+    shown: dict[str, Any] = {"include_in_schema": versions.strict}
 
     def allowed() -> FindVersion:
         if find_version is None:
