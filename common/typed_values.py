@@ -7,6 +7,7 @@ Flags are text and are read as the field's type.
 import enum
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -17,10 +18,18 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 NUMBERS: dict[Any, str] = {int: "an integer", float: "a number"}
 LONGEST_SHOWN = 200  # characters of a value in a message
+# They would end the line of a message, hide a part of it, or not be printed at all.
+_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """The text with its line breaks, control characters and half surrogates as escapes."""
+    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shorten(text: str) -> str:
-    """The text as a message shows it: its beginning, if it is long."""
+    """The text as a message shows it: on one line, and its beginning if it is long."""
+    text = one_line(text)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from datasets import Dataset
 
 from common.hashing import text_hash
+from common.typed_values import one_line
 from loaders.formats.sources import Source
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
 from loaders.parsing.row_stream import RowStream
@@ -162,4 +163,4 @@ class Build:
             self._note(f"fields that are not used: {names}", logging.INFO)
 
     def _note(self, text: str, level: int = logging.WARNING, of_groups: bool = False) -> None:
-        self.notes.append(Note(level, text, of_groups))
+        self.notes.append(Note(level, one_line(text), of_groups))

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.typed_values import one_line
+
 # Longer marks first: that of UTF-32-LE begins with that of UTF-16-LE.
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -35,7 +37,7 @@ class BrokenFile(ValueError):
     """Nothing can be read from ``line`` on, whatever ``on_bad_rows`` says."""
 
     def __init__(self, line: int, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(one_line(reason))
         self.line = line
 
 

@@ -197,7 +197,9 @@ def _headless_names(line: int, cells: list[str]) -> list[str]:
             raise BrokenFile(
                 line,
                 f"the header names no query; its columns must be {', '.join(names)} (in small "
-                'letters), or give columns: {"' + cells[0].strip() + '": "query", ...}',
+                "letters), or give columns: {"
+                + json.dumps(cells[0].strip(), ensure_ascii=False)
+                + ': "query", ...}',
             )
     return names
 

@@ -1,6 +1,7 @@
 """Map the columns of a record to fields: by their names, or by the option ``columns``."""
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -109,7 +110,8 @@ class Columns:
                 raise RowError(f'missing field "{field}" (columns: "{first}")')
             also = f" (also read from {', '.join(others)})" if others else ""
             unknown = next((column for column in fields if field_of(column) is None), None)
-            hint = f'; map its column: columns {{"{unknown}": "{field}"}}' if unknown else ""
+            mapped = json.dumps({unknown: field}, ensure_ascii=False)
+            hint = f"; map its column: columns {mapped}" if unknown else ""
             raise RowError(f'missing field "{first}"{also}{hint}')
         return name
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from common.typed_values import one_line
+
 # Field -> the names it is read from, the first that is present and not null.
 ALIASES: dict[str, tuple[str, ...]] = {
     "query": ("query", "anchor", "sentence1", "text1"),
@@ -29,6 +31,9 @@ _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 60
 
 class RowError(ValueError):
     """A record is not a valid row; the message is the reason, without file and line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason))  # names of fields are whatever stands in the file
 
 
 def show(value: object) -> str:

@@ -1,6 +1,7 @@
 """Whatever a file holds: rows, or the one error that users are promised."""
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -44,7 +45,8 @@ def test_a_record_is_a_row_or_a_row_error(record: Any, options: ReadOptions, lab
     try:
         row = parser.parse(Record(1, record, labels))
     except RowError as error:
-        assert str(error) and "\n" not in str(error)
+        assert str(error)
+        assert not {unicodedata.category(one) for one in str(error)} & {"Cc", "Cs", "Zl", "Zp"}
     else:
         assert row.query.strip()
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from common.typed_values import one_line
 from loaders import ReadOptions, Shape, load_rows, load_rows_in_place
 
 QA: list[dict[str, Any]] = [
@@ -246,3 +248,28 @@ def test_fields_that_sound_as_if_they_count(
         for name, count in (("pos.score", 2), ("Answers", 2), ("title", 1))
     }
     assert ("INFO", "fields that are not used: pos.url (4 times), lang (4 times)") in said
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\r", "\x1b[2J", "\u2028", "\ud800", 'a"b', "a\tb", "标题"]
+)
+def test_names_of_fields_stay_on_one_line_and_can_be_pasted(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "a.jsonl", {name: "q", "pos": ["p"]})
+    mapped = re.search(r"map its column: columns (\{.*\})$", error_of(file), re.DOTALL)
+    assert mapped is not None
+    assert json.loads(mapped[1]) == {name: "query"}
+    shown = one_line(name)
+    assert len(shown.splitlines()) == 1 and shown.encode()
+    caplog.set_level(logging.INFO, "loaders")
+    read(
+        write(tmp_path / "b.jsonl", {"query": "q", "pos": ["p"], f"title{name}": "t"}),
+        "positive_pair",
+    )
+    assert f"{tmp_path}/b.jsonl: the field title{shown} is not used (1 times)" in caplog.messages
+
+
+def test_a_header_over_several_lines_is_one_in_a_message(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('query,"pos\ndoc","pos\ndoc"\nq,p,p\n')
+    assert error_of(str(tmp_path / "a.csv")).endswith('the header names two columns "pos\\ndoc"')
