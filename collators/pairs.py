@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw, draw_group, generator, pad_groups
+from collators.texts import model_inputs
 from common.prompts import with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest; G groups, C candidates of the largest group.
@@ -97,7 +97,7 @@ class PairCollator:
         """The row's query behind its own prompt, or else the run's."""
         return with_prompt(row["query"], self.query_prompt, row.get("prompt"))
 
-    def encode(self, queries: list[str], documents: list[str]) -> dict[str, Tensor]:
+    def encode(self, queries: list[str], documents: list[str]) -> dict[str, Any]:
         """Join each query with its document by the tokenizer's own rule ([CLS] q [SEP] d [SEP])."""
         documents = [with_prompt(document, self.document_prompt) for document in documents]
         batch = self.tokenizer(
@@ -108,7 +108,7 @@ class PairCollator:
             padding=True,
             return_tensors="pt",
         )
-        return dict(batch)
+        return model_inputs(batch)
 
     def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
         """For each length setting, how many of the pairs of ``rows`` it cuts, and of how many."""

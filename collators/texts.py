@@ -1,5 +1,6 @@
 """Batches of an embedder: judged pairs and taught groups, each different text tokenized once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,16 @@ from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
 from common.prompts import with_prompt
 
 # Shapes: N different texts of a batch, L tokens of the longest of them.
+
+
+def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is called with: ``input_ids`` and ``attention_mask``, int [N, L], and more.
+
+    Args:
+        batch: Of the tokenizer. ``host_mask`` is added, its attention mask as an array that stays
+            on the host where tensors go to a GPU: packing a batch there would wait for it.
+    """
+    return {**batch, "host_mask": batch["attention_mask"].numpy()}
 
 
 @dataclass
@@ -56,8 +67,8 @@ class EmbedderCollator:
         """Tokenize both sides together.
 
         Returns:
-            ``texts``, the model's inputs (``input_ids`` and ``attention_mask``, [N, L]), and
-            ``queries`` and ``documents``, the index of each among the N texts.
+            ``texts`` (see ``model_inputs``), and ``queries`` and ``documents``, the index of each
+            among the N texts.
         """
         documents = [with_prompt(document, self.document_prompt) for document in documents]
         keys = [(text, self.query_max_length) for text in queries]
@@ -74,7 +85,7 @@ class EmbedderCollator:
         return {
             "queries": index[: len(queries)],
             "documents": index[len(queries) :],
-            "texts": dict(batch),
+            "texts": model_inputs(batch),
         }
 
     def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:

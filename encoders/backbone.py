@@ -11,14 +11,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import bf16_is_fast
 from common.prompts import with_prompt
+from encoders import unpadding
 from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import position_limit
 from encoders.opening.template import save_tokenizer
-from encoders.opening.transformer import Task, TokenWithoutRow, tokens_without_a_row
+from encoders.opening.tokens import check_tokens, tokens_without_a_row
+from encoders.opening.transformer import Task
 from encoders.sharding import layer_classes, shared_out
-from encoders.unpadding import PackedSequence, cut_by_tokens, or_first, speed_up_dropout
-from encoders.unpadding import unpad_inputs as unpad
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
@@ -107,13 +107,13 @@ class Encoder(nn.Module):
                 f"max_length: {max_length} tokens are asked for, but {backbone.config.model_type} "
                 f"takes at most {limit}; give {limit} or less"
             )
-        speed_up_dropout(backbone)
+        unpadding.speed_up_dropout(backbone)
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.max_length: int = max_length or limit or 512
         tokenizer.model_max_length = self.max_length
         computed_here = not isinstance(backbone, OnnxBackbone)
-        self.unpadded = unpad_inputs and computed_here and unpad(backbone)
+        self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
         self.lora: Lora | None = None
         self.prompts = dict(prompts or {})
         self.new_weights: set[str] = set()  # names of those that no folder had, such as a new head
@@ -121,19 +121,8 @@ class Encoder(nn.Module):
         self._unknown = tokens_without_a_row(tokenizer, backbone) if computed_here else []
 
     def check_tokens(self, input_ids: Tensor) -> None:
-        """Refuse token ids beyond the embedding matrix, where a GPU would read foreign memory.
-
-        Raises:
-            TokenWithoutRow: The message names the token.
-        """
-        if self._unknown and bool((found := input_ids[input_ids >= self._unknown[0]]).numel()):
-            number = int(found[0])
-            name = self.tokenizer.convert_ids_to_tokens(number)
-            raise TokenWithoutRow(
-                f"a text has the token {name!r} ({number}), for which the model has no row: its "
-                f"embeddings have {self._unknown[0]}; take the token out, or add rows with "
-                f"resize_token_embeddings({self._unknown[-1] + 1})"
-            )
+        """Refuse token ids beyond the embedding matrix; see ``encoders.opening.tokens``."""
+        check_tokens(input_ids, self._unknown, self.tokenizer)
 
     def replace_prompts(self, query: str | None, document: str | None) -> None:
         """Replace the model's own prompts; None keeps one, "" removes it."""
@@ -202,7 +191,7 @@ class Encoder(nn.Module):
     def add_lora(self, base: str, **settings: Any) -> None:
         """Freeze the backbone and train adapters; arguments as in ``encoders.lora.add_lora``."""
         self.lora = add_lora(self.backbone, base, **settings)
-        speed_up_dropout(self.backbone)
+        unpadding.speed_up_dropout(self.backbone)
 
     def save_backbone(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write backbone (LoRA merged) and tokenizer, and the adapter in a folder of its own."""
@@ -226,17 +215,25 @@ class Encoder(nn.Module):
             weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
         self.load_state_dict(shared_out(weights, own))
 
-    def token_states(self, attention_mask: Tensor, **inputs: Tensor) -> list[PackedSequence]:
+    def run_backbone(self, host_mask: unpadding.HostMask | None, **inputs: Any) -> Any:
+        """The backbone's output; ``host_mask`` spares it to read the attention mask of a GPU."""
+        with unpadding.known_mask(host_mask):
+            return self.backbone(**inputs)
+
+    def token_states(
+        self, attention_mask: Tensor, host_mask: unpadding.HostMask | None, **inputs: Tensor
+    ) -> list[unpadding.PackedSequence]:
         """The backbone's states of all real tokens, without padding."""
         if self.unpadded:
-            return list(self.backbone(attention_mask=attention_mask, **inputs, pad_output=False))
-        real = or_first(attention_mask)
+            inputs["attention_mask"] = attention_mask
+            return list(self.run_backbone(host_mask, **inputs, pad_output=False))
+        real = unpadding.or_first(attention_mask)
         output = self.backbone(attention_mask=real, **inputs)
         layers = [
             layer[real.bool()][None] for layer in getattr(output, "hidden_states", None) or ()
         ]
         texts, states = list(range(len(real))), output.last_hidden_state[real.bool()]
-        return [PackedSequence(states, texts, real.sum(dim=1), layers or None)]
+        return [unpadding.PackedSequence(states, texts, real.sum(dim=1), layers or None)]
 
     @torch.inference_mode()
     def run_all(
@@ -267,15 +264,18 @@ class Encoder(nn.Module):
             for start in range(0, len(texts[0]), TEXTS_TOKENIZED_AT_ONCE):
                 block = (side[start : start + TEXTS_TOKENIZED_AT_ONCE] for side in texts)
                 tokens = self.tokenizer(*(list(side) for side in block), **cut)
-                pieces = cut_by_tokens([len(ids) for ids in tokens["input_ids"]], budget)
+                pieces = unpadding.cut_by_tokens([len(ids) for ids in tokens["input_ids"]], budget)
                 found = []
                 for piece in pieces:
                     chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
-                    batch = self.tokenizer.pad(chosen, return_tensors="pt").to(self.device)
-                    found.append(self(**batch).float().cpu())
+                    batch = self.tokenizer.pad(chosen, return_tensors="pt")
+                    mask = batch["attention_mask"].numpy()
+                    inputs = {name: unpadding.to_device(batch[name], self.device) for name in batch}
+                    found.append(self(**inputs, host_mask=mask).float())
                     bar.update(len(piece))
                 order = torch.tensor([at for piece in pieces for at in piece])
-                results.append(torch.cat(found)[order.argsort()])
+                # A GPU has a whole block to do before the host waits for it.
+                results.append(torch.cat(found).cpu()[order.argsort()])
         return torch.cat(results) if results else torch.zeros(0)
 
     @property

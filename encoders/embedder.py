@@ -29,6 +29,7 @@ from encoders.chain.settings import (
 from encoders.opening.model_name import is_classifier, resolve_model
 from encoders.opening.template import end_with_eos
 from encoders.opening.transformer import check_weights, open_backbone
+from encoders.unpadding import HostMask, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -178,22 +179,29 @@ class Embedder(Encoder):
         """Compare by this similarity from now on, also where the model is saved and opened."""
         self.settings["similarity_fn_name"] = similarity
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Tokens [N, L] to embeddings [N, H]."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        host_mask: HostMask | None = None,
+        **inputs: Tensor,
+    ) -> Tensor:
+        """Tokens [N, L] to embeddings [N, H]; ``host_mask``: ``attention_mask`` on the host."""
         self.check_tokens(input_ids)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         modules = list(self.head)[: -1 if self._ends_with_unit_length else None]
         if all(type(module) in OWN for module in modules):
             prompts = self._prompt_lengths(input_ids, attention_mask)
-            packs = self.token_states(**given)
+            packs = self.token_states(host_mask=host_mask, **given)
             pooled = []
             for pack in packs:
                 own = None if prompts is None else prompts[pack.texts]
                 pooled.append(run_modules(modules, pack.states, pack.lengths, pack.layers, own))
             order = torch.tensor([text for pack in packs for text in pack.texts])
-            embeddings = torch.cat(pooled)[order.argsort().to(self.device)]
+            embeddings = torch.cat(pooled)[to_device(order.argsort(), self.device)]
         else:  # modules of other libraries may look at neighbouring tokens: they need padding
-            features = given | {"token_embeddings": self.backbone(**given).last_hidden_state}
+            states = self.run_backbone(host_mask, **given).last_hidden_state
+            features = given | {"token_embeddings": states}
             for module in modules:
                 features = module(features)
             embeddings = features["sentence_embedding"]

@@ -13,6 +13,7 @@ from common.run_files import share_weights
 from encoders.backbone import Encoder, ScoreSettings, run_settings
 from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
+from encoders.unpadding import HostMask
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,13 @@ class Reranker(Encoder):
         model.new_weights = {f"backbone.{name}" for name in opened.missing}
         return model
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Tokens of pairs [P, L] to scores [P] (raw logits)."""
+    def forward(self, host_mask: HostMask | None = None, **inputs: Tensor) -> Tensor:
+        """Tokens of pairs [P, L] to scores [P] (raw logits).
+
+        ``host_mask`` is ``attention_mask`` on the host.
+        """
         self.check_tokens(inputs["input_ids"])
-        scores: Tensor = self.backbone(**inputs).logits.squeeze(-1)
+        scores: Tensor = self.run_backbone(host_mask, **inputs).logits.squeeze(-1)
         return scores
 
     def score(

@@ -33,7 +33,7 @@ from transformers import (
 from collators.epochs import numbered
 from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
-from encoders.opening.transformer import TokenWithoutRow
+from encoders.opening.tokens import TokenWithoutRow
 from evaluation.measure import Measure
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer

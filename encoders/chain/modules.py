@@ -193,9 +193,12 @@ def run_modules(
         return torch.cat(parts)[torch.cat(places).argsort()]
     # 16 bits are too few for sums over a text's tokens.
     exact = states.to(torch.promote_types(states.dtype, torch.float32))
+    texts = torch.arange(len(lengths), device=lengths.device)
     features: dict[str, Any] = {
         "token_embeddings": exact[None],
         "cu_seq_lens_q": F.pad(lengths.cumsum(0), (1, 0)),
+        # Pooling would find it by itself, but wait for the device to learn its size.
+        "seq_idx": texts.repeat_interleave(lengths, output_size=len(states))[None],
     }
     if layers is not None:
         features["all_layer_embeddings"] = layers

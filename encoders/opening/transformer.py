@@ -18,6 +18,7 @@ from transformers.models.xmod.modeling_xmod import XmodAdapter
 from common.json_files import read_json
 from encoders.export import OnnxBackbone, is_onnx
 from encoders.opening.positions import position_limit, position_offset
+from encoders.opening.tokens import tokens_without_a_row
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,6 @@ class Opened(NamedTuple):
     missing: set[str]
     max_length: int | None
     do_lower_case: bool = False
-
-
-class TokenWithoutRow(ValueError):
-    """A text has a token beyond the embedding matrix; the message names it."""
 
 
 class _Refused(ValueError):
@@ -246,14 +243,6 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: A
             names,
             unknown[-1] + 1,
         )
-
-
-def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
-    """The tokenizer's ids beyond the embedding matrix, ascending."""
-    rows = model.get_input_embeddings().num_embeddings
-    if max(len(tokenizer), *tokenizer.added_tokens_decoder, 0) <= rows:
-        return []
-    return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
 
 
 def _allow_autocast(model: PreTrainedModel) -> None:

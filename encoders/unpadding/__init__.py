@@ -2,7 +2,8 @@
 
 Padding is removed inside the backbone: the texts of a batch are concatenated to packed sequences
 (``packing``), which attend within each text (``layout``, ``attention``) and, on a CPU, run on one
-core each (``parallel``) with a fast dropout (``dropout``). ``forward`` ties these together.
+core each (``parallel``) with a fast dropout (``dropout``). ``transfer`` keeps the host from waiting
+for a GPU. ``forward`` ties these together.
 ``parts`` switches each of them off by itself.
 """
 
@@ -11,14 +12,18 @@ from encoders.unpadding.forward import PackedSequence, or_first, unpad_inputs
 from encoders.unpadding.packing import cut_by_tokens
 from encoders.unpadding.parallel import parallel_map
 from encoders.unpadding.parts import Parts, parts
+from encoders.unpadding.transfer import HostMask, known_mask, to_device
 
 __all__ = [
+    "HostMask",
     "PackedSequence",
     "Parts",
     "cut_by_tokens",
+    "known_mask",
     "or_first",
     "parallel_map",
     "parts",
     "speed_up_dropout",
+    "to_device",
     "unpad_inputs",
 ]

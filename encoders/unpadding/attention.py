@@ -60,7 +60,7 @@ def unpadded_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = Rule(causal, sliding_window, dropout, scaling)
     kind = query.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         # As for torch's own attention: rotary positions leave queries and keys in fp32.
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = (states.to(dtype) for states in (query, key, value))
@@ -75,7 +75,7 @@ def unpadded_attention(
         states = _by_varlen_kernel(q, k, v, layout, rule)
     elif q.is_cuda and half and dropout and has_flash(q, k):
         states = flash_attention(q, k, v, layout.bounds, layout.longest, rule)
-    elif q.is_cuda or not trains_here or (dropout and not parts.fast_dropout):
+    elif kind != "cpu" or not trains_here or (dropout and not parts.fast_dropout):
         states = _by_torch(q, k, v, layout, rule)
     else:
         # Autocast would compute the softmax, and so the second product, in fp32.

@@ -29,6 +29,7 @@ from encoders.unpadding.layout import TextLayout
 from encoders.unpadding.packing import cut_by_tokens, is_even, pack_texts
 from encoders.unpadding.parallel import parallel_map, parallel_map_with_gradients
 from encoders.unpadding.parts import parts
+from encoders.unpadding.transfer import mask_on_host, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -113,25 +114,23 @@ class Unpadding:
         given = dict(zip(self.parameters, args, strict=False)) | kwargs
         inputs = {name: value for name, value in given.items() if value is not None}
         ids = inputs.pop("input_ids")  # [B, L]
-        mask = inputs.pop("attention_mask", None)
-        mask = torch.ones_like(ids) if mask is None else or_first(mask)
+        mask = or_first(mask_on_host(ids, inputs.pop("attention_mask", None)))
         lengths = mask.sum(dim=1).tolist()
         packs, cores = self._pack(lengths, ids.device)
         order = [text for pack in packs for text in pack]
         text_of, place_of = mask[order].nonzero(as_tuple=True)
-        # Where each packed token stands in the batch, flattened to [B * L].
-        index = torch.tensor(order, device=ids.device)[text_of] * ids.shape[1] + place_of
+        # Where each packed token stands in the batch, flattened to [B * L], and in its text.
+        places = torch.tensor(order)[text_of] * ids.shape[1] + place_of
+        positions = (mask.cumsum(dim=1) - 1 + self.first_position).flatten()[places]
+        index, positions = to_device(torch.stack([places, positions]), ids.device)
         tokens = [sum(lengths[text] for text in pack) for pack in packs]
-
-        def packed(values: Tensor) -> tuple[Tensor, ...]:
-            found: tuple[Tensor, ...] = values.flatten()[index][None].split(tokens, dim=1)
-            return found  # [1, T] each
 
         # One look-up for all tokens: the gradient of each is as large as the whole vocabulary.
         embedded = self.backbone.get_input_embeddings()(ids.flatten()[index])[None]
-        varying = {"position_ids": packed(mask.cumsum(dim=1) - 1 + self.first_position)}
+        varying = {"position_ids": positions[None].split(tokens, dim=1)}  # [1, T] each
         if "token_type_ids" in inputs:
-            varying["token_type_ids"] = packed(inputs.pop("token_type_ids"))
+            types = inputs.pop("token_type_ids").flatten()[index]
+            varying["token_type_ids"] = types[None].split(tokens, dim=1)
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
 
@@ -152,7 +151,7 @@ class Unpadding:
             PackedSequence(
                 output.last_hidden_state[0],
                 pack,
-                torch.tensor([lengths[text] for text in pack], device=ids.device),
+                to_device(torch.tensor([lengths[text] for text in pack]), ids.device),
                 getattr(output, "hidden_states", None),
             )
             for output, pack in zip(outputs, packs, strict=True)
@@ -228,7 +227,7 @@ def _pad_output(
         elif values[0].dim() == 3:
             output[name] = padded(tuple(values))
         else:  # the pooler's, one for each text
-            places = torch.tensor(order, device=index.device).argsort()
+            places = to_device(torch.tensor(order).argsort(), index.device)
             output[name] = torch.cat(values)[places]
     return output
 

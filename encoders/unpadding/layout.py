@@ -1,11 +1,14 @@
 """Group the texts of a packed sequence by length: attention is one batched matmul per group."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from encoders.unpadding.transfer import to_device
 
 # Shapes: T tokens of a packed sequence, A attention heads, D width of a head; S tokens with the
 # padding of groups; of one group: n texts, padded to l tokens each.
@@ -42,7 +45,8 @@ class Group:
 
     def __init__(self, lengths: list[int], places: int, start: int, device: torch.device) -> None:
         self.count, self.places, self.start = len(lengths), places, start
-        self.lengths = torch.tensor(lengths, device=device)
+        self.on_host = torch.tensor(lengths)
+        self.lengths = to_device(self.on_host, device)
         self.full = min(lengths) == places
 
     def rows(self, heads: int) -> slice:
@@ -65,14 +69,20 @@ class TextLayout:
         self.longest = lengths[-1]
         self.is_single = len(lengths) == 1
         self.device = device
-        self.bounds = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
-        self.groups: list[Group] = []
-        start = 0
-        for places, same in groupby(lengths, lambda length: -(-length // STEP) * STEP):
-            group = Group(list(same), places, start, device)
-            self.groups.append(group)
-            start += group.count * places
+        bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+        self.bounds = to_device(bounds, device)
+        self.lengths = lengths
         self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Texts of the same padded length, the shortest first; not every kernel needs them."""
+        found: list[Group] = []
+        start = 0
+        for places, same in groupby(self.lengths, lambda length: -(-length // STEP) * STEP):
+            found.append(Group(list(same), places, start, self.device))
+            start += found[-1].count * places
+        return found
 
     def pack(self, states: Tensor, heads: int, zeros: bool = False) -> Tensor:
         """[T, A or fewer, D] to [S * A, D]; fewer heads are repeated, each for its share of A.
@@ -126,26 +136,30 @@ class TextLayout:
     def _index(self, heads: int, given: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of [T * given] that make [S * A], which of these are padding, and the way back.
 
-        Computed once for all layers.
+        Computed once for all layers, on the host, which knows the lengths.
         """
         if (heads, given) not in self._rows:
-            own = torch.arange(heads, device=self.device)
+            own = torch.arange(heads)
             shared = own // (heads // given)
             sources, padding, places = [], [], []
             token = 0
             for group in self.groups:
-                at = torch.arange(group.places, device=self.device)
-                ends = token + group.lengths.cumsum(0)[:, None]  # [n, 1]
-                real = at < group.lengths[:, None]  # [n, l]
-                tokens = (ends - group.lengths[:, None] + at).minimum(ends - 1)
+                at, lengths = torch.arange(group.places), group.on_host
+                ends = token + lengths.cumsum(0)[:, None]  # [n, 1]
+                real = at < lengths[:, None]  # [n, l]
+                tokens = (ends - lengths[:, None] + at).minimum(ends - 1)
                 sources.append((tokens[:, None] * given + shared[:, None]).flatten())
                 padding.append((~real)[:, None].expand(-1, heads, -1).flatten())
-                texts = torch.arange(group.count, device=self.device)[:, None, None]
+                texts = torch.arange(group.count)[:, None, None]
                 rows = (texts * heads + own) * group.places + at[:, None]  # [n, l, A]
                 places.append((rows[real] + group.start * heads).flatten())
-                token += int(group.lengths.sum())
+                token += int(lengths.sum())
             where = torch.cat(padding).nonzero()[:, 0]
-            self._rows[heads, given] = torch.cat(sources), where, torch.cat(places)
+            self._rows[heads, given] = (
+                to_device(torch.cat(sources), self.device),
+                to_device(where, self.device),
+                to_device(torch.cat(places), self.device),
+            )
         return self._rows[heads, given]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from encoders.opening.transformer import TokenWithoutRow
+from encoders.opening.tokens import TokenWithoutRow
 from serving.engine.model import SHORT, ServedModel
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError

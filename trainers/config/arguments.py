@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from common.hardware import multiplies_in_bf16
+from common.hardware import multiplies_in_bf16, process_threads
 from trainers.config.fields import DataArguments, ModelArguments, RecipeFields
 from trainers.config.trainer_settings import check_trackers, check_trainer_settings
 
@@ -29,6 +29,8 @@ LEAST = {
     ),
 }  # fmt: skip
 
+MOST_WORKERS = 4  # of a GPU by default
+
 
 @dataclass
 class TandemArguments(RecipeFields):
@@ -45,6 +47,7 @@ class TandemArguments(RecipeFields):
         """Refuse what cannot work before anything is loaded."""
         _check_arguments(self)
         gpu = torch.accelerator.is_available() and not self.use_cpu
+        set_loading(self, gpu)
         if self.bf16 and not gpu and not multiplies_in_bf16():
             logger.warning(
                 "bf16 is off for this run: this CPU has no bf16 instructions (AVX512-BF16 or AMX), "
@@ -74,6 +77,14 @@ class TandemArguments(RecipeFields):
         if self.save_total_limit == 1 and self.metric_for_best_model:
             # The best and the last: Trainer would delete the last before the model is saved.
             self.save_total_limit = 2
+
+
+def set_loading(args: RecipeFields, gpu: bool) -> None:
+    """Where the recipe leaves it open, load batches so that a GPU does not wait for them."""
+    if args.dataloader_num_workers is None:
+        args.dataloader_num_workers = min(MOST_WORKERS, process_threads() - 1) if gpu else 0
+    if args.accelerator_config is None and gpu:
+        args.accelerator_config = {"non_blocking": args.dataloader_pin_memory}
 
 
 OWN_FIELDS = [

@@ -181,6 +181,9 @@ class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
     resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]
         None, "true: the last checkpoint in output_dir; or the path of one."
     )
+    dataloader_num_workers: int | None = option(  # type: ignore[assignment]
+        None, "Worker processes that collate batches. null: none on a CPU, at most 4 on a GPU."
+    )
     warmup_steps: float = option(0.1, "Linear warm-up; below 1: a share of all steps.")
     logging_steps: float = option(10, "Steps between two log lines; below 1: a share of all.")
     remove_unused_columns: bool = option(False, "Fixed: the collators read the text columns.")

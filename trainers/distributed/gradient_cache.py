@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 def embed_in_chunks(
     model: nn.Module,
-    texts: dict[str, Tensor],
+    texts: dict[str, Any],
     chunk_size: int,
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
     at_least: int = 0,
@@ -25,7 +25,7 @@ def embed_in_chunks(
 
     Args:
         model: May be wrapped for distributed training.
-        texts: The model's inputs, [N, L] each.
+        texts: The model's inputs, [N, L] each; see ``collators.texts.model_inputs``.
         chunk_size: Texts that are embedded at once.
         no_sync: Suppresses the gradients' all-reduce; entered for all chunks but the last.
         at_least: Chunks to run; missing ones are filled with the first text, without effect.
@@ -67,9 +67,9 @@ class _Chunks(torch.autograd.Function):
         return None, None, None, None
 
 
-def _trim_padding(chunk: dict[str, Tensor]) -> dict[str, Tensor]:
+def _trim_padding(chunk: dict[str, Any]) -> dict[str, Any]:
     """Drop columns that are padding in all rows, on either side."""
-    used = chunk["attention_mask"].any(dim=0).nonzero()[:, 0]
+    used = chunk["host_mask"].any(axis=0).nonzero()[0]
     kept = slice(int(used[0]), int(used[-1]) + 1)
     return {name: values[:, kept] for name, values in chunk.items()}
 

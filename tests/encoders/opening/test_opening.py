@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 import zoo
 from encoders import Embedder, Reranker
-from encoders.opening.transformer import TokenWithoutRow
+from encoders.opening.tokens import TokenWithoutRow
 from zoo import ENCODED, LONG, PAIRS, backbone, change_json, dense, embedder
 
 OFFSET = ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xmod", "luke",

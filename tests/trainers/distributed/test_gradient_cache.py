@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from collators import ContrastiveCollator
+from collators.texts import model_inputs
 from encoders import Embedder
 from losses import ContrastiveLoss
 from runs import NO_DROPOUT, TEXTS, TOPICS, assert_same_weights, train, write_format
@@ -78,10 +79,8 @@ def test_dropout_is_drawn_again_over_more_tokens_than_inference_takes_at_once(
     """The first pass, without gradients, has to cut a chunk into the rows that the second has."""
     wide = {"hidden_size": 1024, "intermediate_size": 8, "num_hidden_layers": 1}
     model = Embedder.from_pretrained(save_backbone(tmp_path, TEXTS, **wide)).train()
-    texts = {
-        "input_ids": torch.randint(5, 40, (20, 100)),
-        "attention_mask": torch.ones(20, 100, dtype=torch.long),
-    }
+    mask = torch.ones(20, 100, dtype=torch.long)
+    texts = model_inputs({"input_ids": torch.randint(5, 40, (20, 100)), "attention_mask": mask})
     torch.manual_seed(3)
     held = model(**texts)
     torch.manual_seed(3)
