@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from encoders.unpadding.dropout import dropout_mask, scale
-from encoders.unpadding.flash import flash_attention, has_flash, text_by_text
+from encoders.unpadding.kernels import find_kernel, text_by_text
 from encoders.unpadding.layout import Rule, TextLayout, position_bias
 from encoders.unpadding.parts import parts
 
@@ -67,14 +67,11 @@ def unpadded_attention(
     if layout.is_single and not torch.is_grad_enabled() and not dropout:
         return _one_text(query, key, value, rule), None
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
-    half = q.dtype in (torch.bfloat16, torch.float16)
     trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
     if not parts.grouped_attention:
         states = text_by_text(q, k, v, layout.bounds, rule)
-    elif q.is_cuda and half and not dropout and varlen_attn is not None:
-        states = _by_varlen_kernel(q, k, v, layout, rule)
-    elif q.is_cuda and half and dropout and has_flash(q, k):
-        states = flash_attention(q, k, v, layout.bounds, layout.longest, rule)
+    elif kind == "cuda":
+        states = _on_gpu(q, k, v, layout, rule)
     elif kind != "cpu" or not trains_here or (dropout and not parts.fast_dropout):
         states = _by_torch(q, k, v, layout, rule)
     else:
@@ -95,6 +92,16 @@ def _one_text(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
         query, key, value, bias, scale=rule.scaling, enable_gqa=shares
     )
     return states.transpose(1, 2)
+
+
+def _on_gpu(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
+    """By one kernel for all texts, if there is one."""
+    if q.dtype in (torch.bfloat16, torch.float16) and not rule.dropout and varlen_attn is not None:
+        return _by_varlen_kernel(q, k, v, layout, rule)
+    kernel = find_kernel(q, k, rule)
+    if kernel is None:
+        return _by_torch(q, k, v, layout, rule)
+    return kernel(q, k, v, layout.bounds, layout.longest, rule)
 
 
 def _by_varlen_kernel(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:

@@ -16,6 +16,7 @@ from common.hardware import bf16_is_fast
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
+from encoders.unpadding import to_device
 from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
 from serving.engine.tokenization import Cut, TextTokenizer, Tokens
 
@@ -125,8 +126,10 @@ class ServedModel:
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
-        inputs = self.encoder.tokenizer.pad(given, return_tensors="pt").to(self.encoder.device)
-        found: torch.Tensor = self.encoder(**inputs)
+        padded = self.encoder.tokenizer.pad(given, return_tensors="pt")
+        inputs = {name: to_device(padded[name], self.encoder.device) for name in padded}
+        mask = padded["attention_mask"].numpy()
+        found: torch.Tensor = self.encoder(**inputs, host_mask=mask)
         return found.float().cpu().numpy()
 
     def hold_in_bf16(self) -> None:
