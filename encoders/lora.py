@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from encoders.opening.holding import hold_in_bf16
 
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
@@ -31,16 +34,21 @@ class Lora:
     heads: list[str]
 
     def merged(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of the plain backbone, ``W + alpha / r * B @ A``, from those with both."""
+        """The weights of the plain backbone, ``W + alpha / r * B @ A``, from those with both.
+
+        They are on the CPU: a GPU may have no room for a second model.
+        """
         plain = {}
         for name, weight in weights.items():
             if f".lora_A.{NAME}" in name or f".lora_B.{NAME}" in name:
                 continue
+            if weight.dtype == torch.bfloat16:  # see encoders.opening.holding
+                weight = weight.float()
             before, layer, after = name.rpartition(".base_layer.")
             if layer and after == "weight":
                 one, other = (weights[f"{before}.lora_{side}.{NAME}.weight"] for side in "AB")
                 weight = weight + self.config.lora_alpha / self.config.r * (other @ one)
-            plain[f"{before}.{after}" if layer else name] = weight
+            plain[f"{before}.{after}" if layer else name] = weight.cpu()
         return plain
 
     def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
@@ -91,6 +99,7 @@ def add_lora(
     dropout: float = 0.0,
     target_modules: Sequence[str] | None = None,
     classifier: bool = False,
+    frozen_in_bf16: bool = False,
 ) -> Lora:
     """Freeze a backbone and give its linear layers adapters. (Hu et al., "LoRA", 2021.)
 
@@ -102,6 +111,7 @@ def add_lora(
         dropout: On the adapters' inputs.
         target_modules: Names, or ends of names, of linear layers; None: all of the encoder's.
         classifier: Whether the backbone has a scoring head, which is trained in full.
+        frozen_in_bf16: Hold what is frozen in bf16 where that loses nothing.
 
     Raises:
         ValueError: peft is not installed, or no layer has such a name.
@@ -128,6 +138,8 @@ def add_lora(
     lora = Lora(config, heads)
     for name, weight in backbone.named_parameters():
         weight.requires_grad_(lora.trains(name))
+    if frozen_in_bf16:
+        hold_in_bf16(backbone)
     return lora
 
 

@@ -14,6 +14,7 @@ from common.run_files import FUSION_FILE
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
+from encoders.opening.holding import place_for_inference
 from evaluation.data.mteb_task import SUITES
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
@@ -175,12 +176,17 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
 
 
 def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
-    """Open a model, on the GPU if there is one, with the prompts and dimensions asked for."""
+    """Open a model to be measured, on the GPU if there is one; its weights stay as they are."""
+    return place_for_inference(open_unplaced(name, kind, args), PartialState().device)
+
+
+def open_unplaced(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
+    """Open a model with the prompts and dimensions asked for, on the CPU."""
     model = kinds.open_model(
         name, kind, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
     )
     model.replace_prompts(args.query_prompt, args.document_prompt)
-    return model.to(PartialState().device)
+    return model
 
 
 def how(args: EvaluationSettings) -> How:
@@ -214,7 +220,7 @@ def find_first_stage(
                 f"first_stage: {args.first_stage} is of kind {embedder.kind}, which searches no "
                 "corpus; give an embedder, or bm25"
             )
-        embedder = embedder.to(PartialState().device)
+        embedder = place_for_inference(embedder, PartialState().device)
         fusion = read_fusion(args.first_stage)
         if fusion is None:
             run: Run = retrieve(embedder, data, args.top_k, how(args))

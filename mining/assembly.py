@@ -17,6 +17,7 @@ from accelerate import PartialState
 from common.hardware import prepare_cpu
 from common.prompts import with_prompt
 from encoders.kinds import KINDS, detect_kind, open_model, retrieves
+from encoders.opening.holding import place_for_inference
 from encoders.opening.model_digest import model_digest
 from loaders import ReadOptions
 from loaders.formats.local import FileSource
@@ -129,7 +130,7 @@ def embed(
         raise ValueError(f"embedder: {name} is a reranker; give an embedder")
     embedder = open_model(name, trust_remote_code=args.trust_remote_code)
     assert retrieves(embedder)
-    embedder = embedder.to(PartialState().device)
+    embedder = place_for_inference(embedder, PartialState().device)
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
     digests["embedder"] = digest = model_digest(embedder)
     query_prompt = embedder.find_prompt("query")
@@ -156,7 +157,7 @@ def open_teacher(args: WorkSettings, name: str, digests: Digests) -> Teacher:
     if KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
-    reranker = reranker.to(PartialState().device)
+    reranker = place_for_inference(reranker, PartialState().device)
     digests["reranker"] = digest = model_digest(reranker)
     how = Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
     folder = args.cache_dir / "scores" / cache_key(reranker, digest, how)

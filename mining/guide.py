@@ -13,6 +13,7 @@ from common.hashing import text_hash
 from common.prompts import with_prompt
 from common.text_digest import text_keys
 from encoders.kinds import detect_kind, open_model, retrieves
+from encoders.opening.holding import place_for_inference
 from encoders.opening.model_digest import model_digest
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Encoding, cache_key, encode_block
@@ -64,7 +65,7 @@ def encode_texts(
     model = open_model(guide, trust_remote_code=trust_remote_code)
     assert retrieves(model)
     state = PartialState()
-    model = model.to(state.device)
+    model = place_for_inference(model, state.device)
     prompts: dict[Side, str] = {side: model.find_prompt(side) for side in ("query", "document")}
     how = Encoding(bf16=bf16)
     cache = VectorCache(

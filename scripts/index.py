@@ -40,6 +40,7 @@ from tqdm import tqdm
 from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
 from encoders import Embedder
+from encoders.opening.holding import place_for_inference
 from evaluation.search.distributed import How
 from evaluation.settings import ModelSettings
 from stores.collection import Version, check_name, is_version
@@ -131,7 +132,7 @@ def index(args: IndexSettings, store: Store | None) -> None:
         args.model, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
     )
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
-    embedder.to(PartialState().device)
+    embedder = place_for_inference(embedder, PartialState().device)
     model = fingerprint(embedder, args.document_max_length)
     layout = Layout(model.dimensions, args.dtype, args.quantization)
     version = Version(model, layout, Path(args.model).name)

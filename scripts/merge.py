@@ -33,7 +33,7 @@ from encoders.merging import Share, check_shares, merge_weights
 from encoders.opening.model_name import resolve_model
 from evaluation.measure import Measure
 from evaluation.merging import Shares, Trials
-from evaluation.settings import EvaluationSettings, build_measure, open_model, read_data
+from evaluation.settings import EvaluationSettings, build_measure, open_unplaced, read_data
 
 
 @dataclass(kw_only=True)
@@ -86,7 +86,8 @@ def merge(args: MergeSettings) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     kind = detect_kind(args.models[-1])
-    opened = [open_model(name, kind, args) for name in args.models]
+    device = PartialState().device
+    opened = [open_unplaced(name, kind, args).to(device) for name in args.models]
     check_tokenizers(opened, args.models)
     # Copies: the last model is given each merge in turn.
     states = [{n: w.cpu().clone() for n, w in model.state_dict().items()} for model in opened]

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from encoders.backbone import Encoder
+from encoders.opening.holding import held_weights
 
 
 def model_digest(model: Encoder) -> str:
@@ -15,7 +16,9 @@ def model_digest(model: Encoder) -> str:
     which are settings of a call.
     """
     digest = hashlib.blake2b(digest_size=16)
+    held = held_weights(model)
     for name, weight in sorted(model.state_dict().items()):
+        weight = weight.float() if name in held else weight
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     config = model.config.to_dict()

@@ -10,6 +10,7 @@ import torch
 from common.hardware import bf16_is_fast, prepare_cpu
 from encoders.backbone import RunSettings
 from encoders.kinds import open_model, retrieves
+from encoders.opening.holding import place_for_inference
 from encoders.opening.model_digest import model_digest
 from loaders.beir.texts import IDS, find_id, find_text
 from loaders.parsing.fields import RowError
@@ -53,7 +54,7 @@ class EmbedDocuments:
         if not retrieves(found):
             raise ValueError(f"model: {model} is of kind {found.kind}; give an embedder")
         found.replace_prompts(None, document_prompt)
-        self.embedder = found.to(own_device())
+        self.embedder = place_for_inference(found, own_device())
         self.dtype, self.settings = dtype, settings
         vector = pa.list_(pa.float16() if dtype == "float16" else pa.float32())
         self.schema = pa.schema([("id", pa.string()), ("vector", vector)])

@@ -16,6 +16,7 @@ from common.hardware import bf16_is_fast
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
+from encoders.opening.holding import place_for_inference
 from encoders.unpadding import to_device
 from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
 from serving.engine.tokenization import Cut, TextTokenizer, Tokens
@@ -199,7 +200,7 @@ def open_model(
         ValueError: There is no such model or device.
     """
     opened = kinds.open_model(folder, kind, **settings)
-    model = opened.to(find_device(device))
+    model = place_for_inference(opened, find_device(device))
     return ServedModel(model, name, max_batch_tokens, read_fusion(str(folder)))
 
 

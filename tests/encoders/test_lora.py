@@ -1,20 +1,24 @@
 """LoRA: adapters beside a frozen backbone, merged when saved, exact when resumed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from encoders import Embedder, Reranker
+from encoders import Embedder, Reranker, lora
+from encoders.opening.holding import hold_in_bf16
 from runs import TOPICS, assert_same_weights, losses, train, weights, write_format
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES, TandemArguments
+from trainers.config import arguments
 
 # peft asks transformers for what it has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -134,6 +138,95 @@ def test_a_run_with_adapters_learns_and_resumes_bit_identical(
         if "embeddings" in name or "LayerNorm" in name or name.endswith("key.bias"):
             assert base[name].equal(tuned[name]), name
     assert any(not base[name].equal(tuned[name]) for name in base if "query.weight" in name)
+
+
+@pytest.fixture(scope="module")
+def short_bases(
+    bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The same models with weights that 16 bits hold, but for one matrix."""
+    found = {}
+    for kind, folder in bases.items():
+        found[kind] = tmp_path_factory.mktemp("short") / kind
+        shutil.copytree(folder, found[kind])
+        rounded = {name: weight.bfloat16().float() for name, weight in weights(folder).items()}
+        for name, weight in rounded.items():
+            if name.endswith("layer.1.output.dense.weight"):
+                weight += 2**-20
+        save_file(rounded, found[kind] / "model.safetensors", metadata={"format": "pt"})
+    return found
+
+
+@pytest.mark.parametrize("kind", ["embedder", "reranker"])
+def test_frozen_matrices_held_in_bf16_change_nothing(
+    kind: str, short_bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """Values and gradients under autocast, values without it, and what is saved, bit by bit."""
+    found = []
+    for held in (False, True):
+        torch.manual_seed(0)  # A is drawn
+        base, classifier = short_bases[kind], kind == "reranker"
+        model = Reranker.from_pretrained(base) if classifier else Embedder.from_pretrained(base)
+        settings: dict[str, Any] = {"r": 2, "alpha": 4, "classifier": classifier}
+        model.add_lora("base", frozen_in_bf16=held, **settings)
+        moved(model)
+        texts = [TEXTS[:6], TEXTS[6:12]] if classifier else [TEXTS[:6]]
+        batch = model.tokenizer(*texts, padding=True, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            values = model(**batch)
+        values.float().square().sum().backward()
+        with torch.inference_mode():
+            exact = model.eval()(**batch)
+        model.save_pretrained(tmp_path / str(held))
+        gradients = [w.grad for w in model.parameters() if w.grad is not None]
+        assert len(gradients) > 20
+        found.append([values, exact, *gradients, *weights(tmp_path / str(held)).values()])
+        matrices = {
+            name: weight.dtype
+            for name, weight in model.named_parameters()
+            if weight.dim() == 2 and not weight.requires_grad and "embeddings" not in name
+        }
+        short = {name for name, dtype in matrices.items() if dtype == torch.bfloat16}
+        (long,) = [name for name in matrices if "layer.1.output.dense" in name]
+        assert short == (matrices.keys() - {long} if held else set())
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+def test_a_run_in_bf16_holds_them_so_and_resumes(
+    short_bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arguments, "multiplies_in_bf16", lambda: True)
+    settings: dict[str, Any] = {
+        "objective": "contrastive",
+        "model_name_or_path": short_bases["embedder"],
+        "train_file": write_format("pairs", tmp_path),
+        "eval_file": write_format("pairs", tmp_path),
+        "bf16": True,
+        "lora_r": 4,
+        "lora_dropout": 0.1,
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "merge_with_base": 0.5,
+    }
+    held: list[nn.Module] = []
+
+    def noted(model: nn.Module) -> None:
+        held.append(model)
+        hold_in_bf16(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lora, "hold_in_bf16", noted)
+        whole = train(tmp_path / "whole", **settings)
+        start = str(whole / "checkpoint-2")
+        assert_same_weights(
+            whole, train(tmp_path / "resumed", **settings, resume_from_checkpoint=start)
+        )
+        assert len(held) == 2
+        patch.setattr(lora, "hold_in_bf16", lambda model: None)
+        assert_same_weights(whole, train(tmp_path / "fp32", **settings))
+    assert not any(weight.dtype == torch.bfloat16 for weight in weights(whole).values())
 
 
 def test_a_checkpoint_without_an_adapter_is_refused(

@@ -17,6 +17,7 @@ from loaders import DataFiles, ReadOptions
 from mining.guide import GuideEmbeddings, encode_texts
 from trainers.config.arguments import TandemArguments
 from trainers.config.task import Task
+from trainers.distributed.sharding import launches_fsdp
 from trainers.run import Run, build_run
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ def open_model(run: Run) -> Encoder:
     if args.lora_r is not None:
         model.add_lora(
             args.model_name_or_path,
+            # FSDP shards the weights of a layer together, and they must be of one type.
+            frozen_in_bf16=args.bf16 and not launches_fsdp(),
             r=args.lora_r,
             alpha=args.lora_alpha or 2 * args.lora_r,
             dropout=args.lora_dropout,

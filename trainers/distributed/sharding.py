@@ -28,13 +28,18 @@ NEEDED = {
 }
 
 
+def launches_fsdp() -> bool:
+    """Whether accelerate was launched with FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def check_sharding(args: TrainingArguments) -> None:
     """Refuse FSDP where accelerate would silently not shard, or in a mode that is not tested.
 
     Raises:
         ValueError: There is no GPU, or a setting is not supported.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+    if not launches_fsdp():
         return
     state = args.distributed_state
     if state is None or state.distributed_type in NOT_SHARDING:
@@ -58,7 +63,7 @@ def check_layers(model: nn.Module) -> None:
         ValueError: It names the layers' class.
     """
     given = os.environ.get(LAYERS)
-    if given is None or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+    if given is None or not launches_fsdp():
         return
     layers: Any = model._no_split_modules
     for name in given.split(","):
