@@ -14,6 +14,7 @@ merging     an embedder tuned on the set, and merged with its base: half and hal
 objectives  rerankers on the same groups
 matryoshka  contrastive training with matryoshka_dims and without, by fewer and fewer dimensions
 quickstart  the quick start's embedder, alone and fused with BM25 as ``make quickstart`` does it
+dropout     contrastive training with the model's dropout of attention weights and without it
 precision   contrastive training in fp32 and in bf16, and sentence-transformers' trainer in bf16
 
 Embedders search all documents; rerankers order the best 20 that the base embedder finds, or the
@@ -84,6 +85,8 @@ FROM_SCORES: dict[str, Flags] = {
     "reranker_adr_mse": {"objective": "reranker_adr_mse"},
 }
 PRECISION: dict[str, Flags] = {"fp32": {}, "bf16": {"bf16": True}, PEER: {"bf16": True}}
+DROPOUT: dict[str, Flags] = {"the model's": {}, "without": {"attention_dropout": 0.0}}
+EMBEDDERS = {"masks": MASKS, "mining": MINING, "precision": PRECISION, "dropout": DROPOUT}
 DIMS = [384, 192, 96, 48]
 BASE_LINE, TUNED, HALF, FOUND = "base", "tuned", "half base, half tuned", "weights found"
 
@@ -106,7 +109,7 @@ def main() -> None:
 
 def embedders(task: Task) -> None:
     """Train by each line and search."""
-    lines = {"masks": MASKS, "mining": MINING, "precision": PRECISION}[task.args.comparison]
+    lines = EMBEDDERS[task.args.comparison]
     if not task.file(BASE_LINE, "").exists():
         task.keep(BASE_LINE, "", search(task.set.base, task.set.test))
     for seed in task.args.seeds:
@@ -278,6 +281,7 @@ COMPARISONS = {
     "merging": merging,
     "objectives": rerankers,
     "precision": embedders,
+    "dropout": embedders,
     "matryoshka": matryoshka,
     "quickstart": quick_start,
 }

@@ -8,7 +8,12 @@ for a GPU. ``forward`` ties these together.
 """
 
 from encoders.unpadding.dropout import speed_up_dropout
-from encoders.unpadding.forward import PackedSequence, or_first, unpad_inputs
+from encoders.unpadding.forward import (
+    PackedSequence,
+    or_first,
+    set_attention_dropout,
+    unpad_inputs,
+)
 from encoders.unpadding.packing import cut_by_tokens
 from encoders.unpadding.parallel import parallel_map
 from encoders.unpadding.parts import Parts, parts
@@ -23,6 +28,7 @@ __all__ = [
     "or_first",
     "parallel_map",
     "parts",
+    "set_attention_dropout",
     "speed_up_dropout",
     "to_device",
     "unpad_inputs",

@@ -58,6 +58,7 @@ def unpadded_attention(
     assert layout is not None and attention_mask is None, "call the model, not its layers"
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dropout = dropout if layout.dropout is None else layout.dropout
     rule = Rule(causal, sliding_window, dropout, scaling)
     kind = query.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):

@@ -64,6 +64,21 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     return False
 
 
+def set_attention_dropout(model: PreTrainedModel, probability: float) -> None:
+    """Drop attention weights with this probability in training, whatever the configuration says.
+
+    Raises:
+        ValueError: The model does not run unpadded: its attention is not computed here.
+    """
+    unpadding = getattr(model.base_model.forward, "__self__", None)
+    if not isinstance(unpadding, Unpadding):
+        raise ValueError(
+            f"attention_dropout: {model.config.model_type} runs padded, and its attention is not "
+            "computed here; leave it out"
+        )
+    unpadding.attention_dropout = probability
+
+
 class PackedSequence(NamedTuple):
     """The states of texts that are concatenated without padding.
 
@@ -94,6 +109,7 @@ class Unpadding:
         self.parameters = signature(backbone.forward).parameters
         self.open = any(p.kind is Parameter.VAR_KEYWORD for p in self.parameters.values())
         self.first_position = position_offset(backbone)
+        self.attention_dropout: float | None = None  # in training; None: the layers' own
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
         self.hook = None
@@ -134,8 +150,10 @@ class Unpadding:
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
 
+        dropout = self.attention_dropout if self.backbone.training else None
+
         def run(at: int, embeddings: Tensor) -> Any:
-            layout = TextLayout([lengths[text] for text in packs[at]], ids.device)
+            layout = TextLayout([lengths[text] for text in packs[at]], ids.device, dropout)
             _current.starts = layout.bounds[:-1]
             own = {name: values[at] for name, values in varying.items()}
             return self.padded_forward(**inputs, **own, inputs_embeds=embeddings, layout=layout)

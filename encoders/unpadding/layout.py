@@ -63,9 +63,13 @@ class TextLayout:
 
     Args:
         lengths: Of the texts, ascending, in their order in T.
+        dropout: Of attention, instead of the layers' own; None: theirs.
     """
 
-    def __init__(self, lengths: list[int], device: torch.device) -> None:
+    def __init__(
+        self, lengths: list[int], device: torch.device, dropout: float | None = None
+    ) -> None:
+        self.dropout = dropout
         self.longest = lengths[-1]
         self.is_single = len(lengths) == 1
         self.device = device

@@ -111,6 +111,7 @@ def _check_arguments(args: RecipeFields) -> None:
     check_labels(args)
     _check_evaluation(args)
     _check_matryoshka(args)
+    _check_dropout(args)
     _check_lora(args)
     check_trainer_settings(args)
     compiles = args.torch_compile or args.torch_compile_backend or args.torch_compile_mode
@@ -215,14 +216,19 @@ def _check_matryoshka(args: RecipeFields) -> None:
         )
 
 
+def _check_dropout(args: ModelArguments) -> None:
+    for name in ("attention_dropout", "lora_dropout"):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name}: must be in [0, 1), got {value:g}")
+
+
 def _check_lora(args: ModelArguments) -> None:
     if args.lora_r is None:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
             if getattr(args, name):
                 raise ValueError(f"{name}: needs lora_r; give it, or leave {name} out")
         return
-    if not 0 <= args.lora_dropout < 1:
-        raise ValueError(f"lora_dropout: must be in [0, 1), got {args.lora_dropout:g}")
     for name in ("lora_r", "lora_alpha"):
         value = getattr(args, name)
         if value is not None and value < 1:

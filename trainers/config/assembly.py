@@ -12,6 +12,7 @@ from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
 from encoders.opening.model_name import resolve_model
+from encoders.unpadding import set_attention_dropout
 from evaluation.metrics.pairs import Figure
 from loaders import DataFiles, ReadOptions
 from mining.guide import GuideEmbeddings, encode_texts
@@ -98,6 +99,8 @@ def open_model(run: Run) -> Encoder:
             f"head_learning_rate: {args.model_name_or_path} has all its weights, and none is new; "
             "leave it out"
         )
+    if args.attention_dropout is not None:
+        set_attention_dropout(model.backbone, args.attention_dropout)
     if args.lora_r is not None:
         model.add_lora(
             args.model_name_or_path,

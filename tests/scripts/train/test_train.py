@@ -1,11 +1,20 @@
 """Training through the real script: what a run draws, shows, leaves behind, and ends with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from runs import assert_same_weights, base_recipe, losses, train, write_format
+from runs import (
+    NATIVE,
+    assert_same_weights,
+    base_recipe,
+    losses,
+    refused,
+    train,
+    write_format,
+)
 
 
 def test_the_epoch_decides_what_is_drawn(models: dict[str, Path], tmp_path: Path) -> None:
@@ -122,3 +131,43 @@ def test_the_best_checkpoint_is_loaded_at_the_end(models: dict[str, Path], tmp_p
     best = Path(state["best_model_checkpoint"])
     assert state["best_metric"] == min(losses(output, "eval_loss"))
     assert_same_weights(output, best)
+
+
+def with_dropout(base: Path, folder: Path, probability: float) -> Path:
+    """The model with another dropout of attention in its configuration."""
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["attention_probs_dropout_prob"] = probability
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "bce"])
+@pytest.mark.parametrize("probability", [0.0, 0.4])
+def test_attention_dropout_is_that_of_the_recipe(
+    objective: str, probability: float, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """As if it stood in the model's configuration, which stays."""
+    recipe = base_recipe(objective, models) | {"max_steps": 3}
+    base = Path(recipe["model_name_or_path"])
+    recipe["train_file"] = write_format(NATIVE[objective], tmp_path)
+    given = train(tmp_path / "given", **recipe, attention_dropout=probability)
+    other = with_dropout(base, tmp_path / "model", probability)
+    stands = train(tmp_path / "stands", **recipe | {"model_name_or_path": other})
+    assert_same_weights(given, stands)
+    plain = train(tmp_path / "plain", **recipe)
+    with pytest.raises(AssertionError, match="LayerNorm"):
+        assert_same_weights(given, plain)
+    saved = json.loads((given / "config.json").read_text())
+    assert saved["attention_probs_dropout_prob"] == 0.1
+
+
+def test_attention_dropout_needs_a_model_that_runs_unpadded(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = base_recipe("contrastive", models) | {"train_file": write_format("pairs", tmp_path)}
+    said = refused(capsys, tmp_path / "run", **recipe, unpad_inputs=False, attention_dropout=0.0)
+    assert "attention_dropout: bert runs padded" in said
+    for wrong in (-0.1, 1.0):
+        said = refused(capsys, tmp_path / "run", **recipe, attention_dropout=wrong)
+        assert f"attention_dropout: must be in [0, 1), got {wrong:g}" in said
