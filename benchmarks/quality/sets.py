@@ -62,7 +62,7 @@ def open_set(name: str, shared: Path, scratch: Path) -> DataSet:
         test = _cut(read_beir(folder, "test"))
         return DataSet(BASE, 2e-5, pairs, None, corpus, test, steps=15)
     test = _cut(read_beir(folder, "dev"))
-    return DataSet(chinese, 5e-5, pairs, None, corpus, test, steps=12)
+    return DataSet(chinese, 2e-5, pairs, None, corpus, test, steps=12)
 
 
 def _pairs(data: RetrievalData, output: Path) -> Path:

@@ -53,7 +53,7 @@ class ModelArguments:
         None, "LoRA: ends of the names of linear layers; null: all of the encoder's."
     )
     attention_dropout: float | None = option(
-        None, "Dropout of attention weights; null: the model's own. 0 trains faster."
+        None, "Dropout of attention weights; null: the model's own."
     )
     unpad_inputs: bool = option(
         True, "Compute on real tokens only, where the backbone can; exact, and much faster."
