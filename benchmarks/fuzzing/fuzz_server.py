@@ -178,7 +178,8 @@ def serving(args: argparse.Namespace) -> Iterator[tuple[str, psutil.Process]]:
     with tempfile.TemporaryDirectory() as scratch, (args.findings / "serve.log").open("w") as log:
         reranker, corpus = Path(scratch, "reranker"), Path(scratch, "corpus.jsonl")
         Reranker.from_pretrained(BASE).save_pretrained(reranker)
-        documents = [{"_id": str(n), "text": row["query"]} for n, row in enumerate(ROWS)]
+        texts = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+        documents = [{"_id": str(n), "text": text} for n, text in enumerate(texts)]
         corpus.write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
         command = [sys.executable, "scripts/serve.py", "--port", PORT, "--embedder", BASE]
         command += ["--reranker", reranker, "--corpus", corpus, "--max_length", 64]
