@@ -20,7 +20,8 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
         batch: Of the tokenizer. ``host_mask`` is added, its attention mask as an array that stays
             on the host where tensors go to a GPU: packing a batch there would wait for it.
     """
-    return {**batch, "host_mask": batch["attention_mask"].numpy()}
+    # A copy: a worker moves its tensors to shared memory, from under arrays that are views of them.
+    return {**batch, "host_mask": batch["attention_mask"].numpy().astype(bool)}
 
 
 @dataclass

@@ -14,6 +14,12 @@ def source_code(package: Path) -> Iterator[bytes]:
         yield file.read_bytes()
 
 
+def file_digest(file: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def text_hash(*texts: str | None) -> int:
     """An unsigned 64-bit hash of texts; None and the empty text differ."""
     digest = hashlib.blake2b(digest_size=8)

@@ -1,6 +1,5 @@
 """Open what the settings name: corpus, search index, reranker; write the settings file."""
 
-import hashlib
 import json
 import logging
 import sys
@@ -15,6 +14,7 @@ import transformers
 from accelerate import PartialState
 
 from common.hardware import prepare_cpu
+from common.hashing import file_digest
 from common.prompts import with_prompt
 from encoders.kinds import KINDS, detect_kind, open_model, retrieves
 from encoders.opening.holding import place_for_inference
@@ -190,7 +190,7 @@ def write_settings(
     files = [source.path for source in sources if isinstance(source, FileSource)]
     settings = {
         "settings": settings_of(args),
-        "files": {str(path): _sha256(path) for path in [*files, args.output]},
+        "files": {str(path): file_digest(path) for path in [*files, args.output]},
         "digests": digests,
         "versions": {name: version(name) for name in PACKAGES},
         **others,
@@ -198,8 +198,3 @@ def write_settings(
     path = args.output.with_name(f"{args.output.name}.settings.json")
     write_lines(path, [json.dumps(settings, ensure_ascii=False, indent=2, default=str)])
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,6 +34,7 @@ def mask_on_host(input_ids: Tensor, mask: Tensor | None) -> Tensor:
     """The attention mask [B, L] on the CPU, from ``known_mask`` or else from the device."""
     known = getattr(_known, "mask", None)
     if known is not None:
+        assert known.shape == tuple(input_ids.shape), "host_mask is of another batch"
         return torch.from_numpy(known)
     return torch.ones(input_ids.shape, dtype=torch.long) if mask is None else mask.cpu()
 

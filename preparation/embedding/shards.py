@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.hashing import file_digest
 from loaders.beir.texts import FORMATS, fields_of, read_records
 from loaders.formats.records import data_suffix
 from loaders.parsing.fields import RowError
@@ -122,4 +123,4 @@ def read_documents(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _about(shard: Shard, identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {**identity, "input_size": shard.source.stat().st_size}
+    return {**identity, "input": file_digest(shard.source)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.utils import send_to_device
@@ -60,7 +61,12 @@ def test_a_step_reads_nothing_back(name: str, folder: Path, tmp_path: Path) -> N
     trainer = run.build_trainer(model=model, data_collator=collator, train_dataset=rows)
     numbered: Any = trainer.train_dataset
     device = torch.device("meta")
-    batch = send_to_device(collator([numbered[at] for at in range(ROWS)]), device)
+    batch = collator([numbered[at] for at in range(ROWS)])
+    texts = batch["texts"]
+    assert np.array_equal(texts["host_mask"], texts["attention_mask"].bool())
+    # A worker moves tensors to shared memory, and views of them would be left behind.
+    assert not np.shares_memory(texts["host_mask"], texts["attention_mask"].numpy())
+    batch = send_to_device(batch, device)
     trainer.model.to(device).train()
     loss: Any = trainer.compute_loss(
         trainer.model, batch, num_items_in_batch=torch.tensor(float(ROWS), device=device)

@@ -6,7 +6,6 @@ either a complete ``checkpoint-8`` or none, and later damage to a file shows aga
 The final model is written to ``.model.part`` and moved into the run's folder file by file.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.hashing import file_digest
 from common.run_files import CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def write_manifest(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+            files[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     text = json.dumps(files, indent=2, ensure_ascii=False) + "\n"
     (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
     _flush(folder)
@@ -71,7 +71,7 @@ def find_damage(checkpoint: Path) -> str | None:
         try:
             if file.stat().st_size != size:
                 return f"{name} has {file.stat().st_size} bytes instead of {size}"
-            if _digest(file) != digest:
+            if file_digest(file) != digest:
                 return (
                     f"{name} is not what was written (its SHA-256 differs from {MANIFEST_FILE}'s)"
                 )
@@ -165,11 +165,6 @@ def write_atomically(file: Path, text: str) -> None:
     part.write_text(text, encoding="utf-8")
     _sync(part)
     part.replace(file)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(folder: Path) -> None:

@@ -159,9 +159,11 @@ def test_what_another_model_or_setting_wrote_is_refused(
         assert embed(words) == 2
         error = f"error: {target} is there already, of another {name}; remove it"
         assert capsys.readouterr().err.startswith(error)
-    source.write_text(source.read_text("utf-8") + '{"_id": "new", "text": "a"}\n', encoding="utf-8")
-    assert embed(given) == 2
-    assert "of another input size" in capsys.readouterr().err
+    text = source.read_text("utf-8")
+    for other in (text + '{"_id": "new", "text": "a"}\n', text.replace("cat", "dog", 1)):
+        source.write_text(other, encoding="utf-8")
+        assert embed(given) == 2
+        assert "of another input; remove it" in capsys.readouterr().err
     assert target.read_bytes() == before
     target.write_bytes(b"something else")
     assert embed(given) == 2
