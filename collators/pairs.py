@@ -106,6 +106,7 @@ class PairCollator:
             truncation="longest_first",
             max_length=self.max_length,
             padding=True,
+            return_attention_mask=True,
             return_tensors="pt",
         )
         return model_inputs(batch)

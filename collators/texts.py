@@ -81,7 +81,7 @@ class EmbedderCollator:
             tokens = self.tokenizer(texts, truncation=True, max_length=max_length)
             for at, text in enumerate(texts):
                 encoded[places[text, max_length]] = {name: tokens[name][at] for name in tokens}
-        batch = self.tokenizer.pad(encoded, return_tensors="pt")
+        batch = self.tokenizer.pad(encoded, return_attention_mask=True, return_tensors="pt")
         index = torch.tensor([places[key] for key in keys])
         return {
             "queries": index[: len(queries)],

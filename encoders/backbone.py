@@ -268,7 +268,9 @@ class Encoder(nn.Module):
                 found = []
                 for piece in pieces:
                     chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
-                    batch = self.tokenizer.pad(chosen, return_tensors="pt")
+                    batch = self.tokenizer.pad(
+                        chosen, return_attention_mask=True, return_tensors="pt"
+                    )
                     mask = batch["attention_mask"].numpy()
                     inputs = {name: unpadding.to_device(batch[name], self.device) for name in batch}
                     found.append(self(**inputs, host_mask=mask).float())

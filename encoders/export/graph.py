@@ -87,7 +87,9 @@ def _write_graph(encoder: Encoder, file: Path) -> None:
     # Other attention implementations add a check for fully masked rows to every score.
     backbone.set_attn_implementation("eager")
     output = OUTPUTS[encoder.task]
-    tokens = encoder.tokenizer(EXAMPLE, padding=True, return_tensors="pt")
+    tokens = encoder.tokenizer(
+        EXAMPLE, padding=True, return_attention_mask=True, return_tensors="pt"
+    )
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

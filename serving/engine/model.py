@@ -127,7 +127,8 @@ class ServedModel:
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
-        padded = self.encoder.tokenizer.pad(given, return_tensors="pt")
+        pad = self.encoder.tokenizer.pad
+        padded = pad(given, return_attention_mask=True, return_tensors="pt")
         inputs = {name: to_device(padded[name], self.encoder.device) for name in padded}
         mask = padded["attention_mask"].numpy()
         found: torch.Tensor = self.encoder(**inputs, host_mask=mask)

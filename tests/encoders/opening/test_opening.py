@@ -14,8 +14,11 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import zoo
+from collators import PairCollator, ScoredPairCollator
 from encoders import Embedder, Reranker
 from encoders.opening.tokens import TokenWithoutRow
+from serving.engine.model import ServedModel
+from serving.engine.tokenization import Cut
 from zoo import ENCODED, LONG, PAIRS, backbone, change_json, dense, embedder
 
 OFFSET = ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xmod", "luke",
@@ -107,6 +110,41 @@ def test_a_decoder_scores_pairs_together_as_alone(
     theirs = CrossEncoder(str(tmp_path / "saved"), device="cpu")
     found = torch.tensor(theirs.predict(PAIRS, activation_fn=torch.nn.Identity()))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unpad", [True, False])
+def test_a_tokenizer_that_leaves_the_mask_out(unpad: bool, tmp_path: Path) -> None:
+    """Without a mask, padding would be read as text: a result would depend on its neighbours."""
+    names = ["input_ids", "token_type_ids"]
+    found = []
+    for kind, labels in ((Embedder, None), (Reranker, 1)):
+        folder = backbone(tmp_path / kind.__name__, "bert", labels=labels)
+        models = [kind.from_pretrained(folder, unpad_inputs=unpad)]
+        change_json(folder / "tokenizer_config.json", model_input_names=names)
+        models.append(kind.from_pretrained(folder, unpad_inputs=unpad))
+        assert "attention_mask" not in models[1].tokenizer("a")
+        found += [
+            [
+                m.encode(ENCODED) if isinstance(m, Embedder) else m.score(PAIRS, raw=True)
+                for m in models
+            ]
+        ]
+        collate = (
+            ScoredPairCollator(models[1].tokenizer, 16, 32)
+            if kind is Embedder
+            else PairCollator(models[1].tokenizer, 32)
+        )
+        rows = [{"query": q, "doc": d, "rel": 1.0, "weight": 1.0} for q, d in PAIRS]
+        texts = collate(rows)["texts"]
+        padding = texts["input_ids"] == models[1].tokenizer.pad_token_id
+        assert padding.any() and torch.equal(texts["attention_mask"] == 0, padding)
+        served = ServedModel(models[1], "model")
+        tokens = served.tokenizer.texts(ENCODED) if labels is None else served.pairs(PAIRS, Cut())
+        with torch.inference_mode():
+            computed = torch.from_numpy(served.compute(tokens))
+        torch.testing.assert_close(computed, found[-1][1], atol=1e-6, rtol=0)
+    for one, other in found:
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
 def test_nothing_to_pad_with(tmp_path: Path) -> None:
