@@ -7,6 +7,9 @@ from typing import Any
 from encoders.backbone import Encoder
 from encoders.opening.holding import held_weights
 
+# Ends of the names of settings that say where a tokenizer was found, and of those of a call.
+PLACES = ("_file", "_path", "max_length", "_side")
+
 
 def model_digest(model: Encoder) -> str:
     """A digest (32 hex characters) of everything in a model that determines its output for a text.
@@ -32,8 +35,16 @@ def model_digest(model: Encoder) -> str:
 
 def _tokenizer(model: Encoder) -> Any:
     """How a text is tokenized; truncation and padding are settings of a call."""
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    tokenizer, settings = model.tokenizer, {}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:  # a tokenizer implemented in Python
-        return [type(model.tokenizer).__name__, model.tokenizer.get_vocab()]
+        given = tokenizer.init_kwargs.items()
+        settings = {name: value for name, value in given if not name.endswith(PLACES)}
+        return [type(tokenizer).__name__, tokenizer.get_vocab(), settings]
     rules = json.loads(backend.to_str())
-    return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
+    if tokenizer.split_special_tokens:
+        settings["split_special_tokens"] = True
+    settings["inputs"] = sorted(tokenizer.model_input_names)
+    return settings | {
+        name: rule for name, rule in rules.items() if name not in ("truncation", "padding")
+    }

@@ -113,6 +113,8 @@ def _generic(tokenizer: PreTrainedTokenizerBase, content: str) -> PreTrainedToke
         model_max_length=tokenizer.model_max_length,
         padding_side=tokenizer.padding_side,
         truncation_side=tokenizer.truncation_side,
+        split_special_tokens=tokenizer.split_special_tokens,
+        model_input_names=tokenizer.model_input_names,
         **kept,
     )
 

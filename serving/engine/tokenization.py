@@ -93,6 +93,8 @@ class TextTokenizer:
         self.raw = Tokenizer.from_str(backend.to_str())
         self.raw.no_truncation()
         self.raw.no_padding()
+        # Whether "[SEP]" within a text is text; what to_str() gives does not say.
+        self.raw.encode_special_tokens = tokenizer.split_special_tokens
         self.max_length = max_length
         self._head = CHARACTERS_PER_TOKEN * max_length
         self.side: Side = "left" if tokenizer.truncation_side == "left" else "right"

@@ -25,6 +25,7 @@ from encoders.opening.model_digest import model_digest
 from mining.cache.vectors import VectorCache
 from mining.search.encode import BLOCK, Encoding, cache_key, encode_all
 from tiny import TEXTS, save_backbone, save_classifier
+from zoo import change_json
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 3
@@ -182,8 +183,16 @@ def test_a_models_digest_is_that_of_its_content(tiny_bert: Path, tmp_path: Path)
         tuned.encoder.layer[1].output.dense.bias[0] += 1e-7
     others["dot product"] = Embedder.from_pretrained(tiny_bert, normalize=False)
     others["dot product"].settings["similarity_fn_name"] = "dot"
+    tokenizers: dict[str, dict[str, Any]] = {
+        "special tokens are text": {"split_special_tokens": True},
+        "no types": {"model_input_names": ["input_ids", "attention_mask"]},
+    }
+    for name, settings in tokenizers.items():
+        base.save_pretrained(folder := tmp_path / name)
+        change_json(folder / "tokenizer_config.json", **settings)
+        others[name] = Embedder.from_pretrained(folder)
     digests = [model_digest(model) for model in others.values()]
-    assert len({digest, *digests}) == 7
+    assert len({digest, *digests}) == 9
 
 
 def test_settings_that_change_vectors_have_caches_of_their_own(tiny_bert: Path) -> None:

@@ -23,6 +23,7 @@ from encoders.opening.template import end_with_eos, set_pair_template
 from scripts.convert_reranker import main
 from serving.engine.tokenization import TextTokenizer
 from tiny import TEXTS, make_tokenizer, save_backbone
+from zoo import change_json
 
 TEMPLATE = "<|im_start|>judge\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
 PAIRS = [
@@ -90,6 +91,24 @@ def test_a_pair_is_written_as_in_the_template(qwen: Qwen2Tokenizer, tmp_path: Pa
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(*PAIRS[0])["input_ids"] == tokenizer(*PAIRS[0])["input_ids"]
+
+
+def test_the_tokenizers_own_settings_stay(qwen: Qwen2Tokenizer, tmp_path: Path) -> None:
+    qwen.save_pretrained(tmp_path)
+    change_json(tmp_path / "tokenizer_config.json", split_special_tokens=True)
+    for copy in (
+        set_pair_template(AutoTokenizer.from_pretrained(tmp_path), TEMPLATE),
+        end_with_eos(AutoTokenizer.from_pretrained(tmp_path)),
+    ):
+        assert copy.model_input_names == qwen.model_input_names
+        copy.save_pretrained(tmp_path / "saved")
+        again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+        plain = qwen.convert_tokens_to_ids("<|im_start|>")
+        inside = set(again("cat <|im_start|> dog", "b")["input_ids"])
+        served = TextTokenizer(again, 64).pairs([("cat <|im_start|> dog", "b")])[0].input_ids
+        assert list(again("cat <|im_start|> dog", "b")["input_ids"]) == served
+        template = set(again("cat dog", "b")["input_ids"])
+        assert (plain in inside) == (plain in template)  # in the template alone, if there is one
 
 
 def test_only_the_texts_are_cut(qwen: Qwen2Tokenizer) -> None:

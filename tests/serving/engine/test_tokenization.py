@@ -13,7 +13,9 @@ from serving.engine.tokenization import TextTokenizer, longest_first
 from tiny import TEXTS, make_tokenizer
 
 TEXT = st.text(st.sampled_from([*"ab Zé,.\n\t猫狗发烧🙂\u200d\ufeff\x00"]), max_size=60) | (
-    st.lists(st.sampled_from(TEXTS), min_size=1, max_size=6).map(" ".join)
+    st.lists(st.sampled_from([*TEXTS, "[SEP]", "a[MASK]", "</s>"]), min_size=1, max_size=6).map(
+        " ".join
+    )
 )
 
 
@@ -44,11 +46,19 @@ def no_special() -> PreTrainedTokenizerFast:
     )
 
 
+def all_text() -> PreTrainedTokenizerFast:
+    """Special tokens within a text are text."""
+    tokenizer = make_tokenizer()
+    tokenizer.split_special_tokens = True
+    return tokenizer
+
+
 TOKENIZERS = {
     "tiny": make_tokenizer(),
     "minilm": AutoTokenizer.from_pretrained(Path(package).parent / "model"),
     "roberta": roberta_like(),
     "none": no_special(),
+    "all text": all_text(),
 }
 
 
@@ -83,7 +93,7 @@ def test_pairs_are_those_of_transformers(
     whole = theirs(queries, documents, verbose=False)["input_ids"]
     found = TextTokenizer(theirs, limit).pairs(pairs)
     assert [tokens.input_ids for tokens in found] == wanted["input_ids"]
-    if "token_type_ids" in theirs.model_input_names and name in ("tiny", "minilm"):
+    if "token_type_ids" in theirs.model_input_names and name in ("tiny", "minilm", "all text"):
         assert [tokens.token_type_ids for tokens in found] == wanted["token_type_ids"]
     assert [tokens.truncated for tokens in found] == [len(ids) > limit for ids in whole]
 
