@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw, draw_group, generator, pad_groups
 from collators.texts import model_inputs
-from common.prompts import with_prompt
+from common.prompts import PADDED, with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest; G groups, C candidates of the largest group.
 
@@ -106,8 +106,7 @@ class PairCollator:
             truncation="longest_first",
             max_length=self.max_length,
             padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
+            **PADDED,
         )
         return model_inputs(batch)
 

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
-from common.prompts import with_prompt
+from common.prompts import PADDED, with_prompt
 
 # Shapes: N different texts of a batch, L tokens of the longest of them.
 
@@ -81,7 +81,7 @@ class EmbedderCollator:
             tokens = self.tokenizer(texts, truncation=True, max_length=max_length)
             for at, text in enumerate(texts):
                 encoded[places[text, max_length]] = {name: tokens[name][at] for name in tokens}
-        batch = self.tokenizer.pad(encoded, return_attention_mask=True, return_tensors="pt")
+        batch = self.tokenizer.pad(encoded, **PADDED)
         index = torch.tensor([places[key] for key in keys])
         return {
             "queries": index[: len(queries)],

@@ -1,4 +1,15 @@
-"""Join prompts to texts. Every other file calls ``with_prompt``, so that the rule exists once."""
+"""How texts are given to a model: behind their prompts, and padded. Each rule exists once, here."""
+
+from typing import Any, Final
+
+# How a tokenizer pads a batch, whatever its folder says, so that no result depends on neighbours:
+# on the left, padding would shift positions and stand where a head looks for the first token;
+# without a mask it would be read as text.
+PADDED: Final[dict[str, Any]] = {
+    "padding_side": "right",
+    "return_attention_mask": True,
+    "return_tensors": "pt",
+}
 
 
 def with_prompt(text: str, prompt: str, own: str | None = None) -> str:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import bf16_is_fast
-from common.prompts import with_prompt
+from common.prompts import PADDED, with_prompt
 from encoders import unpadding
 from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
@@ -268,9 +268,7 @@ class Encoder(nn.Module):
                 found = []
                 for piece in pieces:
                     chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
-                    batch = self.tokenizer.pad(
-                        chosen, return_attention_mask=True, return_tensors="pt"
-                    )
+                    batch = self.tokenizer.pad(chosen, **PADDED)
                     mask = batch["attention_mask"].numpy()
                     inputs = {name: unpadding.to_device(batch[name], self.device) for name in batch}
                     found.append(self(**inputs, host_mask=mask).float())

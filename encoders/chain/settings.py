@@ -61,7 +61,9 @@ def warn_if_not_used(
 ) -> None:
     """Say so where a model was trained for a similarity that search does not know."""
     similarity = settings.get("similarity_fn_name") or "cosine"
-    if similarity not in ("cosine", "dot") and not is_unit_length(modules[-1]):
+    # Of unit vectors, the nearest are those of the highest cosine.
+    alike = ["euclidean"] if is_unit_length(modules[-1]) else []
+    if similarity not in ("cosine", "dot", *alike):
         logger.warning(
             "%s is made for the similarity %r, which its saved folder keeps; training, evaluation, "
             "mining and search here compare by the cosine",

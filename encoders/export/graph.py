@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.prompts import PADDED
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import ONNX_FILE
 from encoders.opening.transformer import OUTPUTS
@@ -48,12 +49,8 @@ def export_onnx(encoder: Encoder, folder: Path, int8: bool = False) -> None:
         folder: Where to; must not hold a model.
         int8: Quantise linear layers and word embeddings to 8 bits, and token states before each
             layer (see ``int8``).
-
-    Raises:
-        ValueError: The tokenizer pads on the left.
     """
-    if encoder.tokenizer.padding_side != "right":
-        raise ValueError("a tokenizer that pads on the left cannot be exported to ONNX")
+    encoder.tokenizer.padding_side = "right"  # the graph counts positions from the left
     encoder.save_pretrained(folder)
     for weights in folder.glob("model*.safetensors*"):  # not those of a projection
         weights.unlink()
@@ -87,9 +84,7 @@ def _write_graph(encoder: Encoder, file: Path) -> None:
     # Other attention implementations add a check for fully masked rows to every score.
     backbone.set_attn_implementation("eager")
     output = OUTPUTS[encoder.task]
-    tokens = encoder.tokenizer(
-        EXAMPLE, padding=True, return_attention_mask=True, return_tensors="pt"
-    )
+    tokens = encoder.tokenizer(EXAMPLE, padding=True, **PADDED)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

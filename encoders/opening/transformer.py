@@ -102,6 +102,8 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
     _check_vocabulary(folder, tokenizer, model)
     _set_padding(folder, tokenizer, model)
     _allow_autocast(model)
+    # How a model is called, not what it is; some old folders have tuples, or all attention weights.
+    model.config.return_dict, model.config.output_attentions = True, False
     limit = _smallest_limit(folder, tokenizer, model, reader.processing_kwargs)
     missing = set(reader.report["missing_keys"])
     return Opened(model, tokenizer, missing, limit, reader.do_lower_case)
@@ -256,8 +258,12 @@ def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -
     """Pad with the tokenizer's padding token, or else its end token, and tell the model.
 
     A decoder's scoring head finds a text's last token by ``config.pad_token_id``. In RoBERTa and
-    similar models that id also determines the first position, so it is kept there.
+    similar models that id also determines the first position, so it is kept there. What looks in
+    both directions pads on the right, also where others open the saved folder: on the left, padding
+    would shift positions, and stand where the first token is looked for.
     """
+    if not any(getattr(module, "is_causal", False) for module in model.modules()):
+        tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(

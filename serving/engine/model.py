@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from common.hardware import bf16_is_fast
+from common.prompts import PADDED
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
@@ -127,8 +128,7 @@ class ServedModel:
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
-        pad = self.encoder.tokenizer.pad
-        padded = pad(given, return_attention_mask=True, return_tensors="pt")
+        padded = self.encoder.tokenizer.pad(given, **PADDED)
         inputs = {name: to_device(padded[name], self.encoder.device) for name in padded}
         mask = padded["attention_mask"].numpy()
         found: torch.Tensor = self.encoder(**inputs, host_mask=mask)

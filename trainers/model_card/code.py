@@ -82,7 +82,8 @@ model = AutoModelForSequenceClassification.from_pretrained({name}).eval()
 query = {query}
 documents = {documents}
 batch = tokenizer(
-    [query] * len(documents), documents, padding=True, truncation=True, return_tensors="pt"
+    [query] * len(documents), documents, padding=True, padding_side="right", truncation=True,
+    return_tensors="pt",
 )
 with torch.no_grad():
     scores = model(**batch).logits.squeeze(-1){step}

@@ -147,6 +147,49 @@ def test_a_tokenizer_that_leaves_the_mask_out(unpad: bool, tmp_path: Path) -> No
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("unpad", [True, False])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert", "t5", "qwen3"]
+)
+def test_padding_on_the_left_changes_nothing(family: str, unpad: bool, tmp_path: Path) -> None:
+    """Neither here nor, of what looks in both directions, where others open the saved folder."""
+    left = {"padding_side": "left"}
+    folder = embedder(tmp_path / "model", backbone(tmp_path / "base", family), pooling="cls")
+    wanted = Embedder.from_pretrained(folder, unpad_inputs=unpad).encode(ENCODED)
+    change_json(folder / "tokenizer_config.json", **left)
+    model = Embedder.from_pretrained(folder, unpad_inputs=unpad)
+    torch.testing.assert_close(model.encode(ENCODED), wanted, atol=1e-5, rtol=1e-5)
+    model.save_pretrained(tmp_path / "saved")
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(ENCODED)
+    torch.testing.assert_close(torch.tensor(theirs), wanted, atol=1e-5, rtol=1e-5)
+    if family == "t5":  # has no classifier of pairs
+        return
+    classifier = backbone(tmp_path / "classifier", family, labels=1)
+    change_json(classifier / "tokenizer_config.json", **left)
+    reranker = Reranker.from_pretrained(classifier, unpad_inputs=unpad)
+    alone = torch.cat([reranker.score([pair], raw=True) for pair in PAIRS])
+    torch.testing.assert_close(reranker.score(PAIRS, raw=True), alone, atol=1e-5, rtol=1e-5)
+    reranker.save_pretrained(tmp_path / "reranker")
+    same = CrossEncoder(str(tmp_path / "reranker"), device="cpu")
+    found = torch.tensor(same.predict(PAIRS, activation_fn=torch.nn.Identity()))
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("flag", ["return_dict", "output_attentions"])
+def test_how_a_folder_wants_to_be_called_does_not_matter(flag: str, tmp_path: Path) -> None:
+    for labels in (None, 1):
+        folder = backbone(tmp_path / str(labels), "bert", labels=labels)
+        opens: Any = Embedder if labels is None else Reranker
+        given = ENCODED if labels is None else PAIRS
+        run = "encode" if labels is None else "score"
+        wanted = getattr(opens.from_pretrained(folder), run)(given)
+        change_json(folder / "config.json", **{flag: flag == "output_attentions"})
+        model = opens.from_pretrained(folder)
+        assert model.unpadded
+        torch.testing.assert_close(getattr(model, run)(given), wanted, atol=0, rtol=0)
+        model.save_pretrained(tmp_path / f"saved {labels}")
+
+
 def test_nothing_to_pad_with(tmp_path: Path) -> None:
     folder = backbone(tmp_path / "model", "llama")
     zoo.tokenizer_of("llama", pad_token=None, eos_token=None).save_pretrained(folder)
