@@ -108,7 +108,8 @@ class Unpadding:
         self.padded_forward: Callable[..., Any] = backbone.forward
         self.parameters = signature(backbone.forward).parameters
         self.open = any(p.kind is Parameter.VAR_KEYWORD for p in self.parameters.values())
-        self.first_position = position_offset(backbone)
+        # RoBERTa and similar models count positions from their padding id, and not at such tokens.
+        self.padding_id = position_offset(backbone) - 1
         self.attention_dropout: float | None = None  # in training; None: the layers' own
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
@@ -137,8 +138,11 @@ class Unpadding:
         text_of, place_of = mask[order].nonzero(as_tuple=True)
         # Where each packed token stands in the batch, flattened to [B * L], and in its text.
         places = torch.tensor(order)[text_of] * ids.shape[1] + place_of
-        positions = (mask.cumsum(dim=1) - 1 + self.first_position).flatten()[places]
+        positions = (mask.cumsum(dim=1) - 1).flatten()[places]
         index, positions = to_device(torch.stack([places, positions]), ids.device)
+        if self.padding_id >= 0:
+            counted = ids != self.padding_id
+            positions = (counted.cumsum(dim=1) * counted + self.padding_id).flatten()[index]
         tokens = [sum(lengths[text] for text in pack) for pack in packs]
 
         # One look-up for all tokens: the gradient of each is as large as the whole vocabulary.

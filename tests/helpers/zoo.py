@@ -26,8 +26,9 @@ from torch import nn
 from tiny import TEXTS, make_tokenizer
 
 LONG = "the cat sat on the mat and the dog slept in Tokyo " * 12
-ENCODED = [*TEXTS[:7], "The CAPITAL of France", LONG, "a"]
+ENCODED = [*TEXTS[:7], "The CAPITAL of France", LONG, "a", "[PAD] the <pad> cat"]
 PAIRS = [(TEXTS[0], TEXTS[1]), ("a", LONG), (TEXTS[6], TEXTS[5]), ("the capital", "b")]
+PAIRS += [("the cat", "[PAD] dog <pad>")]
 WIDTH = 32
 
 Config = Callable[[dict[str, Any]], Any]
