@@ -80,7 +80,9 @@ def merge_with_base(
         elif name in kept or name not in base or not weight.is_floating_point():
             merged[name] = weight
         else:
-            merged[name] = (1 - share) * base[name] + share * weight
+            mixed = (1 - share) * base[name] + share * weight
+            # What is frozen stays to the last bit.
+            merged[name] = torch.where(base[name] == weight, weight, mixed)
     return merged
 
 

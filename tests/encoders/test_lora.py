@@ -208,7 +208,7 @@ def test_a_run_in_bf16_holds_them_so_and_resumes(
         "max_steps": 4,
         "save_strategy": "steps",
         "save_steps": 2,
-        "merge_with_base": 0.5,
+        "merge_with_base": 0.3,
     }
     held: list[nn.Module] = []
 
