@@ -77,6 +77,7 @@ OBJECTIVES: dict[str, Flags] = {
     "listwise": {"objective": "listwise"},
     "listmle": {"objective": "listmle"},
     "lambda_loss": {"objective": "lambda_loss"},
+    "listwise, groups of 8": {"objective": "listwise", "train_group_size": 8},
     "listwise, 4 in-batch negatives": {"objective": "listwise", "in_batch_negatives": 4},
 }
 FROM_SCORES: dict[str, Flags] = {
