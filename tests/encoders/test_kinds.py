@@ -98,7 +98,7 @@ def test_prompts_of_pairs(kind: str, tiny_bert: Path, tiny_classifier: Path) -> 
         model.score_pairs(QUERIES, DOCUMENTS, prompts=other), ["a cat " + q for q in QUERIES], ""
     )
     expect(model.score_pairs(QUERIES, DOCUMENTS, prompts={}), QUERIES, "")
-    own = ["a dog ", None, "", None]
+    own = ["a dog ", None, "", None, None]
     queries = [
         with_prompt(query, "how to ", mine) for query, mine in zip(QUERIES, own, strict=True)
     ]
