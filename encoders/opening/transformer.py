@@ -262,6 +262,8 @@ def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -
     both directions pads on the right, also where others open the saved folder: on the left, padding
     would shift positions, and stand where the first token is looked for.
     """
+    if "attention_mask" not in tokenizer.model_input_names:  # padding would be read as text
+        tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
     if not any(getattr(module, "is_causal", False) for module in model.modules()):
         tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
