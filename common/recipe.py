@@ -60,12 +60,12 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
     _Loader.add_implicit_resolver(_PREFIX + _kind, re.compile(f"^({_pattern})$"), list(_firsts))
 
 
-def read_recipe(file: Path) -> dict[str, Any]:
-    """The keys and values of a ``.json``, ``.yaml`` or ``.yml`` recipe."""
+def read_recipe(file: Path, flag: str = "config") -> dict[str, Any]:
+    """The keys and values of a ``.json``, ``.yaml`` or ``.yml`` recipe; ``flag`` has named it."""
     if not file.is_file():
-        raise ValueError(f"--config: there is no file {file}")
+        raise ValueError(f"--{flag}: there is no file {file}")
     if file.suffix not in {".json", ".yaml", ".yml"}:
-        raise ValueError(f"--config: {file} is no recipe; give a .json, .yaml or .yml file")
+        raise ValueError(f"--{flag}: {file} is no recipe; give a .json, .yaml or .yml file")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def search(args: SearchSettings) -> None:
     """Run the trials that are missing, then show all of them and write the best recipe."""
-    recipe = read_recipe(args.recipe)
+    recipe = read_recipe(args.recipe, "recipe")
     ranges = find_ranges(recipe)
     if not ranges:
         raise ValueError(

@@ -25,7 +25,7 @@ class HeldLinear(nn.Linear):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         given = state_dict.get(f"{prefix}weight")
-        if given is not None and not _is_short(given):
+        if given is not None and not _fits_bf16(given):
             raise ValueError(f"{prefix}weight is held in bf16, which would round what it is given")
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -37,7 +37,7 @@ def hold_in_bf16(model: nn.Module, trainable: bool = False) -> None:
     """
     for module in model.modules():
         weight = module.weight if type(module) is nn.Linear else None
-        if weight is None or (weight.requires_grad and not trainable) or not _is_short(weight):
+        if weight is None or (weight.requires_grad and not trainable) or not _fits_bf16(weight):
             continue
         held = weight.detach().bfloat16()
         module.weight = nn.Parameter(held, requires_grad=weight.requires_grad)
@@ -54,7 +54,7 @@ def place_for_inference(model: Model, device: torch.device | str) -> Model:
     return model.to(device)
 
 
-def _is_short(weight: Tensor) -> bool:
+def _fits_bf16(weight: Tensor) -> bool:
     """Whether bf16 holds it without loss."""
     return weight.detach().bfloat16().to(weight.dtype).equal(weight.detach())
 

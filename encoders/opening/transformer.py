@@ -258,9 +258,9 @@ def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -
     """Pad with the tokenizer's padding token, or else its end token, and tell the model.
 
     A decoder's scoring head finds a text's last token by ``config.pad_token_id``. In RoBERTa and
-    similar models that id also determines the first position, so it is kept there. What looks in
-    both directions pads on the right, also where others open the saved folder: on the left, padding
-    would shift positions, and stand where the first token is looked for.
+    similar models that id also determines the first position, so it is kept there. Bidirectional
+    encoders pad on the right, also in the saved folder: on the left, padding would shift positions
+    and take the place of the first token.
     """
     if "attention_mask" not in tokenizer.model_input_names:  # padding would be read as text
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]

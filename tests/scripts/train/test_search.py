@@ -197,6 +197,13 @@ def test_one_clear_sentence(
     assert message in capsys.readouterr().err
 
 
+def test_a_recipe_that_is_not_there_is_named_by_its_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--recipe", "nowhere.json", "--output_dir", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "error: --recipe: there is no file nowhere.json\n"
+
+
 def test_another_search_in_the_same_folder_is_refused(
     recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
