@@ -3,9 +3,13 @@
 import asyncio
 import sys
 
+import torch
+
 from benchmarks.on_gpu.rows import Given, Rows, tell
 from benchmarks.serving.http_load import load
-from benchmarks.serving.servers import OBVIOUS, PORT, TANDEM, running
+from benchmarks.serving.servers import OBVIOUS, OBVIOUS_BF16, PORT, TANDEM, running
+from benchmarks.speed.results import device
+from common.hardware import bf16_is_fast
 
 CLIENTS = (1, 32, 256)
 
@@ -16,9 +20,12 @@ def serving(given: Given) -> Rows:
     model = str(given.folder / "bert")
     bodies = [{"text": row["doc"]} for row in given.pairs(64 if given.tiny else 1024)]
     ours = [sys.executable, "scripts/serve.py", "--embedder", model, "--port", PORT]
-    theirs = [sys.executable, "benchmarks/serving/obvious_server.py", "embed", model, PORT]
+    obvious = [sys.executable, "benchmarks/serving/obvious_server.py", "embed", model, PORT]
+    servers = {TANDEM: ours, OBVIOUS: obvious}
+    if bf16_is_fast(torch.device(device())):
+        servers[OBVIOUS_BF16] = [*obvious, "bfloat16"]
     yield ["", "clients", "requests/s", "p50, ms", "p99, ms", "not 200"]
-    for server, command in ((TANDEM, ours), (OBVIOUS, theirs)):
+    for server, command in servers.items():
         with running(command, sys.stderr) as (url, _):
             asyncio.run(load(url, "/embed", bodies, 4, seconds=seconds / 4))
             for clients in CLIENTS:

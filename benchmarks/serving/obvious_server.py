@@ -1,6 +1,7 @@
 """The baseline server: FastAPI and sentence-transformers in a ``def`` handler.
 
 python benchmarks/serving/obvious_server.py embed FOLDER PORT     # or: rerank
+python benchmarks/serving/obvious_server.py embed FOLDER PORT bfloat16
 """
 
 import sys
@@ -25,19 +26,20 @@ class Rerank(BaseModel):
     documents: list[str]
 
 
-def main(task: str, folder: str, port: str) -> None:
+def main(task: str, folder: str, port: str, dtype: str = "float32") -> None:
     """Serve until killed."""
     app = FastAPI()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    kwargs = {"dtype": dtype}
     if task == "embed":
-        embedder = SentenceTransformer(folder, device=device)
+        embedder = SentenceTransformer(folder, device=device, model_kwargs=kwargs)
 
         @app.post("/embed")
         def embed(body: Embed) -> dict[str, list[float]]:
             return {"embedding": embedder.encode(body.text, show_progress_bar=False).tolist()}
 
     else:
-        reranker = CrossEncoder(folder, device=device)
+        reranker = CrossEncoder(folder, device=device, model_kwargs=kwargs)
 
         @app.post("/rerank")
         def rerank(body: Rerank) -> dict[str, list[float]]:

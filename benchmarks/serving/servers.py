@@ -30,9 +30,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
+import torch
 
 from benchmarks.serving.http_load import load
-from benchmarks.speed.results import BASE, PAIRS, ROOT, new_parser, publish
+from benchmarks.speed.results import BASE, PAIRS, ROOT, device, new_parser, publish
+from common.hardware import bf16_is_fast
 from encoders import Embedder, Reranker
 from encoders.opening.model_name import resolve_model
 from loaders import ReadOptions, load_rows
@@ -41,6 +43,7 @@ DOCUMENTS = 8
 PORT = "PORT"
 TANDEM, INT8 = "Tandem", "Tandem, int8"
 OBVIOUS, INFINITY = "FastAPI + sentence-transformers", "infinity-emb"
+OBVIOUS_BF16 = f"{OBVIOUS}, bf16"
 
 
 def main() -> int:
@@ -66,6 +69,9 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
     """All servers, one after the other, and a table."""
     folder, bodies = find_folder(args, scratch), request_bodies(args)
     servers = {TANDEM: folder, OBVIOUS: folder}
+    bf16 = bf16_is_fast(torch.device(device()))  # Tandem's server then uses it by itself
+    if bf16:
+        servers[OBVIOUS_BF16] = folder
     if args.int8:
         check_lengths(args.task, folder, args.int8)
         servers[INT8] = args.int8
@@ -95,7 +101,8 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
     publish(
         args,
         f"serving, {args.task}",
-        f"{args.model or BASE} in fp32, texts of the docstrings, clients that ask again as soon as "
+        f"{args.model or BASE} in {'fp32, Tandem in bf16' if bf16 else 'fp32'}, texts of "
+        f"the docstrings, clients that ask again as soon as "
         f"they are answered, {args.seconds:g} s for each number of them. {args.about}".rstrip(),
         ["server", "clients", "requests/s", "p50, ms", "p99, ms", "not 200", "memory, MiB"],
         rows,
@@ -146,8 +153,10 @@ def as_asked(server: str, task: str, body: Any, folder: Path) -> Any:
 
 def command(server: str, args: argparse.Namespace, folder: Path) -> list[Any]:
     """How a server is started."""
-    if server == OBVIOUS:
-        return [sys.executable, "benchmarks/serving/obvious_server.py", args.task, folder, PORT]
+    if server in (OBVIOUS, OBVIOUS_BF16):
+        dtype = "bfloat16" if server == OBVIOUS_BF16 else "float32"
+        script = "benchmarks/serving/obvious_server.py"
+        return [sys.executable, script, args.task, folder, PORT, dtype]
     if server == INFINITY:
         flags = f"--port {PORT} --device cpu --engine torch --no-bettertransformer".split()
         return [args.infinity, "v2", "--model-id", folder, *flags]

@@ -56,6 +56,9 @@ def unpadded_attention(
         layout: Where each text is in T.
     """
     assert layout is not None and attention_mask is None, "call the model, not its layers"
+    rest = query.shape[2] - layout.tokens
+    if rest:  # of ``round_up``
+        query, key, value = (states[:, :, :-rest] for states in (query, key, value))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = dropout if layout.dropout is None else layout.dropout
@@ -66,7 +69,7 @@ def unpadded_attention(
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = (states.to(dtype) for states in (query, key, value))
     if layout.is_single and not torch.is_grad_enabled() and not dropout:
-        return _one_text(query, key, value, rule), None
+        return F.pad(_one_text(query, key, value, rule), (0, 0, 0, 0, 0, rest)), None
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
     trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
     if not parts.grouped_attention:
@@ -79,7 +82,7 @@ def unpadded_attention(
         # Autocast would compute the softmax, and so the second product, in fp32.
         with torch.autocast(q.device.type, enabled=False):
             states = _Attention.apply(q, k, v, layout, rule)  # type: ignore[no-untyped-call]
-    return states[None], None
+    return F.pad(states[None], (0, 0, 0, 0, 0, rest)), None
 
 
 AttentionInterface.register(ATTENTION, unpadded_attention)

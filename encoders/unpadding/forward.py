@@ -26,7 +26,7 @@ from encoders.opening.positions import position_offset
 from encoders.unpadding.attention import ATTENTION
 from encoders.unpadding.dropout import seeded
 from encoders.unpadding.layout import TextLayout
-from encoders.unpadding.packing import cut_by_tokens, is_even, pack_texts
+from encoders.unpadding.packing import cut_by_tokens, is_even, pack_texts, round_up, without_rest
 from encoders.unpadding.parallel import parallel_map, parallel_map_with_gradients
 from encoders.unpadding.parts import parts
 from encoders.unpadding.transfer import mask_on_host, to_device
@@ -155,12 +155,18 @@ class Unpadding:
             inputs["use_cache"] = False
 
         dropout = self.attention_dropout if self.backbone.training else None
+        training = torch.is_grad_enabled() or self.backbone.training
+        reuses_kernels = ids.device.type == "cpu" and not training
 
         def run(at: int, embeddings: Tensor) -> Any:
             layout = TextLayout([lengths[text] for text in packs[at]], ids.device, dropout)
             _current.starts = layout.bounds[:-1]
             own = {name: values[at] for name, values in varying.items()}
-            return self.padded_forward(**inputs, **own, inputs_embeds=embeddings, layout=layout)
+            own["inputs_embeds"] = embeddings
+            if reuses_kernels:
+                own = {name: round_up(values) for name, values in own.items()}
+            found = self.padded_forward(**inputs, **own, layout=layout)
+            return without_rest(found, tokens[at]) if reuses_kernels else found
 
         split = embedded.split(tokens, dim=1)
         if cores > 1 and is_even(tokens, cores):

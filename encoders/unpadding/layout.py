@@ -76,6 +76,7 @@ class TextLayout:
         bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
         self.bounds = to_device(bounds, device)
         self.lengths = lengths
+        self.tokens = sum(lengths)
         self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     @cached_property

@@ -5,6 +5,11 @@ by the next while they are still in the cache, and each core can compute sequenc
 """
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
 
 # Matrix products of fewer tokens than this are slower per token.
 MIN_TOKENS = 128
@@ -17,6 +22,8 @@ MAX_STATES_IN_TRAINING = 2**22
 # One core per sequence, unless the largest has more than this times its fair share of tokens: then
 # the other cores would wait for it, and all cores compute each sequence together.
 MAX_IMBALANCE = 1.25
+# Without gradients, the tokens of a packed sequence are rounded up to a multiple of this.
+FEWEST = 16
 
 
 def pack_texts(lengths: Sequence[int], width: int, cores: int, training: bool) -> list[list[int]]:
@@ -80,3 +87,29 @@ def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
         pieces[least].append(text)
         tokens[least] += lengths[text]
     return [piece[::-1] for piece in pieces if piece]
+
+
+def round_up(values: Tensor) -> Tensor:
+    """[1, T, ..], with zeros after it up to one of few T, some 3 % more.
+
+    oneDNN compiles a kernel for each T and each size of weights, which takes longer than to run it,
+    and those of all T that a server meets would fill the memory.
+    """
+    tokens = values.shape[1]
+    rest = -tokens % max(FEWEST, 2 ** (tokens.bit_length() - 5))
+    if not rest:
+        return values
+    return torch.cat([values, values.new_zeros(1, rest, *values.shape[2:])], dim=1)
+
+
+def without_rest(output: ModelOutput, tokens: int) -> ModelOutput:
+    """A backbone's output, with states [1, T, H], without what ``round_up`` added."""
+
+    def cut(states: Any) -> Any:
+        if isinstance(states, tuple):
+            return tuple(map(cut, states))
+        return states[:, :tokens] if states.dim() == 3 else states
+
+    for name in list(output):
+        output[name] = cut(output[name])
+    return output

@@ -66,17 +66,21 @@ def test_states_and_gradients_of_a_backbone(name: str, lengths: list[int]) -> No
     assert_equal_as_backbone(name, lengths)
 
 
+@pytest.mark.parametrize("lengths", [*LENGTHS, [17]])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_text_alone_as_a_server_computes_it(name: str) -> None:
-    """Without gradients, which takes a path of its own: also causal, in windows, shared heads."""
-    inputs, found = batch([17]), []
+def test_without_gradients(name: str, lengths: list[int]) -> None:
+    """Paths of their own: a text alone, and tokens rounded up; causal, in windows, shared heads."""
+    inputs, found = batch(lengths), []
+    mask = inputs["attention_mask"][..., None]
     for unpadded in (False, True):
         model = make(name, AutoModel)
         if unpadded:
             assert unpad_inputs(model)
         with torch.inference_mode():
-            found.append(model(**inputs).last_hidden_state)
-    assert torch.allclose(found[0], found[1], atol=1e-10, rtol=0)
+            output = model(**inputs, output_hidden_states=True)
+        found.append([output.last_hidden_state * mask, *(x * mask for x in output.hidden_states)])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3"])
@@ -143,6 +147,22 @@ def test_padding_is_not_computed_on() -> None:
     model.encoder.layer[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
     model(**batch([9, 1, 30, 4]))
     assert seen == [(1, 44, 32)]
+
+
+def test_without_gradients_few_sizes_are_computed() -> None:
+    """Each has kernels of its own, whose memory a server would not get back."""
+    model: Any = make("bert", AutoModel)
+    assert unpad_inputs(model)
+    seen: set[int] = set()
+    model.encoder.layer[0].register_forward_pre_hook(lambda _, args: seen.add(args[0].shape[1]))
+    with torch.inference_mode():
+        for length in range(1, 61):
+            model(**batch([length]))
+        assert seen == {16, 32, 48, 64}
+        for count in range(2, 120):
+            model(**batch([9] * count))
+    assert len(seen) < 50
+    assert all(size % (16 if size <= 512 else 32) == 0 for size in seen)
 
 
 @pytest.mark.parametrize(
