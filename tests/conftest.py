@@ -24,6 +24,7 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HOME": _CACHE,
     "HF_DATASETS_CACHE": f"{_CACHE}/datasets",
+    "TORCHINDUCTOR_CACHE_DIR": f"{_CACHE}/inductor",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # To share such small models among threads costs more than it gives.

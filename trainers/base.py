@@ -22,6 +22,7 @@ from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.arguments import TandemArguments
 from trainers.config.learning_rates import set_learning_rate
+from trainers.distributed.compiling import compile_unpadded
 from trainers.distributed.item_means import ItemMeans
 from trainers.distributed.sharding import keep_fp32_outside, whole
 from trainers.guards.base_comparison import BaseComparison
@@ -53,10 +54,8 @@ class BaseTrainer(CheckpointTrainer):
         kwargs: As for ``Trainer``.
     """
 
-    # `scale_loss` has done what Trainer would do by dividing by the accumulation steps.
-    loss_is_scaled_for_ga = True
-    # Metrics that `compute_loss` records beside the loss.
-    recorded_metrics: tuple[str, ...] = ()
+    loss_is_scaled_for_ga = True  # by `scale_loss`; Trainer would divide by accumulation steps
+    recorded_metrics: tuple[str, ...] = ()  # that `compute_loss` records beside the loss
 
     def __init__(
         self,
@@ -93,10 +92,11 @@ class BaseTrainer(CheckpointTrainer):
         self._skipped_since_log = False
 
     def create_accelerator_and_postprocess(self) -> None:
-        """With FSDP, keep gradients' sums and the model's output in fp32."""
+        """With FSDP, keep gradients' sums and the model's output in fp32; compile the layers."""
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
             keep_fp32_outside(self.accelerator.state.fsdp_plugin)
+        compile_unpadded(self.model, self.accelerator.state)
 
     # The loss.
 

@@ -48,6 +48,7 @@ DEFAULT_ROWS = {
 }
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TRAINING = ("contrastive", "similarity", "reranker")
+COMPILED = "Tandem, torch_compile"  # of training steps, where --only asks for it
 
 
 def main() -> None:
@@ -62,7 +63,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=768, help="texts or pairs to encode or score")
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    among = [*CONTESTANTS, COMPILED]
+    parser.add_argument("--only", nargs="+", choices=among, default=CONTESTANTS)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
@@ -130,8 +132,9 @@ def prepare_training(args: argparse.Namespace, bf16: bool, rows: Rows) -> Callab
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
+        "torch_compile": args.contestant == COMPILED,
     }
-    build = tandem if args.contestant == TANDEM else sentence_transformers
+    build = tandem if args.contestant in (TANDEM, COMPILED) else sentence_transformers
     trainer = build(args.task, args.model, rows, args.max_length, settings)
     times = StepTimes()
     trainer.add_callback(times)

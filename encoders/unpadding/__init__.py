@@ -10,19 +10,20 @@ for a GPU. ``forward`` ties these together.
 from encoders.unpadding.dropout import speed_up_dropout
 from encoders.unpadding.forward import (
     PackedSequence,
-    or_first,
+    compile_layers,
     set_attention_dropout,
     unpad_inputs,
 )
 from encoders.unpadding.packing import cut_by_tokens
 from encoders.unpadding.parallel import parallel_map
 from encoders.unpadding.parts import Parts, parts
-from encoders.unpadding.transfer import HostMask, known_mask, to_device
+from encoders.unpadding.transfer import HostMask, known_mask, or_first, to_device
 
 __all__ = [
     "HostMask",
     "PackedSequence",
     "Parts",
+    "compile_layers",
     "cut_by_tokens",
     "known_mask",
     "or_first",

@@ -56,36 +56,47 @@ def unpadded_attention(
         layout: Where each text is in T.
     """
     assert layout is not None and attention_mask is None, "call the model, not its layers"
-    rest = query.shape[2] - layout.tokens
+    rest = 0 if torch.compiler.is_compiling() else query.shape[2] - layout.tokens
     if rest:  # of ``round_up``
         query, key, value = (states[:, :, :-rest] for states in (query, key, value))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = dropout if layout.dropout is None else layout.dropout
-    rule = Rule(causal, sliding_window, dropout, scaling)
     kind = query.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         # As for torch's own attention: rotary positions leave queries and keys in fp32.
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = (states.to(dtype) for states in (query, key, value))
-    if layout.is_single and not torch.is_grad_enabled() and not dropout:
-        return F.pad(_one_text(query, key, value, rule), (0, 0, 0, 0, 0, rest)), None
     q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [T, A, D]
-    trains_here = dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
-    if not parts.grouped_attention:
-        states = text_by_text(q, k, v, layout.bounds, rule)
-    elif kind == "cuda":
-        states = _on_gpu(q, k, v, layout, rule)
-    elif kind != "cpu" or not trains_here or (dropout and not parts.fast_dropout):
-        states = _by_torch(q, k, v, layout, rule)
+    if torch.compiler.is_compiling():  # one operator, in which ``attend`` runs uncompiled
+        operator = torch.ops.tandem.attend
+        bounds = layout.bounds_on_host
+        return operator(q, k, v, bounds, causal, sliding_window, dropout, scaling)[0][None], None
+    rule = Rule(causal, sliding_window, dropout, scaling)
+    if layout.is_single and not torch.is_grad_enabled() and not dropout:
+        attended = _one_text(query, key, value, rule)
     else:
-        # Autocast would compute the softmax, and so the second product, in fp32.
-        with torch.autocast(q.device.type, enabled=False):
-            states = _Attention.apply(q, k, v, layout, rule)  # type: ignore[no-untyped-call]
-    return F.pad(states[None], (0, 0, 0, 0, 0, rest)), None
+        attended = attend(q, k, v, layout, rule)[None]
+    return F.pad(attended, (0, 0, 0, 0, 0, rest)) if rest else attended, None
 
 
 AttentionInterface.register(ATTENTION, unpadded_attention)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
+    """Attend within each text: [T, A, D] to [T, A, D]; k and v may have fewer heads."""
+    kind = q.device.type
+    trains_here = rule.dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
+    if not parts.grouped_attention:
+        return text_by_text(q, k, v, layout.bounds, rule)
+    if kind == "cuda":
+        return _on_gpu(q, k, v, layout, rule)
+    if kind != "cpu" or not trains_here or (rule.dropout and not parts.fast_dropout):
+        return _by_torch(q, k, v, layout, rule)
+    # Autocast would compute the softmax, and so the second product, in fp32.
+    with torch.autocast(kind, enabled=False):
+        states: Tensor = _Attention.apply(q, k, v, layout, rule)  # type: ignore[no-untyped-call]
+    return states
 
 
 def _one_text(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:

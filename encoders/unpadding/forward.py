@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
@@ -24,12 +25,13 @@ from transformers.utils.generic import ModelOutput
 
 from encoders.opening.positions import position_offset
 from encoders.unpadding.attention import ATTENTION
+from encoders.unpadding.compiled import CompiledLayers
 from encoders.unpadding.dropout import seeded
 from encoders.unpadding.layout import TextLayout
 from encoders.unpadding.packing import cut_by_tokens, is_even, pack_texts, round_up, without_rest
 from encoders.unpadding.parallel import parallel_map, parallel_map_with_gradients
 from encoders.unpadding.parts import parts
-from encoders.unpadding.transfer import mask_on_host, to_device
+from encoders.unpadding.transfer import mask_on_host, or_first, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,13 @@ def set_attention_dropout(model: PreTrainedModel, probability: float) -> None:
     unpadding.attention_dropout = probability
 
 
+def compile_layers(model: PreTrainedModel, backend: str, mode: str | None = None) -> None:
+    """Train ``model``, which runs unpadded, with ``torch.compile`` of these settings."""
+    forward: Any = model.base_model.forward
+    unpadding: Unpadding = forward.__self__
+    unpadding.compiled = CompiledLayers(unpadding.backbone, backend, mode)
+
+
 class PackedSequence(NamedTuple):
     """The states of texts that are concatenated without padding.
 
@@ -111,6 +120,7 @@ class Unpadding:
         # RoBERTa and similar models count positions from their padding id, and not at such tokens.
         self.padding_id = position_offset(backbone) - 1
         self.attention_dropout: float | None = None  # in training; None: the layers' own
+        self.compiled: CompiledLayers | None = None
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
         self.hook = None
@@ -154,21 +164,22 @@ class Unpadding:
         if "use_cache" in self.parameters or self.open:
             inputs["use_cache"] = False
 
-        dropout = self.attention_dropout if self.backbone.training else None
         training = torch.is_grad_enabled() or self.backbone.training
         reuses_kernels = ids.device.type == "cpu" and not training
 
         def run(at: int, embeddings: Tensor) -> Any:
-            layout = TextLayout([lengths[text] for text in packs[at]], ids.device, dropout)
-            _current.starts = layout.bounds[:-1]
             own = {name: values[at] for name, values in varying.items()}
-            own["inputs_embeds"] = embeddings
+            own["embeddings"] = embeddings
             if reuses_kernels:
                 own = {name: round_up(values) for name, values in own.items()}
-            found = self.padded_forward(**inputs, **own, layout=layout)
+            found = self._run([lengths[text] for text in packs[at]], **own, **inputs)
             return without_rest(found, tokens[at]) if reuses_kernels else found
 
+        if self.compiled is not None and torch.is_grad_enabled() and not embedded.requires_grad:
+            embedded.requires_grad_()  # as those that graphs are made for
         split = embedded.split(tokens, dim=1)
+        if self.compiled is not None and self.backbone.training:
+            self.compiled.prepare(partial(self._run, **inputs), split, varying)
         if cores > 1 and is_even(tokens, cores):
             outputs = self._parallel(run, split)
         else:
@@ -184,6 +195,13 @@ class Unpadding:
             )
             for output, pack in zip(outputs, packs, strict=True)
         ]
+
+    def _run(self, lengths: list[int], embeddings: Tensor, **inputs: Any) -> Any:
+        """One packed sequence, [1, T, H]; ``inputs`` are [1, T], or settings."""
+        dropout = self.attention_dropout if self.backbone.training else None
+        layout = TextLayout(lengths, embeddings.device, dropout)
+        _current.starts = layout.bounds[:-1]
+        return self.padded_forward(**inputs, inputs_embeds=embeddings, layout=layout)
 
     def _parallel(self, run: Callable[[int, Tensor], Any], given: tuple[Tensor, ...]) -> list[Any]:
         """``run`` for each packed sequence, on a core of its own."""
@@ -204,14 +222,15 @@ class Unpadding:
         """The texts of each packed sequence, by index, and how many sequences may run in parallel.
 
         On a CPU that is one per core. It is one, where FSDP shards the weights (its processes must
-        gather them in one order), and where dropout draws from a generator that all threads share,
-        so that their order would matter.
+        gather them in one order), where dropout draws from a generator that all threads share, so
+        that their order would matter, and for compiled layers, whose kernels hold Python's lock.
         """
         # Also in the first pass of the gradient cache, which computes no gradients: it must pack
         # the batch as the second pass does, or dropout would differ there.
         training = torch.is_grad_enabled() or self.backbone.training
         sharded = any(isinstance(module, FSDPModule) for module in self.backbone.modules())
-        alone = sharded or not parts.worker_threads or (training and self._shares_a_generator())
+        shared = self.compiled is not None or self._shares_a_generator()
+        alone = sharded or not parts.worker_threads or (training and shared)
         cores = 1 if device.type != "cpu" or alone else torch.get_num_threads()
         if device.type != "cpu" or not parts.several_sequences:
             return cut_by_tokens(lengths, 2**62), cores
@@ -225,16 +244,6 @@ class Unpadding:
             type(module) is nn.Dropout and module.p > 0 and module.training
             for module in self.backbone.modules()
         )
-
-
-def or_first(mask: Tensor) -> Tensor:
-    """The mask [B, L], with the first token of texts that have none.
-
-    Some tokenizers return no token for an empty text; it is then one token of padding.
-    """
-    first = torch.zeros_like(mask)
-    first[:, 0] = 1
-    return torch.where(mask.any(dim=1, keepdim=True), mask, first)
 
 
 def _pad_output(

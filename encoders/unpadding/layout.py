@@ -73,8 +73,8 @@ class TextLayout:
         self.longest = lengths[-1]
         self.is_single = len(lengths) == 1
         self.device = device
-        bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-        self.bounds = to_device(bounds, device)
+        self.bounds_on_host = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+        self.bounds = to_device(self.bounds_on_host, device)
         self.lengths = lengths
         self.tokens = sum(lengths)
         self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}

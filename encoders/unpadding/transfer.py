@@ -44,3 +44,13 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
+
+
+def or_first(mask: Tensor) -> Tensor:
+    """The mask [B, L], with the first token of texts that have none.
+
+    Some tokenizers return no token for an empty text; it is then one token of padding.
+    """
+    first = torch.zeros_like(mask)
+    first[:, 0] = 1
+    return torch.where(mask.any(dim=1, keepdim=True), mask, first)

@@ -41,7 +41,8 @@ STARTERS = {
 MODULES = {"runpy", "scripts.evaluate", "subprocess"}
 # Half of the time of all tests that start nothing (measured 2026-11-29).
 LONG = (
-    "encoders/test_zoo.py", "encoders/unpadding/test_parallel.py", "evaluation/data/test_mteb.py",
+    "encoders/test_zoo.py", "encoders/unpadding/test_compiled.py",
+    "encoders/unpadding/test_parallel.py", "evaluation/data/test_mteb.py",
     "evaluation/data/test_trec.py", "evaluation/metrics/test_comparison.py",
     "evaluation/metrics/test_ranking_peers.py", "evaluation/report/test_figures.py",
     "evaluation/report/test_report.py", "evaluation/test_merging.py", "evaluation/test_suite.py",

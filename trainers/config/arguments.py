@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from common.hardware import multiplies_in_bf16, process_threads
 from trainers.config.fields import DataArguments, ModelArguments, RecipeFields
-from trainers.config.trainer_settings import check_trackers, check_trainer_settings
+from trainers.config.trainer_settings import check_compiling, check_trackers, check_trainer_settings
 
 logger = logging.getLogger(__name__)
 
@@ -114,12 +114,7 @@ def _check_arguments(args: RecipeFields) -> None:
     _check_dropout(args)
     _check_lora(args)
     check_trainer_settings(args)
-    compiles = args.torch_compile or args.torch_compile_backend or args.torch_compile_mode
-    if compiles and args.unpad_inputs:
-        raise ValueError(
-            "torch_compile: does not go with unpad_inputs, whose shapes differ in every batch; "
-            "give unpad_inputs false, or leave torch_compile out"
-        )
+    check_compiling(args)
     if args.fsdp:
         raise ValueError(
             "fsdp: is set at launch (accelerate launch --config_file "

@@ -3,7 +3,9 @@
 import json
 import os
 from importlib.util import find_spec
+from shutil import which
 
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -50,6 +52,7 @@ WHY_FIXED = {
     "dataloader_in_order": " (a run could not be resumed exactly)",
     "enable_jit_checkpoint": " (SIGTERM ends a run at a checkpoint anyway)",
 }
+COMPILE_MODES = ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug"}
 
 
@@ -87,6 +90,26 @@ def check_trainer_settings(args: TrainingArguments) -> None:
         )
     if args.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         raise ValueError("ddp_backend: is for several processes; leave it out")
+
+
+def check_compiling(args: TrainingArguments) -> None:
+    """Refuse what ``torch.compile`` would stumble over in the first step.
+
+    Raises:
+        ValueError: It is not known, or there is no compiler.
+    """
+    backend, mode = args.torch_compile_backend, args.torch_compile_mode
+    if not (args.torch_compile or backend or mode):
+        return
+    backends = [known.value.lower() for known in DynamoBackend if known != DynamoBackend.NO]
+    for name, value, known in (("backend", backend, backends), ("mode", mode, COMPILE_MODES)):
+        if value is not None and value not in known:
+            raise ValueError(f"torch_compile_{name}: {value!r} is not one of {', '.join(known)}")
+    if backend in (None, "inductor") and not which(os.environ.get("CXX", "g++")):
+        raise ValueError(
+            "torch_compile: needs a C++ compiler, and there is no g++ (or what CXX names); "
+            "install it, or leave torch_compile out"
+        )
 
 
 def check_trackers(names: str | list[str]) -> None:

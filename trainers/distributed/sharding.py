@@ -10,7 +10,8 @@ import torch
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import TrainingArguments
+
+from trainers.config.arguments import TandemArguments
 
 LAUNCH_FILE = "configs/accelerate/fsdp2.yaml"
 LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
@@ -33,7 +34,7 @@ def launches_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def check_sharding(args: TrainingArguments) -> None:
+def check_sharding(args: TandemArguments) -> None:
     """Refuse FSDP where accelerate would silently not shard, or in a mode that is not tested.
 
     Raises:
@@ -54,6 +55,12 @@ def check_sharding(args: TrainingArguments) -> None:
                 f"{name.lower()}: {given}: {reason}; give {needed} in the launch file, as "
                 f"{LAUNCH_FILE} does"
             )
+    launched = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no"
+    if (args.torch_compile or launched) and args.unpad_inputs:
+        raise ValueError(
+            "torch_compile: does not go with FSDP and unpad_inputs; leave torch_compile out, or "
+            "give unpad_inputs false"
+        )
 
 
 def check_layers(model: nn.Module) -> None:

@@ -81,7 +81,6 @@ def test_the_defaults_are_a_linear_warm_up_and_adamw() -> None:
         (["--loss_args", "{temperature}"], "--loss_args: {temperature} is not JSON"),
         (["--seeed", "1"], "seeed: unknown key; did you mean seed?"),
         (["--see", "1"], "see: unknown key"),  # argparse would have taken an abbreviation
-        (["--torch_compile"], "torch_compile: does not go with unpad_inputs"),
         (["--lr", "1"], "lr: unknown key; did you mean learning_rate?"),
         (["--passage_max_len", "1"], "did you mean document_max_length?"),
         (["--per_device_train_batch_size", "0"], "per_device_train_batch_size: must be at least 1"),

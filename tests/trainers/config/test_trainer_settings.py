@@ -23,8 +23,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"deepspeed": {"zero_optimization": {}}}, "deepspeed: is always null here (to shard a model"),
     ({"dataloader_in_order": False}, "dataloader_in_order: is always true here"),
     ({"enable_jit_checkpoint": True}, "enable_jit_checkpoint: is always false here"),
-    ({"torch_compile_mode": "default"}, "torch_compile: does not go with unpad_inputs"),
-    ({"torch_compile_backend": "inductor"}, "torch_compile: does not go with unpad_inputs"),
+    ({"torch_compile_mode": "fast"}, "torch_compile_mode: 'fast' is not one of default, reduce"),
+    ({"torch_compile_backend": "no"}, "torch_compile_backend: 'no' is not one of eager, aot_eager"),
     ({"accelerator_config": {"split_batches": True}}, "accelerator_config: takes only non_block"),
     (
         {"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 2}}},
@@ -65,6 +65,17 @@ def test_one_clear_sentence(
 ) -> None:
     line = refused(capsys, tmp_path / "run", **six_steps(tiny_bert, tmp_path, **mistake))
     assert expected in line
+
+
+def test_torch_compile_needs_a_compiler(
+    tiny_bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    given = six_steps(tiny_bert, tmp_path, torch_compile=True)
+    assert "torch_compile: needs a C++ compiler" in refused(capsys, tmp_path / "run", **given)
 
 
 def test_settings_of_an_optimizer_and_a_schedule_that_have_an_effect(

@@ -226,6 +226,17 @@ def test_what_a_launch_may_ask_for(
     assert expected in refused(capsys, folder / "one" / "refused", **recipes(folder, 3)["bert"])
 
 
+def test_layers_are_not_compiled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in launched_environment(FSDP).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("trainers.distributed.sharding.NOT_SHARDING", ())
+    given = recipes(folder, 3)["bert"] | {"torch_compile": True}
+    line = refused(capsys, folder / "one" / "refused", **given)
+    assert "torch_compile: does not go with FSDP and unpad_inputs; leave torch_compile" in line
+
+
 def test_another_launch_cannot_go_on_from_its_checkpoint(
     sharded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{objective: {"objective": objective} for objective in FORMATS},
     "symmetric": {"objective": "contrastive", "loss_args": {"symmetric": True}},
     "in_chunks": {"objective": "contrastive", "gradient_cache_chunk_size": 3},
+    "compiled": {"objective": "contrastive", "torch_compile_backend": "aot_eager"},
     "contrastive_prefixes": {"objective": "contrastive", **PREFIXES},
     "cosent_prefixes": {"objective": "cosent", **PREFIXES},
     "bce_on_groups": {"objective": "bce", "format": "groups"},
