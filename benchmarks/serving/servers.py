@@ -100,7 +100,7 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
                 print(*rows[-1], flush=True)
     publish(
         args,
-        f"serving, {args.task}",
+        f"serving, {args.task}{', bf16' if bf16 else ''}",  # of other processors than fp32
         f"{args.model or BASE} in {'fp32, Tandem in bf16' if bf16 else 'fp32'}, texts of "
         f"the docstrings, clients that ask again as soon as "
         f"they are answered, {args.seconds:g} s for each number of them. {args.about}".rstrip(),

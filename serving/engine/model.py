@@ -27,6 +27,7 @@ from serving.engine.tokenization import Cut, TextTokenizer, Tokens
 Precision = Literal["auto", "float32", "bfloat16"]
 
 SHORT, MIDDLE = 8, 64  # tokens of texts for warming up
+PLACES = 16  # lengths of padded batches are multiples of this
 # Weight of the newest batch in the running averages of seen and expected times.
 NEWEST = 0.1
 
@@ -128,11 +129,20 @@ class ServedModel:
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
-        padded = self.encoder.tokenizer.pad(given, **PADDED)
+        padded = self.encoder.tokenizer.pad(given, "max_length", self._places(batch), **PADDED)
         inputs = {name: to_device(padded[name], self.encoder.device) for name in padded}
         mask = padded["attention_mask"].numpy()
         found: torch.Tensor = self.encoder(**inputs, host_mask=mask)
         return found.float().cpu().numpy()
+
+    def _places(self, batch: Sequence[Tokens]) -> int:
+        """The longest text's tokens; of a model that computes its padding, one of few lengths.
+
+        Each size has kernels of its own, whose memory does not come back.
+        """
+        longest = max(map(len, batch))
+        rounded = longest if self.encoder.unpadded else -(-longest // PLACES) * PLACES
+        return max(longest, min(rounded, self.encoder.max_length))
 
     def hold_in_bf16(self) -> None:
         """Hold in bf16 the matrices that autocast would convert: half the memory, equal results.

@@ -195,6 +195,20 @@ def test_weights_held_in_bf16_give_the_results_of_autocast(name: str, tmp_path: 
     assert size_of(model) < 0.9 * bytes_before
 
 
+def test_a_model_that_computes_its_padding_has_few_sizes(tiny_bert: Path) -> None:
+    """Each has kernels of its own; none is longer than the model takes. Results are encode's."""
+    offline = Embedder.from_pretrained(tiny_bert, unpad_inputs=False, max_length=40)
+    model, seen = ServedModel(offline, "m"), set[int]()
+    offline.backbone.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.add(args[0].shape[1])
+    )
+    texts = [("a " * count).strip() for count in range(1, 60)]
+    with inference(torch.device("cpu"), False):
+        found = [model.compute(model.tokenizer.texts([text]))[0] for text in texts]
+    assert seen == {16, 32, 40}
+    np.testing.assert_allclose(found, offline.encode(texts).numpy(), atol=1e-6)
+
+
 def size_of(model: ServedModel) -> int:
     weights = model.encoder.parameters()
     return sum(weight.numel() * weight.element_size() for weight in weights)
