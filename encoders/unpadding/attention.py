@@ -56,9 +56,6 @@ def unpadded_attention(
         layout: Where each text is in T.
     """
     assert layout is not None and attention_mask is None, "call the model, not its layers"
-    rest = 0 if torch.compiler.is_compiling() else query.shape[2] - layout.tokens
-    if rest:  # of ``round_up``
-        query, key, value = (states[:, :, :-rest] for states in (query, key, value))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = dropout if layout.dropout is None else layout.dropout
@@ -74,10 +71,9 @@ def unpadded_attention(
         return operator(q, k, v, bounds, causal, sliding_window, dropout, scaling)[0][None], None
     rule = Rule(causal, sliding_window, dropout, scaling)
     if layout.is_single and not torch.is_grad_enabled() and not dropout:
-        attended = _one_text(query, key, value, rule)
-    else:
-        attended = attend(q, k, v, layout, rule)[None]
-    return F.pad(attended, (0, 0, 0, 0, 0, rest)) if rest else attended, None
+        real = (states[:, :, : layout.longest] for states in (query, key, value))
+        return F.pad(_one_text(*real, rule), (0, 0, 0, 0, 0, layout.rest)), None
+    return attend(q, k, v, layout, rule)[None], None
 
 
 AttentionInterface.register(ATTENTION, unpadded_attention)
@@ -88,7 +84,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> T
     kind = q.device.type
     trains_here = rule.dropout or (torch.is_grad_enabled() and layout.longest <= LONG)
     if not parts.grouped_attention:
-        return text_by_text(q, k, v, layout.bounds, rule)
+        return F.pad(text_by_text(q, k, v, layout.bounds, rule), (0, 0, 0, 0, 0, layout.rest))
     if kind == "cuda":
         return _on_gpu(q, k, v, layout, rule)
     if kind != "cpu" or not trains_here or (rule.dropout and not parts.fast_dropout):

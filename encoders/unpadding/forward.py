@@ -199,7 +199,8 @@ class Unpadding:
     def _run(self, lengths: list[int], embeddings: Tensor, **inputs: Any) -> Any:
         """One packed sequence, [1, T, H]; ``inputs`` are [1, T], or settings."""
         dropout = self.attention_dropout if self.backbone.training else None
-        layout = TextLayout(lengths, embeddings.device, dropout)
+        rest = embeddings.shape[1] - sum(lengths)
+        layout = TextLayout(lengths, embeddings.device, dropout, rest)
         _current.starts = layout.bounds[:-1]
         return self.padded_forward(**inputs, inputs_embeds=embeddings, layout=layout)
 

@@ -64,19 +64,23 @@ class TextLayout:
     Args:
         lengths: Of the texts, ascending, in their order in T.
         dropout: Of attention, instead of the layers' own; None: theirs.
+        rest: Tokens after the texts, which attend to nothing and get any finite states.
     """
 
     def __init__(
-        self, lengths: list[int], device: torch.device, dropout: float | None = None
+        self,
+        lengths: list[int],
+        device: torch.device,
+        dropout: float | None = None,
+        rest: int = 0,
     ) -> None:
-        self.dropout = dropout
+        self.dropout, self.rest = dropout, rest
         self.longest = lengths[-1]
         self.is_single = len(lengths) == 1
         self.device = device
         self.bounds_on_host = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
         self.bounds = to_device(self.bounds_on_host, device)
         self.lengths = lengths
-        self.tokens = sum(lengths)
         self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     @cached_property
@@ -100,7 +104,7 @@ class TextLayout:
         return padded.index_fill_(0, padding, 0) if zeros else padded
 
     def unpack(self, padded: Tensor, heads: int) -> Tensor:
-        """[S * A, D] to [T, A, D], without padding."""
+        """[S * A, D] to [T, A, D], without padding; T includes ``rest``."""
         _, _, places = self._index(heads, heads)
         return padded.index_select(0, places).view(-1, heads, padded.shape[-1])
 
@@ -160,6 +164,7 @@ class TextLayout:
                 places.append((rows[real] + group.start * heads).flatten())
                 token += int(lengths.sum())
             where = torch.cat(padding).nonzero()[:, 0]
+            places.append(torch.zeros(self.rest * heads, dtype=torch.long))
             self._rows[heads, given] = (
                 to_device(torch.cat(sources), self.device),
                 to_device(where, self.device),

@@ -23,7 +23,7 @@ MAX_STATES_IN_TRAINING = 2**22
 # the other cores would wait for it, and all cores compute each sequence together.
 MAX_IMBALANCE = 1.25
 # Without gradients, the tokens of a packed sequence are rounded up to a multiple of this.
-FEWEST = 16
+STEP = 16
 
 
 def pack_texts(lengths: Sequence[int], width: int, cores: int, training: bool) -> list[list[int]]:
@@ -90,13 +90,12 @@ def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
 
 
 def round_up(values: Tensor) -> Tensor:
-    """[1, T, ..], with zeros after it up to one of few T, some 3 % more.
+    """[1, T, ..], with zeros after it up to one of fewer T.
 
     oneDNN compiles a kernel for each T and each size of weights, which takes longer than to run it,
     and those of all T that a server meets would fill the memory.
     """
-    tokens = values.shape[1]
-    rest = -tokens % max(FEWEST, 2 ** (tokens.bit_length() - 5))
+    rest = -values.shape[1] % STEP
     if not rest:
         return values
     return torch.cat([values, values.new_zeros(1, rest, *values.shape[2:])], dim=1)
