@@ -71,8 +71,9 @@ def unpadded_attention(
         return operator(q, k, v, bounds, causal, sliding_window, dropout, scaling)[0][None], None
     rule = Rule(causal, sliding_window, dropout, scaling)
     if layout.is_single and not torch.is_grad_enabled() and not dropout:
-        real = (states[:, :, : layout.longest] for states in (query, key, value))
-        return F.pad(_one_text(*real, rule), (0, 0, 0, 0, 0, layout.rest)), None
+        query, key, value = (states[:, :, : layout.longest] for states in (query, key, value))
+        attended = _one_text(query, key, value, rule)
+        return F.pad(attended, (0, 0, 0, 0, 0, layout.rest)), None
     return attend(q, k, v, layout, rule)[None], None
 
 
