@@ -125,6 +125,18 @@ def tiny_tokenizer() -> "BertTokenizer":
     return make_tokenizer()
 
 
+@pytest.fixture
+def no_graphs_of_other_tests() -> Iterator[None]:
+    """What ``torch.compile`` made before is forgotten, and so is what this test makes."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a plain backbone with 2 layers and width 32. Shared: do not write to it."""

@@ -19,16 +19,10 @@ from encoders.unpadding import (
 )
 from unpadded import batch, make
 
+pytestmark = pytest.mark.usefixtures("no_graphs_of_other_tests")
+
 BATCHES = [[9, 1, 30, 4, 4], [5, 5, 5], [40, 2], [3] * 30]
 LONG = [40] * 60  # enough tokens for a packed sequence on each of two cores
-
-
-@pytest.fixture(autouse=True)
-def _no_graphs_of_other_tests() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture

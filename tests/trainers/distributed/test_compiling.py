@@ -1,6 +1,5 @@
 """Runs with ``torch_compile``: the model of a run without it, resumed bit for bit."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,7 @@ from torch._dynamo.utils import counters
 from runs import NO_DROPOUT, TEXTS, assert_same_weights, losses, train, write_format
 from tiny import save_backbone
 
-
-@pytest.fixture(autouse=True)
-def _no_graphs_of_other_tests() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("no_graphs_of_other_tests")
 
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
