@@ -48,7 +48,7 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from evaluation import compare
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import FirstStage, measure_fused, measure_ranking
+from evaluation.measure import FirstStage, judge, measure_fused, measure_ranking
 from evaluation.search.distributed import How
 from evaluation.search.fusion import read_fusion
 from evaluation.search.retrieval import retrieve
@@ -89,6 +89,7 @@ PRECISION: dict[str, Flags] = {"fp32": {}, "bf16": {"bf16": True}, PEER: {"bf16"
 DROPOUT: dict[str, Flags] = {"the model's": {}, "without": {"attention_dropout": 0.0}}
 EMBEDDERS = {"masks": MASKS, "mining": MINING, "precision": PRECISION, "dropout": DROPOUT}
 DIMS = [384, 192, 96, 48]
+FIRST = "the embedder's order, no reranker"
 BASE_LINE, TUNED, HALF, FOUND = "base", "tuned", "half base, half tuned", "weights found"
 
 
@@ -98,6 +99,7 @@ def main() -> None:
     add = parser.add_argument
     add("comparison", choices=list(COMPARISONS))
     add("set", choices=["docstrings", "scifact", "cn_medical_qa", "t2ranking_100"])
+    add("--bf16", action="store_true", help="train and measure in bf16, not in fp32")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--shared", type=Path, default=ROOT.parent / "shared/data", help="the public data sets")
     add("--folder", type=Path, default=ROOT / "outputs/quality", help="where figures are kept")
@@ -110,14 +112,14 @@ def main() -> None:
 
 def embedders(task: Task) -> None:
     """Train by each line and search."""
-    lines = EMBEDDERS[task.args.comparison]
+    lines, how = EMBEDDERS[task.args.comparison], task.how(**LIMITS)
     if not task.file(BASE_LINE, "").exists():
-        task.keep(BASE_LINE, "", search(task.set.base, task.set.test))
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
     for seed in task.args.seeds:
         for name, flags in lines.items():
             if not task.file(name, seed).exists():
                 model = train_embedder(task, name, flags, seed)
-                task.keep(name, seed, search(str(model), task.set.test))
+                task.keep(name, seed, search(model, task.set.test, how))
     tell(task, [BASE_LINE, *lines])
 
 
@@ -136,11 +138,10 @@ def rerankers(task: Task) -> None:
     """Train by each objective on the same groups, and order the same candidates."""
     lines = OBJECTIVES | (FROM_SCORES if task.set.groups else {})
     rows = task.set.groups or mine(task, "groups", {"relative_margin": 0.05})
-    data, first = task.set.test.sample(QUERIES), None
-    if data.candidates is None:
-        embedder = Embedder.from_pretrained(task.set.base)
-        found = retrieve(embedder, data, 20, How(**LIMITS))
-        first = FirstStage(found, 20)
+    data = task.set.test.sample(QUERIES)
+    found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.how(**LIMITS))
+    task.keep(FIRST, "", judge(found, data, [METRIC]).values[METRIC])
+    first = FirstStage(found, 20) if data.candidates is None else None
     rate = {"learning_rate": 2 * task.set.learning_rate, "head_learning_rate": 1e-3}
     for seed in task.args.seeds:
         for name, flags in lines.items():
@@ -148,9 +149,9 @@ def rerankers(task: Task) -> None:
                 given = PAIR_LIMIT | rate | flags
                 trained = train(task, "reranker", given, seed, rows, GROUPS)
                 model = Reranker.from_pretrained(trained)
-                found_by = measure_ranking(model, data, [METRIC], How(**PAIR_LIMIT), first)
-                task.keep(name, seed, found_by.values[METRIC])
-    tell(task, [*lines], usual="listwise")
+                ranked = measure_ranking(model, data, [METRIC], task.how(**PAIR_LIMIT), first)
+                task.keep(name, seed, ranked.values[METRIC])
+    tell(task, [FIRST, *lines], usual="listwise")
 
 
 def merging(task: Task) -> None:
@@ -166,7 +167,7 @@ def merging(task: Task) -> None:
 
     def measure(name: str, seed: int | str, model: str) -> None:
         for end, data in tests.items():
-            task.keep(name + end, seed, search(model, data))
+            task.keep(name + end, seed, search(model, data, task.how(**LIMITS)))
 
     if not task.file(BASE_LINE, "").exists():
         measure(BASE_LINE, "", task.set.base)
@@ -199,22 +200,21 @@ def matryoshka(task: Task) -> None:
             )
             for dim in DIMS:
                 embedder = Embedder.from_pretrained(model, truncate_dim=dim)
-                found = measure_ranking(embedder, task.set.test, [METRIC], How(**LIMITS))
+                found = measure_ranking(embedder, task.set.test, [METRIC], task.how(**LIMITS))
                 task.keep(f"{name}, {dim} dimensions", seed, found.values[METRIC])
     names = [f"{name}, {dim} dimensions" for dim in DIMS for name in (plain, nested)]
     tell(task, names, usual=names[0])
 
 
-def search(model: str, data: RetrievalData, how: How | None = None) -> Any:
+def search(model: str | Path, data: RetrievalData, how: How) -> Any:
     """A value per query [Q]."""
-    how = how or How(**LIMITS)
     return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], how).values[METRIC]
 
 
 def quick_start(task: Task) -> None:
     """Train by the recipe as it is, and choose BM25's weight on the pairs kept aside for it."""
     assert task.set.pairs is not None
-    how, dev = How(document_max_length=96), task.set.pairs.with_name("dev_pairs.jsonl")
+    how, dev = task.how(document_max_length=96), task.set.pairs.with_name("dev_pairs.jsonl")
     alone, fused = "tuned", "tuned, fused with BM25"
     if not task.file(BASE_LINE, "").exists():
         task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
@@ -272,7 +272,7 @@ def trained_how(task: Task) -> str:
         unit, rate = f"{GROUPS} groups", f"{2 * task.set.learning_rate:g} and 1e-3 for the new head"
     return (
         f"{task.set.steps} steps of {unit}, documents cut at {LIMITS['document_max_length']} "
-        f"tokens, learning rate {rate}"
+        f"tokens, learning rate {rate}{', in bf16' if task.args.bf16 else ''}"
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from benchmarks.quality.sets import DataSet, open_set
 from benchmarks.speed.emulated_bf16 import lacks_bf16
 from benchmarks.speed.results import ROOT
+from evaluation.search.distributed import How
 
 METRIC = "ndcg@10"
 PAIRS, GROUPS = 64, 8  # a step
@@ -29,6 +30,10 @@ class Task:
         self.folder: Path = args.folder / args.comparison / args.set
         self.folder.mkdir(parents=True, exist_ok=True)
         self.set: DataSet = open_set(args.set, args.shared.resolve(), self.folder)
+
+    def how(self, **limits: Any) -> How:
+        """How models are measured."""
+        return How(bf16=self.args.bf16, **limits)
 
     def file(self, name: str, seed: int | str) -> Path:
         """Where a line's figures of a seed are kept."""
@@ -53,7 +58,7 @@ def mine(task: Task, name: str, flags: Flags) -> Path:
     output = task.folder / f"{name}.jsonl"
     if not output.exists():
         corpus = {"corpus": task.set.corpus} if task.set.corpus else {}
-        given = LIMITS | corpus | {"random_share": 0.0} | flags
+        given = LIMITS | corpus | {"random_share": 0.0, "bf16": task.args.bf16} | flags
         given |= {"input": task.set.pairs, "output": output, "embedder": task.set.base}
         python("scripts/mine_negatives.py", *as_flags(given))
     return output
@@ -70,7 +75,7 @@ def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, b
     given |= {"per_device_train_batch_size": batch, "max_steps": task.set.steps, "seed": seed}
     given |= {"eval_file": "null", "save_strategy": "no", "disable_tqdm": True}
     # Of some queries, all that is found may be too near to the positive to be a negative.
-    given = {"bf16": False, "on_bad_rows": "skip"} | given
+    given = {"bf16": task.args.bf16, "on_bad_rows": "skip"} | given
     config = ROOT / f"configs/{recipe}.json"
     python(*emulator(given["bf16"]), "scripts/train.py", "--config", config, *as_flags(given))
     return output
@@ -85,7 +90,7 @@ def train_peer(task: Task, flags: Flags, seed: int) -> Path:
         "learning_rate": task.set.learning_rate,
         "max_steps": task.set.steps,
         "seed": seed,
-        "bf16": flags.get("bf16", False),
+        "bf16": flags.get("bf16", task.args.bf16),
         "use_cpu": not torch.accelerator.is_available(),
         "save_strategy": "no",
         "report_to": "none",
