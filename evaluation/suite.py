@@ -18,6 +18,7 @@ from evaluation.report.tables import UNDEFINED
 from evaluation.results import BASE, TUNED, MetricResult, Results
 from evaluation.search.fusion import BM25_SCORES, first_stage_digest, read_fusion
 from evaluation.settings import EvaluationSettings, open_model
+from loaders.formats.folders import everything_in
 
 # Settings that change no figure, and those of which the models' own digests tell.
 NOT_MEASURED = (
@@ -86,7 +87,7 @@ def _read_list(file: Path) -> list[str]:
 def files_of(task: SuiteTask) -> list[list[Any]]:
     """Name, size and time of each file of a task's folder: changed data are measured anew."""
     given = Path(task.data)
-    files = [path for path in (given, *sorted(given.rglob("*"))) if path.is_file()]
+    files = [path for path in (given, *sorted(everything_in(given))) if path.is_file()]
     return [[path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 

@@ -14,7 +14,7 @@ from common.hashing import text_hash, text_hashes
 from loaders.build import ROWS, Build
 from loaders.formats.json_text import DECODER
 from loaders.formats.local import FileSource, SavedSource
-from loaders.formats.opening import open_text
+from loaders.formats.opening import open_text, read_errors
 from loaders.formats.records import Record
 from loaders.formats.sources import Source
 from loaders.options import ReadOptions
@@ -189,5 +189,5 @@ def _lines_file(source: Source) -> Path:
 
 
 def _first_character(path: Path) -> str:
-    with open_text(path, newline="\n") as stream:
+    with read_errors(path), open_text(path, newline="\n") as stream:
         return next((line.strip()[0] for line in stream if not line.isspace()), "")

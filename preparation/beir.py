@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from common.hashing import text_hash
+from loaders.beir.files import qrels_files
 from loaders.formats.row_file import RowFile
 from loaders.parsing.fields import show
 from loaders.parsing.row_stream import LocatedRow
@@ -22,10 +23,19 @@ class BeirFolder(ExitStack):
     """Writer of ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``: all of them or none.
 
     Ids must be given once each; whoever writes sees to that.
+
+    Raises:
+        ValueError: Judgements of other than the ``splits`` are there: the new documents would get
+            the ids of those that they judge.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, splits: Collection[str]) -> None:
         super().__init__()
+        for split, files in qrels_files(folder).items():
+            if split not in splits:
+                raise ValueError(
+                    f"{files[0]} judges documents that would be replaced; give another output_dir"
+                )
         self.folder = folder
         self.qrels: dict[str, RowFile] = {}
 

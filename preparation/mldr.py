@@ -1,6 +1,6 @@
 """Read, shorten and write MLDR: queries with long documents, in many languages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -177,8 +177,8 @@ class MldrFolder(BeirFolder):
         ValueError: Where one id stands for two texts, or a query is judged twice in a split.
     """
 
-    def __init__(self, folder: Path, shortening: Shortening) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, splits: Collection[str], shortening: Shortening) -> None:
+        super().__init__(folder, splits)
         self.shortening = shortening
         # An id, and a hash in place of the text.
         self.known_documents: dict[str, int] = {}

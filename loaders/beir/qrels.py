@@ -143,6 +143,10 @@ def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
         others = [place for place in places if place not in found.values()]
         if columns.relevance is None and len(others) == 1:
             return columns._replace(relevance=others[0])
+        if columns.relevance is None and others:
+            raise RowError(
+                f"no column of {show(list(names))} is known to be the relevance; name it score"
+            )
         return columns
     # With an unknown name among them, the order decides, if the last one names a relevance.
     by_place = {3: PLAIN, 4: TREC}.get(len(names))

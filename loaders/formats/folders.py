@@ -1,6 +1,7 @@
 """Find the sources in a folder: of data files, of ``save_to_disk``, or a clone from the Hub."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def find_in(folder: Path, config: str | None) -> Found:
 def _walk(folder: Path) -> Iterator[tuple[str, FileSource | SavedSource]]:
     others: list[Path] = []
     saved: list[Path] = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(everything_in(folder)):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if hidden or any(path.is_relative_to(known) for known in saved):
@@ -78,6 +79,17 @@ def _walk(folder: Path) -> Iterator[tuple[str, FileSource | SavedSource]]:
         logger.log(
             level, "%s: %d files of other kinds are not read: %s", folder, len(others), first
         )
+
+
+def everything_in(folder: Path) -> Iterator[Path]:
+    """All files and folders below a folder, linked ones too."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        around = Path(place).resolve()
+        # A link to a folder that it is in would lead there without end.
+        folders[:] = [
+            name for name in folders if not around.is_relative_to((around / name).resolve())
+        ]
+        yield from (Path(place, name) for name in (*folders, *files))
 
 
 def _configs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -141,8 +153,10 @@ def _matching(base: Path, folder: Path, pattern: str) -> list[Path]:
         paths = [Path(path) for path in resolve_pattern(pattern, str(base))]
     except (OSError, ValueError):
         raise ValueError(f"{place}: there is no file {pattern}; fetch it, or name others") from None
+    # The files of a snapshot in the cache of the Hub are links to its blobs.
+    home = folder.parents[1] if folder.parent.name == "snapshots" else folder
     for path in paths:
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not path.resolve().is_relative_to(home.resolve()):
             raise ValueError(f"{place}: {pattern} is outside of the folder")
         check_format(path)
     return sorted(paths)

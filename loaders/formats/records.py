@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from loaders.formats.json_text import DECODER, JsonArray, RepeatedName
 from loaders.formats.opening import BrokenFile, check_fetched, open_text, read_errors
 from loaders.options import DEFAULT_LABEL_MAP
-from loaders.parsing.fields import ALIASES
+from loaders.parsing.fields import ALIASES, show
 
 
 class Record(NamedTuple):
@@ -165,8 +166,10 @@ def _read_table(
         else:
             fields = dict(zip(names, cells, strict=True))
             # An empty cell is a missing value; where a text is required it stays, to be refused.
-            kept = {name: cell for name, cell in fields.items() if cell or name in _TEXTS}
-            yield Record(line, kept, labels)
+            given = {
+                name: cell if cell or name in _TEXTS else None for name, cell in fields.items()
+            }
+            yield Record(line, given, labels)
 
 
 _TEXTS = {name for field in ("query", "doc", "pos_doc") for name in ALIASES[field]}
@@ -216,6 +219,9 @@ def read_parquet(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            names = Counter(file.schema_arrow.names)
+            if repeated := [name for name, count in names.items() if count > 1]:
+                raise BrokenFile(1, f"several columns are named {show(repeated[0])}; rename them")
             for batch in file.iter_batches(batch_size=256):
                 for fields in batch.to_pylist():
                     number += 1

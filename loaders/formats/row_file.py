@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
+import orjson
 import pyarrow as pa
 
 from loaders.formats.records import check_format
@@ -125,9 +126,11 @@ def open_output(path: Path, packed: bool = False) -> Iterator[IO[str]]:
 def as_json(record: dict[str, Any]) -> str:
     """One line of JSON; fields that are None are left out, dates and the like become texts."""
     present = {name: value for name, value in record.items() if value is not None}
-    text = json.dumps(present, ensure_ascii=False, default=str)
     try:
+        text = json.dumps(present, ensure_ascii=False, default=str, allow_nan=False)
         text.encode()
     except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 does not have
         return json.dumps(present, default=str)
+    except ValueError:  # NaN and infinity, which JSON does not have: null
+        return orjson.dumps(present, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     return text

@@ -122,23 +122,28 @@ class _ParsedRecord:
 
         Required for a "doc". A column of positives has labels too where sentence-transformers
         mined it: one text with a label (labeled-pair), or a list of texts with a list of labels
-        (labeled-list).
+        (labeled-list). There, a label that is missing must not make a positive.
         """
         columns, fields = self.columns, self.fields
         if name in columns.names["doc"]:
             return columns.require(fields, "rel")
         if columns.negatives(fields) or columns.find(fields, "pos_scores"):
             return None
-        several = isinstance(fields[name], list)
+        several, missing = isinstance(fields[name], list), None
         for labels in columns.names["rel"]:
             value = fields.get(labels)
+            if several and labels == "score" and labels not in columns.columns:
+                continue  # a teacher's
             if several:
-                teacher = labels == "score" and labels not in columns.columns
-                fits = isinstance(value, list) and not teacher
+                fits = isinstance(value, list)
             else:
                 fits = value is not None and self.labels.may_be_one(value, self.record)
             if fits:
                 return labels
+            if labels in fields and value is None:
+                missing = labels
+        if missing:
+            raise RowError(f'"{missing}" has no label for "{name}"; give one, or leave the row out')
         return None
 
     def _scored_pair(self, doc: str, rel: str) -> ScoredPair:

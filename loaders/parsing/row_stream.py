@@ -144,9 +144,15 @@ def _suspicious(unused: Counter[str], columns: Columns) -> Counter[str]:
 
 
 def copy_rejected(path: Path, options: ReadOptions) -> bool:
-    """Copy the rejected rows to ``rejected_file`` atomically; return whether there are any."""
+    """Copy the rejected rows to ``rejected_file`` atomically; return whether there are any.
+
+    Those of an earlier reading do not outlive their repair.
+    """
     target = options.rejected_file
-    if target is None or path.stat().st_size == 0:
+    if target is None:
+        return False
+    if path.stat().st_size == 0:
+        target.unlink(missing_ok=True)
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     # All processes of a run may do this at once.

@@ -18,7 +18,7 @@ With --to_beir training files of any form become a BEIR folder. Equal texts get 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from common.flags import option, required
@@ -34,6 +34,7 @@ from preparation.convert import Survey
 # Keys that only one of the two ways knows: whether it is the way to BEIR.
 _DIRECTIONS = {"grades": True, "allow_loss": True, "min_grade": False, "allow_unknown": False,
                "keep_identical_ids": False}  # fmt: skip
+_DIRECTIONS |= {known.name: True for known in fields(RowSettings) if known.name != "split"}
 
 
 @dataclass(kw_only=True)
@@ -59,8 +60,9 @@ class BeirSettings(InputSettings, OutputSettings, RowSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        defaults = {known.name: known.default for known in fields(BeirSettings)}
         for name, of_to_beir in _DIRECTIONS.items():
-            if getattr(self, name) and of_to_beir != self.to_beir:
+            if getattr(self, name) != defaults[name] and of_to_beir != self.to_beir:
                 way = "to" if of_to_beir else "from"
                 raise ValueError(f"{name}: is for the way {way} BEIR only; leave it out")
 
@@ -92,16 +94,17 @@ def _to_groups(args: BeirSettings) -> None:
     min_grade = args.min_grade or min(grades, default=1)
     for split in splits:
         path = args.output_dir / f"{split}.jsonl"
-        own = 0
+        own = with_positive = 0
         with RowFile(path, ["query", "pos", "neg"]) as file:
             for query, judged in qrels[split].items():
                 if not args.keep_identical_ids and judged.get(query, min_grade) < min_grade:
                     judged = {known: grade for known, grade in judged.items() if known != query}
                     own += 1
                 record = group(queries[query], judged, documents, min_grade, highest)
+                with_positive += bool(record["pos"])
                 if record["pos"] or (highest and record["neg"]):
                     file.write(record)
-            if not file.rows:
+            if not with_positive:
                 raise ValueError(f"{path}: no query has a document of grade {min_grade:g} or more")
         print(f"{path}: {file.rows} groups")
         if left_out := len(qrels[split]) - file.rows:
@@ -110,10 +113,9 @@ def _to_groups(args: BeirSettings) -> None:
             print(f"{own} documents with the id of their query are no negatives of it "
                   "(--keep_identical_ids makes them some)")  # fmt: skip
     if highest:
-        threshold = min_grade / highest
         print(
             f"pos_scores and neg_scores are grades divided by {highest:g}; to train on them set "
-            f'"relevance_from_scores": true, "positive_threshold": {threshold:.3g}'
+            f'"relevance_from_scores": true, "positive_threshold": {min_grade / highest!r}'
         )
 
 
@@ -132,7 +134,7 @@ def _to_beir(args: BeirSettings) -> None:
     def read() -> Iterator[LocatedRow]:
         return progress(stream, "writing")
 
-    with BeirFolder(args.output_dir) as written:
+    with BeirFolder(args.output_dir, [split]) as written:
         repeated = write_rows(read, written, split, grades)
     print(f"{written.summary()} with grades up to {grades}")
     if repeated:

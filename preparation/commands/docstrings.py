@@ -67,7 +67,7 @@ def run(args: DocstringsSettings) -> None:
     parts = split_by_topic(pairs, args.heldout_size, args.dev_size, args.seed)
     for part in ("train", "dev"):
         _write_training(args.output_dir, part, parts[part], args.num_negatives, args.seed)
-    with BeirFolder(args.output_dir / "heldout") as heldout:
+    with BeirFolder(args.output_dir / "heldout", ["test"]) as heldout:
         for pair in parts["heldout"]:
             # BEIR's own evaluation skips documents with the query's id, so the two ids differ.
             query_id = f"q:{pair.name}"

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.flags import option, required
+from loaders.formats.records import data_suffix
 from loaders.formats.row_file import RowFile
 from loaders.formats.sources import Source, all_files
 from preparation.commands.settings import InputSettings, OutputSettings, progress
@@ -64,7 +65,8 @@ def run(args: MldrSettings) -> None:
     with ExitStack() as stack:
         folder = None
         if args.beir:
-            folder = stack.enter_context(MldrFolder(args.output_dir / "beir", shortening))
+            written = MldrFolder(args.output_dir / "beir", rows, shortening)
+            folder = stack.enter_context(written)
             for source in corpora:
                 for document in progress(read_corpus(source), source.name, "document"):
                     folder.add_whole(document)
@@ -90,7 +92,8 @@ def _sort_out(names: list[str]) -> tuple[dict[str, Source], list[Source]]:
         if is_corpus(source):
             corpora.append(source)
             continue
-        stem = Path(source.name).name.partition(".")[0]
+        name = Path(source.name).name
+        stem = name.removesuffix(".gz").removesuffix(data_suffix(Path(name)))
         if stem in rows:
             raise ValueError(
                 f"{rows[stem].name} and {source.name} would both become {stem}.jsonl; convert "

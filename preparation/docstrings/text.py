@@ -141,10 +141,11 @@ def split_summary(text: str) -> tuple[str, str]:
 
 
 def shortened(document: str) -> str:
-    """Cut a document to ``MAX_DOCUMENT_CHARACTERS``, at the end of a line."""
+    """Cut a document to ``MAX_DOCUMENT_CHARACTERS``, at the end of a line or else of a word."""
     if len(document) <= MAX_DOCUMENT_CHARACTERS:
         return document
-    return document[: MAX_DOCUMENT_CHARACTERS + 1].rpartition("\n")[0].rstrip()
+    start = document[: MAX_DOCUMENT_CHARACTERS + 1]
+    return (start.rpartition("\n")[0] or start.rpartition(" ")[0] or start[:-1]).rstrip()
 
 
 _BOILERPLATE = re.compile(

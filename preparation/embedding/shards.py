@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from common.hashing import file_digest
 from loaders.beir.texts import FORMATS, fields_of, read_records
+from loaders.formats.folders import everything_in
 from loaders.formats.records import data_suffix
 from loaders.parsing.fields import RowError
 from preparation.embedding.documents import EmbedDocuments, read_document
@@ -38,7 +39,7 @@ def find_shards(names: Sequence[str], folder: Path) -> list[Shard]:
     found: dict[Path, Path] = {}
     for name in names:
         top = Path(name)
-        paths = top.rglob("*") if top.is_dir() else map(Path, glob.glob(name, recursive=True))
+        paths = everything_in(top) if top.is_dir() else map(Path, glob.glob(name, recursive=True))
         files = sorted(path for path in paths if path.is_file() and data_suffix(path) in FORMATS)
         if not files:
             raise ValueError(f"input: {name} names no file that ends in {', '.join(FORMATS)}")

@@ -206,6 +206,14 @@ def test_a_file_that_changed_is_indexed_anew(tmp_path: Path) -> None:
     assert isinstance(load_rows(file, "candidate_group", ReadOptions()), datasets.Dataset)
 
 
+def test_an_encoding_is_named_as_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "gbk.jsonl"
+    row = {"query": "北京在哪里", "pos_doc": "北京是中国的首都，也是最大的城市之一。"}
+    path.write_bytes((json.dumps(row, ensure_ascii=False) + "\n").encode("gbk"))
+    with pytest.raises(ValueError, match=r"gbk\.jsonl.*GB18030"):
+        load_rows_in_place(str(path), "positive_pair", ReadOptions())
+
+
 def test_what_cannot_stay_in_place_is_refused(tmp_path: Path) -> None:
     def refusal(path: Path, shape: Shape = "candidate_group") -> str:
         with pytest.raises(ValueError, match=r"^streaming: .*leave streaming out$") as caught:

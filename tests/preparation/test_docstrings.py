@@ -15,7 +15,13 @@ from preparation.docstrings.pairs import (
     source_files,
     topic_of,
 )
-from preparation.docstrings.text import clean, document_fault, query_fault, split_summary
+from preparation.docstrings.text import (
+    clean,
+    document_fault,
+    query_fault,
+    shortened,
+    split_summary,
+)
 from preparation.duplicates.near_duplicates import similar_pairs
 
 SOURCE = '''
@@ -214,6 +220,13 @@ def test_summary_is_the_first_sentence(text: str, summary: str, rest: str) -> No
 )
 def test_poor_queries(query: str) -> None:
     assert query_fault(query) is not None
+
+
+def test_a_long_document_is_cut_at_a_line_or_a_word() -> None:
+    assert shortened("a " * 990 + "\n" + "b " * 99) == ("a " * 990).rstrip()
+    one_line = "word " * 500
+    assert shortened(one_line) == one_line[:1999]  # never nothing
+    assert shortened("字" * 2500) == "字" * 2000
 
 
 def test_documents_are_judged() -> None:

@@ -72,6 +72,21 @@ def test_headers_of_every_wording(tmp_path: Path, header: str) -> None:
     assert judgements(tmp_path, f"{header}\r\n\r\n{PLAIN}\n".replace("\n", "\r\n")) == QRELS
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("test.tsv", "query_id\titeration\tdoc_id\trelevance_grade\nq\t0\td\t0\n"),
+        ("test.jsonl", '{"query_id": "q", "doc_id": "d", "rel_score": 0, "annotator": 7}\n'),
+    ],
+)
+def test_a_relevance_under_an_unknown_name_is_not_taken_for_none(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    """Without such a column all listed documents are relevant."""
+    with pytest.raises(ValueError, match="is known to be the relevance; name it score"):
+        judgements(tmp_path, text, name)
+
+
 @pytest.mark.parametrize("between", [" ", "\t", "  ", " \t "])
 @pytest.mark.parametrize("header", ["", "qid iteration docid rel", "query_id Q0 doc_id relevance"])
 def test_four_columns_as_trec_eval_reads_them(tmp_path: Path, between: str, header: str) -> None:

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from loaders import DataFiles, ReadOptions, Shape, detect_shape, load_rows
@@ -117,6 +119,43 @@ def test_bad_rows(tmp_path: Path, record: str, expected: str) -> None:
         found = found.partition(" (column")[0].partition(":")[0]
         expected = expected.partition(":")[0]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field"),
+    [
+        ("a.jsonl", '{"anchor": "a", "positive": "p", "label": null}\n', "label"),
+        ("a.jsonl", '{"query": "a", "pos": ["p", "r"], "labels": null}\n', "labels"),
+        ("a.csv", "query,positive,label\na,p one,1\nb,p two,\n", "label"),
+        ("a.tsv", "query\tpos_doc\tscore\nb\tp two\t\n", "score"),
+        ("a.csv", "query,pos_doc,标签\na,p one,1\nb,p two,\n", "标签"),
+    ],
+)
+def test_a_missing_label_makes_no_positive(
+    tmp_path: Path, name: str, text: str, field: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    columns = {"标签": "rel"} if field == "标签" else {}
+    found = error_of(tmp_path / name, columns=columns)
+    assert f'"{field}" has no label for' in found
+
+
+def test_the_bad_rows_of_before_do_not_outlive_their_repair(tmp_path: Path) -> None:
+    file, rejected = tmp_path / "a.jsonl", tmp_path / "rejected.jsonl"
+    file.write_text('{"query": "q"}\n{"query": "q", "doc": "d", "rel": 1}\n')
+    error_of(file, rejected_file=rejected)
+    assert rejected.exists()
+    file.write_text('{"query": "q", "doc": "d", "rel": 1}\n')
+    load_rows(str(file), "scored_pair", ReadOptions(rejected_file=rejected))
+    assert not rejected.exists()
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array(["c"])]
+    table = pa.Table.from_arrays(columns, names=["query", "pos_doc", "pos_doc"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = error_of(tmp_path / "a.parquet", "positive_pair")
+    assert "several columns are named 'pos_doc'; rename them" in found
 
 
 def test_bad_rows_by_option(tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_half_a_character_is_escaped(tmp_path: Path) -> None:
     assert json.loads(text) == {"query": "好", "other": "\ud800"}
 
 
+def test_what_json_has_no_word_for_is_null(tmp_path: Path) -> None:
+    with RowFile(tmp_path / "a.jsonl", ["query"]) as file:
+        file.write({"query": "q", "price": float("nan"), "more": [float("inf"), 1.5]})
+    assert (tmp_path / "a.jsonl").read_text() == '{"query":"q","price":null,"more":[null,1.5]}\n'
+
+
 def test_many_rows_make_several_row_groups(tmp_path: Path) -> None:
     records = [{"query": f"问{n}", "doc": "d", "rel": n / 4000, "key": "k"} for n in range(2500)]
     write(tmp_path / "a.parquet", records)

@@ -179,6 +179,40 @@ def test_a_card_names_files_of_its_folder_only(pattern: str, tmp_path: Path) -> 
     assert "README.md" in error_of(clone)
 
 
+def test_a_snapshot_in_the_cache_of_the_hub(tmp_path: Path) -> None:
+    """Its files are links to blobs beside it."""
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / "0123"
+    (snapshot / "data").mkdir(parents=True)
+    write(tmp_path / "datasets--a--b" / "blobs" / "5f", "in a blob")
+    write(tmp_path / "datasets--c--d" / "blobs" / "77", "of another")
+    (snapshot / "data" / "train.jsonl").symlink_to("../../../blobs/5f")
+    card = "---\nconfigs:\n- config_name: default\n  data_files: data/*.jsonl\n---\n"
+    (snapshot / "README.md").write_text(card)
+    assert queries(str(snapshot)) == ["in a blob"]
+    (snapshot / "data" / "z.jsonl").symlink_to("../../../../datasets--c--d/blobs/77")
+    assert "is outside of the folder" in error_of(str(snapshot))
+
+
+def test_linked_folders_are_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "data", "a.jsonl", "sub/b.jsonl")
+    folder_of(tmp_path / "elsewhere", "c.jsonl")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "sub" / "round").symlink_to(tmp_path / "data")  # has no end
+    assert queries(folder) == ["a.jsonl", "c.jsonl", "sub/b.jsonl"]
+
+
+@pytest.mark.parametrize("files", ["", " ", ["", "a.jsonl"]])
+def test_an_empty_name_is_not_the_current_folder(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a shell makes of a variable that is not set."""
+    folder_of(tmp_path, "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for find in (find_sources, all_files):
+        with pytest.raises(ValueError, match="the name of a file is empty"):
+            find([files] if isinstance(files, str) else files)
+
+
 def test_a_card_may_not_be_a_bomb(tmp_path: Path) -> None:
     """Nine to the power of nine words, if anybody writes them out."""
     clone = folder_of(tmp_path, "a.jsonl")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from loaders import ReadOptions, load_rows
 from scripts.prepare_data import main
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -64,8 +65,56 @@ def test_grades(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     first, second = read(tmp_path / "out" / "train.jsonl")
     assert (first["pos_scores"], first["neg_scores"]) == ([1.0], [1 / 3, 0.0])
     assert (second["pos"], second["neg_scores"]) == ([], [0.0])
-    message = 'set "relevance_from_scores": true, "positive_threshold": 0.667'
-    assert message in capsys.readouterr().out
+    advice = 'to train on them set "relevance_from_scores": true, "positive_threshold": '
+    threshold = float(capsys.readouterr().out.strip().partition(advice)[2])
+    judge(folder, "q1\td1\t3", "q2\td2\t2")
+    assert beir(folder, tmp_path / "out", "--min_grade", "2", "--overwrite") == 0
+    options = ReadOptions(relevance_from_scores=True, positive_threshold=threshold)
+    for row in load_rows(str(tmp_path / "out" / "train.jsonl"), "positive_pair", options):
+        assert row["pos_doc"]  # what is a positive by the grade is one in training
+    assert len(load_rows(str(tmp_path / "out" / "train.jsonl"), "positive_pair", options)) == 2
+
+
+def test_no_document_of_the_least_grade(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(folder, "q1\td1\t3", "q1\td4\t1")
+    assert beir(folder, tmp_path / "out", "--min_grade", "5") == 2
+    assert "no query has a document of grade 5 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--positive_threshold", "1.0"],
+        ["--label_range", "0", "3"],
+        ["--on_bad_rows", "skip"],
+        ["--columns", '{"a": "query"}'],
+        ["--rejected_file", "x"],
+        ["--grades", "3"],
+    ],
+)
+def test_flags_that_read_rows_are_for_the_other_way(
+    flags: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beir(folder, tmp_path / "out", *flags) == 2
+    name = flags[0].removeprefix("--")
+    assert f"{name}: is for the way to BEIR only" in capsys.readouterr().err
+
+
+def test_judgements_of_other_documents_are_not_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids are d1, d2, ... in each set."""
+    for split, text in (("dev", "first"), ("test", "second")):
+        lines(tmp_path / f"{split}.jsonl", [{"query": "q", "pos_doc": text}])
+    flags = ["--to_beir", "--overwrite", "--split"]
+    assert beir(tmp_path / "dev.jsonl", tmp_path / "out", *flags, "dev") == 0
+    assert beir(tmp_path / "test.jsonl", tmp_path / "out", *flags, "test") == 2
+    assert "dev.tsv judges documents that would be replaced" in capsys.readouterr().err
+    assert read(tmp_path / "out" / "corpus.jsonl")[0]["text"] == "first"
+    assert beir(tmp_path / "test.jsonl", tmp_path / "out", *flags, "dev") == 0
+    assert read(tmp_path / "out" / "corpus.jsonl")[0]["text"] == "second"
 
 
 def test_grades_below_zero_are_negatives_without_relevance(folder: Path, tmp_path: Path) -> None:
