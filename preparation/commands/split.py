@@ -21,6 +21,7 @@ of memory a word; with --near_duplicates 0 next to none.
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ import numpy as np
 from common.flags import option
 from common.hashing import text_hash
 from loaders.formats.row_file import RowFile
-from loaders.parsing.columns import Columns, field_of
+from loaders.parsing.columns import field_of
 from loaders.parsing.fields import ALIASES
+from loaders.parsing.row_parser import RowParser
 from loaders.parsing.row_stream import LocatedRow, RowStream
 from loaders.settings import RowSettings
 from loaders.shapes.conversions import judged_documents
@@ -90,11 +92,12 @@ def run(args: SplitSettings) -> None:
     made = share_out(components.labels, args.shares, args.seed)
     # Hashes of the texts of each part.
     queries, documents = [array("Q") for _ in names], [array("Q") for _ in names]
+    left_out: Counter[str] = Counter()
     with ExitStack() as stack:
         paths = [args.output_dir / f"{name}.jsonl" for name in names]
         files = [stack.enter_context(RowFile(path, ["query"])) for path in paths]
         for part, located in zip(made.part_of, progress(stream, "writing"), strict=True):
-            files[part].write(_part_record(located, stream.parser.columns))
+            files[part].write(_part_record(located, stream.parser, left_out))
             queries[part].append(text_hash(located.row.query))
             documents[part].extend(text_hash(text) for text, _ in judged_documents(located.row))
     total = len(made.part_of)
@@ -112,20 +115,26 @@ def run(args: SplitSettings) -> None:
             f"{made.largest / total:.1%} of the rows and is not split; --by positive or "
             "--by query link fewer rows"
         )
+    for column, count in left_out.items():
+        print(
+            f'the column "{column}" of {count} rows is left out: its name stands for '
+            f'"{field_of(column)}", which the row does not need; rename it to keep it'
+        )
     found = np.concatenate([np.unique(own) for own in documents])
     if in_several := len(found) - len(np.unique(found)):
         print(f"--by {args.by}: {in_several} documents are in several parts")
 
 
-def _part_record(located: LocatedRow, columns: Columns) -> dict[str, Any]:
+def _part_record(located: LocatedRow, parser: RowParser, left_out: Counter[str]) -> dict[str, Any]:
     """Return the JSON record of a row.
 
     From JSON and Parquet it is what stands there. A row of a table, whose labels are texts that
     only the reading options explain, gives its fields under their own names with relevances from
     0 to 1, and all other columns as texts. So does any row where ``columns`` name the fields: the
-    parts are read without them.
+    parts are read without them. A second column for a field, which would be read in place of the
+    first, is left out and counted.
     """
-    fields, row = located.record.fields, located.row
+    fields, row, columns = located.record.fields, located.row, parser.columns
     if located.record.labels == "typed" and not columns.columns:
         return dict(fields)
     view = columns.view(fields)
@@ -143,4 +152,6 @@ def _part_record(located: LocatedRow, columns: Columns) -> dict[str, Any]:
         for name, value in fields.items()
         if name not in used and field_of(name) in (None, *(_BESIDE - own.keys()))
     }
+    unused = [name for name, value in fields.items() if value and name in parser.unused]
+    left_out.update(name for name in unused if name not in others)
     return own | others

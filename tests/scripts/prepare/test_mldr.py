@@ -65,6 +65,14 @@ def test_whole_documents_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "corpus.jsonl.gz is a corpus, which groups do not need" in capsys.readouterr().out
 
 
+def test_a_name_may_have_dots(tmp_path: Path) -> None:
+    for language in ("zh", "en"):
+        write(tmp_path / "in" / f"mldr-v1.0-{language}.jsonl.gz", ROWS)
+    assert mldr(tmp_path / "in", tmp_path / "out") == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"mldr-v1.0-zh.jsonl", "mldr-v1.0-en.jsonl"}
+
+
 def test_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "train.jsonl", ROWS)
     assert mldr(source, tmp_path / "out", "--max_characters", "36") == 0

@@ -116,6 +116,19 @@ def test_shares_that_cannot_be_met_are_told(
     )
 
 
+def test_a_second_column_for_a_field_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"question {at},answer {at},other {at},web\n" for at in range(30))
+    (tmp_path / "in.csv").write_text("query,pos_doc,document,source\n" + rows)
+    assert split(tmp_path / "in.csv", tmp_path / "out") == 0
+    assert (
+        'the column "document" of 30 rows is left out: its name stands for "doc"'
+        in capsys.readouterr().out
+    )
+    assert read(tmp_path / "out", "train")[0].keys() == {"query", "pos_doc", "source"}
+
+
 def test_tables_keep_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grades = tmp_path / "grades.tsv"
     grades.write_text("".join(f"问{n}\t答{n}\t{n % 4}\n" for n in range(40)), "utf-8")
