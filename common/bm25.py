@@ -129,9 +129,15 @@ class BM25:
 
 def best_hits(scores: NDArray[np.float32], top_k: int) -> list[tuple[int, float]]:
     """The ``top_k`` (place, score) with the highest scores [D] above 0, ties by place."""
+    above = np.flatnonzero(scores > 0)
+    places = above[best_places(scores[above], top_k)]
+    return list(zip(places.tolist(), scores[places].tolist(), strict=True))
+
+
+def best_places(scores: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
+    """The places of the ``top_k`` highest scores [D], best first, ties by place."""
     top_k = min(top_k, len(scores))
     # First the k-th score, then all that reach it: argpartition alone breaks ties arbitrarily.
     threshold = np.partition(scores, -top_k)[-top_k] if top_k else np.inf
-    places = np.flatnonzero((scores >= threshold) & (scores > 0))
-    places = places[np.argsort(-scores[places], kind="stable")][:top_k]
-    return list(zip(places.tolist(), scores[places].tolist(), strict=True))
+    places = np.flatnonzero(scores >= threshold)
+    return places[np.argsort(-scores[places], kind="stable")][:top_k]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.bm25 import BM25, tokenize
+from common.bm25 import BM25, best_places, tokenize
 from common.similarity import Similarity
 
 # Shapes: N texts, D documents, H dimensions of an embedding.
@@ -62,14 +62,15 @@ class Corpus:
         self._bm25 = BM25(texts) if has_words else None
 
     def search(self, query: np.ndarray, text: str, count: int) -> list["Hit"]:
-        """The documents that are best for a query, given by embedding [H] and text, best first."""
+        """The documents that are best for a query, given by embedding [H] and text, best first.
+
+        Of equal ones the earlier, whatever the count, so that pages fit together.
+        """
         similar = self.vectors @ for_dot_product(query[None], self.similarity)[0]  # [D]
         scores = similar
         if self._bm25 is not None:
             scores = similar + self.bm25_weight * self._bm25.scores([text])[0]
-        count = min(count, len(scores))
-        chosen = np.argpartition(-scores, count - 1)[:count]
-        chosen = chosen[np.lexsort((chosen, -scores[chosen]))]
+        chosen = best_places(scores, count)
         return [Hit(int(at), float(similar[at]), float(scores[at])) for at in chosen]
 
 

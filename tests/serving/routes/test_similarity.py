@@ -74,3 +74,17 @@ def test_what_scores_are_is_told(client: httpx.Client) -> None:
     assert client.post("/search", json=body).json()["similarity"] == "dot"
     (column,) = client.post("/compare", json=body).json()["columns"]
     assert column["similarity"] == "dot"
+
+
+def test_pages_neither_skip_nor_repeat_documents_of_equal_scores(tiny_bert: Path) -> None:
+    texts = [TEXTS[0] if at % 2 else f"a cat {at} sat {at * 7}" for at in range(400)]
+    documents = {f"d{at}": text for at, text in enumerate(texts)}
+    with served({"embedder": tiny_bert}, documents=documents) as (url, _):
+        found = [
+            result["index"]
+            for offset in range(0, 400, 50)
+            for result in httpx.post(
+                f"{url}/search", json={"query": TEXTS[0], "top_n": 50, "offset": offset}, timeout=60
+            ).json()["results"]
+        ]
+    assert sorted(found) == list(range(400))
