@@ -15,7 +15,7 @@ from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.engine.similarity import similarities
 from serving.engine.tokenization import Cut, Tokens
-from serving.http.errors import ServingError, wrong_field
+from serving.http.errors import wrong_field
 
 # Shapes: N texts or pairs, Q queries, D documents, H dimensions of an embedding.
 
@@ -24,6 +24,7 @@ Pair = tuple[str, str]  # query and document
 
 # Characters that are tokenized in the event loop: to hand them to a thread would take longer.
 AT_ONCE = 2000
+WAITERS = 16  # threads that wait for stores and disks; as many connections has PostgreSQL's pool
 Result = TypeVar("Result")
 
 
@@ -68,7 +69,8 @@ class Service:
     def __init__(self, engine: Engine, workers: int = 1) -> None:
         self.engine = engine
         self.workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
+        self._tokenizers = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
+        self._waiters = ThreadPoolExecutor(WAITERS, thread_name_prefix="waiter")
 
     def model(self, role: str) -> ServedModel:
         """The model by role; see ``models``."""
@@ -201,9 +203,13 @@ class Service:
         truncated = [at for at, row in enumerate(rows) if not set(row).isdisjoint(answer.truncated)]
         return replace(answer, values=scores, truncated=truncated)
 
+    async def in_tokenizer(self, work: Callable[[], Result]) -> Result:
+        """Run in a thread of the tokenizers what would keep the event loop busy."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizers, work)
+
     async def in_worker(self, work: Callable[[], Result]) -> Result:
-        """Run in a thread what would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Run in a thread what waits for a store or a disk: if that hangs, texts are tokenized."""
+        return await asyncio.get_running_loop().run_in_executor(self._waiters, work)
 
     async def _run(
         self,
@@ -215,27 +221,22 @@ class Service:
     ) -> ModelOutput:
         begun, moment = time.perf_counter(), time.time()
         limits, metrics = self.engine.limits, self.engine.metrics
+        items = tokenize() if characters <= AT_ONCE else await self.in_tokenizer(tokenize)
+        tokenized = time.perf_counter() - begun
+        metrics.tokenizing.observe(tokenized)
+        truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
+        if truncated and not (limits.truncate if cut.allowed is None else cut.allowed):
+            raise wrong_field(
+                places[truncated[0]],
+                f"has more than the {model.encoder.max_length} tokens that the model takes "
+                "(special tokens included); cut it, or allow truncation",
+                "context_length_exceeded",
+            )
+        job = self.engine.submit(model, items)
         try:
-            async with asyncio.timeout(limits.request_timeout):
-                items = tokenize() if characters <= AT_ONCE else await self.in_worker(tokenize)
-                tokenized = time.perf_counter() - begun
-                metrics.tokenizing.observe(tokenized)
-                truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
-                if truncated and not (limits.truncate if cut.allowed is None else cut.allowed):
-                    raise wrong_field(
-                        places[truncated[0]],
-                        f"has more than the {model.encoder.max_length} tokens that the model takes "
-                        "(special tokens included); cut it, or allow truncation",
-                        "context_length_exceeded",
-                    )
-                job = self.engine.submit(model, items)
-                try:
-                    values = await asyncio.wrap_future(job.future)
-                finally:
-                    self.engine.withdraw(job)
-        except TimeoutError:
-            reason = f"there was no answer within {limits.request_timeout:g} s"
-            raise ServingError("timeout", reason, retry_after=1) from None
+            values = await asyncio.wrap_future(job.future)
+        finally:
+            self.engine.withdraw(job)
         metrics.truncated.inc(len(truncated))
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
         times = {name: 1000 * seconds for name, seconds in times.items()}

@@ -19,7 +19,9 @@ class Limits:
     max_wait: float = option(
         10.0, "Seconds; a request that would wait longer in the queue is refused (429)."
     )
-    request_timeout: float = option(30.0, "Seconds from a request's arrival to its answer.")
+    request_timeout: float = option(
+        30.0, "Seconds from when a request has arrived, body included, to its answer."
+    )
     body_timeout: float = option(30.0, "Seconds in which a body must have arrived.")
     stall_timeout: float = option(
         30.0, "Seconds of one forward after which the server calls itself unhealthy."

@@ -1,4 +1,4 @@
-"""Read bodies within limits of size and time, decompress them, cancel when the client has gone."""
+"""Limits of a body's size and of time; decompression; an end when the client has gone."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ LARGEST_AT_ONCE = 16
 
 
 class BodyReader:
-    """Reads the whole body before the app sees the request."""
+    """Reads the whole body before the app sees the request, and holds the app to its time."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
@@ -29,10 +29,10 @@ class BodyReader:
         self._held = 0  # bytes of bodies whose requests are not yet answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse with 400, 408, 413, 415 or 429."""
+        """Answer, or refuse with 400, 408, 413, 415, 429 or 504."""
         headers = Headers(scope=scope)
         if scope["method"] not in ("POST", "PUT") or not _has_body(headers):
-            await self.app(scope, receive, send)
+            await self._answer_in_time(scope, receive, send)
             return
         self._check_headers(headers)
         encoding = check_encoding(headers.get("content-encoding", ""))
@@ -97,7 +97,7 @@ class BodyReader:
             message, first = first, None
             return message
 
-        answer = asyncio.ensure_future(self.app(scope, replay, send))
+        answer = asyncio.ensure_future(self._answer_in_time(scope, replay, send))
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +107,29 @@ class BodyReader:
         finally:
             for task in (answer, gone):
                 task.cancel()
+
+    async def _answer_in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, which must begin to answer in time; how long the client reads is its own.
+
+        Raises:
+            ServingError: It has not (504).
+        """
+        most = self.limits.request_timeout
+        deadline = asyncio.timeout(most if scope["state"]["settings"].timed else None)
+
+        async def send_and_go_on(message: Message) -> None:
+            if not deadline.expired():
+                deadline.reschedule(None)
+            await send(message)
+
+        try:
+            async with deadline:
+                await self.app(scope, receive, send_and_go_on)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            reason = f"there was no answer within {most:g} s"
+            raise ServingError("timeout", reason, retry_after=1) from None
 
 
 async def _gone(receive: Receive) -> None:

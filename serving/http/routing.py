@@ -25,6 +25,7 @@ class RouteSettings:
         open: Whether GET needs no API key.
         quiet: Whether requests are logged at DEBUG: monitoring asks every few seconds.
         chooses_model: Whether ``model`` in a body names the one that is to answer.
+        timed: Whether it must be answered within ``request_timeout``.
     """
 
     dialect: Dialect = "native"
@@ -33,6 +34,7 @@ class RouteSettings:
     open: bool = False
     quiet: bool = False
     chooses_model: bool = True
+    timed: bool = True
 
 
 NATIVE = RouteSettings()

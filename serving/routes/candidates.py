@@ -148,7 +148,7 @@ async def _given(service: Service, body: SearchBody) -> Candidates:
             found.append(Candidate(searched.texts[hit.number], hit.score, about, hit.number in cut))
         return found
 
-    return Candidates(await service.in_worker(find), [answer])
+    return Candidates(await service.in_tokenizer(find), [answer])
 
 
 async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> Candidates:

@@ -127,8 +127,8 @@ def models_routes(service: Service) -> Router:
 def loading_routes(service: Service, find_version: FindVersion | None = None) -> Router:
     """``/models/NAME``: versions are loaded beside the live one, go live and are unloaded."""
     router, versions = Router("about"), service.engine.versions
-    # The model that is named there is the one to load.
-    router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False)
+    # The model that is named there is the one to load, perhaps from the Hub.
+    router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False, timed=False)
     versions.strict = find_version is not None
     shown: dict[str, Any] = {"include_in_schema": versions.strict}
 

@@ -205,7 +205,7 @@ def tokenize_routes(service: Service, role: str) -> Router:
         if body.prompt_name is not None:
             check_name(body.prompt_name, model.prompts)
         prompt = model.prompts.get(body.prompt_name or "", "")
-        found = await service.in_worker(
+        found = await service.in_tokenizer(
             lambda: [
                 model.tokenizer.pieces(with_prompt(text, prompt), body.add_special_tokens)
                 for text in texts
@@ -227,7 +227,7 @@ def tokenize_routes(service: Service, role: str) -> Router:
                     raise wrong_field(f"ids.{at}", reason, "invalid_token_id")
             return raw.decode_batch(lists, skip_special_tokens=body.skip_special_tokens)
 
-        found = await service.in_worker(decode_all)
+        found = await service.in_tokenizer(decode_all)
         return reply(request, found, ignored=body.ignored(service))
 
     return router

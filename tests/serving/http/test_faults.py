@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from served import Process, engine_of, hold, running, served, until
+from served import Held, Process, engine_of, hold, running, served, until
 from serving.engine.engine import Engine
 
 BODY = json.dumps({"text": "a cat"}).encode()
@@ -81,6 +83,54 @@ def test_who_waits_too_long_is_told(tiny_bert: Path) -> None:
         assert found.headers["Retry-After"] == "1"
         assert engine.waiting == 0
         held.free.set()
+
+
+def test_all_that_a_request_asks_models_for_has_one_deadline(
+    tiny_bert: Path, tiny_classifier: Path
+) -> None:
+    folders = {"embedder": tiny_bert, "reranker": tiny_classifier}
+    with served(folders, request_timeout=1.0) as (url, engine):
+        for model in engine.models.values():
+            Held(model).fault = lambda batch: time.sleep(0.8)
+        for path in ("/search", "/compare"):
+            body = {"query": "a", "documents": ["b", "c"]}
+            found = httpx.post(f"{url}{path}", json=body, timeout=30)
+            assert (found.status_code, found.json()["error"]["code"]) == (504, "timeout")
+
+
+def test_a_store_that_hangs_has_a_deadline_and_stops_nothing_else(tiny_bert: Path) -> None:
+    free = threading.Event()
+
+    class Hanging:
+        bm25_weight = 0.0
+        allow_writes = True
+
+        def hang(self, *_: Any) -> Any:
+            assert free.wait(60)
+
+        search = read = delete = hang
+
+    with (
+        served({"embedder": tiny_bert}, open_stored=lambda _: Hanging(), request_timeout=3.0) as (
+            url,
+            _,
+        ),
+        httpx.Client(base_url=url, timeout=30) as client,
+        concurrent.futures.ThreadPoolExecutor(3) as pool,
+    ):
+        asked = [
+            pool.submit(client.post, "/search", json={"query": "a"}),
+            pool.submit(client.post, "/documents/delete", json={"ids": ["a"]}),
+            pool.submit(client.get, "/documents/a"),
+        ]
+        until(lambda: len([t for t in threading.enumerate() if t.name.startswith("waiter")]) == 3)
+        # Too long to be tokenized without a thread.
+        found = client.post("/embed_batch", json={"texts": ["a cat " * 1000]})
+        assert found.status_code == 200, found.text
+        for answer in asked:
+            found = answer.result(30)
+            assert (found.status_code, found.json()["error"]["code"]) == (504, "timeout")
+        free.set()
 
 
 def test_a_dead_model_thread_is_told_at_once(server: tuple[str, Engine]) -> None:
