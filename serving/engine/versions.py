@@ -105,8 +105,10 @@ class Versions:
         """A version by its name or that of a model, the live one first.
 
         Raises:
-            ServingError: There is none.
+            ServingError: There is none (404), or not yet any (503).
         """
+        if not self.ready:
+            raise ServingError("loading", "the model is being loaded", retry_after=5)
         for version in (self.live, *self.ready.values()):
             if version.has(name):
                 return version

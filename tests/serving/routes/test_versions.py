@@ -15,11 +15,14 @@ import pytest
 
 from encoders import Embedder
 from scripts.index import main as index
-from served import Held, engine_of, open_folders, replicated, running, until
+from served import Held, engine_of, open_folders, replicated, running, started, until
 from serving.engine.engine import Engine
+from serving.engine.limits import Limits
 from serving.engine.model import ServedModel
+from serving.engine.placement import Place
 from serving.engine.replica import Load
 from serving.engine.similarity import similarities
+from serving.http.metrics import Metrics
 from serving.routes.openai import VersionBody
 from serving.stored_corpus import StoredCorpus
 from stores import open_store
@@ -189,6 +192,31 @@ def test_what_is_wrong_is_said(client: httpx.Client, folders: Mapping[str, Path]
         assert answer.status_code == status, answer.text
         assert answer.json()["error"]["code"] == code
     assert "/nowhere: no such folder" in answer.text
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_a_model_that_is_asked_for_by_name_is_loading(
+    folders: Mapping[str, Path], loads: bool
+) -> None:
+    go = threading.Event()
+
+    def load_later(device: str) -> dict[str, ServedModel]:
+        assert go.wait(60)
+        return open_folders({"embedder": folders["a"]}, None, device)
+
+    engine = Engine(load_later, [Place("cpu", 1, [])], Limits(), Metrics())
+    with (
+        started(engine, ready=False),
+        running(engine, ["embedder"], find_version=find if loads else None) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        for path, more in (("/embed", {"model": "a"}), ("/models/a/embed", {}), ("/embed", {})):
+            answer = client.post(path, json={"text": "a", **more})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loading")
+            assert answer.headers["Retry-After"] == "5"
+        go.set()
+        until(lambda: engine.health()[0] == "ready")
+        embedded(client, "/models/a/embed")
 
 
 def test_clients_of_an_ordinary_server_load_nothing(folders: Mapping[str, Path]) -> None:
