@@ -225,9 +225,10 @@ class Service:
         tokenized = time.perf_counter() - begun
         metrics.tokenizing.observe(tokenized)
         truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
-        if truncated and not (limits.truncate if cut.allowed is None else cut.allowed):
+        too_long = [at for at in truncated if items[at].too_long]
+        if too_long and not (limits.truncate if cut.allowed is None else cut.allowed):
             raise wrong_field(
-                places[truncated[0]],
+                places[too_long[0]],
                 f"has more than the {model.encoder.max_length} tokens that the model takes "
                 "(special tokens included); cut it, or allow truncation",
                 "context_length_exceeded",

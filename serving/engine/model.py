@@ -71,6 +71,9 @@ class ServedModel:
         name: The name that clients see.
         max_batch_tokens: Most tokens of a forward; None: 1,024 on a CPU, 16,384 elsewhere.
         fusion: What its scores are fused with in a search.
+
+    Raises:
+        ValueError: Its length leaves no room for a text.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class ServedModel:
         self.kind = kind_of(encoder)
         self.about = self.kind.info(encoder)
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
+        self._check_room()
         self.prompts: dict[str, str] = encoder.prompts
         self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
         self.device = str(encoder.device)
@@ -93,6 +97,16 @@ class ServedModel:
         self.max_batch_tokens = max_batch_tokens or (1024 if on_cpu else 16384)
         self._inputs = set(encoder.tokenizer.model_input_names)
         self.latency = LatencyEstimator((1, 0.0), (2, 0.0))
+
+    def _check_room(self) -> None:
+        pairs = self.kind.reads_pairs
+        frame = self.tokenizer.pair if pairs else self.tokenizer.single
+        if self.encoder.max_length < frame.least:
+            raise ValueError(
+                f"{'max_length' if pairs else 'text_max_length'}: {self.encoder.max_length} tokens "
+                f"leave no room beside the {frame.size} special ones of {self.name}; give at least "
+                f"{frame.least}"
+            )
 
     @property
     def apart(self) -> bool:
@@ -182,7 +196,7 @@ class ServedModel:
 
     def example(self, size: int) -> Tokens:
         """A harmless text or pair of about ``size`` tokens."""
-        text = "a " * (min(size, self.encoder.max_length) - 2)
+        text = "a " * max(1, min(size, self.encoder.max_length) - 2)
         if self.kind.retrieves:
             return self.tokenizer.texts([text])[0]
         return self.pairs([("a", text)], Cut())[0]

@@ -19,8 +19,9 @@ from serving.http.errors import wrong_field
 # A long text is cut before it is tokenized, to so many characters for each token that it may have:
 # millions of characters take seconds. If the head gives too few tokens, the whole is tokenized.
 CHARACTERS_PER_TOKEN = 16
-# Tokens at the end of a head that may differ from those of the whole text.
-MARGIN = 16
+# Tokens at the end of a head that may differ from those of the whole text. WordPiece makes one
+# token of a word of more than 100 letters, and of what is left of it in the head as many as 100.
+MARGIN = 128
 
 Side = Literal["left", "right"]
 
@@ -47,12 +48,14 @@ class Tokens:
         input_ids: With special tokens.
         token_type_ids: 0 in the first text, 1 in the second, as the tokenizer says.
         truncated: Whether something was cut off.
+        too_long: Whether it was because there is more than the model takes.
         texts: The texts of a pair that the model reads one by one; it tokenizes them anew.
     """
 
     input_ids: list[int]
     token_type_ids: list[int]
     truncated: bool
+    too_long: bool = False
     texts: tuple[str, str] | None = None
 
     def __len__(self) -> int:
@@ -70,6 +73,11 @@ class Frame(NamedTuple):
     def size(self) -> int:
         """How many special tokens there are."""
         return sum(map(len, self.ids))
+
+    @property
+    def least(self) -> int:
+        """Tokens in which there is room for one of each text."""
+        return self.size + len(self.text_types)
 
 
 class TextTokenizer:
@@ -96,15 +104,15 @@ class TextTokenizer:
         # Whether "[SEP]" within a text is text; what to_str() gives does not say.
         self.raw.encode_special_tokens = tokenizer.split_special_tokens
         self.max_length = max_length
-        self._head = CHARACTERS_PER_TOKEN * max_length
+        self._head = CHARACTERS_PER_TOKEN * max_length + 8 * MARGIN
         self.side: Side = "left" if tokenizer.truncation_side == "left" else "right"
-        self._single = self._frame("a")
-        self._pair = self._frame("a", "a")
+        self.single = self._frame("a")
+        self.pair = self._frame("a", "a")
 
     def texts(self, texts: Sequence[str], side: Side | None = None) -> list[Tokens]:
         """Tokens of each text; ``side`` is where it is cut, if it must be."""
         side = side or self.side
-        room = self.max_length - self._single.size
+        room = self.max_length - self.single.size
         return [self._single_text(ids, side) for ids in self._encode(texts, room, side)]
 
     def pairs(
@@ -122,7 +130,7 @@ class TextTokenizer:
         """
         side = side or self.side
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        room = self.max_length - self._pair.size
+        room = self.max_length - self.pair.size
         ids = dict(zip(texts, self._encode(texts, room, side), strict=True))
         for pair in pairs:
             # Each text gets half, and of an odd room the longer one a token more: which is it?
@@ -151,18 +159,18 @@ class TextTokenizer:
                 raise wrong_field(
                     "truncation_direction", f"this model cuts texts on the {self.side} alone"
                 )
-            if max_document is not None and len(document) - self._single.size > max_document:
+            if max_document is not None and len(document) - self.single.size > max_document:
                 raise wrong_field(
                     "max_tokens_per_doc", f"this model cuts texts at {self.max_length} tokens alone"
                 )
             ids = query.input_ids + document.input_ids
             types = query.token_type_ids + document.token_type_ids
-            found.append(Tokens(ids, types, truncated, texts))
+            found.append(Tokens(ids, types, truncated, truncated, texts))
         return found
 
     def given_ids(self, ids: Sequence[int], side: Side | None = None) -> Tokens:
         """Ids of a text, with or without special tokens, as sent by a client."""
-        before, after = self._single.ids
+        before, after = self.single.ids
         framed = list(ids[: len(before)]) == before and list(ids[len(ids) - len(after) :]) == after
         own = list(ids[len(before) : len(ids) - len(after)]) if framed else list(ids)
         return self._single_text(own, side or self.side)
@@ -226,19 +234,19 @@ class TextTokenizer:
         return ids
 
     def _single_text(self, ids: list[int], side: Side) -> Tokens:
-        kept = _cut(ids, self.max_length - self._single.size, side)
-        return _framed(self._single, [kept], truncated=len(kept) < len(ids))
+        kept = _cut(ids, self.max_length - self.single.size, side)
+        return _framed(self.single, [kept], len(ids), len(ids))
 
     def _joined(
         self, query: list[int], document: list[int], side: Side, max_document: int | None
     ) -> Tokens:
-        total = len(query) + len(document)
+        whole = len(query) + len(document)
         if max_document is not None:
             document = _cut(document, max_document, side)
-        room = self.max_length - self._pair.size
+        room = self.max_length - self.pair.size
         sizes = longest_first(len(query), len(document), room)
         kept = [_cut(query, sizes[0], side), _cut(document, sizes[1], side)]
-        return _framed(self._pair, kept, truncated=sum(map(len, kept)) < total)
+        return _framed(self.pair, kept, whole, len(query) + len(document))
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
@@ -262,11 +270,13 @@ def _cut(ids: list[int], room: int, side: Side) -> list[int]:
     return ids[:room] if side == "right" else ids[len(ids) - room :]
 
 
-def _framed(frame: Frame, texts: list[list[int]], truncated: bool) -> Tokens:
+def _framed(frame: Frame, texts: list[list[int]], whole: int, wanted: int) -> Tokens:
+    """Texts within special tokens, given the ids that there were and those that were wanted."""
+    kept = sum(map(len, texts))
     ids, types = list(frame.ids[0]), list(frame.types[0])
     for at, text in enumerate(texts):
         ids += text
         types += [frame.text_types[at]] * len(text)
         ids += frame.ids[at + 1]
         types += frame.types[at + 1]
-    return Tokens(ids, types, truncated)
+    return Tokens(ids, types, kept < whole, kept < wanted)

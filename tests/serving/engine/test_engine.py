@@ -12,6 +12,7 @@ import torch
 
 import zoo
 from encoders import Embedder, Reranker
+from encoders.kinds import Kind
 from served import Held, engine_of, hold, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
@@ -47,6 +48,18 @@ def test_vectors_are_those_of_encode_whatever_the_neighbours(tiny_bert: Path) ->
             alone = [submit(engine, text) for text in texts]
             for job, row in zip(alone, wanted, strict=True):
                 np.testing.assert_allclose(job.future.result(60), row[None], atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "flag", "least"), [("embedder", "text_", 3), ("reranker", "", 5)])
+def test_a_length_without_room_for_a_text_is_refused(
+    tiny_bert: Path, tiny_classifier: Path, kind: Kind, flag: str, least: int
+) -> None:
+    folder = tiny_bert if kind == "embedder" else tiny_classifier
+    for length in range(1, least):
+        with pytest.raises(ValueError, match=f"^{flag}max_length: {length} .* at least {least}$"):
+            open_model(kind, folder, "m", device="cpu", max_length=length)
+    with inference(torch.device("cpu"), bf16=False):
+        open_model(kind, folder, "m", device="cpu", max_length=least).warm_up()
 
 
 def test_in_bf16_vectors_point_the_same_way(tiny_bert: Path) -> None:

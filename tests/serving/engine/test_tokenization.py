@@ -120,6 +120,8 @@ def test_the_longer_text_is_cut_first(first: int, second: int, room: int) -> Non
         "a" * 3000 + " the cat sat",  # its first word is one unknown token
         "the cat " * 3000,
         "猫" * 5000,
+        # Long words at the end of the head: one unknown token each, or many pieces of what is left.
+        *("cat " * 12 + " " * room + "a" * 248 + " dog" * 100 for room in range(0, 1300, 40)),
     ],
 )
 def test_long_texts_are_cut_by_characters_only_where_it_makes_no_difference(text: str) -> None:
@@ -142,7 +144,9 @@ def test_the_side_and_the_documents_own_limit() -> None:
     ours = TextTokenizer(TOKENIZERS["tiny"], 20)
     (pair,) = ours.pairs([("a cat", "sat on the mat")], max_document=2)
     assert pair.input_ids == [2, *map(word, ["a", "cat"]), 3, *map(word, ["sat", "on"]), 3]
-    assert pair.truncated
+    assert pair.truncated and not pair.too_long
+    (pair,) = ours.pairs([("a cat", "sat on the mat " * 9)], max_document=18)
+    assert pair.truncated and pair.too_long
 
 
 def test_ids_of_a_client_with_and_without_special_tokens() -> None:

@@ -222,6 +222,13 @@ def test_truncate_in_the_words_of_others(client: httpx.Client, tiny_bert: Path) 
         assert refused.json()["error"]["param"] == "input.1"
     wrong = client.post("/v1/embeddings", json={"input": "a", "truncate": "MIDDLE"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "truncate")
+    # What the client itself wants cut is not too long.
+    body = {"query": "cat", "documents": [" ".join(["cat"] * 40), "dog"], "max_tokens_per_doc": 10}
+    for given in ({}, {"truncate": False}):
+        found = client.post("/v2/rerank", json=body | given)
+        assert (found.status_code, found.headers["X-Truncated"]) == (200, "1"), found.text
+    refused = client.post("/v2/rerank", json=body | {"query": long, "truncate": False})
+    assert "documents.0: has more than the 128 tokens" in refused.text
     with served({"embedder": tiny_bert}, truncate=False) as (url, _):
         found = httpx.post(f"{url}/v1/embeddings", json={"input": long, "truncate": "END"})
         assert (found.status_code, found.headers.get(IGNORED)) == (200, None)
