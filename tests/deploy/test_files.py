@@ -196,9 +196,15 @@ def test_the_kustomizations_name_what_is_there() -> None:
     cpu, cuda = (read_yaml(KUBERNETES / kind / "kustomization.yaml") for kind in ("cpu", "cuda"))
     assert cpu["resources"] == [f"{name}.yaml" for name in OBJECTS]
     assert cuda["resources"] == ["../cpu"]
-    (image,), (cuda_image,) = cpu["images"], cuda["images"]
+    (image,), (patch,) = cpu["images"], cuda["patches"]
     assert deployment()[1]["image"] == image["name"]
-    assert cuda_image["name"] == image["newName"]
+    # Whatever the first names, pods with a GPU have an image for GPUs.
+    changes = {change["path"]: change for change in yaml.safe_load(patch["patch"])}
+    container = "/spec/template/spec/containers/0"
+    assert changes[f"{container}/image"]["op"] == "replace"
+    assert changes[f"{container}/image"]["value"].endswith("-cuda")
+    assert changes[f"{container}/resources/limits/nvidia.com~1gpu"]["value"] == 1
+    assert "images" not in cuda
     # Kept out of git.
     (secret,) = cpu["secretGenerator"]
     ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
