@@ -1,9 +1,10 @@
 """Dashboard, alerts and autoscaling: every metric and label is one that the server exports."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import promql_parser
@@ -12,6 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from served import served
+from serving.http.errors import STATUS, Dialect, ServingError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +97,15 @@ def test_a_name_that_is_not_exported_is_noticed(exported: dict[str, Any]) -> Non
     (selector,), by = parts("sum by (kind) (rate(tandem_failures_total[1m]))")
     assert (selector.name, by) == ("tandem_failures_total", {"kind"})
     assert selector.name not in exported
+
+
+def test_the_alert_of_server_errors_counts_them_in_every_dialect() -> None:
+    (rule,) = [rule for rule in ALERTS if rule["alert"] == "TandemServerErrors"]
+    counted = re.findall(r'status=~"([^"]+)"', rule["expr"])[0]
+    for code, status in STATUS.items():
+        for dialect in get_args(Dialect) if status != 503 else ():
+            told = str(ServingError(code, "").status(dialect))
+            assert bool(re.fullmatch(counted, told)) == (status >= 500), (code, dialect)
 
 
 def test_the_autoscaler_asks_for_what_the_adapter_offers() -> None:
