@@ -26,6 +26,8 @@ SIDE_OF = {
 }
 # What they call other tasks: a model without a prompt of that name embeds the plain text.
 OTHER_TASKS = {"classification", "clustering", "text-matching", "semantic_similarity", "separation"}
+# The values by which fields of several bodies ask for scores as the model computes them.
+RAW = {"raw_scores": True, "use_activation": False}
 
 
 class Truncation(Body):
@@ -66,10 +68,24 @@ class Truncation(Body):
         )
 
     def ignored(self, service: Service) -> list[str]:
-        """Also END, where the server truncates at the end anyway."""
-        sides = {model.tokenizer.side for model in service.engine.models.values()}
-        usual = self.truncate == "END" and service.engine.limits.truncate and sides == {"right"}
-        return [*super().ignored(service), *(["truncate"] if usual else [])]
+        """Also END where the server cuts at the end anyway, and a side beside a word for one."""
+        models, limits = service.engine.models, service.engine.limits
+        sides = {model.tokenizer.side for model in models.values()}
+        usual = self.truncate == "END" and limits.truncate and sides == {"right"}
+        allowed = limits.truncate if self.cut.allowed is None else self.cut.allowed
+        decided = self.truncation_direction and (self.truncate in ("START", "END") or not allowed)
+        scorer = models.get("reranker") or models["embedder"]
+        raw = [
+            name
+            for name, value in RAW.items()
+            if name in type(self).model_fields and getattr(self, name) is value
+        ]
+        return [
+            *super().ignored(service),
+            *(["truncate"] if usual else []),
+            *(["truncation_direction"] if decided else []),
+            *([] if scorer.kind.logits else raw),
+        ]
 
 
 class Prompting(Body):
@@ -86,44 +102,52 @@ class Prompting(Body):
     )
 
     def choices(self, prompts: Mapping[str, str]) -> dict[str, str | None]:
-        """The name of a prompt by the key that chooses it; None: of a key that chooses none.
+        """The name of a prompt by the key that chooses it.
+
+        "" is of a key that asks for the plain text, None of a word that says nothing.
 
         Raises:
             ServingError: An ``input_type`` that nobody knows.
         """
         chosen: dict[str, str | None] = {}
-        if self.task is not None:
-            chosen["task"] = SIDE_OF.get(self.task.lower())
-        if self.input_type is not None:
-            own = self.input_type if self.input_type in prompts else None
-            chosen["input_type"] = own or SIDE_OF.get(self.input_type.lower())
-            if chosen["input_type"] is None and self.input_type.lower() not in OTHER_TASKS:
-                known = ", ".join(sorted({*SIDE_OF, *prompts}))
-                raise wrong_field("input_type", f"must be one of {known}")
+        for key, word in (("task", self.task), ("input_type", self.input_type)):
+            if word is not None:
+                plain = "" if word.lower() in OTHER_TASKS else None
+                chosen[key] = word if word in prompts else SIDE_OF.get(word.lower(), plain)
+        if "input_type" in chosen and chosen["input_type"] is None:
+            known = ", ".join(sorted({*SIDE_OF, *prompts}))
+            raise wrong_field("input_type", f"must be one of {known}")
         return chosen
 
     def find_prompt(self, model: ServedModel) -> str | None:
-        """The prompt to put before each text; None where none is chosen.
+        """The prompt to put before each text; None where nothing is said of it.
 
         Raises:
             ServingError: There is no such prompt, or two keys choose different ones.
         """
-        chosen = {key: name for key, name in self.choices(model.prompts).items() if name}
+        choices = self.choices(model.prompts)
+        chosen = {key: name for key, name in choices.items() if name}
         if len(set(chosen.values())) > 1:
             both = " and ".join(f"{key} ({name})" for key, name in chosen.items())
             raise ServingError(
                 "validation_error", f"{both} choose different prompts; give one", next(iter(chosen))
             )
-        return model.prompts.get(next(iter(chosen.values())), "") if chosen else None
+        if chosen:
+            return model.prompts.get(next(iter(chosen.values())), "")
+        return "" if "" in choices.values() else None
 
     def ignored(self, service: Service) -> list[str]:
-        """A key that chooses no prompt, or one that the model does not have."""
-        prompts = service.engine.models["embedder"].prompts
+        """A key that chooses no prompt, or one that the model does not have.
+
+        Whatever is chosen takes the place of a default prompt.
+        """
+        model = service.engine.models["embedder"]
+        prompts, default = model.prompts, model.encoder.default_prompt
         two_sided = any(prompts.get(side) for side in SIDES)
         idle = [
             key
             for key, name in self.choices(prompts).items()
-            if not (name and (prompts.get(name) or (two_sided and name in SIDES)))
+            if name is None or not (default or prompts.get(name) or (two_sided and name in SIDES))
         ]
         return [*super().ignored(service), *idle]
 

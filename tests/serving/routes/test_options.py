@@ -1,5 +1,6 @@
 """Keys of other clients: what they mean here, what is ignored, and that it is said."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,31 @@ def vectors(content: Any) -> Any:
     return content.get("embeddings") or [entry["embedding"] for entry in content["data"]]
 
 
+def test_words_for_other_tasks_leave_out_the_default_prompt(
+    model: Embedder, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config_sentence_transformers.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) | {"default_prompt_name": "query"}
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    with (
+        served({"embedder": tmp_path}) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        for given, prompt in (
+            ({}, "the cat "),
+            ({"input_type": "clustering"}, ""),
+            ({"task": "classification"}, ""),
+            ({"task": "whatever"}, "the cat "),
+            ({"input_type": "document", "task": "classification"}, "dog "),
+        ):
+            found = client.post("/v1/embeddings", json={"input": TEXTS[:2], **given})
+            wanted = model.encode([prompt + text for text in TEXTS[:2]])
+            np.testing.assert_allclose(vectors(found.json()), wanted, atol=1e-5)
+            ignored = "task" if given == {"task": "whatever"} else None
+            assert found.headers.get(IGNORED) == ignored
+
+
 def test_jinas_task_chooses_the_prompt(prompted: httpx.Client, model: Embedder) -> None:
     for task, prompt in (("retrieval.query", "query"), ("retrieval.passage", "document")):
         found = prompted.post("/v1/embeddings", json={"input": TEXTS[:2], "task": task})
@@ -222,6 +248,11 @@ def test_truncate_in_the_words_of_others(client: httpx.Client, tiny_bert: Path) 
         assert refused.json()["error"]["param"] == "input.1"
     wrong = client.post("/v1/embeddings", json={"input": "a", "truncate": "MIDDLE"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "truncate")
+    # A word for a side, or none to cut at all, leaves nothing to say to another key.
+    for given in ({"truncate": "START"}, {"truncate": "END"}, {"truncation": False}):
+        body = {"input": "a", "truncation_side": "left", **given}
+        found = client.post("/v1/embeddings", json=body)
+        assert found.headers[IGNORED].split(", ")[-1] == "truncation_direction"
     # What the client itself wants cut is not too long.
     body = {"query": "cat", "documents": [" ".join(["cat"] * 40), "dog"], "max_tokens_per_doc": 10}
     for given in ({}, {"truncate": False}):
@@ -230,5 +261,11 @@ def test_truncate_in_the_words_of_others(client: httpx.Client, tiny_bert: Path) 
     refused = client.post("/v2/rerank", json=body | {"query": long, "truncate": False})
     assert "documents.0: has more than the 128 tokens" in refused.text
     with served({"embedder": tiny_bert}, truncate=False) as (url, _):
+        for given in (
+            {"query": "a", "doc": "b", "raw_scores": True},
+            {"text_1": "a", "text_2": "b", "use_activation": False},
+        ):
+            found = httpx.post(f"{url}/score", json=given)
+            assert found.headers[IGNORED] == list(given)[-1]
         found = httpx.post(f"{url}/v1/embeddings", json={"input": long, "truncate": "END"})
         assert (found.status_code, found.headers.get(IGNORED)) == (200, None)
