@@ -22,7 +22,7 @@ def read_keys(file: str | Path | None) -> list[str]:
     if file is None:
         return os.environ.get(VARIABLE, "").split()
     try:
-        keys = Path(file).read_text(encoding="utf-8").split()
+        keys = Path(file).read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"api_key_file: {file} cannot be read: {error}") from None
     if not keys:
