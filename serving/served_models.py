@@ -1,11 +1,11 @@
 """Resolve the models to serve: a run's best checkpoint, its kind, its public name."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from common.json_files import read_json
 from common.run_files import BEST_FILE, RUN_FILE
 from encoders.kinds import KINDS, Kind, detect_kind
 from encoders.opening.model_name import resolve_model
@@ -66,15 +66,18 @@ def find_served(name: str) -> tuple[str, str]:
     """
     folder = Path(name).expanduser()
     if (folder / BEST_FILE).is_file():
-        noted = json.loads((folder / BEST_FILE).read_text(encoding="utf-8"))
-        best = folder / noted["checkpoint"]
-        if not best.is_dir():
+        noted = read_json(folder / BEST_FILE)
+        name = noted.get("checkpoint") if isinstance(noted, dict) else None
+        if not isinstance(name, str) or not (folder / name).is_dir():
+            fault = "names no checkpoint" if name is None else f"{name} is not there any more"
             raise ValueError(
-                f"{folder / BEST_FILE}: {noted['checkpoint']} is not there any more; choose anew "
-                "by scripts/evaluate.py --checkpoints --select_best, or delete the file"
+                f"{folder / BEST_FILE}: {fault}; choose anew by scripts/evaluate.py --checkpoints "
+                "--select_best, or delete the file"
             )
-        about = f"{noted['metric']} {noted['value']:.4f}" if "metric" in noted else "as noted"
-        return str(best), f"the run's best: {about}, {BEST_FILE}"
+        value = noted.get("value")
+        known = isinstance(value, int | float)
+        about = f"{noted.get('metric')} {value:.4f}" if known else "as noted"
+        return str(folder / name), f"the run's best: {about}, {BEST_FILE}"
     if not (folder / RUN_FILE).is_file():
         return name, "as given"
     if not any(folder.glob("*.json*")) or not any(folder.glob("*.safetensors")):
@@ -88,10 +91,13 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
     """Return the kind of a model.
 
     Raises:
-        ValueError: It is another kind than asked for, or needs Python code of its own.
+        ValueError: It is another kind than asked for, needs Python code of its own, or its
+            config.json is damaged.
     """
     config = resolve_model(folder) / "config.json"
-    content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    content = read_json(config)
+    if not isinstance(content, dict):
+        raise ValueError(f"{config}: must be an object")
     if "auto_map" in content and not trust_remote_code:
         raise ValueError(
             f"{config}: the model brings Python code of its own (auto_map), which is not run; if "

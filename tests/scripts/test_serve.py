@@ -112,6 +112,12 @@ def test_of_a_run_the_best_checkpoint_is_served_or_else_the_final_model(
     (run / "best_checkpoint.json").write_text('{"checkpoint": "checkpoint-999"}')
     with pytest.raises(ValueError, match="checkpoint-999 is not there any more"):
         served()
+    (run / "best_checkpoint.json").write_text('{"checkpoint": ".", "metric": "m", "value": null}')
+    assert "the run's best: as noted" in served()[1]
+    for damaged, why in (("{", " cannot be read: Exp"), ("{}", ": names no"), ("[1]", ": names no")):
+        (run / "best_checkpoint.json").write_text(damaged)
+        with pytest.raises(ValueError, match=f"best_checkpoint.json{why}"):
+            served()
     (run / "best_checkpoint.json").unlink()
     (run / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="no final model; give one of its checkpoint-N"):
@@ -143,6 +149,9 @@ def test_what_the_user_can_mend_is_one_line(
     config = json.loads((coded / "config.json").read_text())
     (coded / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "x.Y"}}))
     assert "auto_map" in refused(capsys, "--model", coded)
+    for damaged in ("{", "\ufeff{}", "[]"):
+        (coded / "config.json").write_text(damaged, encoding="utf-8")
+        assert f"error: {coded / 'config.json'}" in refused(capsys, "--model", coded)
     for number, reason in ((0, "must be auto or at least 1"), ("many", "not one of auto, an int")):
         assert reason in refused(capsys, "--model", tiny_bert, "--replicas", number)
     assert "replicas: 9999 are more than" in refused(
@@ -189,6 +198,8 @@ def test_keys_stand_in_a_file_or_the_environment(
     assert read_keys(None) == ["one", "two"]
     file = tmp_path / "keys"
     file.write_text("three\n\nfour\n")
+    assert read_keys(file) == ["three", "four"]
+    file.write_text("three\r\nfour\r\n", encoding="utf-8-sig")  # as Windows' editors save it
     assert read_keys(file) == ["three", "four"]
 
 
