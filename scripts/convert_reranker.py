@@ -53,7 +53,7 @@ def convert(args: ConvertRerankerSettings) -> None:
         raise ValueError(f"output_dir: {args.output_dir} is there already; give another name")
     template = PAIR_TEMPLATE
     if args.pair_template:
-        template = args.pair_template.read_text(encoding="utf-8")
+        template = args.pair_template.read_text(encoding="utf-8-sig")
     reranker = open_causal_reranker(
         args.model,
         pair_template=template.replace("{instruction}", args.instruction),

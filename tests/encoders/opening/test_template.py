@@ -168,6 +168,11 @@ def test_the_script_writes_what_others_open(
     torch.testing.assert_close(
         torch.tensor(theirs.predict(PAIRS)), ours.score(PAIRS), atol=1e-5, rtol=0
     )
+    template, marked = tmp_path / "template.txt", tmp_path / "marked"
+    template.write_text(PAIR_TEMPLATE, encoding="utf-8-sig")  # as Windows' editors save it
+    assert main([*flags[:3], str(marked), "--pair_template", str(template)]) == 0
+    tokenizer = Reranker.from_pretrained(marked).tokenizer
+    assert tokenizer.decode(tokenizer("how", "a cat")["input_ids"]) == text
     capsys.readouterr()
     assert main(flags) == 2
     assert "is there already" in capsys.readouterr().err
