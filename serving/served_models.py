@@ -67,9 +67,9 @@ def find_served(name: str) -> tuple[str, str]:
     folder = Path(name).expanduser()
     if (folder / BEST_FILE).is_file():
         noted = read_json(folder / BEST_FILE)
-        name = noted.get("checkpoint") if isinstance(noted, dict) else None
-        if not isinstance(name, str) or not (folder / name).is_dir():
-            fault = "names no checkpoint" if name is None else f"{name} is not there any more"
+        best = noted.get("checkpoint") if isinstance(noted, dict) else None
+        if not isinstance(best, str) or not (folder / best).is_dir():
+            fault = "names no checkpoint" if best is None else f"{best} is not there any more"
             raise ValueError(
                 f"{folder / BEST_FILE}: {fault}; choose anew by scripts/evaluate.py --checkpoints "
                 "--select_best, or delete the file"
@@ -77,7 +77,7 @@ def find_served(name: str) -> tuple[str, str]:
         value = noted.get("value")
         known = isinstance(value, int | float)
         about = f"{noted.get('metric')} {value:.4f}" if known else "as noted"
-        return str(folder / name), f"the run's best: {about}, {BEST_FILE}"
+        return str(folder / best), f"the run's best: {about}, {BEST_FILE}"
     if not (folder / RUN_FILE).is_file():
         return name, "as given"
     if not any(folder.glob("*.json*")) or not any(folder.glob("*.safetensors")):

@@ -254,18 +254,22 @@ def test_truncate_in_the_words_of_others(client: httpx.Client, tiny_bert: Path) 
         found = client.post("/v1/embeddings", json=body)
         assert found.headers[IGNORED].split(", ")[-1] == "truncation_direction"
     # What the client itself wants cut is not too long.
-    body = {"query": "cat", "documents": [" ".join(["cat"] * 40), "dog"], "max_tokens_per_doc": 10}
+    asked: dict[str, Any] = {
+        "query": "cat",
+        "documents": [" ".join(["cat"] * 40), "dog"],
+        "max_tokens_per_doc": 10,
+    }
     for given in ({}, {"truncate": False}):
-        found = client.post("/v2/rerank", json=body | given)
+        found = client.post("/v2/rerank", json=asked | given)
         assert (found.status_code, found.headers["X-Truncated"]) == (200, "1"), found.text
-    refused = client.post("/v2/rerank", json=body | {"query": long, "truncate": False})
+    refused = client.post("/v2/rerank", json=asked | {"query": long, "truncate": False})
     assert "documents.0: has more than the 128 tokens" in refused.text
     with served({"embedder": tiny_bert}, truncate=False) as (url, _):
-        for given in (
-            {"query": "a", "doc": "b", "raw_scores": True},
-            {"text_1": "a", "text_2": "b", "use_activation": False},
+        for names, raw in (
+            (("query", "doc"), {"raw_scores": True}),
+            (("text_1", "text_2"), {"use_activation": False}),
         ):
-            found = httpx.post(f"{url}/score", json=given)
-            assert found.headers[IGNORED] == list(given)[-1]
+            found = httpx.post(f"{url}/score", json=dict.fromkeys(names, "a") | raw)
+            assert found.headers[IGNORED] == next(iter(raw))
         found = httpx.post(f"{url}/v1/embeddings", json={"input": long, "truncate": "END"})
         assert (found.status_code, found.headers.get(IGNORED)) == (200, None)
