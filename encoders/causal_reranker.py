@@ -6,20 +6,26 @@ the last token times the word's row of the output matrix, so a sequence classifi
 the difference of the two rows gives the same score, and trains, saves and serves like any other.
 """
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from common.json_files import read_json
 from encoders.opening.model_name import resolve_model
 from encoders.opening.template import set_pair_template
 from encoders.reranker import Reranker
 
-OUTPUT = "lm_head.weight"
+# Pairs that are scored before and after the conversion, which must agree so far.
+TRIALS = (
+    ("capital of France", "Paris is the capital of France."),
+    ("how to read a csv file", "A cat sat on the mat."),
+    ("感冒吃什么药", "多喝水，注意休息。"),
+)
+TOLERANCE = 1e-3
 
 # Of Qwen3-Reranker, as in its model card.
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
@@ -50,7 +56,8 @@ def open_causal_reranker(
         trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
-        ValueError: It is no causal language model, or an answer is not one token.
+        ValueError: It is no causal language model, an answer is not one token, or the score would
+            not be the decoder's.
     """
     folder = resolve_model(name_or_path, revision)
     config = read_json(folder / "config.json")
@@ -60,14 +67,27 @@ def open_causal_reranker(
             f"{name_or_path} is {kind}, not a causal language model; a "
             "reranker with a scoring head is used as it is"
         )
+    try:
+        plain = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # third-party code on untrusted files may raise anything
+        raise ValueError(f"{folder} has no tokenizer that opens: {error}") from None
+    relevant, other = (_answer(plain, answer) for answer in answers)
+    tokenizer = set_pair_template(plain, pair_template)
+    ids = [tokenizer(*pair)["input_ids"] for pair in TRIALS]
+    row, wanted = _ask(folder, ids, relevant, other, trust_remote_code)
+    gc.collect()  # both models at once would need twice the memory
     reranker = Reranker.from_pretrained(folder, trust_remote_code=trust_remote_code)
     head: Any = reranker.backbone.score
-    relevant, other = (_answer(reranker.tokenizer, answer) for answer in answers)
-    embeddings: Any = reranker.backbone.get_input_embeddings().weight
-    rows = _output_rows(folder, [relevant, other], embeddings)
     with torch.no_grad():
-        head.weight.copy_(rows[:1] - rows[1:])
+        head.weight.copy_(row)
     reranker.tokenizer = set_pair_template(reranker.tokenizer, pair_template)
+    scores = reranker.score_pairs(*zip(*TRIALS, strict=True))
+    if not torch.allclose(scores, wanted, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError(
+            f"{name_or_path}: {kind} cannot be converted: its scores would change (by up to "
+            f"{float((scores - wanted).abs().max()):.3g} on a few texts), since its logits are not "
+            "just its output matrix times a state: they have a bias, are scaled or capped"
+        )
     return reranker
 
 
@@ -80,11 +100,17 @@ def _answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
     return ids[0]
 
 
-def _output_rows(folder: Path, tokens: list[int], embeddings: Tensor) -> Tensor:
-    """Rows of the output matrix; of the input matrix, where the two are tied."""
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            if OUTPUT in set(weights.keys()):
-                matrix = weights.get_slice(OUTPUT)
-                return torch.cat([matrix[token : token + 1] for token in tokens]).float()
-    return embeddings.detach()[tokens]
+def _ask(
+    folder: Path, texts: list[list[int]], relevant: int, other: int, trust_remote_code: bool
+) -> tuple[Tensor, Tensor]:
+    """The difference of two rows of the output matrix [1, H], and of two logits of T texts [T]."""
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # third-party code on untrusted files may raise anything
+        raise ValueError(f"{folder} cannot be opened: {' '.join(str(error).split())}") from error
+    with torch.inference_mode():
+        last = torch.stack([model(torch.tensor([ids])).logits[0, -1] for ids in texts])
+    matrix = model.get_output_embeddings().weight.detach()
+    return (matrix[relevant] - matrix[other])[None].clone(), last[:, relevant] - last[:, other]

@@ -10,7 +10,13 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaTokenizer,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedTokenizerBase,
     Qwen2Tokenizer,
     Qwen3Config,
@@ -153,6 +159,43 @@ def test_a_yes_no_reranker_scores_as_the_decoder_answers(
             logits = causal(torch.tensor([ids])).logits[0, -1]
         wanted.append(torch.log_softmax(logits[[no, yes]], dim=0)[1].exp())
     torch.testing.assert_close(reranker.score(PAIRS), torch.stack(wanted), atol=1e-5, rtol=0)
+
+
+def test_a_head_of_another_name_is_found(qwen: Qwen2Tokenizer, tmp_path: Path) -> None:
+    causal = GPTNeoXForCausalLM(GPTNeoXConfig(**small(qwen), tie_word_embeddings=False)).eval()
+    causal.save_pretrained(tmp_path)
+    qwen.save_pretrained(tmp_path)
+    reranker = open_causal_reranker(str(tmp_path), pair_template=TEMPLATE)
+    ids = reranker.tokenizer(*PAIRS[0])["input_ids"]
+    yes, no = (qwen(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
+    with torch.no_grad():
+        logits = causal(torch.tensor([ids])).logits[0, -1]
+    scores = reranker.score(PAIRS[:1], raw=True)
+    torch.testing.assert_close(scores[0], logits[yes] - logits[no], atol=1e-4, rtol=0)
+
+
+def test_logits_that_are_no_product_are_refused(qwen: Qwen2Tokenizer, tmp_path: Path) -> None:
+    phi = PhiForCausalLM(PhiConfig(**small(qwen), tie_word_embeddings=False))
+    torch.nn.init.normal_(phi.lm_head.bias)
+    capped = Gemma2Config(
+        **small(qwen), num_key_value_heads=4, head_dim=8, final_logit_softcapping=1.0
+    )
+    for name, model in (("phi", phi), ("gemma", Gemma2ForCausalLM(capped))):
+        model.save_pretrained(tmp_path / name)
+        qwen.save_pretrained(tmp_path / name)
+        with pytest.raises(ValueError, match=r"ForCausalLM cannot be converted: its scores would"):
+            open_causal_reranker(str(tmp_path / name), pair_template=TEMPLATE)
+
+
+def small(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Of a configuration."""
+    torch.manual_seed(0)
+    return {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3,
+        "max_position_embeddings": 512, "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None, "eos_token_id": None,
+    }  # fmt: skip
 
 
 def test_the_script_writes_what_others_open(
