@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ FEWEST = 10
 BEFORE_FILTER = 20  # times k: the best documents, of which those that pass a filter may be enough
 # Trying a filter on so many documents takes as long as reading a vector.
 FILTERED_PER_READ = 30
+TRIES = 10  # of an index, while others write
 # Every read sees what any process has written.
 _CONSISTENT = timedelta(0)
 
@@ -75,7 +76,7 @@ class LanceStore(Store):
             self.database.drop_table(table)
 
     @contextmanager
-    def _locked(self, collection: str) -> Iterator[None]:
+    def lock(self, collection: str) -> Iterator[None]:
         if self.folder is None:  # commits of several writers exclude each other all the same
             yield
             return
@@ -87,9 +88,6 @@ class LanceStore(Store):
             raise ValueError(
                 f"store: another process is indexing the collection {collection!r}; wait for it"
             ) from None
-
-    def lock(self, collection: str) -> AbstractContextManager[None]:
-        return self._locked(collection)
 
     def close(self) -> None:
         pass
@@ -154,6 +152,19 @@ class LanceTable(Table):
             self.table.delete(among(ids))
 
     def build_index(self) -> None:
+        for _ in range(TRIES):
+            try:
+                self._build_index()
+                return
+            except RuntimeError as error:  # what a client wrote meanwhile goes first
+                if "commit conflict" not in str(error):
+                    raise
+        raise ValueError(
+            "store: clients write so often that LanceDB could not bring its indexes up to date; "
+            "all documents are written: run this again when clients write less"
+        )
+
+    def _build_index(self) -> None:
         table = self.table
         there = {column for index in table.list_indices() for column in index.columns}
         if "id" not in there:
@@ -220,7 +231,7 @@ class LanceTable(Table):
         by: str,
         candidates: int = 0,
     ) -> list[tuple[str, float]]:
-        """The ids of the k first documents, and what they are ordered by."""
+        """The ids of the k first documents, and what they are ordered by; ties by id."""
         query, rows = query.select(["id", by]), []
 
         def best(count: int) -> list[dict[str, Any]]:
@@ -229,6 +240,10 @@ class LanceTable(Table):
                 (query.refine_factor(factor) if candidates else query).limit(count).to_list()
             )
             return found
+
+        def settled() -> bool:
+            """Whether all documents as good as the k-th are found."""
+            return len(rows) > k and bool(rows[-1][by] != rows[k - 1][by])
 
         if ids is not None:
             query = query.where(among(ids), prefilter=True)
@@ -239,8 +254,14 @@ class LanceTable(Table):
             if wide:
                 rows = best(first)
                 query = query.where("true", prefilter=True)
-        if len(rows) < k:
-            rows = best(k)
+        count = k + 1
+        while not settled():
+            rows = best(count)
+            if len(rows) < count:
+                break
+            count *= 4
+        sign = 1 if by == "_distance" else -1
+        rows.sort(key=lambda row: (sign * row[by], row["id"]))
         return [(row["id"], row[by]) for row in rows[:k]]
 
 

@@ -1,5 +1,7 @@
 """LanceDB's index: what exact search finds, with filters too."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,29 @@ def test_the_index_finds_the_best(
                 scores = vectors[[int(hit.id) for hit in hits]] @ query
                 assert [hit.score for hit in hits] == pytest.approx(scores.tolist(), abs=2e-3)
         assert np.mean(found) > 0.98
+
+
+def test_the_index_is_built_while_clients_write(tmp_path: Path) -> None:
+    """What they wrote last goes first, and the index is tried again."""
+    table = open_store(str(tmp_path)).open("t", Layout(2), create=True)
+    assert isinstance(table, lance.LanceTable)
+    table.upsert([Document(f"{at}", "word") for at in range(200)], np.ones((200, 2), np.float32))
+    table.build_index()
+    client = open_store(str(tmp_path)).open("t", Layout(2))
+
+    def write(first: int) -> None:
+        for at in range(first, first + 5):
+            client.delete([str(at)])
+            time.sleep(0.02)
+
+    for round_ in range(6):
+        new = [Document(f"new {round_} {at}", "word") for at in range(200)]
+        table.upsert(new, np.ones((200, 2), np.float32))
+        writer = threading.Thread(target=write, args=[5 * round_])
+        writer.start()
+        table.build_index()
+        writer.join()
+    assert table.count() == 200 + 6 * 195
 
 
 def test_words_behind_a_filter(tmp_path: Path) -> None:

@@ -121,6 +121,19 @@ def test_words_are_scored_as_by_bm25(texts: Table, query: str) -> None:
     assert texts.search_words(tokenize(query), 2) == hits[:2]
 
 
+def test_pages_of_equal_documents_are_of_the_same_order(table: Table) -> None:
+    texts = [f"word {at}" if at % 2 else "word" for at in range(400)]
+    documents = [Document(str(at), text) for at, text in enumerate(texts)]
+    table.upsert(documents, np.repeat(unit(200), 2, axis=0))
+    table.build_index()
+    query = unit(1, seed=1)[0]
+    for search in (lambda k: table.search_words(["word"], k), lambda k: table.search(query, k)):
+        whole = search(400)
+        assert len({hit.id for hit in whole}) == 400
+        for k in (1, 5, 50, 123, 301):
+            assert search(k) == whole[:k]
+
+
 METADATA: list[dict[str, Any]] = [
     {"lang": "en", "year": 2001, "f": 1.5, "ok": True, "tags": ["a", "b"],
      "n": {"x": "é中", "y": 3}},
