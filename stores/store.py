@@ -34,6 +34,11 @@ class StoreUnavailable(ConnectionError):
     """The database cannot be reached, or does not answer."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a database says; of an error without words, its name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @dataclass(frozen=True)
 class Document:
     """A document as it is stored.

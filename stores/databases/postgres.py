@@ -12,9 +12,9 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from stores.databases.postgres_table import PostgresTable
+from stores.databases.postgres_table import MOST_DIMENSIONS, PostgresTable
 from stores.databases.postgres_words import lock_key, sql_of, words_of
-from stores.store import Layout, Store, StoreUnavailable
+from stores.store import Layout, Store, StoreUnavailable, first_line
 
 CATALOG = "tandem_collections"
 WAIT = 10.0  # seconds for a connection
@@ -48,10 +48,10 @@ class PostgresStore(Store):
                         "NOT NULL)"
                     )
         except psycopg.OperationalError as error:
-            raise StoreUnavailable(f"store: {_first_line(error)}") from None
+            raise StoreUnavailable(f"store: {first_line(error)}") from None
         except psycopg.Error as error:
             raise ValueError(
-                f"store: {_first_line(error)}; the database needs the extension pgvector, and its "
+                f"store: {first_line(error)}; the database needs the extension pgvector, and its "
                 "user the right to create tables"
             ) from None
         self.pool = ConnectionPool(
@@ -70,7 +70,7 @@ class PostgresStore(Store):
             with self.pool.connection() as connection:
                 yield connection
         except (PoolTimeout, psycopg.OperationalError) as error:
-            raise StoreUnavailable(f"store: {_first_line(error)}") from None
+            raise StoreUnavailable(f"store: {first_line(error)}") from None
 
     def catalog(self) -> dict[str, dict[str, Any]]:
         with self.connection() as connection:
@@ -92,6 +92,12 @@ class PostgresStore(Store):
         if layout.quantization == "int8":
             raise ValueError(
                 "quantization: pgvector has no int8; give binary, or dtype float16 (halfvec)"
+            )
+        if layout.dimensions > (most := MOST_DIMENSIONS[layout.dtype]):
+            raise ValueError(
+                f"dimensions: pgvector holds up to {most:,} of {layout.dtype}, and the model has "
+                f"{layout.dimensions:,}; give --truncate_dim, --dtype float16 (up to "
+                f"{MOST_DIMENSIONS['float16']:,}), or another store"
             )
         opened = PostgresTable(self.connection, table, layout)
         if create:
@@ -134,7 +140,3 @@ def _configure(connection: Connection[TupleRow]) -> None:
     connection.commit()
     # A plan that is kept serves exact searches and others, and all filters, alike.
     connection.prepare_threshold = None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]

@@ -28,6 +28,8 @@ from stores.store import Document, Hit, Layout, Table, Vectors
 
 logger = logging.getLogger(__name__)
 
+# Dimensions that a row holds on its page, and an HNSW index takes, by type.
+MOST_DIMENSIONS = {"float32": 2000, "float16": 4000}
 INDEX_FROM = 20_000  # documents; an exact search of fewer takes some ten milliseconds
 CANDIDATES = 10  # times k: found by binary vectors, and ordered by the vectors
 # Neighbours that a search of the HNSW index keeps; those that pass a filter lie farther away.
@@ -231,7 +233,7 @@ class PostgresTable(Table):
         connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, searched)}")
         query = (
             f"SELECT id, -(vector <#> %s) FROM (SELECT id, vector FROM {{}} {condition}) AS of "
-            "ORDER BY vector <#> %s LIMIT %s"
+            "ORDER BY vector <#> %s, id LIMIT %s"
         )
         rows = connection.execute(sql_of(query, self.name), [asked, *given, asked, k]).fetchall()
         return [Hit(*row) for row in rows]

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 from psycopg.rows import TupleRow
 
 from common.bm25 import K1, B
-from stores.store import Hit
+from stores.store import Hit, StoreUnavailable
 
 MOST_POSITIONS = 255  # of a word in a tsvector
+LONGEST_SEARCH = 30  # seconds
 
 
 def search_words(
@@ -43,13 +44,21 @@ def search_words(
     rarest_first = sorted(weights, key=lambda word: -idf[word])
     found: list[Hit] = []
     # A document without any of the rarest words scores at most the sum of the other weights: if the
-    # k-th has as much, the best are found (MaxScore).
-    size = 1
+    # k-th has more, the best are found (MaxScore).
+    size = max(1, len(weights) // 4)
+    connection.execute(f"SET LOCAL statement_timeout = '{LONGEST_SEARCH}s'")
     while weights:
         rest = sum(weights[word] for word in rarest_first[size:])
         any_of = " | ".join(f"'{word}'" for word in rarest_first[:size])
-        found = _score(connection, table, weights, mean, k, condition, [any_of, *given])
-        if size >= len(weights) or (len(found) == k and found[-1].score >= rest):
+        try:
+            found = _score(connection, table, weights, mean, k, condition, [any_of, *given])
+        except errors.QueryCanceled:
+            raise StoreUnavailable(
+                f"store: PostgreSQL found no answer to a query of {len(weights):,} words in "
+                f"{LONGEST_SEARCH} seconds; shorten it, or run scripts/index.py if clients have "
+                "written much"
+            ) from None
+        if size >= len(weights) or (len(found) == k and found[-1].score > rest):
             break
         size *= 2
     return found
@@ -67,13 +76,14 @@ def _score(
     """The k best of the documents that fulfil a condition."""
     # Of a document's words only those of the query are unpacked.
     query = f"""
-        SELECT id, sum((%s::float8[])[array_position(%s::text[], word.lexeme)]
-            * tf / (tf + {K1} * (1 - {B} + {B} * length / %s))) AS score
-        FROM {{}}, unnest(ts_filter(setweight(words, 'A', %s), '{{{{a}}}}')) AS word,
-            cardinality(word.positions) AS tf
+        WITH asked AS MATERIALIZED (SELECT * FROM unnest(%s::text[], %s::float8[])
+            AS of (lexeme, weight))
+        SELECT id, sum(weight * tf / (tf + {K1} * (1 - {B} + {B} * length / %s))) AS score
+        FROM {{}}, unnest(ts_filter(setweight(words, 'A', %s), '{{{{a}}}}')) AS word
+            JOIN asked USING (lexeme), cardinality(word.positions) AS tf
         {condition} GROUP BY id ORDER BY score DESC, id LIMIT %s"""
     words = list(weights)
-    values = [list(weights.values()), words, mean, words, *given, k]
+    values = [words, list(weights.values()), mean, words, *given, k]
     return [Hit(*row) for row in connection.execute(sql_of(query, table), values).fetchall()]
 
 

@@ -27,7 +27,7 @@ from stores.databases.qdrant_models import (
     word_id,
 )
 from stores.filters import Filter
-from stores.store import Document, Hit, Layout, Store, StoreUnavailable, Table, Vectors
+from stores.store import Document, Hit, Layout, Store, StoreUnavailable, Table, Vectors, first_line
 
 CATALOG = "tandem_collections"
 VARIABLE = "QDRANT_API_KEY"  # of the environment
@@ -277,4 +277,4 @@ def reached(lock: AbstractContextManager[Any]) -> Iterator[None]:
         with lock:
             yield
     except (ApiException, ResponseHandlingException, httpx.HTTPError) as error:
-        raise StoreUnavailable(f"store: Qdrant: {str(error).strip().splitlines()[0]}") from None
+        raise StoreUnavailable(f"store: Qdrant: {first_line(error)}") from None

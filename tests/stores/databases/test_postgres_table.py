@@ -1,4 +1,4 @@
-"""PostgreSQL's index of vectors: that it is built, and with what memory."""
+"""PostgreSQL's index of vectors: that it is built, and with what memory; long searches by words."""
 
 import logging
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from common.bm25 import BM25, best_hits, tokenize
 from stores import Document, open_store
-from stores.databases import postgres_table
+from stores.databases import postgres_table, postgres_words
 from stores.databases.postgres import PostgresStore
 from stores.databases.postgres_words import allow_memory
 from stores.filters import parse_filter
-from stores.store import Layout, Table
+from stores.store import Dtype, Layout, StoreUnavailable, Table
 
 ROWS, H = 2000, 32
 
@@ -85,6 +86,50 @@ def test_memory_is_what_the_server_has(
         table, _ = filled(store)
         table.build_index()
     assert "takes about 2 MB while it is built, and the server's" in caplog.text
+    store.close()
+
+
+def test_long_queries_are_scored_as_by_bm25_or_ended(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{at}" for at in rng.integers(0, 2000, 300)) for _ in range(200)]
+    store = open_store(server)
+    table = store.open("t", Layout(2), create=True)
+    documents = [Document(f"{at:03}", text) for at, text in enumerate(texts)]
+    table.upsert(documents, np.ones((200, 2), np.float32))
+    table.build_index()
+    for words in (10, 600):
+        query = " ".join(f"w{at}" for at in rng.integers(0, 2000, words))
+        [scores] = BM25(texts).scores([query])
+        hits = table.search_words(tokenize(query), 10)
+        assert [int(hit.id) for hit in hits] == [at for at, _ in best_hits(scores, 10)]
+        assert [hit.score for hit in hits] == pytest.approx(sorted(scores)[:-11:-1], rel=1e-4)
+    monkeypatch.setattr(postgres_words, "LONGEST_SEARCH", 0.001)
+    with pytest.raises(StoreUnavailable, match=r"no answer to a query of \d+ words in 0.001 sec"):
+        table.search_words(tokenize(query), 10)
+    assert table.count() == 200
+    store.close()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 2000), ("float16", 4000)])
+def test_vectors_that_fit_no_page_are_refused(server: str, dtype: Dtype, most: int) -> None:
+    store = open_store(server)
+    table = store.open("t", Layout(most, dtype), create=True)
+    table.upsert([Document("中" * 512, "word " * 1000)], np.ones((1, most), np.float32))
+    message = (
+        rf"dimensions: pgvector holds up to {most:,} of {dtype}, and the model has {most + 1:,}"
+    )
+    with pytest.raises(ValueError, match=message):
+        store.open("more", Layout(most + 1, dtype), create=True)
+    assert "more" not in store.tables()
+    store.close()
+
+
+def test_an_error_without_words_has_its_name(server: str) -> None:
+    store = setting(server)
+    with pytest.raises(StoreUnavailable, match="store: OperationalError"), store.connection():
+        raise psycopg.OperationalError
     store.close()
 
 
