@@ -49,7 +49,7 @@ class StoredCorpus:
         allow_writes: bool = False,
     ) -> None:
         about = find_live(store, collection)
-        self.table = open_live(store, collection, fingerprint(embedder), any_length=True)
+        self.table = open_live(store, collection, fingerprint(embedder))
         length = about["model"]["max_length"]
         if allow_writes and embedder.max_length != length:
             raise ValueError(

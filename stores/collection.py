@@ -82,20 +82,20 @@ def find_live(store: Store, collection: str) -> dict[str, Any]:
     return catalog[collection]
 
 
-def open_live(store: Store, collection: str, model: Fingerprint, any_length: bool = False) -> Table:
+def open_live(store: Store, collection: str, model: Fingerprint) -> Table:
     """Open the live table of a collection for a model.
 
     Args:
         store: The database.
         collection: Its name there.
-        model: The one that searches.
-        any_length: It embeds queries only, so it does not matter where it cuts documents.
+        model: The one that searches. It embeds queries, so it does not matter where it cuts
+            documents.
 
     Raises:
         ValueError: There is no such collection, or another model made it.
     """
     about = find_live(store, collection)
-    made = about["model"] | ({"max_length": model.max_length} if any_length else {})
+    made = about["model"] | {"max_length": model.max_length}
     if found := model.differences(made):
         raise ValueError(
             f"collection: {collection!r} was indexed by another model ({about['name']}): the "

@@ -77,7 +77,7 @@ def measure_store(store: Store, collection: str, asked: Asked) -> list[Measured]
         ValueError: There is no such collection, another model made it, or it lacks judged
             documents.
     """
-    table = open_live(store, collection, fingerprint(asked.embedder), any_length=True)
+    table = open_live(store, collection, fingerprint(asked.embedder))
     _check_documents(table, asked.data, collection)
     vectors = _vectors(asked)
     k = depth_of(asked.metrics)
