@@ -40,6 +40,7 @@ from tqdm import tqdm
 from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
 from encoders import Embedder
+from encoders.kinds import KINDS, detect_kind
 from encoders.opening.holding import place_for_inference
 from evaluation.search.distributed import How
 from evaluation.settings import ModelSettings
@@ -128,6 +129,8 @@ def index(args: IndexSettings, store: Store | None) -> None:
     prepare_cpu()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    if not KINDS[kind := detect_kind(args.model)].retrieves:
+        raise ValueError(f"model: {args.model} is of kind {kind}; give an embedder")
     embedder = Embedder.from_pretrained(
         args.model, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
     )
@@ -206,16 +209,18 @@ def migrate(
     version: Version,
     embed: Embedding,
 ) -> None:
-    """Take over the documents of other sources, and switch to the new table; collective.
+    """Take over what the corpus does not bring, and switch to the new table; collective.
 
+    These are the documents of other sources; with ``--delete false``, those of the source too.
     Clients write into the old table until the switch, which comes after the index.
     """
     previous = store.open(old["table"], Layout(**old["layout"])) if store and old else None
 
     def move() -> None:
-        counts = move_others(previous, table, keys, args.source, embed, args.block_size)
+        left = args.source if args.delete else None
+        counts = move_others(previous, table, keys, left, embed, args.block_size)
         if table is not None and (counts.total() - counts["unchanged"]):
-            tell(f"{args.collection}, other sources", counts)
+            tell(f"{args.collection}, {'other sources' if left else 'other documents'}", counts)
 
     move()
     if table is not None:

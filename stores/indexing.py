@@ -123,7 +123,7 @@ def move_others(
     old: Table | None,
     new: Table | None,
     keys: NDArray[np.uint64],
-    source: str,
+    source: str | None,
     embed: Embedding,
     block: int,
 ) -> Counter[str]:
@@ -135,7 +135,7 @@ def move_others(
         old: What is read; None: nothing.
         new: What is written; of other sources it has nothing else afterwards.
         keys: Of documents that stay as they are [N, 2].
-        source: Whose documents these are.
+        source: Whose documents are left; None: all are given.
         embed: Embeds them.
         block: Documents at once.
     """
@@ -156,7 +156,7 @@ def move_others(
 
     counts = synchronize(new, everywhere(), embed, block, lambda _: None)
     if old is not None and new is not None:
-        there = np.concatenate(found) if found else keys[:0]
+        there = np.concatenate([*found, keys[: 0 if source is not None else None]])
         counts["deleted"] = delete_gone(new, there, lambda of: of != source, block)
     return counts
 

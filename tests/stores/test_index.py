@@ -18,7 +18,7 @@ from scripts.index import main
 from stores import Document, Store, Table, open_store
 from stores.collection import find_live
 from stores.store import Layout
-from tiny import TEXTS, save_backbone
+from tiny import TEXTS, save_backbone, save_classifier
 from zoo import embedder
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -198,6 +198,30 @@ def test_what_clients_write_until_the_switch_is_moved(
     assert found == ({"a": "one", "b": "two"} if "qdrant" in url else late)
 
 
+def test_what_is_not_to_be_deleted_is_migrated(
+    model: Path, other_model: Path, tmp_path: Path
+) -> None:
+    url = str(tmp_path / "s")
+    first = write(tmp_path / "first.jsonl", DOCUMENTS[:5])
+    second = write(tmp_path / "second.jsonl", DOCUMENTS[4:8])
+    index(url, model, first, delete="false")
+    index(url, model, second, delete="false")
+    written(url, client_document("one", "a"))
+    last = write(tmp_path / "last.jsonl", DOCUMENTS[7:9])  # one of them is new
+    assert index(url, other_model, last, delete="false", migrate="true") == 0
+    found = contents(url)
+    assert list(found) == ["a", *(f"d{at}" for at in range(9))]
+    np.testing.assert_allclose(
+        [vector for _, vector in found.values()],
+        unit(other_model, [each.text for each, _ in found.values()]), atol=1e-6,
+    )  # fmt: skip
+    written(url, delete=["d1"])
+    assert index(url, model, last, delete="false", migrate="true") == 0
+    assert list(contents(url)) == [each for each in found if each != "d1"]
+    assert index(url, other_model, last, migrate="true") == 0
+    assert list(contents(url)) == ["a", "d7", "d8"]
+
+
 def test_what_clients_deleted_stays_deleted(
     url: str, model: Path, other_model: Path, corpus: Path
 ) -> None:
@@ -309,6 +333,12 @@ def test_bad_documents_are_named_before_a_model_is_opened(
     corpus = write(tmp_path / "corpus.jsonl", [DOCUMENTS[0], row])
     assert index(str(tmp_path / "s"), Path("no-model"), corpus) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_reranker_is_refused(corpus: Path, tmp_path: Path, capsys: Any) -> None:
+    reranker = save_classifier(tmp_path / "reranker")
+    assert index(str(tmp_path / "s"), reranker, corpus) == 2
+    assert f"model: {reranker} is of kind reranker; give an embedder" in capsys.readouterr().err
 
 
 def test_documents_without_ids_are_known_by_their_texts(
