@@ -17,7 +17,10 @@ from stores.store import Document
 
 
 class WriteBody(Body):
-    """Documents as in a corpus file: id, text, title, and metadata under any other name."""
+    """Documents as in a corpus file: id, text, title, and metadata.
+
+    Metadata have any other name, or are in an object ``metadata``, as a document is given back.
+    """
 
     documents: list[dict[str, Any]] = Field(
         examples=[[{"id": "a1", "text": "pandas.read_csv reads it.", "lang": "en"}]]

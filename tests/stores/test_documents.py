@@ -1,7 +1,9 @@
 """Records become documents: nothing is lost, and what no database can hold is refused."""
 
+import dataclasses
 import datetime
 import decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from loaders.parsing.fields import RowError
 from stores import open_store
-from stores.documents import document_of
+from stores.documents import corpus_files, document_of
 from stores.store import Layout
 
 
@@ -28,6 +30,37 @@ def test_all_but_id_and_text_are_metadata() -> None:
     }  # fmt: skip
     assert len(document.digest) == 64
     assert document_of({"contents": "x", "text": None}).metadata == {"text": None}
+
+
+def test_an_object_of_metadata_is_the_metadata() -> None:
+    """As documents are given back, and as frameworks write them."""
+    given = document_of({"id": "a", "text": "x", "metadata": {"lang": "en", "title": "T"}, "n": 1})
+    assert given.metadata == {"lang": "en", "title": "T", "n": 1} and given.text == "x"
+    again = document_of({"id": "a", "text": given.text, "metadata": given.metadata})
+    assert again == dataclasses.replace(given, metadata=given.metadata)
+    odd = {"metadata": {"metadata": {"n": 1}}}
+    assert document_of({"text": "x"} | odd).metadata == odd["metadata"]
+    assert document_of({"text": "x", "metadata": "a text"}).metadata == {"metadata": "a text"}
+
+
+@pytest.mark.parametrize("form", ["docs.jsonl", "2024/more.jsonl.gz", "linked/x.parquet"])
+def test_files_of_folders_are_found(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    path = folder / form
+    path.parent.mkdir(parents=True)
+    path.touch()
+    for other in (".cache/a.jsonl", "readme.md", "2024/notes.csv"):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).touch()
+    assert corpus_files([str(folder)]) == [path]
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "self").symlink_to(folder)
+    assert corpus_files([str(tmp_path / "link")]) == [tmp_path / "link" / form]
+    (path.parent / "queries.jsonl").touch()
+    with pytest.raises(ValueError, match=r"queries.jsonl holds queries, by its name, and .* name"):
+        corpus_files([str(folder)])
+    (folder / "corpus.jsonl").touch()
+    assert corpus_files([str(folder)]) == [folder / "corpus.jsonl"]
 
 
 def nested(depth: int) -> list[Any]:
@@ -53,6 +86,14 @@ def nested(depth: int) -> list[Any]:
         ({"m": decimal.Decimal("1.5")}, '"m": a Decimal cannot be stored; write it as a text'),
         ({"m": b"x"}, '"m": a bytes cannot be stored'),
         ({"m": nested(5000)}, '"m" is nested too deeply'),
+        ({"m": nested(101)}, '"m" is nested too deeply; 100 levels are kept'),
+        (
+            {"url.host": "x"},
+            '"url.host": a dot leads into an object in filters; rename it, or write an object '
+            "{'url': {'host': '...'}}",
+        ),
+        ({"metadata": {"a.b": 1}}, '"a.b": a dot leads into an object'),
+        ({"metadata": {"n": 1}, "n": 2}, '"n" is both in "metadata" and beside it; leave one out'),
     ],
 )
 def test_refused(fields: dict[str, Any], message: str) -> None:

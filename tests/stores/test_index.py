@@ -341,6 +341,16 @@ def test_a_reranker_is_refused(corpus: Path, tmp_path: Path, capsys: Any) -> Non
     assert f"model: {reranker} is of kind reranker; give an embedder" in capsys.readouterr().err
 
 
+def test_the_lines_of_repeated_texts_without_ids_are_named(tmp_path: Path, capsys: Any) -> None:
+    rows = [{"text": text} for text in ("one", "two", "one")] + [{"text": "two", "id": "2"}]
+    corpus = write(tmp_path / "corpus.jsonl", rows)
+    assert index(str(tmp_path / "s"), Path("no-model"), corpus) == 2
+    assert capsys.readouterr().err == (
+        f"error: {corpus}: 1 documents without an id have the text of an earlier one, and are "
+        f"known by it: give them ids, or leave them out: '{corpus}:3'\n"
+    )
+
+
 def test_documents_without_ids_are_known_by_their_texts(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from served import Process, replicated, running, served, until
 from serving.engine.model import ServedModel
 from serving.stored_corpus import StoredCorpus
 from stores import open_store
+from stores.documents import DEEPEST
 from tiny import TEXTS, save_backbone, save_classifier
 from zoo import embedder
 
@@ -212,7 +213,15 @@ def test_written_documents_are_found_and_stay(
         for absent in ("zzz", "%00", "a%00b", "%ED%A0%80"):
             assert client.get(f"/documents/{absent}").status_code == 404
         assert post(client, "/documents/delete", ids=["\0"]) == {"deleted": []}
+        deep = [json.loads("[" * levels + "]" * levels) for levels in (DEEPEST, 2 * DEEPEST)]
+        post(client, "/documents", documents=[{"id": "deep", "text": "zebra", "m": deep[0]}])
+        (best,) = post(client, "/search", query="zebra", mode="bm25")["results"]
+        assert best["metadata"] == {"m": deep[0]}
+        given = client.get("/documents/deep").json()
+        post(client, "/documents", documents=[given])  # as it was given
+        assert client.get("/documents/deep").json() == given
         for body, place in (
+            ([new | {"m": deep[1]}], "documents.0"),
             ([new | {"doc_id": "other"}], "documents.0"),
             ([new | {"m": 2**64}], "documents.0"),
             ([new, new], "documents.1"),

@@ -1,5 +1,6 @@
 """Every store does the same: write, read, search, filter, delete."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from common.bm25 import BM25, best_hits, tokenize
 from stores import Document, Store, Table, open_store
+from stores.documents import DEEPEST
 from stores.filters import parse_filter
 from stores.store import Layout
 
@@ -51,8 +53,9 @@ def test_written_is_read(table: Table) -> None:
         Document("a'b\"c%s{}", "it's a text; DROP TABLE t; -- %s {} \\", odd, "api"),
         Document("文档", "两\n行\ttext 😀", {}),
         Document("3", "x" * 100_000, {"year": 1}),
+        Document("deep", "x", {"m": json.loads("[" * DEEPEST + "]" * DEEPEST)}),
     ]
-    vectors = unit(3)
+    vectors = unit(4)
     table.upsert(documents, vectors)
     names = [each.id for each in documents]
     assert table.documents([*names, "absent"]) == {each.id: each for each in documents}
@@ -61,7 +64,7 @@ def test_written_is_read(table: Table) -> None:
     assert {name: found[name].tolist() for name in names} == dict(
         zip(names, vectors.tolist(), strict=True)
     )
-    assert table.count() == 3
+    assert table.count() == 4
     blocks = list(table.ids(2))
     assert all(1 <= len(block) <= 2 for block in blocks)
     assert sorted(pair for block in blocks for pair in block) == sorted(
