@@ -232,7 +232,7 @@ class LanceTable(Table):
         candidates: int = 0,
     ) -> list[tuple[str, float]]:
         """The ids of the k first documents, and what they are ordered by; ties by id."""
-        query, rows = query.select(["id", by]), []
+        query, rows = query.select(["id", by]), list[dict[str, Any]]()
 
         def best(count: int) -> list[dict[str, Any]]:
             factor = -(-candidates * max(count, FEWEST) // count)

@@ -130,11 +130,11 @@ def test_pages_of_equal_documents_are_of_the_same_order(table: Table) -> None:
     table.upsert(documents, np.repeat(unit(200), 2, axis=0))
     table.build_index()
     query = unit(1, seed=1)[0]
-    for search in (lambda k: table.search_words(["word"], k), lambda k: table.search(query, k)):
-        whole = search(400)
-        assert len({hit.id for hit in whole}) == 400
-        for k in (1, 5, 50, 123, 301):
-            assert search(k) == whole[:k]
+    whole, by_words = table.search(query, 400), table.search_words(["word"], 400)
+    assert len({hit.id for hit in whole}) == len({hit.id for hit in by_words}) == 400
+    for k in (1, 5, 50, 123, 301):
+        assert table.search(query, k) == whole[:k]
+        assert table.search_words(["word"], k) == by_words[:k]
 
 
 METADATA: list[dict[str, Any]] = [
