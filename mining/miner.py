@@ -119,7 +119,7 @@ class Miner:
     def _rule(self, query: int, text: str, lowest: float) -> Callable[[Candidate], Reason | None]:
         """Return what says why a candidate must not become a negative of a query; None: it may."""
         positives, kept = set(self.queries.positives(query)), set(self.queries.kept[query])
-        ids = {self.corpus.document_of(place) for place in positives}
+        ids = set[int]().union(*map(self.corpus.ids_of, positives))
         of_positives = [self.forms(place) for place in sorted(positives)]
         asked, asked_trigrams = forms(text)
         near = self.policy.near_duplicates
@@ -128,7 +128,7 @@ class Miner:
             place = candidate.place
             if place in positives:
                 return "a positive"
-            if self.corpus.document_of(place) in ids:
+            if not ids.isdisjoint(self.corpus.ids_of(place)):
                 return "id of a positive"
             if place in kept:
                 return "there already"

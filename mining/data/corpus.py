@@ -10,8 +10,6 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from common.hashing import text_hash
 from common.text_digest import KeyTable, text_keys
@@ -42,11 +40,11 @@ class Corpus:
         self.rows = Dataset.from_file(str(folder / TEXTS))
         with np.load(folder / ARRAYS) as arrays:
             keys = arrays["keys"]
-            self.document = arrays["document"]
+            self.ids, self.ends = arrays["ids"], arrays["ends"]
             self.searchable, self.empty = int(arrays["searchable"]), int(arrays["empty"])
         self.table = KeyTable(keys)
         digest = hashlib.blake2b(keys.tobytes(), digest_size=16)
-        digest.update(self.document.tobytes() + str(self.searchable).encode())
+        digest.update(self.ids.tobytes() + self.ends.tobytes() + str(self.searchable).encode())
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -64,9 +62,10 @@ class Corpus:
         """Return the indices of texts, -1 for those that are not in the corpus."""
         return self.table.find(text_keys(texts))
 
-    def document_of(self, place: int) -> int:
-        """Return the document number of a text: texts with one id share it."""
-        return int(self.document[place]) if len(self.document) else place
+    def ids_of(self, place: int) -> set[int]:
+        """Return the numbers of a text's ids: one, or several where the text is repeated."""
+        start = self.ends[place - 1] if place else 0
+        return set(self.ids[start : self.ends[place]].tolist())
 
 
 def build_corpus(
@@ -122,10 +121,12 @@ def _write(folder: Path, documents: Iterable[Document], positives: Iterable[Docu
     first = KeyTable(all_keys).find(all_keys)  # [N]: where each text stands for the first time
     kept = np.flatnonzero(first == np.arange(len(first)))  # [D]
     number = np.searchsorted(kept, first)  # [N]: its place in the corpus
+    id_numbers, ends = _ids(number, np.frombuffer(ids, dtype=np.uint64), len(kept))
     np.savez(
         folder / ARRAYS,
         keys=all_keys[kept],
-        document=_documents(number, np.frombuffer(ids, dtype=np.uint64), len(kept)),
+        ids=id_numbers,
+        ends=ends,
         searchable=np.searchsorted(kept, searched),
         empty=empty,
     )
@@ -140,8 +141,10 @@ def _write(folder: Path, documents: Iterable[Document], positives: Iterable[Docu
     (folder / STAGED).unlink()
 
 
-def _documents(number: NDArray[np.int64], ids: NDArray[np.uint64], size: int) -> NDArray[np.int32]:
-    """A number for each of D texts; those linked by an id have the same. Empty without ids.
+def _ids(
+    number: NDArray[np.int64], ids: NDArray[np.uint64], size: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The numbers of the different ids of each of D texts, one text after the other, and [D] ends.
 
     Args:
         number: Place of each text as it was added [N].
@@ -149,12 +152,8 @@ def _documents(number: NDArray[np.int64], ids: NDArray[np.uint64], size: int) ->
         size: D.
     """
     named = np.flatnonzero(ids)
-    if not len(named):
-        return np.empty(0, dtype=np.int32)
     different, id_number = np.unique(ids[named], return_inverse=True)
-    ends = (number[named], id_number + size)
-    total = size + len(different)
-    graph = coo_matrix((np.ones(len(named), dtype=np.int8), ends), shape=(total, total))
-    _, labels = connected_components(graph.tocsr(), directed=False)
-    linked: NDArray[np.int32] = labels[:size].astype(np.int32)
-    return linked
+    # Place and id in one number, so that repeated pairs are found by a plain sort.
+    pairs = np.unique(number[named] * max(len(different), 1) + id_number)
+    places, numbers = np.divmod(pairs, max(len(different), 1))
+    return numbers.astype(np.int32), np.cumsum(np.bincount(places, minlength=size))

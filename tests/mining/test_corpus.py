@@ -31,19 +31,20 @@ def test_texts_are_kept_once_in_order_and_positives_stand_behind(tmp_path: Path)
     assert (corpus.searchable, corpus.empty) == (4, 0)
     assert corpus.find(["z", "b", "B", "天气"]).tolist() == [5, 0, -1, 2]
     assert corpus.at([3, 0]) == ["c", "b"]
-    assert corpus.document_of(4) == 4
+    assert corpus.ids_of(4) == set()
 
 
-def test_texts_with_one_id_are_one_document(tmp_path: Path) -> None:
+def test_a_text_has_all_its_ids_and_no_others(tmp_path: Path) -> None:
     rows = [("a", "1"), ("b", "2"), ("c", "1"), ("d", None), ("b", "3"), ("e", "3"), ("f", None)]
     corpus = build_corpus(
         tmp_path / "corpus", (Document(*row) for row in rows), [Document("g", "2")]
     )
-    numbers = {text: corpus.document_of(place) for place, text in enumerate(texts(corpus))}
-    assert numbers["a"] == numbers["c"]
-    # "b" stands there with the ids 2 and 3, so all that have one of them belong together.
-    assert numbers["b"] == numbers["e"] == numbers["g"]
-    assert len(set(numbers.values())) == 4
+    ids = {text: corpus.ids_of(place) for place, text in enumerate(texts(corpus))}
+    assert ids["a"] == ids["c"] and len(ids["a"]) == 1
+    # "b" stands there with the ids 2 and 3, which does not make "e" a part of the document of "g".
+    assert ids["b"] == ids["e"] | ids["g"]
+    assert ids["e"] != ids["g"]
+    assert ids["d"] == ids["f"] == set()
 
 
 def test_the_digest_is_that_of_texts_order_and_ids(tmp_path: Path) -> None:

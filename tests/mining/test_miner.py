@@ -235,6 +235,18 @@ def test_answers_known_from_other_rows_and_kept_negatives(tmp_path: Path) -> Non
         assert one.removed.get("there already", 0) == (3 if keep else 0)
 
 
+def test_a_text_that_many_documents_have_links_none_of_them(tmp_path: Path) -> None:
+    """Each of ten documents has two parts of its own and the same imprint."""
+    parts = [(text, f"doc{n // 2}") for n, text in enumerate(LINE[:20])]
+    parts += [("Copyright ACME. All rights reserved.", f"doc{n}") for n in range(10)]
+    queries, corpus = make(tmp_path / "corpus", [group("q", LINE[:1])], parts)
+    index = on_a_line(tmp_path, queries, corpus, 30)
+    policy = Policy(num_negatives=30, rank_range=(1, 30), sampling="top")
+    (mined,) = Miner(queries, corpus, index, policy).mine(0, 1)
+    assert ranks(mined) == ([*range(3, 21)], [])
+    assert mined.removed == {"a positive": 1, "id of a positive": 2}
+
+
 def test_positives_outside_the_corpus_are_known_and_not_found(tmp_path: Path) -> None:
     almost = "one two three four five six seven eight nine ten 十"
     groups = [group("q", ["one two three four five six seven eight nine ten"])]
