@@ -5,12 +5,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.hashing import source_code
@@ -68,7 +70,7 @@ class Blocks:
         self.folder = folder
         self.queries = queries
         self.size = max(_SMALLEST, min(_LARGEST, queries // _BLOCKS))
-        self.read = lru_cache(8)(self._read)
+        self.ends_of_lines = cache(self._ends_of_lines)  # 8 bytes for each query
 
     def mine(self, miner: Miner, show_progress: bool) -> None:
         """Mine the missing blocks; collective: all processes of a run call it."""
@@ -86,11 +88,15 @@ class Blocks:
 
     def __getitem__(self, query: int) -> Mined:
         """Return the result of a query."""
-        return self.read(query - query % self.size)[query % self.size]
+        start, line = query - query % self.size, query % self.size
+        with self._file(start).open("rb") as file:
+            file.seek(int(self.ends_of_lines(start)[line - 1]) if line else 0)
+            return _mined(file.readline())
 
     def __iter__(self) -> Iterator[Mined]:
-        for query in range(self.queries):
-            yield self[query]
+        for start in range(0, self.queries, self.size):
+            with self._file(start).open("rb") as file:
+                yield from map(_mined, file)
 
     def _stop(self, start: int) -> int:
         return min(start + self.size, self.queries)
@@ -98,12 +104,12 @@ class Blocks:
     def _file(self, start: int) -> Path:
         return self.folder / f"block-{start:09}.jsonl"
 
-    def _read(self, start: int) -> list[Mined]:
-        def candidates(written: list[Any]) -> list[Candidate]:
-            return [Candidate(*each) for each in written]
+    def _ends_of_lines(self, start: int) -> NDArray[np.int64]:
+        with self._file(start).open("rb") as file:
+            return np.cumsum([len(line) for line in file])
 
-        lines = self._file(start).read_text(encoding="utf-8").splitlines()
-        return [
-            Mined(candidates(negatives), candidates(positives), *others)
-            for negatives, positives, *others in map(json.loads, lines)
-        ]
+
+def _mined(line: bytes) -> Mined:
+    negatives, positives, *others = json.loads(line)
+    negatives, positives = ([Candidate(*each) for each in side] for side in (negatives, positives))
+    return Mined(negatives, positives, *others)

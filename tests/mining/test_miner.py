@@ -1,5 +1,6 @@
 """Negatives on corpora whose ranks and scores are known: shares, ranges, rules, margins."""
 
+import json
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from mining.data.corpus import Corpus, build_corpus
 from mining.data.documents import Document
 from mining.data.queries import Queries
 from mining.miner import Mined, Miner
+from mining.picker import Candidate
 from mining.policy import Limits, Policy
 from mining.search.encode import Encoding
 from mining.search.index import LexicalIndex, VectorIndex
@@ -426,7 +428,18 @@ def test_blocks_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     blocks.mine(miner, show_progress=False)
     assert miner.started == [0, 256, 512, 512]
     assert list(blocks) == expected
-    assert blocks[599] == expected[599]
+    assert [blocks[at] for at in (599, 0, 256, 255, 0)] == [
+        expected[at] for at in (599, 0, 256, 255, 0)
+    ]
+
+
+def test_one_result_is_read_without_those_beside_it(tmp_path: Path) -> None:
+    """Rows that repeat queries ask for them in any order, and a block holds up to 2,048."""
+    one = Mined([Candidate(7, 2, 0.5)], [], 1, 0.9, 3, {"a positive": 2})
+    lines = ["猫 is no JSON"] * 256
+    lines[100] = json.dumps(one)
+    (tmp_path / "block-000000000.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert Blocks(tmp_path, 256)[100] == one
 
 
 def test_larger_runs_have_larger_blocks() -> None:
