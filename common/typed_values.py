@@ -7,6 +7,7 @@ Flags are text and are read as the field's type.
 import enum
 import json
 import math
+import os
 import re
 import types
 import typing
@@ -46,7 +47,7 @@ def typed(name: str, value: Any, annotation: Any) -> Any:
     kinds = [typing.get_origin(kind) or kind for kind in _members(annotation)]
     converted = value
     if Path in kinds and isinstance(value, str):
-        converted = Path(value)
+        converted = Path(os.path.expanduser(value))  # ~ in a recipe, or in --name=~/folder
     elif tuple in kinds and isinstance(value, list):
         converted = tuple(value)
     adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))

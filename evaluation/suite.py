@@ -48,7 +48,7 @@ def read_suite(suite: str) -> list[SuiteTask]:
     """
     if suite in SUITES:
         groups = [[MTEB + name for name in parts] for parts in benchmark_tasks(SUITES[suite])]
-    elif (file := Path(suite)).is_file():
+    elif (file := Path(suite).expanduser()).is_file():
         groups = [[name] for name in _read_list(file)]
     else:
         raise ValueError(

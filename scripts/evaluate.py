@@ -183,7 +183,7 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
     """The model, and the one to compare it with: of a checkpoint, by default, its run's base."""
     baseline = args.baseline
     if args.checkpoint_dir and not baseline:
-        baseline = read_train_config(Path(args.checkpoint_dir))["model_name_or_path"]
+        baseline = read_train_config(Path(args.checkpoint_dir).expanduser())["model_name_or_path"]
     elif baseline and detect_kind(baseline) != (kind := detect_kind(args.measured)):
         raise ValueError(
             f"baseline: {baseline} is no {kind}, and {args.measured} is one; give a model of its "
@@ -243,7 +243,7 @@ def finish(
     if results.fused is not None:
         alone = "alone" if results.first_stage is None else "first stage"
         show_comparison(results.fused, console, columns=(alone, "fused"))
-    model = Path(args.measured)
+    model = Path(args.measured).expanduser()
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:
         return

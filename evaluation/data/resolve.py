@@ -116,4 +116,4 @@ def read_corpus(path: str | Path) -> dict[str, str]:
     Raises:
         ValueError: As for ``read_beir``.
     """
-    return beir.read_corpus(Path(path))
+    return beir.read_corpus(Path(path).expanduser())

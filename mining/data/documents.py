@@ -90,5 +90,5 @@ def corpus_sources(names: Sequence[str]) -> list[Source]:
     """Return the files that ``corpus_documents`` reads; none for no names."""
     files = []
     for name in names:
-        files += [str(file) for file in text_files(Path(name), "corpus")] or [name]
+        files += [str(file) for file in text_files(Path(name).expanduser(), "corpus")] or [name]
     return find_sources(files, evaluates=True) if files else []

@@ -51,6 +51,7 @@ def test_values_have_the_types_of_their_fields() -> None:
     )
     plain = parse(Upper, ["--file", "a", "--quiet", "false", "--bounds", "null"], None)
     assert plain == Upper(file=Path("a"))
+    assert parse(Upper, ["--file=~/a"], None).file == Path.home() / "a"
     for word, count in (("3", 3), ("auto", "auto")):
         assert parse(Upper, ["--file", "a", "--count", word], None).count == count
     assert plain.names == [] and plain.names is not Upper(file=Path("a")).names
