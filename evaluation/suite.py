@@ -25,6 +25,7 @@ NOT_MEASURED = (
     "data", "suite", "output_dir", "language", "show_queries", "tokens_per_batch", "model",
     "baseline", "checkpoint_dir", "first_stage",
 )  # fmt: skip
+_OF_FOLDER = re.compile(r"(:[\w.-]+)?(@[\w.+-]+)?$")  # behind its name: :config and @split
 IDENTITY_FILE = "measured.json"  # in a task's folder: what its evaluation is of
 
 
@@ -84,9 +85,11 @@ def _read_list(file: Path) -> list[str]:
     return [str(name) for name in found]
 
 
-def files_of(task: SuiteTask) -> list[list[Any]]:
-    """Name, size and time of each file of a task's folder: changed data are measured anew."""
-    given = Path(task.data)
+def files_of(name: str) -> list[list[Any]]:
+    """Name, size and time of a file, or of each in a folder: changed data are measured anew."""
+    given = Path(name).expanduser()
+    if not given.exists():
+        given = Path(_OF_FOLDER.sub("", name)).expanduser()
     files = [path for path in (given, *sorted(everything_in(given))) if path.is_file()]
     return [[path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
@@ -102,7 +105,8 @@ def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, An
         digest = first_stage_digest(model, read_fusion(name))
         identity.append(f"{digest}, {model.max_length} tokens")
     settings = {k: str(v) for k, v in vars(args).items() if k not in NOT_MEASURED}
-    return {"models": identity, "settings": settings}
+    found = {"models": identity, "settings": settings}
+    return found | ({"corpus": files_of(args.corpus)} if args.corpus else {})
 
 
 def folder_of(task: SuiteTask) -> str:
@@ -175,7 +179,7 @@ def run_suite(
     """
     found: dict[str, Results] = {}
     for task in tasks:
-        folder, own = output / folder_of(task), {**identity, "files": files_of(task)}
+        folder, own = output / folder_of(task), {**identity, "files": files_of(task.data)}
         results = read_measured(folder, own)
         if results is None:
             results = measure(task.data, folder)

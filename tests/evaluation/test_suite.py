@@ -99,6 +99,20 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     assert again("--query_max_length", "8") == ["1", "2"]
 
 
+def test_a_changed_corpus_is_measured_anew(tiny_bert: Path, tmp_path: Path) -> None:
+    rows, corpus, suite = (tmp_path / name for name in ("rows.jsonl", "corpus.jsonl", "suite.txt"))
+    rows.write_text("".join(f'{{"query": "{word}", "pos_doc": "a {word}"}}\n' for word in WORDS))
+    suite.write_text(f"{rows}\n")
+    flags = ["--suite", suite, "--model", tiny_bert, "--corpus", corpus]
+    counts = []
+    for more in (1, 3):
+        corpus.write_text("".join(f'{{"_id": "{n}", "text": "m {n}"}}\n' for n in range(more)))
+        assert run(*flags, "--output_dir", tmp_path / "all") == 0
+        (found,) = (tmp_path / "all").glob("*/evaluation.json")
+        counts.append(content(found)["documents"] - len(WORDS))
+    assert counts == [1, 3]
+
+
 def test_a_reranker_is_measured_on_its_first_stage(
     listed: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
