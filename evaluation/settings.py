@@ -153,6 +153,14 @@ class EvaluateSettings(EvaluationSettings):
         for name in ("select_best", "metric"):
             if getattr(self, name) and not self.checkpoints:
                 raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
+        others = {
+            "checkpoints": ("store", "baseline", "output_dir", "show_queries"),
+            "store": ("suite", "baseline", "output_dir", "show_queries"),
+        }
+        for chosen, names in others.items():
+            for name in names:
+                if getattr(self, chosen) and getattr(self, name):
+                    raise ValueError(f"{name}: is of no use with --{chosen}; leave one out")
 
     @property
     def measured(self) -> str:

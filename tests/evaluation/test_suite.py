@@ -211,6 +211,10 @@ def test_wrong_suites(
         (["--model", "m"], "data: give either data or a suite"),
         (["--model", "m", "--suite", "beir", "--data", "x"], "data: give either data or a suite"),
         (["--model", "m", "--suite", "beir"], "suite: measures a model and keeps"),
+        (
+            ["--model", "m", "--suite", "beir", "--output_dir", "o", "--store", "s"],
+            "suite: is of no use with --store; leave one out",
+        ),
     ],
 )
 def test_wrong_flags(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -243,6 +243,16 @@ def test_ids_that_no_trec_file_holds_are_told_before_anything_is_encoded(
     assert "run.trec will not be written: 12 ids have a space in them" in caplog.text
     output.mkdir(exist_ok=True)
     (output / "run.trec").write_text("of another set")
+        *(
+            (["--data", "x", *flags], f"{name}: is of no use with --{given}; leave one out")
+            for given, name, flags in (
+                ("checkpoints", "baseline", ["--checkpoints", "r", "--baseline", "m"]),
+                ("checkpoints", "output_dir", ["--checkpoints", "r", "--output_dir", "o"]),
+                ("checkpoints", "store", ["--checkpoints", "r", "--store", "s"]),
+                ("store", "baseline", ["--model", "m", "--store", "s", "--baseline", "b"]),
+                ("store", "output_dir", ["--model", "m", "--store", "s", "--output_dir", "o"]),
+            )
+        ),
     evaluated(*flags, tiny_bert)
     evaluated("--data", heldout, "--output_dir", tmp_path / "plain", "--model", tiny_bert)
     assert results(output)["metrics"] == results(tmp_path / "plain")["metrics"]
