@@ -62,7 +62,7 @@ class Subject:
 
     kind: Kind
     data: str  # as the user named them
-    split: str
+    split: str | None  # None: the data have no splits, or the only one was read
     models: dict[str, str]  # by "fine-tuned", and what it is compared with by "base"
     task: Task
 

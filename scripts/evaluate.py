@@ -139,7 +139,7 @@ def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
     subject = Subject(
         kind=kind,
         data=" ".join(args.data),
-        split=args.split or "test",
+        split=args.split or (None if isinstance(data, PairData) else data.split),
         models=models,
         task="pairs" if isinstance(data, PairData) else KINDS[kind].task,
     )

@@ -1,5 +1,6 @@
 """Retrieval and reranking tasks of MTEB, through its own package (an extra)."""
 
+from dataclasses import replace
 from typing import Any
 
 from evaluation.data.sets import RetrievalData
@@ -47,7 +48,7 @@ def read_mteb(task: Any, split: str | None = None) -> RetrievalData:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"mteb: {name} cannot be loaded: {reason}") from error
-    return _to_data(part, bool(task.ignore_identical_ids))
+    return replace(_to_data(part, bool(task.ignore_identical_ids)), split=split)
 
 
 def benchmark_tasks(name: str) -> list[list[str]]:

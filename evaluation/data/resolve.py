@@ -117,3 +117,4 @@ def read_corpus(path: str | Path) -> dict[str, str]:
         ValueError: As for ``read_beir``.
     """
     return beir.read_corpus(Path(path).expanduser())
+        split=split,

@@ -37,6 +37,7 @@ class RetrievalData:
 
         All documents stay: fewer of them would make the search easier.
         """
+    split: str | None = None  # whose judgements these are, where the set has several
         if count is None or count >= len(self.queries):
             return self
         ids = list(self.queries)

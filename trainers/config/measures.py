@@ -46,7 +46,7 @@ def _measure_on(run: Run, files: Sequence[str], corpus: str | None, rejected: st
             files,
             run.objective.model,
             read_options(run, rejected, evaluates=True),
-            split=args.eval_split or "test",
+            split=args.eval_split,
             corpus=corpus,
             as_groups=run.objective.shapes[0] != "scored_pair",
         )

@@ -46,7 +46,7 @@ def mistake(folder: Path, **changes: str) -> str:
 def test_a_folder_is_read(tmp_path: Path) -> None:
     queries = {query: QUERIES[query] for query in QRELS}
     folder = write_beir(tmp_path / "set")
-    assert read_beir(folder) == RetrievalData(DOCUMENTS, queries, QRELS)
+    assert read_beir(folder) == RetrievalData(DOCUMENTS, queries, QRELS, split="test")
     assert read_corpus(folder) == read_corpus(folder / "corpus.jsonl") == DOCUMENTS
 
 

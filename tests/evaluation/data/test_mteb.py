@@ -100,6 +100,7 @@ def test_a_task_is_read(make_task: Callable[..., Any]) -> None:
     assert data.queries == {"q1": QUERIES["q1"], "问1": QUERIES["问1"]}
     assert data.qrels == {"q1": {"d1": 1, "d3": 1}, "问1": {"文1": 2, "d1": 0}}
     assert (data.candidates, data.own_documents) == (None, {})
+    assert data.split == "test"
 
 
 def test_candidates_and_instructions(make_task: Callable[..., Any]) -> None:
@@ -181,5 +182,6 @@ def test_a_suite_of_tasks(
     assert evaluate.main(flags) == 0
     found = json.loads((output / "Local" / "evaluation.json").read_text(encoding="utf-8"))
     assert (found["documents"], found["queries"]) == (5, 2)
+    assert found["split"] == "dev"
     with pytest.raises(ValueError, match="Local has no split 'test'; it has dev"):
         read_mteb(task, "test")
