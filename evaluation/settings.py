@@ -180,7 +180,7 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
         as_groups=args.as_groups,
         keep_identical_ids=args.keep_identical_ids,
     )
-    return data if isinstance(data, PairData) else data.sample(args.max_queries)
+    return data.sample(args.max_queries)
 
 
 def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:

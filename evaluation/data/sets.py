@@ -14,6 +14,12 @@ from common.prompts import with_prompt
 V = TypeVar("V")
 
 
+def spread(total: int, count: int) -> list[int]:
+    """``count`` of the numbers below ``total``, evenly spread."""
+    places: list[int] = np.linspace(0, total - 1, count).round().astype(int).tolist()
+    return places
+
+
 @dataclass(frozen=True)
 class RetrievalData:
     """Documents and queries by id, and for each query the relevance of its judged documents."""
@@ -41,7 +47,7 @@ class RetrievalData:
         if count is None or count >= len(self.queries):
             return self
         ids = list(self.queries)
-        chosen = [ids[at] for at in np.linspace(0, len(ids) - 1, count).round().astype(int)]
+        chosen = [ids[at] for at in spread(len(ids), count)]
 
         def kept(by_query: Mapping[str, V]) -> dict[str, V]:
             return {query: by_query[query] for query in chosen if query in by_query}
@@ -93,10 +99,20 @@ class PairData:
     # For each pair the prompt of its query, or None for the model's; empty: no pair has its own.
     prompts: Sequence[str | None] = ()
 
+    def sample(self, count: int | None) -> Self:
+        """Return the pairs of ``count`` queries, evenly spread; None or too many: all."""
+        queries = list(dict.fromkeys(self.queries))
+        if count is None or count >= len(queries):
+            return self
+        chosen = {queries[at] for at in spread(len(queries), count)}
+        return self._at([at for at, query in enumerate(self.queries) if query in chosen])
+
     def few(self, count: int) -> Self:
         """The pairs with the longest documents."""
         lengths = [len(q) + len(d) for q, d in zip(self.queries, self.documents, strict=True)]
-        chosen = sorted(nlargest(count, range(len(lengths)), key=lengths.__getitem__))
+        return self._at(sorted(nlargest(count, range(len(lengths)), key=lengths.__getitem__)))
+
+    def _at(self, chosen: Sequence[int]) -> Self:
         return type(self)(
             [self.queries[at] for at in chosen],
             [self.documents[at] for at in chosen],

@@ -121,6 +121,16 @@ def test_pairs_keep_texts_grades_and_prompts(caplog: pytest.LogCaptureFixture) -
     assert "1 pairs have a weight" in caplog.text
 
 
+def test_pairs_are_sampled_by_their_queries() -> None:
+    rows = [{"query": f"q{n // 2}", "doc": f"d{n}", "rel": n % 2, "prompt": "p"} for n in range(10)]
+    data = pairs_from_rows(rows)
+    sample = data.sample(3)
+    assert sample.documents == ["d0", "d1", "d4", "d5", "d8", "d9"]
+    assert (sample.queries[2], sample.relevances[:2]) == ("q2", [0.0, 1.0])
+    assert len(sample.prompts) == 6
+    assert data.sample(None) is data.sample(5) is data
+
+
 def test_no_rows_are_refused() -> None:
     for make in (retrieval_from_groups, pairs_from_rows):
         with pytest.raises(ValueError, match="to evaluate on"):
