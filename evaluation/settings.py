@@ -209,17 +209,41 @@ def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
     return list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
 
 
-def build_measure(args: EvaluationSettings, kind: Kind, data: Data) -> Measure:
-    """What measures models of a kind; a reranker's first stage searches here, once for all."""
-    first = None if isinstance(data, PairData) else find_first_stage(args, kind, data)
+def build_measure(
+    args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
+) -> Measure:
+    """What measures models of a kind; a reranker's first stage searches here, once for all.
+
+    For ``of_several`` see ``find_first_stage``.
+    """
+    first = find_first_stage(args, kind, data, of_several=of_several)
     return Measure(data, metric_names(args, data), how(args), first)
 
 
 def find_first_stage(
-    args: EvaluationSettings, kind: Kind, data: RetrievalData
+    args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
 ) -> FirstStage | None:
-    """Search what a reranker is to order; None where the data say it, or for an embedder."""
-    if KINDS[kind].retrieves or data.candidates is not None:
+    """Search what a reranker is to order; None where the data say it, or for an embedder.
+
+    Args:
+        args: Name the first stage.
+        kind: The model's.
+        data: Judged pairs, or what is searched.
+        of_several: The settings are for other data too, which may need the first stage.
+
+    Raises:
+        ValueError: The settings name a first stage, and these data need none.
+    """
+    unused = None
+    if KINDS[kind].retrieves:
+        unused = "the model is an embedder, which searches by itself"
+    elif isinstance(data, PairData) or data.candidates is not None:
+        unused = "the data say which documents are scored for each query, so nothing is searched"
+    for name in ("first_stage", "top_k"):
+        usual = getattr(EvaluationSettings, name)
+        if unused and not of_several and getattr(args, name) != usual:
+            raise ValueError(f"{name}: {unused}; leave it out")
+    if unused or isinstance(data, PairData):
         return None
     if args.first_stage != BM25_SCORES:
         embedder = kinds.open_model(args.first_stage, trust_remote_code=args.trust_remote_code)

@@ -119,15 +119,17 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
 
     def measure_task(data: str, folder: Path) -> Results:
         own = replace(args, data=[data], suite=None, output_dir=folder)
-        results, ranked = measure(own)
+        results, ranked = measure(own, True)
         finish(own, results, ranked, card=False)
         return results
 
     run_suite(tasks, output, identity_of(args, models), measure_task)
 
 
-def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
+def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, Ranked | None]:
     """Measure a model, and the one it is compared with, on the same data.
+
+    For ``of_several`` see ``find_first_stage``.
 
     Returns:
         The results, and the ranking to write, if there is one and a TREC file can hold it.
@@ -136,6 +138,7 @@ def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
     models = choose_models(args)
     kind = detect_kind(args.measured)
     data = read_data(args, kind)
+    first = find_first_stage(args, kind, data, of_several=of_several)
     subject = Subject(
         kind=kind,
         data=" ".join(args.data),
@@ -151,7 +154,6 @@ def measure(args: EvaluateSettings) -> tuple[Results, Ranked | None]:
         return pair_results(scores, data, subject), None
     if unfit := ids_with_blanks(data):
         logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
-    first = find_first_stage(args, kind, data)
     fusion = usable_fusion(args.measured, args, kind, first)
     ranked, fused = {}, None
     for which, model in models.items():

@@ -134,7 +134,7 @@ def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
     guard: Measure | None = None
     if args.guard_data:
         guarded = replace(args, data=args.guard_data, corpus=None)
-        guard = build_measure(guarded, kind, read_data(guarded, kind))
+        guard = build_measure(guarded, kind, read_data(guarded, kind), of_several=True)
     trials = Trials(merged, len(args.models), measure, guard)
     best = trials.find()
     metric = measure.metrics[0]

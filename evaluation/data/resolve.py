@@ -34,36 +34,70 @@ def open_data(
     Args:
         names: One folder in the BEIR layout, one ``mteb:TASK``, or files in any training format.
             Scored pairs are pairs to correlate; of groups and positive pairs an embedder searches
-            all documents, and a reranker orders those of each query.
+            all documents, and a reranker orders those of each query, or, where no query has both
+            relevant and other ones, what a first stage finds in all documents.
         kind: The model's.
         options: How training files are read.
         split: BEIR and MTEB: which judgements, None: test; training files have that of ``options``.
-        corpus: More documents to search (``corpus.jsonl`` or its folder).
+        corpus: More documents to search beside those of rows (``corpus.jsonl`` or its folder).
         allow_unknown: Go on without judgements of unknown documents or queries.
         as_groups: Group scored pairs by query, and rank the documents of each.
         keep_identical_ids: Documents that are the query itself count as any others.
+
+    Raises:
+        ValueError: Several sets, a corpus that would not be searched, or data that cannot be read.
     """
-    folder = Path(names[0])
-    if names[0].startswith(MTEB):
-        data = read_mteb(names[0].removeprefix(MTEB), split)
-    elif len(names) == 1 and is_beir(folder):
-        data = read_beir(folder, split or "test", allow_unknown=allow_unknown)
-    else:
-        files = DataFiles(names, options)
-        if not as_groups and files.shape == "scored_pair":
-            return pairs_from_rows(files.rows("scored_pair"))
-        retrieves = KINDS[kind].retrieves
-        data = retrieval_from_groups(
-            files.rows("candidate_group"),
-            read_corpus(corpus) if corpus and retrieves else None,
-            options.positive_threshold,
-            candidates=not retrieves,
+    whole = next((name for name in names if _is_set(name)), None)
+    if whole is not None and len(names) > 1:
+        raise ValueError(
+            f"{whole} is an evaluation set by itself, and one is measured at a time; give it "
+            "alone, or list the sets in a file for --suite of scripts/evaluate.py"
         )
+    data: RetrievalData | PairData
+    if whole is None:
+        data = _read_rows(names, kind, options, corpus, as_groups)
+    elif whole.startswith(MTEB):
+        data = read_mteb(whole.removeprefix(MTEB), split)
+    else:
+        folder = Path(whole).expanduser()
+        data = read_beir(folder, split or "test", allow_unknown=allow_unknown)
+    if corpus and (whole or isinstance(data, PairData) or data.candidates is not None):
+        raise ValueError(
+            f"{corpus}: a corpus is searched beside the documents of training rows, and "
+            f"{' '.join(names)} says itself which documents are searched or scored; leave it out"
+        )
+    if isinstance(data, PairData):
+        return data
     if keep_identical_ids:
         return replace(data, own_documents={})
     if data.own_documents:
         logger.warning(_left_out(data))
     return data
+
+
+def _is_set(name: str) -> bool:
+    return name.startswith(MTEB) or is_beir(Path(name).expanduser())
+
+
+def _read_rows(
+    names: Sequence[str], kind: Kind, options: ReadOptions, corpus: str | None, as_groups: bool
+) -> RetrievalData | PairData:
+    files = DataFiles(names, options)
+    if not as_groups and files.shape == "scored_pair":
+        return pairs_from_rows(files.rows("scored_pair"))
+    rows, threshold = files.rows("candidate_group"), options.positive_threshold
+    if not KINDS[kind].retrieves:
+        data = retrieval_from_groups(rows, None, threshold, candidates=True)
+        # The order of documents that are equally relevant says nothing about a model.
+        alike = sum(len(set(judged.values())) < 2 for judged in data.qrels.values())
+        if alike < len(data.queries):
+            if alike:
+                logger.warning(
+                    "%d queries have documents of one relevance only: any order of them is right",
+                    alike,
+                )
+            return data
+    return retrieval_from_groups(rows, read_corpus(corpus) if corpus else None, threshold)
 
 
 def _left_out(data: RetrievalData) -> str:
@@ -107,6 +141,7 @@ def read_beir(
         {query: queries[query] for query in judged},
         judged,
         own_documents={query: query for query in judged if query in documents},
+        split=split,
     )
 
 
@@ -117,4 +152,3 @@ def read_corpus(path: str | Path) -> dict[str, str]:
         ValueError: As for ``read_beir``.
     """
     return beir.read_corpus(Path(path).expanduser())
-        split=split,

@@ -37,13 +37,13 @@ class RetrievalData:
     # Query id -> the document that is the query itself, which is no result of it, as in ArguAna
     # and Quora.
     own_documents: dict[str, str] = field(default_factory=dict)
+    split: str | None = None  # whose judgements these are, where the set has several
 
     def sample(self, count: int | None) -> Self:
         """Return the set with ``count`` of its queries, evenly spread; None or too many: all.
 
         All documents stay: fewer of them would make the search easier.
         """
-    split: str | None = None  # whose judgements these are, where the set has several
         if count is None or count >= len(self.queries):
             return self
         ids = list(self.queries)

@@ -70,9 +70,9 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     measured: list[str] = []
     measure = evaluate.measure
 
-    def noted(args: EvaluateSettings) -> Any:
+    def noted(args: EvaluateSettings, of_several: bool) -> Any:
         measured.append(args.data[0].rpartition(" ")[2])
-        return measure(args)
+        return measure(args, of_several)
 
     monkeypatch.setattr(evaluate, "measure", noted)
     flags = ["--suite", listed, "--model", model, "--output_dir", output]

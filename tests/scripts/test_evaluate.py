@@ -104,6 +104,50 @@ def test_a_reranker_orders_what_a_first_stage_finds(
         assert found["first_stage"]["metrics"]["ndcg@10"]["base"] == pytest.approx(values.mean())
 
 
+def test_a_reranker_orders_what_is_found_in_rows_without_negatives(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    """The figures are those of the same documents as a set."""
+    folder = write_set(tmp_path / "set")
+    data = read_beir(folder)
+    rows = [
+        {"query": text, "pos_doc": data.documents[next(iter(data.qrels[query]))]}
+        for query, text in data.queries.items()
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = ["--model", tiny_classifier, "--first_stage", tiny_bert, "--top_k", 5]
+    for name, given in (("rows", file), ("beir", folder)):
+        evaluated("--data", given, *flags, "--output_dir", tmp_path / name)
+    found, expected = results(tmp_path / "rows"), results(tmp_path / "beir")
+    for name, values in expected["metrics"].items():
+        assert found["metrics"][name] == pytest.approx(values)
+    assert found["first_stage"]["metrics"]["ndcg@10"]["fine-tuned"] < 1
+    assert (found["split"], expected["split"]) == (None, "test")
+
+
+def test_a_first_stage_that_would_not_search_is_refused(
+    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups, scored = write_format("groups", tmp_path), write_format("scored", tmp_path)
+    for model, data, flag, message in (
+        (tiny_classifier, groups, "--top_k=5", "top_k: the data say which documents are scored"),
+        (tiny_classifier, scored, f"--first_stage={tiny_bert}", "first_stage: the data say which"),
+        (tiny_bert, groups, "--top_k=5", "top_k: the model is an embedder"),
+    ):
+        assert main(["--data", str(data), "--model", str(model), flag]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_home_folder_is_found(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    evaluated("--data", write_format("scored", tmp_path), "--model=~/model", "--max_queries", 1)
+    assert results(tmp_path / "model")["pairs"] == 6
+
+
 def test_groups_and_pairs_of_training_formats(
     tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +243,16 @@ def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> 
             "metrics: there is no metric 'ndgc@10'",
         ),
         (["--input", "x"], "input: unknown key; did you mean data?"),
+        *(
+            (["--data", "x", *flags], f"{name}: is of no use with --{given}; leave one out")
+            for given, name, flags in (
+                ("checkpoints", "baseline", ["--checkpoints", "r", "--baseline", "m"]),
+                ("checkpoints", "output_dir", ["--checkpoints", "r", "--output_dir", "o"]),
+                ("checkpoints", "store", ["--checkpoints", "r", "--store", "s"]),
+                ("store", "baseline", ["--model", "m", "--store", "s", "--baseline", "b"]),
+                ("store", "output_dir", ["--model", "m", "--store", "s", "--output_dir", "o"]),
+            )
+        ),
     ],
 )
 def test_a_wrong_flag_is_named(
@@ -243,16 +297,6 @@ def test_ids_that_no_trec_file_holds_are_told_before_anything_is_encoded(
     assert "run.trec will not be written: 12 ids have a space in them" in caplog.text
     output.mkdir(exist_ok=True)
     (output / "run.trec").write_text("of another set")
-        *(
-            (["--data", "x", *flags], f"{name}: is of no use with --{given}; leave one out")
-            for given, name, flags in (
-                ("checkpoints", "baseline", ["--checkpoints", "r", "--baseline", "m"]),
-                ("checkpoints", "output_dir", ["--checkpoints", "r", "--output_dir", "o"]),
-                ("checkpoints", "store", ["--checkpoints", "r", "--store", "s"]),
-                ("store", "baseline", ["--model", "m", "--store", "s", "--baseline", "b"]),
-                ("store", "output_dir", ["--model", "m", "--store", "s", "--output_dir", "o"]),
-            )
-        ),
     evaluated(*flags, tiny_bert)
     evaluated("--data", heldout, "--output_dir", tmp_path / "plain", "--model", tiny_bert)
     assert results(output)["metrics"] == results(tmp_path / "plain")["metrics"]

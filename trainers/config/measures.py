@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from encoders.kinds import KINDS
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import Measure
@@ -51,6 +52,12 @@ def _measure_on(run: Run, files: Sequence[str], corpus: str | None, rejected: st
             as_groups=run.objective.shapes[0] != "scored_pair",
         )
     if isinstance(data, RetrievalData):
+        if data.candidates is None and not KINDS[run.objective.model].retrieves:
+            raise ValueError(
+                f"{', '.join(files)}: a reranker in training is measured by how it orders each "
+                "query's own documents, and no query has relevant and irrelevant ones; give "
+                "negatives (scripts/mine_negatives.py), or set eval_metrics to []"
+            )
         names = args.eval_metrics or list(DEFAULT_METRICS)
         check_metrics(names)
     else:

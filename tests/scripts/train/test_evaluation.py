@@ -174,3 +174,17 @@ def test_what_cannot_be_measured_is_refused(
         **STEPS,
     }
     assert message in refused(capsys, tmp_path / "run", **(recipe | changes))
+
+
+def test_a_reranker_is_not_measured_on_rows_without_negatives(
+    reranker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {
+        "objective": "mse",
+        "model_name_or_path": reranker,
+        "train_file": write_format("groups", tmp_path),
+        "eval_file": write_format("pairs", tmp_path),
+        **STEPS,
+    }
+    error = refused(capsys, tmp_path / "run", **recipe)
+    assert "no query has relevant and irrelevant ones; give negatives" in error
