@@ -21,8 +21,11 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a file, indented, as UTF-8."""
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    """Write a file, indented, as UTF-8; it appears when complete."""
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def read_entries(file: Path) -> list[dict[str, Any]]:

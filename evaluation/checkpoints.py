@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.json_files import write_json
 from common.run_files import BEST_FILE, RUN_FILE, STATE_FILE
 from evaluation.metrics.pairs import Figure
 
@@ -78,8 +79,7 @@ def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], 
         "data": data,
         "all": {n: None if isinstance(value, str) else value for n, value in values.items()},
     }
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    (run / BEST_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(run / BEST_FILE, content)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]] | None:

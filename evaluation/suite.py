@@ -10,6 +10,7 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
+from common.json_files import write_json
 from common.run_files import SUITE_FILE
 from encoders.kinds import detect_kind
 from evaluation.data.mteb_task import SUITES, benchmark_tasks
@@ -127,11 +128,7 @@ def read_measured(folder: Path, identity: Mapping[str, Any]) -> Results | None:
 
 def write_measured(folder: Path, identity: Mapping[str, Any], results: Results) -> None:
     """Keep a task's results, of which the next run asks."""
-    content = {"identity": identity, "results": results.to_json()}
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    part = folder / f"{IDENTITY_FILE}.part"
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(folder / IDENTITY_FILE)
+    write_json(folder / IDENTITY_FILE, {"identity": identity, "results": results.to_json()})
 
 
 def mean_of(found: Sequence[Results], weights: Sequence[float], metric: str) -> dict[str, Any]:
@@ -196,8 +193,7 @@ def run_suite(
         print(f"there is no mean: {reason}")
     show_suite(found, mean, metric, Console())
     file = output / SUITE_FILE
-    content = {"metric": metric, "mean": mean, "tasks": list(found)}
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(file, {"metric": metric, "mean": mean, "tasks": list(found)})
     print(f"the mean is in {file}")
 
 

@@ -22,7 +22,6 @@
 accelerate launch shares the work among processes or GPUs; the figures are the same.
 """
 
-import json
 import logging
 import sys
 import tempfile
@@ -38,6 +37,7 @@ from rich.console import Console
 
 from common.flags import exit_code, parse
 from common.hardware import prepare_cpu
+from common.json_files import write_json
 from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE
 from encoders.kinds import KINDS, detect_kind, retrieves
 from evaluation.checkpoints import (
@@ -250,8 +250,7 @@ def finish(
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results.to_json(), ensure_ascii=False, indent=2)
-    (folder / EVALUATION_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / EVALUATION_FILE, results.to_json())
     (folder / RANKING_FILE).unlink(missing_ok=True)
     if ranked is not None:
         write_run(folder / RANKING_FILE, ranked.run, "tandem")

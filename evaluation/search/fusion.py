@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.json_files import write_json
 from common.run_files import FUSION_FILE
 from encoders.backbone import Encoder
 from encoders.opening.model_digest import model_digest
@@ -43,8 +44,7 @@ class Fusion:
 
     def write(self, folder: Path) -> None:
         """Write ``fusion.json`` into a model's folder."""
-        text = json.dumps(vars(self), ensure_ascii=False, indent=2)
-        (folder / FUSION_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / FUSION_FILE, vars(self))
 
     def unfit(self, digest: str, name: str) -> str | None:
         """Why the weight does not hold for a first stage, given by digest and name; None: it does.
