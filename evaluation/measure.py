@@ -16,7 +16,7 @@ from evaluation.metrics.pairs import Figure, Scores, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
 from evaluation.search.distributed import How
 from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse
-from evaluation.search.reranking import rerank
+from evaluation.search.reranking import check_scores, rerank
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
 
 RESAMPLES = 300  # of judged pairs, where each takes a sort: enough for a line in the log
@@ -146,13 +146,7 @@ def score_pairs(model: Encoder, data: PairData, how: How) -> PairScores:
     settings = asdict(how)
     del settings["index"]  # of a search
     scores = model.score_pairs(data.queries, data.documents, query_prompts=data.prompts, **settings)
-    wrong = (~scores.isfinite()).nonzero()[:, 0]
-    if len(wrong):
-        text = data.documents[int(wrong[0])][:60]
-        raise ValueError(
-            f"the model's scores of {len(wrong)} pairs are NaN or infinite (the first: {text!r}): "
-            "it has diverged"
-        )
+    check_scores(scores, lambda at: repr(data.documents[at][:60]))
     ranking: Scores = scores.double().numpy()
     return PairScores(ranking, shown(model, ranking))
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from common.prompts import with_prompt
 from common.text_digest import KeyTable, pair_keys
 from encoders.backbone import Encoder
+from evaluation.search.reranking import check_scores
 from mining.cache.vectors import VectorCache
 from mining.search.encode import BLOCK, Encoding
 
@@ -68,13 +69,7 @@ class Teacher:
             tokens_per_batch=self.how.tokens_per_batch,
             bf16=self.how.bf16,
         )
-        wrong = (~found.isfinite()).nonzero()[:, 0]
-        if len(wrong):
-            query, document = pairs[int(wrong[0])]
-            raise ValueError(
-                f"the reranker's scores of {len(wrong)} pairs are NaN or infinite (the first: "
-                f"{query[:40]!r}, {document[:40]!r}): it has diverged"
-            )
+        check_scores(found, lambda at: ", ".join(repr(text[:40]) for text in pairs[at]))
         scores: NDArray[np.float32] = found.numpy()
         return scores
 

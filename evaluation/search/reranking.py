@@ -1,6 +1,6 @@
 """Rerank documents: the best of a first stage, or each query's candidates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -83,14 +83,26 @@ def _score(
 
     sizes = [len(queries[query]) + len(data.documents[document]) for query, document in pairs]
     scores = run_distributed(reranker, sizes, score, how, how.max_length)
+    check_scores(scores, lambda at: "query {!r} with document {!r}".format(*pairs[at]))
+    return scores
+
+
+def check_scores(scores: Tensor, shown: Callable[[int], str]) -> None:
+    """Refuse scores of pairs [P] of which one is not finite.
+
+    Args:
+        scores: A model's.
+        shown: What an error calls a pair, by its number.
+
+    Raises:
+        ValueError: The model has diverged.
+    """
     wrong = (~scores.isfinite()).nonzero()[:, 0].tolist()
     if wrong:
-        query, document = pairs[wrong[0]]
         raise ValueError(
-            f"the reranker's scores of {len(wrong)} pairs are NaN or infinite (the first: query "
-            f"{query!r} with document {document!r}): it has diverged"
+            f"the model's scores of {len(wrong)} pairs are NaN or infinite (the first: "
+            f"{shown(wrong[0])}): it has diverged"
         )
-    return scores
 
 
 def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:

@@ -12,7 +12,8 @@ import torch
 import zoo
 from encoders import Embedder, Reranker
 from encoders.opening.model_name import resolve_model
-from evaluation import RetrievalData, per_query, read_beir, rerank, retrieve
+from evaluation import PairData, RetrievalData, per_query, read_beir, rerank, retrieve
+from evaluation.measure import score_pairs
 from evaluation.metrics.ranking import order
 from evaluation.search.distributed import How
 from forked import copies
@@ -146,6 +147,10 @@ def test_a_diverged_model_is_refused(
         retrieve(embedder, data, 3)
     with pytest.raises(ValueError, match="query 'q1' with document 'd1'"):
         rerank(reranker, data, {"q1": {"d1": 1.0}}, 3)
+    pairs = PairData(["q", "q"], ["a document", "another"], [0.0, 1.0])
+    for model in (embedder, reranker):
+        with pytest.raises(ValueError, match=r"of 2 pairs .*'a document'.* has diverged"):
+            score_pairs(model, pairs, How())
 
 
 def test_rerank_orders_the_top_and_leaves_the_rest(reranker: Reranker, data: RetrievalData) -> None:
