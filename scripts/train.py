@@ -137,12 +137,14 @@ def fit(
         check_teacher(rows["eval"], pupil, measure.how)
     trainer.train(resume_from_checkpoint=checkpoint)
     if "eval" in rows and args.eval_strategy == "no":
-        trainer.save_state()
         trainer.save_model(_internal_call=True)  # before an evaluation that may fail
+        trainer.save_state()
         trainer.evaluate()
     worse = end_with_base(run, trainer, guard)
-    trainer.save_state()
-    trainer.save_model()  # also pushes to the Hub, if push_to_hub says so
+    trainer.save_model(_internal_call=True)
+    trainer.save_state()  # by which the run is complete
+    if args.push_to_hub:
+        trainer.push_to_hub()
     return worse
 
 

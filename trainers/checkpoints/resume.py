@@ -121,7 +121,7 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
         )
     state = read_state(checkpoint)
     limit = limit_reached(args, state)
-    if limit is not None and _is_complete(args, state["global_step"]):
+    if limit is not None and _is_complete(args, state):
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} is the end of the run (step "
             f"{state['global_step']}, epoch {state['epoch']:g}), whose model is in "
@@ -129,20 +129,22 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
         )
 
 
-def _is_complete(args: TandemArguments, step: int) -> bool:
-    """Whether a run that ends at ``step`` has written all: model, state and last evaluation.
+def _is_complete(args: TandemArguments, last: dict[str, Any]) -> bool:
+    """Whether the run of a ``last`` checkpoint has written all: model, last evaluation and state.
 
-    The model may be there before the others. A run that was killed in between, or with the state of
-    a shorter one, has still to be brought to its end.
+    The state comes after the final model. One of a shorter run, or of one that went another way to
+    the same step, says nothing: this run has still to be brought to its end.
     """
+    step, log = last["global_step"], last.get("log_history", [])
     output_dir = Path(args.output_dir)
     if not all((output_dir / name).is_file() for name in (CONFIG_FILE, STATE_FILE)):
         return False
     final = read_state(output_dir)
     evaluated = [entry["step"] for entry in final.get("log_history", []) if "eval_runtime" in entry]
+    is_same = final.get("global_step") == step and final.get("log_history", [])[: len(log)] == log
     # With another eval_strategy it comes before the state.
     is_missing = args.eval_file and args.eval_strategy == "no" and step not in evaluated
-    return final.get("global_step") == step and not is_missing
+    return is_same and not is_missing
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The folder of a run: what is refused, what is deleted, and from where a run goes on."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 import runs
+import trainers.checkpoints.trainer
 from runs import assert_same_weights, losses, main, train, weights, write_format
 from trainers.base import BaseTrainer
+from trainers.checkpoints.files import put_model_in_place
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +223,49 @@ def test_a_run_killed_in_the_evaluation_after_training_is_evaluated(
         assert losses(run, name) == losses(whole, name) != []
     assert_same_weights(run, whole)
     assert "is the end of the run" in refused(run, **settings, resume_from_checkpoint=True)
+
+
+class Saves:
+    """Puts final models in place, but one of them finds the disk full."""
+
+    def __init__(self, failing: int) -> None:
+        self.failing, self.count = failing, 0
+
+    def __call__(self, output_dir: Path) -> None:
+        self.count += 1
+        if self.count == self.failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put_model_in_place(output_dir)
+
+
+def test_a_run_that_fails_at_its_last_save_is_finished(
+    tiny_bert: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last evaluation has saved the model before, but unmerged."""
+    settings = recipe(tiny_bert, tmp_path, eval_file=write_format("pairs", tmp_path))
+    settings |= {"save_strategy": "steps", "save_steps": 4, "merge_with_base": 0.25}
+    settings |= {"eval_strategy": "steps", "eval_steps": 2}
+    whole, run, saves = train(tmp_path / "whole", **settings), tmp_path / "run", Saves(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.checkpoints.trainer, "put_model_in_place", saves)
+        assert "the model could not be saved" in refused(run, **settings)
+    assert saves.count == 2
+    train(run, **settings, resume_from_checkpoint=True)
+    assert_same_weights(run, whole)
+    assert "is the end of the run" in refused(run, **settings, resume_from_checkpoint=True)
+
+
+def test_a_model_of_the_same_step_by_another_way_does_not_end_a_run(
+    finished: Path, tiny_bert: Path, tmp_path: Path, refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = copy(finished, tmp_path)
+    settings = recipe(tiny_bert, tmp_path, loss_args={"temperature": 0.5})
+    settings |= {"save_strategy": "steps", "save_steps": 2}
+    back = settings | {"resume_from_checkpoint": str(run / "checkpoint-2")}
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.checkpoints.trainer, "put_model_in_place", Saves(1))
+        assert "the model could not be saved" in refused(run, **back)
+    assert_same_weights(run, finished)
+    train(run, **settings, resume_from_checkpoint=True)
+    assert_same_weights(run, run / "checkpoint-4")
