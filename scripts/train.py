@@ -99,7 +99,7 @@ def train(
         raise SystemExit(2) from None
 
     interruption = Interruption()
-    write_run_file(args)
+    write_run_file(args, checkpoint)
     report_lengths(collator, rows["train"])
     trainer = run.build_trainer(
         model=model,

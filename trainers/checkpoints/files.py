@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 from common.hashing import file_digest
@@ -100,6 +101,20 @@ def discard(checkpoint: Path) -> None:
         shutil.rmtree(old)
     checkpoint.rename(old)
     shutil.rmtree(old)
+
+
+def set_aside(checkpoint: Path) -> list[Path]:
+    """Rename a run's checkpoints after the one it goes back to; where they are now.
+
+    Otherwise they would be taken for the last ones of the run that goes another way from there.
+    """
+    moved = []
+    step = int(checkpoint.name.removeprefix("checkpoint-"))
+    for other, path in checkpoints_in(checkpoint.parent).items():
+        if other > step:
+            names = (path.with_name(f"{path.name}.aside-{n}") for n in count(1))
+            moved.append(path.rename(next(name for name in names if not name.exists())))
+    return moved
 
 
 def rotate(output_dir: Path, limit: int | None, kept: Iterable[Path]) -> None:

@@ -19,7 +19,7 @@ from common.run_files import (
     RUN_FILE,
 )
 from encoders.kinds import Kind
-from trainers.checkpoints.files import clear_up, write_atomically
+from trainers.checkpoints.files import checkpoints_in, clear_up, set_aside, write_atomically
 from trainers.checkpoints.resume import find_checkpoint
 from trainers.config.arguments import TandemArguments
 
@@ -124,13 +124,26 @@ def _delete_old_run(folder: Path) -> None:
         logger.warning("kept files not written by a run: %s", ", ".join(kept))
 
 
-def write_run_file(args: TandemArguments) -> None:
+def _set_aside(checkpoint: Path, output_dir: Path) -> None:
+    is_own = checkpoint.resolve() in map(Path.resolve, checkpoints_in(output_dir).values())
+    if is_own and (moved := set_aside(checkpoint)):
+        logger.warning(
+            "this run goes on from %s; its later checkpoints are set aside: %s",
+            checkpoint.name, ", ".join(path.name for path in moved),
+        )  # fmt: skip
+
+
+def write_run_file(args: TandemArguments, checkpoint: str | None = None) -> None:
     """Write the resolved arguments, which are a recipe themselves, and log the versions.
 
-    With ``overwrite`` the run that the folder holds is deleted first.
+    With ``overwrite`` the run that the folder holds is deleted first. A run that goes back to an
+    earlier ``checkpoint`` of the folder sets the later ones aside.
     """
     if args.process_index != 0:
         return
+    if checkpoint is not None:
+        logger.info("resuming from %s", checkpoint)
+        _set_aside(Path(checkpoint), Path(args.output_dir))
     recipe = {name: value for name, value in args.recipe.items() if name not in NOT_WRITTEN}
     folder = Path(args.output_dir)
     if args.overwrite and (folder / RUN_FILE).is_file():

@@ -20,6 +20,7 @@ from transformers.training_args import OptimizerNames
 from collators.epochs import EpochRows
 from evaluation.measure import Measure
 from trainers.base import BaseTrainer
+from trainers.checkpoints.files import checkpoints_in
 from trainers.checkpoints.write_errors import system_reason
 from trainers.config.arguments import TandemArguments
 from trainers.guards.evaluations import describe
@@ -91,7 +92,7 @@ def check_disk(trainer: BaseTrainer) -> None:
     model, checkpoint = sizes(trainer)
     count = planned_checkpoints(args, trainer.state)
     if args.save_total_limit is not None:
-        there = len(list(Path(args.output_dir).glob("checkpoint-*")))
+        there = len(checkpoints_in(Path(args.output_dir)))
         count = min(count, max(1, args.save_total_limit + 1 - there))
     needed, free = count * checkpoint + model, shutil.disk_usage(args.output_dir).free
     if needed > free:

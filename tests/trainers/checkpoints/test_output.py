@@ -269,3 +269,31 @@ def test_a_model_of_the_same_step_by_another_way_does_not_end_a_run(
     assert_same_weights(run, finished)
     train(run, **settings, resume_from_checkpoint=True)
     assert_same_weights(run, run / "checkpoint-4")
+
+
+def test_going_back_sets_the_later_checkpoints_aside(
+    finished: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Or the next ``resume_from_checkpoint true`` would go on from those of the way given up."""
+    run = copy(finished, tmp_path)
+    settings = recipe(tiny_bert, tmp_path, save_strategy="steps", save_steps=1)
+    damaged = run / "checkpoint-2" / "optimizer.pt"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    with pytest.raises(SystemExit):  # refused: nothing is moved
+        train(run, **settings, resume_from_checkpoint=str(run / "checkpoint-2"))
+    damaged.write_bytes(whole)
+    assert {path.name for path in run.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    back = settings | {"resume_from_checkpoint": str(run / "checkpoint-2"), "max_steps": 3}
+    train(run, **back)
+    assert {path.name for path in run.glob("checkpoint-*")} == {
+        "checkpoint-2", "checkpoint-3", "checkpoint-4.aside-1",
+    }  # fmt: skip
+    train(run, **settings, resume_from_checkpoint=True)
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    assert "its later checkpoints are set aside: checkpoint-4.aside-1" in log
+    assert f"resuming from {run / 'checkpoint-3'}\n" in log
+    train(run, **back)
+    assert {path.name for path in run.glob("*aside*")} == {
+        "checkpoint-3.aside-1", "checkpoint-4.aside-1", "checkpoint-4.aside-2",
+    }  # fmt: skip
