@@ -110,7 +110,7 @@ def train(
         write_card=partial(write_model_card, run),
         callbacks=[RunLog(), interruption, *early_stopping(args)],
     )
-    for callback in (Preflight(trainer), *callbacks(trainer)):
+    for callback in (Preflight(trainer, guard), *callbacks(trainer)):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     with ending(), interruption.listening():
@@ -140,7 +140,13 @@ def fit(
         trainer.save_model(_internal_call=True)  # before an evaluation that may fail
         trainer.save_state()
         trainer.evaluate()
-    worse = end_with_base(run, trainer, guard)
+    try:
+        worse = end_with_base(run, trainer, guard)
+    except EvaluationFailed as error:
+        # Saving is collective: what is wrong with the data is so on all processes, other things not.
+        if args.world_size == 1 or isinstance(error.__cause__, ValueError):
+            trainer.save_model(_internal_call=True)
+        raise
     trainer.save_model(_internal_call=True)
     trainer.save_state()  # by which the run is complete
     if args.push_to_hub:

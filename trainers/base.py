@@ -25,7 +25,7 @@ from trainers.config.learning_rates import set_learning_rate
 from trainers.distributed.compiling import compile_unpadded
 from trainers.distributed.item_means import ItemMeans
 from trainers.distributed.sharding import keep_fp32_outside, whole
-from trainers.guards.base_comparison import BaseComparison
+from trainers.guards.base_comparison import BaseComparison, new_head
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.loaders import IsolatedLoaders
@@ -77,9 +77,7 @@ class BaseTrainer(CheckpointTrainer):
             eval_dataset=None if eval_dataset is None else numbered(eval_dataset),
             **kwargs,
         )
-        self.loss = loss
-        self.measure = measure
-        self.write_card = write_card
+        self.loss, self.measure, self.write_card = loss, measure, write_card
         # What evaluate() asks before it calls compute_loss() on batches without "labels":
         self.label_names, self.can_return_loss = [], True
         self.nan_guard = NaNGuard(args, self.accelerator)
@@ -87,8 +85,9 @@ class BaseTrainer(CheckpointTrainer):
         self.undefined = UndefinedMetrics(args)
         self.train_means, self.eval_means = ItemMeans(self.accelerator), ItemMeans(self.accelerator)
         # A sharded model cannot be measured before the first step.
-        compares = measure is not None and not self.is_fsdp_enabled
-        self.base_comparison = BaseComparison(measure) if measure and compares else None
+        compared = None if self.is_fsdp_enabled else measure
+        self.base_comparison = compared and BaseComparison(compared)
+        self.first_head = new_head(model)
         self._skipped_since_log = False
 
     def create_accelerator_and_postprocess(self) -> None:

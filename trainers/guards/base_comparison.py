@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor, nn
 from transformers import TrainerState
 
 from encoders.backbone import Encoder
@@ -51,6 +52,12 @@ class BaseComparison:
         except ValueError:  # undefined, which is told of the metric itself
             return
         add_comparison(state, self.measure.metrics[0], compared)
+
+
+def new_head(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the weights that no folder has: with them the base can be had again."""
+    names: Any = getattr(model, "new_weights", ())
+    return {n: w.detach().cpu().clone() for n, w in model.state_dict().items() if n in names}
 
 
 def add_comparison(state: TrainerState, metric: str, compared: Comparison) -> None:

@@ -12,6 +12,7 @@ from evaluation.merging import Shares, Trials
 from trainers.base import BaseTrainer
 from trainers.config.assembly import open_base_model
 from trainers.guards.base_comparison import add_comparison, find_comparison, warning
+from trainers.guards.evaluations import EvaluationFailed, describe
 from trainers.run import Run
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,14 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         return model
 
     trials = Trials(merged, 2, trainer.measure, guard, trainer.judge)
-    best = trials.find()
+    try:
+        best = trials.find()
+    except Exception as error:
+        blend(1.0)
+        raise EvaluationFailed(
+            f"merge_with_base: auto cannot compare the merges: {describe(error)}; the model in "
+            f"{run.args.output_dir} is the tuned one, unmerged"
+        ) from error
     for trial in trials.tried.values():
         guarded = "" if trial.guard is None else f", on guard_file {trial.guard:.4f}"
         refused = "" if trial.is_allowed else " (worse than the base there)"
@@ -71,15 +79,20 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         )  # fmt: skip
     blend(best.shares[1])
     logger.info("merge_with_base: %g of the tuned model is best, and is saved", best.shares[1])
-    add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)
+    trainer.evaluate()
+    if trainer.base_comparison is None:  # which notes it with the evaluation
+        add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)
 
 
 def _blend(run: Run, trainer: BaseTrainer) -> Callable[[float], Any]:
-    """What gives the model ``1 - share`` of its base's weights."""
+    """What gives the model ``1 - share`` of its base's weights.
+
+    A new head stays as trained, but with share 0 the model is the one that the run began with.
+    """
     model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
     tuned = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-    base = shared_out(open_base_model(run).state_dict(), tuned)
+    base = shared_out(open_base_model(run).state_dict() | trainer.first_head, tuned)
     base = {name: w.to(tuned[name].device) for name, w in base.items() if name in tuned}
     return lambda share: model.load_state_dict(
-        merge_with_base(tuned, base, share, model.new_weights)
+        merge_with_base(tuned, base, share, trainer.first_head if share else ())
     )

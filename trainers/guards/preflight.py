@@ -47,8 +47,8 @@ class Preflight(TrainerCallback):
     None of it changes a weight or draws a random number: the run is the same without it.
     """
 
-    def __init__(self, trainer: BaseTrainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: BaseTrainer, guard: Measure | None = None) -> None:
+        self.trainer, self.guard = trainer, guard
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -64,6 +64,8 @@ class Preflight(TrainerCallback):
             try_evaluation(self.trainer)
         if self.trainer.measure is not None:
             try_measure(self.trainer, self.trainer.measure)
+            if self.trainer.args.merge_with_base == "auto":
+                try_comparison(self.trainer, self.trainer.measure, self.guard)
         try_save(self.trainer)
         logger.info("preflight passed in %.1f s", time.perf_counter() - begun)
 
@@ -155,6 +157,24 @@ def try_measure(trainer: BaseTrainer, measure: Measure) -> None:
         ) from None
     except Exception as error:
         raise PreflightError(f"eval_file: measuring on it failed: {describe(error)}") from error
+
+
+def try_comparison(trainer: BaseTrainer, measure: Measure, guard: Measure | None) -> None:
+    """Compare as ``merge_with_base`` will, which some data do not allow: one query, one label."""
+    found = None if trainer.base_comparison is None else trainer.base_comparison.base
+    on = "eval_file"
+    try:
+        found = found or trainer.judge(measure)
+        measure.main(found)
+        measure.compare(found, found)
+        if guard is not None:
+            on = "guard_file"
+            guard.main(trainer.judge(guard))
+    except Exception as error:
+        raise PreflightError(
+            f"merge_with_base: auto cannot compare models on {on}: {describe(error)}; give other "
+            "data, or a number in place of auto"
+        ) from error
 
 
 def try_save(trainer: BaseTrainer) -> None:

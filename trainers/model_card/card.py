@@ -211,7 +211,8 @@ def _figures(folder: Path, args: TandemArguments, log: Log) -> tuple[dict[str, A
     output = Path(args.output_dir).resolve()
     final = folder.resolve() in (output, output / MODEL_PART)
     known = [entry for entry in evaluations if metric in entry]  # where it was defined
-    if final and args.load_best_model_at_end and known:
+    # A merged model is evaluated last, and is neither the last nor the best one of the training.
+    if final and args.load_best_model_at_end and args.merge_with_base is None and known:
         sign = 1 if args.greater_is_better else -1
         evaluations = [max(known, key=lambda entry: sign * entry[metric])]
     for entry in evaluations[-1:]:

@@ -10,10 +10,10 @@ import pytest
 from encoders import Embedder
 from evaluation.data.from_rows import retrieval_from_groups
 from evaluation.measure import Measure
-from evaluation.merging import STEPS
+from evaluation.merging import STEPS, Trial, Trials
 from evaluation.search.distributed import How
 from loaders import ReadOptions, load_rows
-from runs import assert_same_weights, refused, train, weights, write_format
+from runs import assert_same_weights, losses, refused, train, weights, write_format
 
 METRIC = "ndcg@10"
 HARMFUL = {"learning_rate": 0.5, "max_grad_norm": 1000.0, "max_steps": 4}
@@ -156,6 +156,90 @@ def test_the_best_share_is_found_and_found_again_when_resumed(
     shutil.copy(output / "train_config.json", again)
     train(again, **given, resume_from_checkpoint=True)
     assert_same_weights(output, again)
+
+
+def recipe_with_head(models: dict[str, Path], folder: Path, **more: Any) -> dict[str, Any]:
+    """A run whose model has a new projection, which learns much in a few steps."""
+    given = {"projection_dim": 16, "learning_rate": 1e-2, "head_learning_rate": 0.1}
+    return recipe(models["embedder without dropout"], folder, **given, **more)
+
+
+def test_the_base_that_is_kept_has_the_head_that_the_run_began_with(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Merged with 0 of the tuned model; what it is worth is what was measured before training."""
+    given = recipe_with_head(models, tmp_path)
+    started = train(tmp_path / "started", **given | {"learning_rate": 0.0, "head_learning_rate": 0})
+    output = train(tmp_path / "run", **given, merge_with_base=0.0)
+    assert_same_weights(started, output)
+    (*_, last) = compared(output)
+    assert last["tuned"] == last["base"]
+    assert compared(output)[0]["difference"] != 0
+
+
+def test_auto_compares_with_the_base_that_was_measured(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    output = train(tmp_path / "run", **recipe_with_head(models, tmp_path, merge_with_base="auto"))
+    (before,) = (line for line in log(output) if line.startswith("before training"))
+    value = before.split()[-1]
+    assert any(line.startswith(f"merge_with_base 0: {METRIC} {value}") for line in log(output))
+    assert {f"{each['base']:.4f}" for each in compared(output)} == {value}
+
+
+@pytest.mark.parametrize("share", [0.5, "auto"])
+def test_the_card_tells_of_the_merged_model(
+    models: dict[str, Path], tmp_path: Path, share: Any
+) -> None:
+    given = recipe(models["embedder"], tmp_path, learning_rate=1e-2, merge_with_base=share)
+    given |= {"save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True}
+    given |= {"metric_for_best_model": "loss", "greater_is_better": True}  # the first, not the last
+    output = train(tmp_path / "run", **given)
+    found = measure(tmp_path)(Embedder.from_pretrained(output))[METRIC]
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert f"| `eval_{METRIC} (step 4)` | `{found:.4g}` |" in card
+    assert losses(output, f"eval_{METRIC}")[-1] == pytest.approx(found)
+
+
+def test_data_that_do_not_allow_auto_are_seen_before_the_first_step(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = recipe(models["embedder"], tmp_path, eval_strategy="no", merge_with_base="auto")
+    one = tmp_path / "one.jsonl"
+    one.write_text(Path(given["eval_file"]).read_text(encoding="utf-8").splitlines()[0] + "\n")
+    line = refused(capsys, tmp_path / "run", **given | {"eval_file": one})
+    assert "merge_with_base: auto cannot compare models on eval_file: " in line
+    scored = write_format("scored", tmp_path)
+    rows = map(json.loads, scored.read_text(encoding="utf-8").splitlines())
+    relevant = [json.dumps(row) for row in rows if row["rel"] == 1]
+    one.write_text("\n".join(relevant), encoding="utf-8")
+    given |= {"objective": "cosent", "train_file": scored, "eval_file": scored}
+    line = refused(capsys, tmp_path / "other", **given | {"guard_file": one, "eval_metrics": None})
+    assert "merge_with_base: auto cannot compare models on guard_file: " in line
+    for name in ("run", "other"):
+        assert not list((tmp_path / name).rglob("*.safetensors"))
+
+
+def test_the_tuned_model_outlives_a_comparison_that_fails(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    given = recipe(models["embedder"], tmp_path, merge_with_base="auto", learning_rate=1e-2)
+    given |= {"save_strategy": "steps", "save_steps": 4, "load_best_model_at_end": True}
+    given |= {"eval_steps": 4}
+
+    def fails(self: Trials) -> Trial:
+        self.merge((0.5, 0.5))
+        raise RuntimeError("out of something")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trials, "find", fails)
+        line = refused(capsys, tmp_path / "run", **given)
+    assert "merge_with_base: auto cannot compare the merges: RuntimeError" in line
+    assert_same_weights(tmp_path / "run", tmp_path / "run" / "checkpoint-4")
+    whole = train(tmp_path / "whole", **given)
+    train(tmp_path / "run", **given, resume_from_checkpoint=True)
+    assert_same_weights(tmp_path / "run", whole)
 
 
 def test_mistakes(
