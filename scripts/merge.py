@@ -7,7 +7,8 @@
         --guard_data data/general --output_dir outputs/merged
 
 Without --weights, those are taken that are best on --data and not worse than the first model on
---guard_data. Heads that a model does not have are the last model's.
+--guard_data. Pooling, prompts and similarity of a merge, and heads that a model does not have, are
+the last model's.
 """
 
 import logging
@@ -101,6 +102,9 @@ def merge(args: MergeSettings) -> None:
     }
 
     def merged(shares: Sequence[Share]) -> Encoder:
+        for other, profile in zip(opened[:-1], check_shares(shares, len(opened)), strict=False):
+            if not kept and set(profile) == {1}:  # itself: its pooling and prompts are its own
+                return other
         model.load_state_dict(merge_weights(states, shares, args.method, kept))
         return model
 

@@ -97,6 +97,35 @@ def test_weights_are_found(
     assert len(values) > 2
 
 
+def test_a_model_alone_is_measured_and_saved_with_its_own_pooling_and_prompts(
+    tiny_bert: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a merge is told to be worth is what the saved model is worth."""
+    other = Embedder.from_pretrained(tuned, pooling="cls")
+    other.replace_prompts("an instruction of many words: ", None)
+    other.save_pretrained(tmp_path / "other")
+    rows = [json.dumps({"query": text[:12], "pos_doc": text}) for text in TEXTS]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    models = ["--models", tiny_bert, tmp_path / "other"]
+    assert merge(tmp_path / "merged", *models, "--data", data) == 0
+    told = capsys.readouterr().out
+    lines = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in told.splitlines()}
+    groups = load_rows([str(data)], "candidate_group", ReadOptions())
+    by = Measure(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], How())
+    for shares, alone in (("1 0", tiny_bert), ("0 1", tmp_path / "other"), ("0.5 0.5", None)):
+        output = tmp_path / shares
+        assert merge(output, *models, "--weights", *shares.split()) == 0
+        value = by.main(by.judge(Embedder.from_pretrained(output)))
+        assert (shares, f"{value:.4f}") in lines
+        if alone is not None:
+            assert value == by.main(by.judge(Embedder.from_pretrained(alone)))
+    # The other is measured as itself after the merges, too.
+    chosen = told.split("(weights ")[1].split(")")[0]
+    first = json.loads((tmp_path / "merged" / "1_Pooling" / "config.json").read_text())
+    assert first["pooling_mode_mean_tokens"] == (chosen == "1 0")
+
+
 def test_mistakes(
     tiny_bert: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
