@@ -18,6 +18,7 @@ CARD_FILE = "README.md"
 CONFIG_FILE = "config.json"
 # In a checkpoint: size and SHA-256 of every other file.
 MANIFEST_FILE = "manifest.json"
+LOCK_FILE = ".lock"  # held by the run that writes into the folder
 # The final model is written here and then moved into the run's folder.
 MODEL_PART = ".model.part"
 
@@ -38,13 +39,20 @@ _PRIVATE = (
     "checkpoint-*", ".checkpoint-*.part", ".checkpoint-*.old", MODEL_PART, "runs", STATE_FILE,
     BEST_FILE, EVALUATION_FILE, REPORT_FILE, FIGURES_FOLDER, RANKING_FILE,
 )  # fmt: skip
+# As transformers names them: in one file, or in several with an index.
+WEIGHT_FILES = (
+    "model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json",
+)  # fmt: skip
 _MODEL = (
-    CARD_FILE, CONFIG_FILE, "generation_config.json", "modules.json", "model*.safetensors",
-    "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+    CARD_FILE, CONFIG_FILE, "generation_config.json", "modules.json", *WEIGHT_FILES,
+    "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
     "*.model", "chat_template.jinja", "sentence_bert_config.json",
     "config_sentence_transformers.json", "[0-9]_*", "adapter", FUSION_FILE,
 )  # fmt: skip
+
+# Those that a model may write over: where no run wrote them, they are somebody's.
+MODEL_FILES = [name for name in _MODEL if not set("[*") & set(name)]
 
 # What --overwrite deletes: nothing that is not named here.
 DELETABLE = (*_PRIVATE, *_MODEL)

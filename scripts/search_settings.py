@@ -35,6 +35,7 @@ from transformers import TrainerCallback
 
 from common.flags import Settings, exit_code, option, parse, required
 from common.recipe import read_recipe
+from common.run_files import WEIGHT_FILES
 from scripts.train import train
 from trainers import parse_run
 from trainers.base import BaseTrainer
@@ -48,7 +49,7 @@ from trainers.config.search_space import (
 )
 
 FIRST_SIGNAL = 128  # of the exit codes: what is above was a signal
-WEIGHTS = ("checkpoint-*", "model*.safetensors", "adapter")
+WEIGHTS = ("checkpoint-*", *WEIGHT_FILES, "adapter")
 # Keys of every trial's recipe: only the best model may be pushed, and by hand.
 TRIAL = {"overwrite": True, "push_to_hub": False, "on_worse": "warn"}
 MOST_FAILED = 3  # trials at the beginning: then the recipe is wrong, not the values

@@ -22,6 +22,7 @@ from typing import Any
 
 import datasets
 import transformers
+from filelock import FileLock
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -33,11 +34,12 @@ from transformers import (
 from collators.epochs import numbered
 from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
+from common.run_files import LOCK_FILE
 from encoders.opening.tokens import TokenWithoutRow
 from evaluation.measure import Measure
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
-from trainers.checkpoints.output import prepare_output, write_run_file
+from trainers.checkpoints.output import hold, let_go, prepare_output, write_run_file
 from trainers.checkpoints.resume import compare_runs
 from trainers.checkpoints.run_log import RunLog, set_up_logging
 from trainers.checkpoints.write_errors import SavingFailed
@@ -82,6 +84,14 @@ def train(
         run: What to train.
         callbacks: More of them, for the trainer.
     """
+    with holding(run.args):
+        return train_in_folder(run, callbacks)
+
+
+def train_in_folder(
+    run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]]
+) -> BaseTrainer:
+    """Do what ``train`` does, in a folder that this run holds."""
     try:
         args = run.args
         checkpoint = set_up(run)
@@ -177,10 +187,25 @@ def complain(error: Exception) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
+@contextmanager
+def holding(args: TandemArguments) -> Iterator[None]:
+    """Create the output folder, and let no other run write into it meanwhile."""
+    lock = FileLock(Path(args.output_dir) / LOCK_FILE)
+    try:
+        check_sharding(args)
+        on_main_process(args, lambda: hold(Path(args.output_dir), lock))
+    except ValueError as error:
+        complain(error)
+        raise SystemExit(2) from None
+    try:
+        yield
+    finally:
+        let_go(lock)
+
+
 def set_up(run: Run) -> str | None:
-    """Check launch and output folder, start the log; return the checkpoint to resume from."""
+    """Check the output folder, start the log; return the checkpoint to resume from."""
     args = run.args
-    check_sharding(args)
     checkpoint = on_main_process(args, lambda: prepare_output(args, run.objective.model))
     set_up_logging(Path(args.output_dir), main_process=args.process_index == 0)
     check_hub(args)

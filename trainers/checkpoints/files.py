@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from common.hashing import file_digest
-from common.run_files import CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART
+from common.run_files import CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART, WEIGHT_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +162,9 @@ def put_model_in_place(output_dir: Path) -> None:
     _flush(part)
     (output_dir / CONFIG_FILE).unlink(missing_ok=True)
     # A weight for fused scores was chosen for the model that was there.
-    for stale in [*output_dir.glob("model*.safetensors*"), output_dir / FUSION_FILE]:
-        stale.unlink(missing_ok=True)
+    for name in (*WEIGHT_FILES, FUSION_FILE):
+        for stale in output_dir.glob(name):
+            stale.unlink()
     for path in sorted(part.rglob("*"), key=lambda path: path == part / CONFIG_FILE):
         target = output_dir / path.relative_to(part)
         if path.is_dir():

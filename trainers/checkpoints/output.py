@@ -8,13 +8,15 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from filelock import BaseFileLock, Timeout
 from transformers.trainer_utils import get_last_checkpoint
 
 from common.run_files import (
-    CARD_FILE,
     CONFIG_FILE,
     DELETABLE,
+    LOCK_FILE,
     LOG_FILE,
+    MODEL_FILES,
     REJECTED_FILES,
     RUN_FILE,
 )
@@ -31,21 +33,19 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "sentence-transfo
 
 
 def prepare_output(args: TandemArguments, kind: Kind) -> str | None:
-    """Check ``output_dir``, create it, and find the checkpoint to resume from.
+    """Check ``output_dir``, which is held, and find the checkpoint to resume from.
 
     Returns:
         The checkpoint's folder, or None for a fresh run.
 
     Raises:
-        ValueError: The folder holds another run, is not writable, or has no checkpoint although
-            one was asked for.
+        ValueError: The folder holds another run or rows to read, or has no checkpoint although one
+            was asked for.
     """
     folder = Path(args.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir: {folder} is a file; give a folder")
+    _refuse_own_rows(args, folder)
     if args.resume_from_checkpoint in (False, None, "false", "False"):
         _refuse_other_run(args, folder)
-        _make(folder)
         clear_up(folder, resume=False)
         return None
     if args.overwrite:
@@ -56,11 +56,17 @@ def prepare_output(args: TandemArguments, kind: Kind) -> str | None:
     checkpoint = find_checkpoint(args, kind)
     if Path(checkpoint).resolve().parent != folder.resolve():
         _refuse_other_run(args, folder)
-    _make(folder)
     return checkpoint
 
 
-def _make(folder: Path) -> None:
+def hold(folder: Path, lock: BaseFileLock) -> None:
+    """Create a run's folder and let no other run write into it, until the lock is released.
+
+    Raises:
+        ValueError: Another run writes into it, or it cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir: {folder} is a file; give a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -69,6 +75,40 @@ def _make(folder: Path) -> None:
         raise ValueError(
             f"output_dir: {folder} cannot be written to ({error.strerror}); give another folder"
         ) from None
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"output_dir: another run writes into {folder}; wait for its end, or give another "
+            "folder"
+        ) from None
+
+
+def let_go(lock: BaseFileLock) -> None:
+    """Release and remove the lock of a run's folder, where this process holds it."""
+    if lock.is_locked:
+        with suppress(OSError):  # the folder has become read-only
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _refuse_own_rows(args: TandemArguments, folder: Path) -> None:
+    """Do not write over, or delete, the rows that the run reads."""
+    given = {name: getattr(args, name) or [] for name in ("train_file", "eval_file", "guard_file")}
+    for number, entry in enumerate(args.train_files or []):
+        path = entry if isinstance(entry, str) else entry.get("path") or []
+        given[f"train_files[{number}].path"] = [path] if isinstance(path, str) else path
+    written = (REJECTED_FILES, *(DELETABLE if args.overwrite else ()))
+    own = {path.resolve() for pattern in written for path in folder.glob(pattern)}
+    for key, files in given.items():
+        for file in files:
+            path = Path(file).expanduser().resolve()
+            inside = path.iterdir() if path.is_dir() else ()
+            if own & {path, *path.parents, *inside}:
+                raise ValueError(
+                    f"{key}: {file} is what a run in {folder} writes, and would be written over; "
+                    "move it to another folder"
+                )
 
 
 def _refuse_other_run(args: TandemArguments, folder: Path) -> None:
@@ -89,9 +129,9 @@ def _refuse_other_run(args: TandemArguments, folder: Path) -> None:
             "--resume_from_checkpoint true, or give another folder"
             + (", or --overwrite to delete it first" if ours else "")
         )
-    elif not ours and (folder / CARD_FILE).is_file():
+    elif not ours and (name := next((n for n in MODEL_FILES if (folder / n).exists()), None)):
         raise ValueError(
-            f"output_dir: {folder} holds a {CARD_FILE} that no run wrote, and the model card would "
+            f"output_dir: {folder} holds a {name} that no run wrote, and the model would "
             "overwrite it; give another folder"
         )
 
@@ -117,7 +157,7 @@ def _delete_old_run(folder: Path) -> None:
     kept = [
         path.name
         for path in sorted(folder.iterdir())
-        if path.name not in (LOG_FILE, RUN_FILE) and not path.match(REJECTED_FILES)
+        if path.name not in (LOCK_FILE, LOG_FILE, RUN_FILE) and not path.match(REJECTED_FILES)
     ]
     logger.warning("deleted the old run in %s (overwrite)", folder)
     if kept:

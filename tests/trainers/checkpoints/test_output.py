@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 import runs
 import trainers.checkpoints.trainer
@@ -105,6 +106,57 @@ def test_a_readme_of_the_users_is_not_written_over(
     line = refused(tmp_path, **recipe(tiny_bert, tmp_path))
     assert "holds a README.md that no run wrote" in line
     assert (tmp_path / "README.md").read_text() == "我的项目"
+
+
+def test_files_of_the_users_stay(tiny_bert: Path, tmp_path: Path, refused: Refused) -> None:
+    """Also one that is named much as weights are; what the model would write over is refused."""
+    run = tmp_path / "run"
+    run.mkdir()
+    mine = run / "model-v1.safetensors"
+    mine.write_text("mine")
+    (run / "vocab.txt").write_text("mine too")
+    settings = recipe(tiny_bert, tmp_path)
+    assert "holds a vocab.txt that no run wrote" in refused(run, **settings)
+    (run / "vocab.txt").unlink()
+    train(run, **settings)
+    train(run, **settings, overwrite=True)
+    assert mine.read_text() == "mine"
+
+
+def test_rejected_rows_are_not_read_from_where_they_are_written(
+    tiny_bert: Path, tmp_path: Path, refused: Refused
+) -> None:
+    settings = recipe(tiny_bert, tmp_path)
+    with settings["train_file"].open("a", encoding="utf-8") as rows:
+        rows.write('{"query": "without a document"}\n')
+    run = train(tmp_path / "run", **settings, on_bad_rows="skip")
+    rejected = run / "rejected_rows.jsonl"
+    rejected.write_text('{"query": "a cat", "pos_doc": "mended"}\n', encoding="utf-8")
+    given: dict[str, dict[str, Any]] = {
+        "train_file": {"train_file": [str(settings["train_file"]), str(rejected)]},
+        "train_files[0].path": {"train_file": [], "train_files": [str(rejected)]},
+        "guard_file": {"guard_file": str(rejected), "merge_with_base": "auto"},
+        "eval_file": {"eval_file": str(run)},
+    }
+    given["guard_file"]["eval_file"] = settings["train_file"]
+    for key, files in given.items():
+        line = refused(run, **settings | files, overwrite=True)
+        assert line.startswith(f"error: {key}: {run}")
+        assert f"is what a run in {run} writes" in line
+    assert "mended" in rejected.read_text(encoding="utf-8")
+    moved = rejected.rename(tmp_path / "mended.jsonl")
+    train(run, **settings | {"train_file": str(moved), "overwrite": True})
+
+
+def test_two_runs_do_not_share_a_folder(tiny_bert: Path, tmp_path: Path, refused: Refused) -> None:
+    settings, run = recipe(tiny_bert, tmp_path), tmp_path / "run"
+    part = run / ".checkpoint-2.part"
+    part.mkdir(parents=True)
+    with FileLock(run / ".lock"):
+        assert f"output_dir: another run writes into {run}" in refused(run, **settings)
+        assert part.is_dir()
+    train(run, **settings)
+    assert not list(run.glob(".*"))
 
 
 @pytest.mark.parametrize(
