@@ -42,7 +42,7 @@ from trainers.base import BaseTrainer
 from trainers.checkpoints.output import hold, let_go, prepare_output, write_run_file
 from trainers.checkpoints.resume import compare_runs
 from trainers.checkpoints.run_log import RunLog, set_up_logging
-from trainers.checkpoints.write_errors import SavingFailed
+from trainers.checkpoints.write_errors import SavingFailed, going_on
 from trainers.config.assembly import (
     build_collator,
     open_model,
@@ -111,19 +111,20 @@ def train_in_folder(
     interruption = Interruption()
     write_run_file(args, checkpoint)
     report_lengths(collator, rows["train"])
-    trainer = run.build_trainer(
-        model=model,
-        data_collator=collator,
-        train_dataset=rows["train"],
-        eval_dataset=rows.get("eval"),
-        measure=measure,
-        write_card=partial(write_model_card, run),
-        callbacks=[RunLog(), interruption, *early_stopping(args)],
-    )
+    with ending(args):
+        trainer = run.build_trainer(
+            model=model,
+            data_collator=collator,
+            train_dataset=rows["train"],
+            eval_dataset=rows.get("eval"),
+            measure=measure,
+            write_card=partial(write_model_card, run),
+            callbacks=[RunLog(), interruption, *early_stopping(args)],
+        )
     for callback in (Preflight(trainer, guard), *callbacks(trainer)):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with ending(), interruption.listening():
+    with ending(args), interruption.listening():
         try:
             worse = fit(run, trainer, rows, checkpoint, guard)
         finally:
@@ -153,7 +154,7 @@ def fit(
     try:
         worse = end_with_base(run, trainer, guard)
     except EvaluationFailed as error:
-        # Saving is collective: what is wrong with the data is so on all processes, other things not.
+        # Saving is collective, and only what is wrong with the data is so on all processes.
         if args.world_size == 1 or isinstance(error.__cause__, ValueError):
             trainer.save_model(_internal_call=True)
         raise
@@ -220,7 +221,7 @@ def set_up(run: Run) -> str | None:
 
 
 @contextmanager
-def ending() -> Iterator[None]:
+def ending(args: TandemArguments) -> Iterator[None]:
     """End a run that cannot continue or was interrupted: one line and an exit code."""
     try:
         yield
@@ -234,7 +235,7 @@ def ending() -> Iterator[None]:
     ) as stop:
         stop.__traceback__ = None  # its frames keep the dataloader's workers alive
         if isinstance(stop, Interrupted):
-            logger.info("stopped by %s; resume with --resume_from_checkpoint true", stop)
+            logger.info("stopped by %s; %s", stop, going_on(Path(args.output_dir)))
             raise SystemExit(128 + stop.number) from None
         complain(stop)
         raise SystemExit(2) from None

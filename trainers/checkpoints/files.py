@@ -31,6 +31,11 @@ def checkpoints_in(output_dir: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def has_optimizer(checkpoint: Path) -> bool:
+    """Whether a run can be continued from it: without ``save_only_model``."""
+    return any(checkpoint.glob("optimizer*")) or any(checkpoint.glob("global_step*"))
+
+
 def part_of(checkpoint: Path) -> Path:
     """Where a checkpoint is written until it is complete."""
     return checkpoint.with_name(f".{checkpoint.name}.part")

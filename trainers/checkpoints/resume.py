@@ -9,7 +9,7 @@ from typing import Any
 
 from common.run_files import CONFIG_FILE, RUN_FILE, STATE_FILE
 from encoders.kinds import Kind, kind_of_folder
-from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage
+from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage, has_optimizer
 from trainers.config.arguments import TandemArguments
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
 
 def _check_state(args: TandemArguments, checkpoint: Path) -> None:
     """Refuse a checkpoint without optimizer state, or at the end of the run."""
-    if not any(checkpoint.glob("optimizer*")) and not any(checkpoint.glob("global_step*")):
+    if not has_optimizer(checkpoint):
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} holds no optimizer state (save_only_model), "
             "without which the run cannot be continued exactly; train on from its model: "
@@ -120,6 +120,12 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
             f"model: --model_name_or_path {checkpoint}"
         )
     state = read_state(checkpoint)
+    best = best_checkpoint(args, state)
+    if best is not None and not best.is_dir():
+        raise ValueError(
+            f"resume_from_checkpoint: {best}, the best so far, is gone, and load_best_model_at_end "
+            "asks for it; put it back, or give load_best_model_at_end false"
+        )
     limit = limit_reached(args, state)
     if limit is not None and _is_complete(args, state):
         raise ValueError(
@@ -150,6 +156,17 @@ def _is_complete(args: TandemArguments, last: dict[str, Any]) -> bool:
 def read_state(folder: Path) -> dict[str, Any]:
     """The ``trainer_state.json`` of a checkpoint or a run."""
     return _read(folder / STATE_FILE)
+
+
+def best_checkpoint(args: TandemArguments, state: dict[str, Any]) -> Path | None:
+    """The best checkpoint so far of a run that ends with its best model, if there is one.
+
+    It is in the run's folder, which may have been moved, or where a run began that goes on here.
+    """
+    if not args.load_best_model_at_end or not state.get("best_model_checkpoint"):
+        return None
+    own = Path(args.output_dir) / f"checkpoint-{state.get('best_global_step')}"
+    return own if own.is_dir() else Path(state["best_model_checkpoint"])
 
 
 def limit_reached(args: TandemArguments, state: dict[str, Any]) -> str | None:

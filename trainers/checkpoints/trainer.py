@@ -20,8 +20,8 @@ from trainers.checkpoints.files import (
     rotate,
     write_manifest,
 )
-from trainers.checkpoints.resume import limit_reached, read_state
-from trainers.checkpoints.write_errors import write_errors
+from trainers.checkpoints.resume import best_checkpoint, limit_reached, read_state
+from trainers.checkpoints.write_errors import SavingFailed, write_errors
 from trainers.config.arguments import TandemArguments
 from trainers.guards.interruption import Interrupted
 
@@ -105,8 +105,8 @@ class CheckpointTrainer(Trainer):
     def _restore_end(self, checkpoint: str) -> TrainOutput:
         """Restore the state after the last step of a run killed before its model was saved."""
         self.state = self.state.load_from_json(str(Path(checkpoint) / STATE_FILE))
-        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-        self._load_from_checkpoint(best or checkpoint)
+        best = best_checkpoint(self.args, vars(self.state))
+        self._load_from_checkpoint(str(best or checkpoint))
         return TrainOutput(self.state.global_step, 0.0, {})
 
     def _load_callback_state(self) -> None:
@@ -159,19 +159,52 @@ class CheckpointTrainer(Trainer):
         # Trainer's own only warns if the best checkpoint is gone, and would save the last weights.
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Create the repository, before anything is trained; the model card names it.
+
+        Raises:
+            SavingFailed: Its name cannot be, or the Hub refuses.
+        """
+        try:
+            super().init_hf_repo(*args, **kwargs)
+        except Exception as error:
+            name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+            raise SavingFailed(
+                f"push_to_hub: {name} cannot be made on the Hub ({one_line(error)}); give another "
+                "hub_model_id, organisation/name, or leave push_to_hub out"
+            ) from error
+        self.args.hub_model_id = self.hub_model_id or self.args.hub_model_id
+
     def push_to_hub(  # type: ignore[override]
         self, commit_message: str = "Model save", **_: Any
     ) -> None:
-        """Upload the model and its card; logs, rejected rows and checkpoints stay here."""
+        """Upload the model and its card; logs, rejected rows and checkpoints stay here.
+
+        Raises:
+            SavingFailed: It was not uploaded.
+        """
         if not self.is_world_process_zero():
             return
         if self.hub_model_id is None:
             self.init_hf_repo()
-        HfApi().upload_folder(
-            repo_id=str(self.hub_model_id),
-            folder_path=str(self.args.output_dir),
-            commit_message=commit_message,
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
-            ignore_patterns=NOT_UPLOADED,
-        )
+        try:
+            HfApi().upload_folder(
+                repo_id=str(self.hub_model_id),
+                folder_path=str(self.args.output_dir),
+                commit_message=commit_message,
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+                ignore_patterns=NOT_UPLOADED,
+            )
+        except Exception as error:
+            raise SavingFailed(
+                f"push_to_hub: the model is in {self.args.output_dir}, but could not be uploaded "
+                f"to {self.hub_model_id} ({one_line(error)}); upload its files from there, such as "
+                f"with hf upload {self.hub_model_id} {self.args.output_dir} --exclude "
+                "'checkpoint-*' '*.log' 'rejected_*'"
+            ) from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate.utils import gather_object
 
-from trainers.checkpoints.files import checkpoints_in
+from trainers.checkpoints.files import checkpoints_in, has_optimizer
 
 # How torch and the Rust libraries (safetensors, tokenizers) word a system error.
 TORCH = re.compile("inline_container|iostream error")
@@ -65,14 +65,18 @@ def system_reason(error: Exception) -> str | None:
 
 
 def _remedy(output_dir: Path) -> str:
-    last = [path.name for path in checkpoints_in(output_dir).values()][-1:]
-    back = (
-        f"resume from {last[0]} with --resume_from_checkpoint true"
-        if last
-        else "start again, as there is no checkpoint yet"
-    )
     try:
         free = f" ({shutil.disk_usage(output_dir).free / 1e6:,.0f} MB are free)"
     except OSError:
         free = ""
-    return f"free space{free} or make it writable, then {back}"
+    return f"free space{free} or make it writable, then {going_on(output_dir)}"
+
+
+def going_on(output_dir: Path) -> str:
+    """How a run that has stopped is gone on with."""
+    last = [*checkpoints_in(output_dir).values()][-1:]
+    if not last:
+        return "start again, as there is no checkpoint yet"
+    if not has_optimizer(last[0]):
+        return f"train on from {last[0].name} (save_only_model): --model_name_or_path {last[0]}"
+    return f"resume from {last[0].name} with --resume_from_checkpoint true"

@@ -25,10 +25,11 @@ LEAST = {
     ),
     0: (
         "learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps",
-        "dataloader_num_workers", "in_batch_negatives", "seed",
+        "dataloader_num_workers", "in_batch_negatives", "seed", "data_seed",
     ),
 }  # fmt: skip
 
+LARGEST_SEED = 2**32 - 1  # NumPy's
 MOST_WORKERS = 4  # of a GPU by default
 
 
@@ -144,6 +145,9 @@ def _check_limits(args: RecipeFields) -> None:
         for name in names:
             if values[name] is not None and values[name] < least:
                 raise ValueError(f"{name}: must be at least {least}, got {values[name]}")
+    for name in ("seed", "data_seed"):
+        if (values[name] or 0) > LARGEST_SEED:
+            raise ValueError(f"{name}: must be at most {LARGEST_SEED}, got {values[name]}")
     if values["max_steps"] == 0 or values["max_steps"] < -1:
         raise ValueError(
             f"max_steps: must be at least 1, got {values['max_steps']}; -1 leaves the length to "

@@ -229,7 +229,7 @@ def test_a_signal_ends_the_run_at_a_checkpoint(
     assert list(checkpoints_in(tmp_path / "run")) == [3]
     assert not (tmp_path / "run" / CONFIG_FILE).exists()
     log = (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
-    line = f"stopped by {number.name}; resume with --resume_from_checkpoint true"
+    line = f"stopped by {number.name}; resume from checkpoint-3 with --resume_from_checkpoint true"
     assert line in log
     assert signal.getsignal(number) is before
     train(tmp_path / "run", **settings, resume_from_checkpoint=True)

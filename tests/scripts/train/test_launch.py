@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi, constants
 
 from encoders import Embedder
 from hub import stand_in_hub
@@ -83,6 +84,45 @@ def test_pushing_to_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
     assert torch.equal(fetched.encode(["a cat"]), saved.encode(["a cat"]))
 
 
+def test_a_name_that_the_hub_gives_is_that_of_the_card(tiny_bert: Path, tmp_path: Path) -> None:
+    recipe = settings("contrastive", tiny_bert, "pairs", tmp_path) | {"push_to_hub": True}
+    with stand_in_hub() as hub:
+        about = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_secret"}
+        done = run(recipe, tmp_path, [sys.executable], HF_HUB_DISABLE_XET="1", **about)
+        assert done.returncode == 0, done.stderr
+        card = hub.files["someone/run", "README.md"].decode()
+        assert 'SentenceTransformer("someone/run")' in card
+        assert str(tmp_path / "run") not in card
+
+
+def test_a_hub_that_refuses_costs_no_model(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A name that cannot be is refused at once; after the run, the model is here."""
+    recipe = settings("contrastive", tiny_bert, "pairs", tmp_path)
+    del recipe["output_dir"]
+    recipe |= {"push_to_hub": True, "hub_token": "hf_writer"}
+    with stand_in_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        named = recipe | {"hub_model_id": "me/my model"}
+        line = refused(capsys, tmp_path / "run", **named)
+        assert "error: push_to_hub: me/my model cannot be made on the Hub (" in line
+        line = refused(capsys, tmp_path / "检索模型", **recipe)
+        assert "error: push_to_hub: 检索模型 cannot be made on the Hub (" in line
+        assert not list(tmp_path.glob("*/*.safetensors"))
+
+        def gone(*_: Any, **__: Any) -> None:
+            raise OSError("connection reset\nby peer")
+
+        monkeypatch.setattr(HfApi, "upload_folder", gone)
+        line = refused(capsys, tmp_path / "other", **recipe)
+    assert f"error: push_to_hub: the model is in {tmp_path / 'other'}, but could not be" in line
+    assert "(connection reset by peer); upload its files" in line
+    assert (tmp_path / "other" / "model.safetensors").is_file()
+
+
 # One clear line
 
 
@@ -96,6 +136,9 @@ def test_pushing_to_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
         ({"max_steps": 1.5}, "max_steps: 1.5 is not an integer"),
         ({"objective": "bse"}, "objective: 'bse' is not one of weighted_mse, cosent, contrastive"),
         ({"objective": None}, "objective: null is not text"),
+        ({"data_seed": -1}, "data_seed: must be at least 0, got -1"),
+        ({"data_seed": 2**62}, "data_seed: must be at most 4294967295, got 4611"),
+        ({"seed": 2**32}, "seed: must be at most 4294967295, got 4294967296"),
         ({"train_file": []}, "train_file: is missing"),
         ({"loss_args": {"temp": 1}}, "loss_args: temp: contrastive takes temperature, symmetric"),
         ({"loss_args": {"temperature": 0}}, "loss_args: temperature must be above 0, got 0"),

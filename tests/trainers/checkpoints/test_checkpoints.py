@@ -27,7 +27,7 @@ from trainers.checkpoints.files import (
     rotate,
     write_manifest,
 )
-from trainers.checkpoints.write_errors import system_reason
+from trainers.checkpoints.write_errors import going_on, system_reason
 
 FILES = {
     "model.safetensors": b"\x00" * 5000,
@@ -400,3 +400,39 @@ def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path)
         "resume_from_checkpoint: the run had 12 training rows and now has 13: the remaining "
         "steps take them in another order; the result matches neither run",
     ]
+
+
+def test_a_run_that_was_moved_ends_with_its_best_model(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed after its last checkpoint, or in the middle; a best one that is gone is named."""
+    settings = six_steps(
+        tiny_bert, tmp_path, eval_file=write_format("pairs", tmp_path), eval_strategy="steps",
+        eval_steps=2, eval_metrics=[], load_best_model_at_end=True, metric_for_best_model="loss",
+        greater_is_better=True,
+    )  # fmt: skip
+    whole = train(tmp_path / "whole", **settings)
+    best = json.loads((whole / "trainer_state.json").read_text(encoding="utf-8"))[
+        "best_global_step"
+    ]
+    assert best == 2
+    run, middle = stopped(whole, tmp_path / "moved"), stopped(whole, tmp_path / "earlier")
+    gone = stopped(whole, tmp_path / "gone")
+    whole.rename(tmp_path / "away")
+    shutil.rmtree(middle / "checkpoint-6")
+    shutil.rmtree(gone / "checkpoint-2")
+    for folder in (run, middle):
+        train(folder, **settings, resume_from_checkpoint=True)
+        assert_same_weights(folder, tmp_path / "away")
+    line = refused(capsys, gone, **settings, resume_from_checkpoint=True)
+    assert "checkpoint-2, the best so far, is gone" in line
+    train(gone, **settings | {"load_best_model_at_end": False}, resume_from_checkpoint=True)
+
+
+def test_without_an_optimizer_no_resuming_is_advised(tiny_bert: Path, tmp_path: Path) -> None:
+    run = train(tmp_path / "run", **six_steps(tiny_bert, tmp_path, save_only_model=True))
+    last = run / "checkpoint-6"
+    assert going_on(run) == (
+        f"train on from checkpoint-6 (save_only_model): --model_name_or_path {last}"
+    )
+    assert going_on(tmp_path) == "start again, as there is no checkpoint yet"
