@@ -35,7 +35,7 @@ from transformers import TrainerCallback
 
 from common.flags import Settings, exit_code, option, parse, required
 from common.recipe import read_recipe
-from common.run_files import WEIGHT_FILES
+from common.run_files import RUN_FILE, WEIGHT_FILES
 from scripts.train import train
 from trainers import parse_run
 from trainers.base import BaseTrainer
@@ -55,7 +55,7 @@ TRIAL = {"overwrite": True, "push_to_hub": False, "on_worse": "warn"}
 MOST_FAILED = 3  # trials at the beginning: then the recipe is wrong, not the values
 RECIPE_FILE = "best_recipe.json"
 STUDY_FILE = "study.db"
-BEST_FOLDER, NUMBER_FILE = "best", "best_trial.txt"
+BEST_FOLDER = "best"
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
             "again, or another output_dir"
         )
     study.set_user_attr("about", about)
+    if not has_values:  # nothing went well yet: failures say nothing of the values
+        study.set_user_attr("mistakes", [t.number for t in study.trials if t.state.is_finished()])
     study.sampler = optuna.samplers.TPESampler(seed=args.seed + len(study.trials))
     study.pruner = optuna.pruners.MedianPruner() if args.prune else optuna.pruners.NopPruner()
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
@@ -150,11 +152,15 @@ def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
     return study
 
 
+def counted(study: Any) -> list[Any]:
+    """Trials but those that are run again, and those that an earlier recipe's mistake cost."""
+    mistakes = study.user_attrs.get("mistakes", [])
+    return [t for t in study.trials if "again" not in t.user_attrs and t.number not in mistakes]
+
+
 def count_ended(study: Any) -> int:
     """Trials that ended: with a value, given up, or with an error."""
-    return sum(
-        trial.state.is_finished() and "again" not in trial.user_attrs for trial in study.trials
-    )
+    return sum(trial.state.is_finished() for trial in counted(study))
 
 
 def run_trial(
@@ -203,10 +209,11 @@ def run_trial(
     if reason is None and (pruned or value is not None):
         study.tell(trial, None if pruned else value, TrialState.PRUNED if pruned else None)
     else:
+        reason = reason or "its metric is undefined"
         study.tell(trial, state=TrialState.FAIL)
-        logger.warning("trial %d failed: %s", number, reason or "its metric is undefined")
+        logger.warning("trial %d failed: %s", number, reason)
     tidy(args.output_dir, study)
-    ended = [trial for trial in study.trials if "again" not in trial.user_attrs]
+    ended = counted(study)
     if len(ended) == MOST_FAILED and all(trial.state == TrialState.FAIL for trial in ended):
         raise ValueError(f"recipe: the first {MOST_FAILED} trials failed; the last: {reason}")
 
@@ -218,13 +225,14 @@ def tidy(output: Path, study: Any) -> None:
     """
     ended = [trial for trial in study.trials if trial.state.is_finished()]
     complete = [trial for trial in ended if trial.state.name == "COMPLETE"]
-    best, file = output / BEST_FOLDER, output / NUMBER_FILE
+    best = output / BEST_FOLDER
     number = study.best_trial.number if complete else None
     if number is not None and (output / f"trial-{number}").is_dir():
         if best.is_dir():
-            best.rename(output / f"trial-{file.read_text(encoding='utf-8').strip()}")
+            # What it was called when it was written, which no kill can separate from it.
+            before = json.loads((best / RUN_FILE).read_text(encoding="utf-8"))["output_dir"]
+            best.rename(output / Path(before).name)
         (output / f"trial-{number}").rename(best)
-        file.write_text(f"{number}\n", encoding="utf-8")
     for folder in (output / f"trial-{trial.number}" for trial in ended):
         for path in (path for pattern in WEIGHTS for path in folder.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -239,7 +247,7 @@ def finish(args: SearchSettings, recipe: dict[str, Any], study: Any) -> None:
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.params))
     table = Table("trial", "value", "state", *names)
     sign = 1 if args.metric == "loss" else -1
-    ended = [trial for trial in study.trials if "again" not in trial.user_attrs]
+    ended = counted(study)
     for trial in sorted(ended, key=lambda t: math.inf if t.value is None else sign * t.value):
         value = "" if trial.value is None else f"{trial.value:.4f}"
         cells = [in_words({"": trial.params.get(name, "")}).strip("= ") for name in names]

@@ -1,6 +1,7 @@
 """Search of settings: ranges in a recipe, and what a trial with values from them is worth."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -72,15 +73,15 @@ def _ranges(recipe: Mapping[str, Any], prefix: str) -> Iterator[Range]:
             yield from _ranges(value, f"{prefix}{name}.")
 
 
-def fill(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def fill(recipe: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The recipe with values, by the ranges' names, in their places."""
     filled: dict[str, Any] = copy.deepcopy(dict(recipe))
-    for name, value in values.items():
-        *outer, last = name.split(".")
-        place = filled
-        for part in outer:
-            place = place[part]
-        place[last] = value
+    for key, value in filled.items():
+        name = prefix + key  # may have dots of its own, as in label_map
+        if name in values:
+            filled[key] = values[name]
+        elif isinstance(value, Mapping):
+            filled[key] = fill(value, values, f"{name}.")
     return filled
 
 
@@ -96,6 +97,22 @@ class Reports(TrainerCallback):
         self.trial, self.metric = trial, metric
         self.values: dict[int, float] = {}  # by step, of evaluations where it is defined
         self.pruned = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Refuse a run that nothing is measured of.
+
+        Raises:
+            ValueError: Its evaluations would begin after its end.
+        """
+        length = {"steps": state.max_steps, "epoch": state.num_train_epochs}
+        strategy = str(args.eval_strategy.value)
+        if args.eval_delay > length.get(strategy, math.inf):
+            raise ValueError(
+                f"eval_delay: {args.eval_delay:g} is more than the run has ({length[strategy]}), "
+                "so that nothing is measured of it; lower it"
+            )
 
     def on_evaluate(
         self,

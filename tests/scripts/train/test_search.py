@@ -11,7 +11,7 @@ from common.run_files import LOG_FILE
 from forked import together
 from launching import TWO_PROCESSES, launched_environment
 from runs import assert_same_weights, losses, train, write_format
-from scripts.search_settings import main
+from scripts.search_settings import main, tidy
 from trainers.config.search_space import Range, fill, find_ranges
 
 optuna = pytest.importorskip("optuna")
@@ -49,6 +49,9 @@ def test_ranges_are_found_drawn_and_filled_in() -> None:
         "symmetric": True,
     }
     assert filled["columns"] == recipe["columns"]
+    dotted = {"label_map": {"0.5": {"uniform": [0.1, 0.9]}, "0": 0.0}}
+    (own,) = find_ranges(dotted)
+    assert fill(dotted, {own.name: 0.7}) == {"label_map": {"0.5": 0.7, "0": 0.0}}
     assert recipe["loss_args"] != filled["loss_args"]
 
 
@@ -182,6 +185,7 @@ def test_a_trial_that_diverges_fails_and_the_search_goes_on(
         ({}, ["--metric=spearman"], "metric: spearman is not measured"),
         ({"learning_rates": 1}, [], "learning_rates"),
         ({"train_file": "nowhere.jsonl"}, [], "the first 3 trials failed"),
+        ({"eval_delay": 9}, [], "eval_delay: 9 is more than the run has (4)"),
         ({}, ["--trials=0"], "trials: must be at least 1"),
     ],
 )
@@ -246,6 +250,56 @@ def test_what_a_killed_search_left_undone_is_done(recipe: dict[str, Any], tmp_pa
     assert search(tmp_path, recipe, "--trials=2") == 0
     assert (output / "best" / "model.safetensors").is_file()
     assert not (other / "model.safetensors").exists()
+
+
+def test_trials_that_a_mistake_cost_are_not_counted(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["max_steps"] = 1
+    assert search(tmp_path, recipe | {"train_filee": "x"}, "--trials=2") == 2
+    assert search(tmp_path, recipe, "--trials=2") == 0
+    states = [trial.state.name for trial in study_in(tmp_path).trials]
+    assert states == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert search(tmp_path, recipe, "--trials=2") == 0
+    assert len(study_in(tmp_path).trials) == 4
+
+
+def test_a_kill_while_the_best_is_moved_is_made_good(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each rename; then a better trial takes the place of the best."""
+    recipe["max_steps"] = 2
+    assert search(tmp_path, recipe, "--trials=2") == 0
+    output, study = tmp_path / "search", study_in(tmp_path)
+    best = study.best_trial.number
+    study.add_trial(optuna.trial.create_trial(
+        value=2.0, params=study.trials[0].params, distributions=study.trials[0].distributions,
+    ))  # fmt: skip
+    better = output / "trial-2"
+    better.mkdir()
+    (better / "train_config.json").write_text(json.dumps({"output_dir": str(better)}))
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        rename(self, target)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            with pytest.raises(KeyboardInterrupt):
+                tidy(output, study)
+    tidy(output, study)
+    assert (output / f"trial-{best}" / LOG_FILE).is_file()
+    assert json.loads((output / "best" / "train_config.json").read_text())["output_dir"] == str(
+        better
+    )
+    assert not better.exists()
+    # And an even better one:
+    study.add_trial(optuna.trial.create_trial(
+        value=3.0, params=study.trials[0].params, distributions=study.trials[0].distributions,
+    ))  # fmt: skip
+    (output / "trial-3").mkdir()
+    tidy(output, study)
+    assert better.is_dir()
 
 
 def test_two_searches_do_not_share_a_folder(
