@@ -86,7 +86,7 @@ class BaseTrainer(CheckpointTrainer):
         self.train_means, self.eval_means = ItemMeans(self.accelerator), ItemMeans(self.accelerator)
         # A sharded model cannot be measured before the first step.
         compared = None if self.is_fsdp_enabled else measure
-        self.base_comparison = compared and BaseComparison(compared)
+        self.base_comparison = BaseComparison(compared) if compared else None
         self.first_head = new_head(model)
         self._skipped_since_log = False
 

@@ -19,6 +19,11 @@ _HARMLESS = re.compile(
     "output_dir|resume_from_checkpoint|overwrite|run_name|project|trackio.*|report_to|"
     "disable_tqdm|log.*|save_.*|push_to_hub|hub_.*|streaming|dataloader_(?!drop_last).*|tf32|enable_jit_.*"
 )
+# Settings that are loaded with the optimizer and the schedule of a checkpoint.
+_IN_OPTIMIZER = {
+    "learning_rate", "head_learning_rate", "weight_decay", "adam_beta1", "adam_beta2",
+    "adam_epsilon",
+}  # fmt: skip
 
 
 def find_checkpoint(args: TandemArguments, kind: Kind) -> str:
@@ -193,16 +198,18 @@ def compare_runs(args: TandemArguments, checkpoint: Path) -> None:
     run_file = checkpoint.parent / RUN_FILE
     theirs = _read(run_file) if run_file.is_file() else {}
     _compare_processes(args, checkpoint, theirs)
-    changed = [
-        f"{name} {value} (it had {theirs[name]})"
+    changed = {
+        name: f"{name} {value} (it had {theirs[name]})"
         for name, value in json.loads(json.dumps(args.recipe)).items()
         if name in theirs and theirs[name] != value and not _HARMLESS.fullmatch(name)
-    ]
+    }
     if changed:
+        kept = ", ".join(name for name in changed if name in _IN_OPTIMIZER)
         logger.warning(
             "resume_from_checkpoint: %s is of a run with other settings: %s. The remaining steps "
-            "use the new settings; the result matches neither run",
-            checkpoint, ", ".join(changed),
+            "use the new settings%s; the result matches neither run",
+            checkpoint, ", ".join(changed.values()),
+            kept and f", but for {kept}, which the optimizer's state keeps as it was",
         )  # fmt: skip
 
 

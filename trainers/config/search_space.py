@@ -107,7 +107,7 @@ class Reports(TrainerCallback):
             ValueError: Its evaluations would begin after its end.
         """
         length = {"steps": state.max_steps, "epoch": state.num_train_epochs}
-        strategy = str(args.eval_strategy.value)
+        strategy = str(getattr(args.eval_strategy, "value", args.eval_strategy))
         if args.eval_delay > length.get(strategy, math.inf):
             raise ValueError(
                 f"eval_delay: {args.eval_delay:g} is more than the run has ({length[strategy]}), "

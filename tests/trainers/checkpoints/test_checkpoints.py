@@ -392,11 +392,14 @@ def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path)
     more = {"resume_from_checkpoint": True, "learning_rate": 2e-3, "loss_args": {"symmetric": True}}
     train(run, **settings, **more)
     log = (run / "finetune.log").read_text(encoding="utf-8").splitlines()
+    # It is so: the rates of the schedule go on.
+    assert losses(run, "learning_rate") == losses(whole, "learning_rate")
     checkpoint = run / "checkpoint-4"
     assert [line[20:] for line in log if "resume_from" in line] == [
         f"resume_from_checkpoint: {checkpoint} is of a run with other settings: loss_args "
         "{'symmetric': True} (it had {}), learning_rate 0.002 (it had 0.001). The remaining "
-        "steps use the new settings; the result matches neither run",
+        "steps use the new settings, but for learning_rate, which the optimizer's state keeps as "
+        "it was; the result matches neither run",
         "resume_from_checkpoint: the run had 12 training rows and now has 13: the remaining "
         "steps take them in another order; the result matches neither run",
     ]
