@@ -254,6 +254,8 @@ class Embedder(Encoder):
         """See ``Encoder.architecture``: the modules, dimensions kept, similarity."""
         modules = [(type(module).__name__, module.get_config_dict()) for module in self.head]
         kept = {} if self.truncate_dim is None else {"dimensions": self.truncate_dim}
+        if cut := self.settings.get("truncate_dim"):  # the folder's own, after all modules
+            kept["cut"] = cut
         dot = {} if self.similarity == "cosine" else {"similarity": self.similarity}
         return {"modules": modules, **kept, **dot}
 
