@@ -5,6 +5,8 @@ writes. Tokenizer, pooling and prompts are as in any other folder.
 """
 
 import hashlib
+from mmap import ACCESS_READ as READ
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +71,11 @@ class OnnxBackbone(nn.Module):
             raise ValueError(f"{folder / ONNX_FILE} cannot be opened: {reason}") from error
         self.names = [given.name for given in self.alone.get_inputs()]
         # Caches identify a model by its ``state_dict``, so the graph needs an entry there.
-        content = (folder / ONNX_FILE).read_bytes()
-        digest = bytearray(hashlib.sha256(content).digest())
+        digest = bytearray(files_digest(folder / ONNX_FILE))
         self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
         # Graphs of other tools may have one scale for all texts of a call: run these one by one.
-        self.apart = b"DynamicQuantizeLinear" in content
+        with (folder / ONNX_FILE).open("rb") as file, mmap(file.fileno(), 0, access=READ) as graph:
+            self.apart = graph.find(b"DynamicQuantizeLinear") >= 0
 
     def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Any:
         """Tokens [B, L] to states [B, L, H], 0 at padding, or to logits [B, 1].
@@ -103,6 +105,16 @@ class OnnxBackbone(nn.Module):
         if self.output == "logits":
             return SequenceClassifierOutput(logits=found)
         return BaseModelOutput(last_hidden_state=found)
+
+
+def files_digest(graph: Path) -> bytes:
+    """Of a graph and of the files beside it, where large ones have their weights: 32 bytes."""
+    digest = hashlib.sha256()
+    beside = {path for path in graph.parent.rglob("*") if path.is_file()} - {graph}
+    for path in (graph, *sorted(beside)):
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.digest()
 
 
 def pieces(lengths: list[int], apart: bool = False) -> list[tuple[list[int], int]]:

@@ -134,6 +134,20 @@ def test_caches_tell_graphs_apart(embedder: tuple[Embedder, Path], eight_bits: P
     assert digests[0] == digests[2] != digests[1]
 
 
+def test_caches_tell_weights_beside_a_graph_apart(
+    embedder: tuple[Embedder, Path], tmp_path: Path
+) -> None:
+    """Above 2 GB, and from other tools, weights are in a file of their own."""
+    onnx = pytest.importorskip("onnx")
+    folder = Path(shutil.copytree(embedder[1], tmp_path / "apart"))
+    graph = onnx.load(folder / ONNX_FILE)
+    onnx.save(graph, folder / ONNX_FILE, save_as_external_data=True, location="model.onnx_data")
+    weights = folder / "onnx" / "model.onnx_data"
+    digests = [model_digest(Embedder.from_pretrained(folder)) for _ in range(2)]
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    assert digests[0] == digests[1] != model_digest(Embedder.from_pretrained(folder))
+
+
 def test_a_graph_that_is_none_is_one_clear_line(
     embedder: tuple[Embedder, Path], tmp_path: Path
 ) -> None:
