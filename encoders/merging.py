@@ -17,7 +17,8 @@ State = Mapping[str, Tensor]
 # Of one model: for all layers, or from the embeddings to the head, evenly spaced over the depth.
 Share = float | Sequence[float]
 
-_LAYER = re.compile(r"\.(\d+)\.")
+# Numbers in an embedder's ``head`` are those of its modules.
+_LAYER = re.compile(r"^(?!head\.).*?\.(\d+)\.")
 _PARALLEL = 1e-6  # sine of the angle below which two tensors have one direction
 
 

@@ -77,6 +77,15 @@ def test_depths_of_a_real_model(tiny_bert: Path) -> None:
     assert sorted(placed.values()) == list(placed.values())
 
 
+def test_a_projection_follows_the_layers(tiny_bert: Path) -> None:
+    """Its number is that of a module, not of a layer."""
+    models = [Embedder.from_pretrained(tiny_bert, projection_dim=4) for _ in range(2)]
+    one, other = (model.state_dict() for model in models)
+    merged = merge_weights([one, other], [[1, 0], [0, 1]])
+    assert not torch.equal(one["head.1.linear.weight"], other["head.1.linear.weight"])
+    assert torch.equal(merged["head.1.linear.weight"], other["head.1.linear.weight"])
+
+
 def test_what_does_not_fit_is_named() -> None:
     one = random_state(0)
     with pytest.raises(ValueError, match=r"head\.weight differs in shape: \[3, 4\].* \[2, 4\]"):
