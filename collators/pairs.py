@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw, draw_group, generator, pad_groups
 from collators.texts import model_inputs
-from common.prompts import PADDED, with_prompt
+from common.prompts import PADDED, check_room, with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest; G groups, C candidates of the largest group.
 
@@ -48,12 +48,7 @@ class PairCollator:
 
     def __post_init__(self) -> None:
         """Reject a length with no room for text: tokenizers would silently exceed it."""
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        if self.max_length < special + 2:
-            raise ValueError(
-                f"max_length: {self.max_length} leaves no room for a query and a document beside "
-                f"the {special} special tokens; give at least {special + 2}"
-            )
+        check_room(self.tokenizer, "max_length", self.max_length, pair=True)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make the batch; sizes follow the rows given."""

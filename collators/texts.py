@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
-from common.prompts import PADDED, with_prompt
+from common.prompts import check_room, padded, prompt_mask, prompt_of, with_prompt
 
 # Shapes: N different texts of a batch, L tokens of the longest of them.
 
@@ -19,6 +19,7 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         batch: Of the tokenizer. ``host_mask`` is added, its attention mask as an array that stays
             on the host where tensors go to a GPU: packing a batch there would wait for it.
+            An embedder's batch has ``prompt_mask`` [N, L], too, True at the tokens of prompts.
     """
     # A copy: a worker moves its tensors to shared memory, from under arrays that are views of them.
     return {**batch, "host_mask": batch["attention_mask"].numpy().astype(bool)}
@@ -48,13 +49,8 @@ class EmbedderCollator:
 
     def __post_init__(self) -> None:
         """Reject a length with no room for text: tokenizers would silently exceed it."""
-        special = self.tokenizer.num_special_tokens_to_add()
         for name in ("query_max_length", "document_max_length"):
-            if getattr(self, name) <= special:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)} leaves no room for a text beside the "
-                    f"{special} special tokens; give at least {special + 1}"
-                )
+            check_room(self.tokenizer, name, getattr(self, name))
 
     def documents_of(self, row: dict[str, Any]) -> list[str]:
         """The documents of a row that are trained on in its epoch; each collator says which."""
@@ -72,16 +68,19 @@ class EmbedderCollator:
             among the N texts.
         """
         documents = [with_prompt(document, self.document_prompt) for document in documents]
-        keys = [(text, self.query_max_length) for text in queries]
-        keys += [(text, self.document_max_length) for text in documents]
+        # Equal texts are one, unless a part of only one of them is a prompt.
+        keys = [(text, prompt_of(text), self.query_max_length) for text in queries]
+        keys += [(text, prompt_of(text), self.document_max_length) for text in documents]
         places = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         encoded: list[dict[str, list[int]]] = [{}] * len(places)
-        for max_length in {length for _, length in places}:
-            texts = [text for text, length in places if length == max_length]
+        for max_length in {length for *_, length in places}:
+            some = [key for key in places if key[2] == max_length]
+            texts = [text for text, *_ in some]
             tokens = self.tokenizer(texts, truncation=True, max_length=max_length)
-            for at, text in enumerate(texts):
-                encoded[places[text, max_length]] = {name: tokens[name][at] for name in tokens}
-        batch = self.tokenizer.pad(encoded, **PADDED)
+            for at, key in enumerate(some):
+                encoded[places[key]] = {name: tokens[name][at] for name in tokens}
+        batch = padded(self.tokenizer, encoded)
+        batch["prompt_mask"] = prompt_mask(self.tokenizer, [text for text, *_ in places], batch)
         index = torch.tensor([places[key] for key in keys])
         return {
             "queries": index[: len(queries)],

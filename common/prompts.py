@@ -1,6 +1,12 @@
 """How texts are given to a model: behind their prompts, and padded. Each rule exists once, here."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+# Shapes: N texts, L tokens of the longest.
 
 # How a tokenizer pads a batch, whatever its folder says, so that no result depends on neighbours:
 # on the left, padding would shift positions and stand where a head looks for the first token;
@@ -21,4 +27,88 @@ def with_prompt(text: str, prompt: str, own: str | None = None) -> str:
         own: The prompt that comes with this text (a row's ``prompt``); wins over ``prompt``.
             None: it has none; "": nothing goes in front.
     """
-    return (prompt if own is None else own) + text
+    before = prompt if own is None else own
+    if not before:
+        return text
+    found = Prompted(before + text)
+    found.prompt = before + prompt_of(text)
+    return found
+
+
+class Prompted(str):
+    """A text behind its prompt, of which it knows: some models leave prompts out of pooling."""
+
+    __slots__ = ("prompt",)
+    prompt: str
+
+
+def prompt_of(text: str) -> str:
+    """The prompt that ``with_prompt`` has put in front of a text; "": none."""
+    return getattr(text, "prompt", "")
+
+
+def prompt_mask(tokenizer: Any, texts: Sequence[str], batch: Mapping[str, Any]) -> Tensor:
+    """Which tokens of a batch are those of prompts: bool [N, L].
+
+    Counted as in sentence-transformers: a prompt has as many tokens as it has alone, with what the
+    tokenizer puts in front, even if its last space was merged into the next word's token.
+
+    Args:
+        tokenizer: The model's.
+        texts: From ``with_prompt``.
+        batch: Of the tokenizer, padded on the right.
+    """
+    counts = {"": 0}
+    for prompt in {prompt_of(text) for text in texts} - {""}:
+        ids = tokenizer(prompt)["input_ids"]
+        counts[prompt] = len(ids) - (ids[-1:] != [] and ids[-1] in tokenizer.all_special_ids)
+    lengths = torch.tensor([counts[prompt_of(text)] for text in texts])
+    return torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]
+
+
+def padded(tokenizer: Any, tokens: Any) -> Any:
+    """Tokens of N texts as tensors [N, L]; L is 1 where no text has any token."""
+    ids = tokens["input_ids"] if isinstance(tokens, Mapping) else [t["input_ids"] for t in tokens]
+    longest = max(1, *map(len, ids))
+    return tokenizer.pad(tokens, padding="max_length", max_length=longest, **PADDED)
+
+
+def check_room(tokenizer: Any, name: str, max_length: int, pair: bool = False) -> None:
+    """Refuse a length with no room for text: tokenizers would silently exceed it.
+
+    Raises:
+        ValueError: The message begins with ``name``, that of the setting.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    least = special + (2 if pair else 1)
+    if max_length < least:
+        texts = "a query and a document" if pair else "a text"
+        raise ValueError(
+            f"{name}: {max_length} leaves no room for {texts} beside the {special} special "
+            f"tokens; give at least {least}"
+        )
+
+
+def check_lists(**given: Sequence[str]) -> None:
+    """Refuse one text where a list is taken: each of its characters would be a text.
+
+    Raises:
+        ValueError: The message begins with the name of the argument.
+    """
+    for name, texts in given.items():
+        if isinstance(texts, str):
+            raise ValueError(f"{name}: {texts[:40]!r} is one text; give a list, [{texts[:40]!r}]")
+
+
+def check_pairs(queries: Sequence[str], documents: Sequence[str]) -> None:
+    """Refuse queries and documents that do not stand side by side.
+
+    Raises:
+        ValueError: One is no list, or there are not as many of the one as of the other.
+    """
+    check_lists(queries=queries, documents=documents)
+    if len(queries) != len(documents):
+        raise ValueError(
+            f"documents: {len(queries)} queries and {len(documents)} documents make no pairs; "
+            "give one document for each query"
+        )

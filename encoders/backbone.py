@@ -10,13 +10,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import bf16_is_fast
-from common.prompts import PADDED, with_prompt
+from common.prompts import check_room, prompt_mask, with_prompt
 from encoders import unpadding
 from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
-from encoders.opening.positions import position_limit
+from encoders.opening.positions import check_positions, position_limit
 from encoders.opening.template import save_tokenizer
-from encoders.opening.tokens import check_tokens, tokens_without_a_row
+from encoders.opening.tokens import batches, check_tokens, tokens_without_a_row
 from encoders.opening.transformer import Task
 from encoders.sharding import layer_classes, shared_out
 
@@ -101,16 +101,11 @@ class Encoder(nn.Module):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
-        limit = position_limit(backbone)
-        if max_length is not None and limit is not None and max_length > limit:
-            raise ValueError(
-                f"max_length: {max_length} tokens are asked for, but {backbone.config.model_type} "
-                f"takes at most {limit}; give {limit} or less"
-            )
+        check_positions(backbone, max_length or 0)
         unpadding.speed_up_dropout(backbone)
         self.backbone = backbone
         self.tokenizer = tokenizer
-        self.max_length: int = max_length or limit or 512
+        self.max_length: int = max_length or position_limit(backbone) or 512
         tokenizer.model_max_length = self.max_length
         computed_here = not isinstance(backbone, OnnxBackbone)
         self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
@@ -118,6 +113,7 @@ class Encoder(nn.Module):
         self.prompts = dict(prompts or {})
         self.new_weights: set[str] = set()  # names of those that no folder had, such as a new head
         self.trust_remote_code = trust_remote_code
+        self.masks_prompts = False  # whether ``forward`` is given ``prompt_mask``
         self._unknown = tokens_without_a_row(tokenizer, backbone) if computed_here else []
 
     def check_tokens(self, input_ids: Tensor) -> None:
@@ -251,10 +247,15 @@ class Encoder(nn.Module):
 
         Returns:
             float32 on the CPU, [N, ...] as ``forward`` gives it; [0] of no texts.
+
+        Raises:
+            ValueError: There is no such length.
         """
         self.eval()
         budget = tokens_per_batch or TOKENS_PER_BATCH
-        cut = {"truncation": truncation, "max_length": max_length or self.max_length}
+        limit = self.max_length if max_length is None else max_length
+        check_positions(self.backbone, limit)
+        check_room(self.tokenizer, "max_length", limit, pair=len(texts) > 1)
         bf16 = bf16 and bf16_is_fast(self.device)
         results = []
         with (
@@ -262,18 +263,18 @@ class Encoder(nn.Module):
             tqdm(total=len(texts[0]), disable=not show_progress, unit="text", leave=False) as bar,
         ):
             for start in range(0, len(texts[0]), TEXTS_TOKENIZED_AT_ONCE):
-                block = (side[start : start + TEXTS_TOKENIZED_AT_ONCE] for side in texts)
-                tokens = self.tokenizer(*(list(side) for side in block), **cut)
-                pieces = unpadding.cut_by_tokens([len(ids) for ids in tokens["input_ids"]], budget)
-                found = []
-                for piece in pieces:
-                    chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
-                    batch = self.tokenizer.pad(chosen, **PADDED)
+                block = [list(side[start : start + TEXTS_TOKENIZED_AT_ONCE]) for side in texts]
+                places, found = [], []
+                for piece, batch in batches(self.tokenizer, block, budget, truncation, limit):
+                    if self.masks_prompts:
+                        own = [block[0][at] for at in piece]
+                        batch["prompt_mask"] = prompt_mask(self.tokenizer, own, batch)
                     mask = batch["attention_mask"].numpy()
                     inputs = {name: unpadding.to_device(batch[name], self.device) for name in batch}
                     found.append(self(**inputs, host_mask=mask).float())
+                    places += piece
                     bar.update(len(piece))
-                order = torch.tensor([at for piece in pieces for at in piece])
+                order = torch.tensor(places)
                 # A GPU has a whole block to do before the host waits for it.
                 results.append(torch.cat(found).cpu()[order.argsort()])
         return torch.cat(results) if results else torch.zeros(0)

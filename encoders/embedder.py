@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.prompts import with_prompt
+from common.prompts import check_lists, check_pairs, with_prompt
 from common.run_files import share_weights
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
@@ -71,6 +71,8 @@ class Embedder(Encoder):
         if truncate_dim is not None:
             self.settings.pop("truncate_dim", None)
         self.do_lower_case = do_lower_case
+        poolings = [module for module in self.head if isinstance(module, Pooling)]
+        self.masks_prompts = not all(module.include_prompt for module in poolings)
         self._ends_with_unit_length = is_unit_length(self.head[-1])
         width = output_width(self.head, width_of(self.backbone))
         width = min(width, self.settings.get("truncate_dim") or width)
@@ -81,8 +83,6 @@ class Embedder(Encoder):
             )
         self.truncate_dim = truncate_dim
         self.dimension = truncate_dim or width  # H
-        # Prompts that callers have passed; see ``_prompt_lengths``.
-        self._given_prompts: set[str] = set()
         # BERT's pooler takes no part in an embedding, and DDP stops at weights without a gradient.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)
@@ -184,14 +184,19 @@ class Embedder(Encoder):
         input_ids: Tensor,
         attention_mask: Tensor,
         host_mask: HostMask | None = None,
+        prompt_mask: Tensor | None = None,
         **inputs: Tensor,
     ) -> Tensor:
-        """Tokens [N, L] to embeddings [N, H]; ``host_mask``: ``attention_mask`` on the host."""
+        """Tokens [N, L] to embeddings [N, H].
+
+        ``host_mask`` is ``attention_mask`` on the host, ``prompt_mask`` is True at the tokens of
+        prompts; None: the model's own prompts are recognised.
+        """
         self.check_tokens(input_ids)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         modules = list(self.head)[: -1 if self._ends_with_unit_length else None]
         if all(type(module) in OWN for module in modules):
-            prompts = self._prompt_lengths(input_ids, attention_mask)
+            prompts = self._prompt_lengths(input_ids, attention_mask, prompt_mask)
             packs = self.token_states(host_mask=host_mask, **given)
             pooled = []
             for pack in packs:
@@ -229,11 +234,11 @@ class Embedder(Encoder):
                 ``RunSettings``.
 
         Raises:
-            ValueError: The model has no prompt of that name.
+            ValueError: The model has no prompt of that name, or one text is given, not a list.
         """
+        check_lists(texts=texts)
         if prompt is None:
             prompt = self.find_prompt(prompt_name) if prompt_name else self.default_prompt
-        self._given_prompts.add(prompt)
         found = self.run_all([with_prompt(text, prompt) for text in texts], **settings)
         return found.view(len(texts), self.dimension)
 
@@ -241,8 +246,7 @@ class Embedder(Encoder):
         self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
     ) -> Tensor:
         """The ``similarity`` of each pair; see ``Encoder.score_pairs``."""
-        self._given_prompts |= {*(settings.get("prompts") or {}).values()}
-
+        check_pairs(queries, documents)
         asked_by = run_settings(settings, settings.get("query_max_length"))
         found_by = run_settings(settings, settings.get("document_max_length"))
         queries, documents = self.joined(queries, documents, settings)  # with their prompts
@@ -282,9 +286,14 @@ class Embedder(Encoder):
         write_modules(folder, list(self.head), parts["head"], settings, limits)
         share_weights(folder)
 
-    def _prompt_lengths(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
+    def _prompt_lengths(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_mask: Tensor | None
+    ) -> Tensor | None:
         """Tokens of each text's prompt [N], if pooling excludes prompts; else None."""
-        if all(module.include_prompt for module in self.head if isinstance(module, Pooling)):
+        if not self.masks_prompts:
             return None
-        prompts = {prompt for prompt in (*self.prompts.values(), *self._given_prompts) if prompt}
-        return prompt_lengths(self.tokenizer, prompts, input_ids, attention_mask)
+        if prompt_mask is None:
+            prompts = {prompt for prompt in self.prompts.values() if prompt}
+            return prompt_lengths(self.tokenizer, prompts, input_ids, attention_mask)
+        lengths = prompt_mask.sum(dim=1)
+        return lengths * (lengths < attention_mask.sum(dim=1))  # else the text was cut off

@@ -9,6 +9,7 @@ from sentence_transformers.util import fullname, import_from_string
 from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
+from common.prompts import check_pairs
 from common.run_files import share_weights
 from encoders.backbone import Encoder, ScoreSettings, run_settings
 from encoders.opening.model_name import resolve_model
@@ -124,6 +125,9 @@ class Reranker(Encoder):
             settings: ``prompts``, ``max_length``, ``tokens_per_batch``, ``bf16`` and others; see
                 ``ScoreSettings``. The longer text of a pair is cut first.
         """
+        for pair in pairs:
+            if isinstance(pair, str):
+                raise ValueError(f"pairs: {pair[:40]!r} is one text; give (query, document) pairs")
         queries, documents = [query for query, _ in pairs], [document for _, document in pairs]
         scores = self.score_pairs(queries, documents, **settings)
         return scores if raw else self.activation(scores)
@@ -132,6 +136,7 @@ class Reranker(Encoder):
         self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
     ) -> Tensor:
         """The logit of each pair; see ``Encoder.score_pairs``."""
+        check_pairs(queries, documents)
         return self.run_all(
             *self.joined(queries, documents, settings),
             truncation="longest_first",

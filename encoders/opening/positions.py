@@ -21,6 +21,20 @@ def position_limit(backbone: Any) -> int | None:
     return min(limits, default=None)
 
 
+def check_positions(backbone: Any, max_length: int) -> None:
+    """Refuse more tokens than the model has positions for.
+
+    Raises:
+        ValueError: The message names both numbers.
+    """
+    limit = position_limit(backbone)
+    if limit is not None and max_length > limit:
+        raise ValueError(
+            f"max_length: {max_length} tokens are asked for, but {backbone.config.model_type} "
+            f"takes at most {limit}; give {limit} or less"
+        )
+
+
 def _position_table(backbone: nn.Module) -> Any:
     """The matrix of learnt absolute positions, if there is one."""
     for name, module in backbone.named_modules():

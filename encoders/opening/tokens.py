@@ -1,9 +1,13 @@
-"""Tokens for which a model has no row: on a GPU they would read foreign memory."""
+"""Texts to tokens; those for which a model has no row would read foreign memory on a GPU."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from common.prompts import padded
+from encoders.unpadding import cut_by_tokens
 
 
 class TokenWithoutRow(ValueError):
@@ -11,10 +15,8 @@ class TokenWithoutRow(ValueError):
 
 
 def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
-    """The tokenizer's ids beyond the embedding matrix, ascending."""
+    """The tokenizer's ids beyond the embedding matrix, ascending; ids may have gaps."""
     rows = model.get_input_embeddings().num_embeddings
-    if max(len(tokenizer), *tokenizer.added_tokens_decoder, 0) <= rows:
-        return []
     return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
 
 
@@ -29,6 +31,28 @@ def check_tokens(input_ids: Tensor, unknown: list[int], tokenizer: PreTrainedTok
         name = tokenizer.convert_ids_to_tokens(number)
         raise TokenWithoutRow(
             f"a text has the token {name!r} ({number}), for which the model has no row: its "
-            f"embeddings have {unknown[0]}; take the token out, or add rows with "
+            f"embeddings end before {unknown[0]}; take the token out, or add rows with "
             f"resize_token_embeddings({unknown[-1] + 1})"
         )
+
+
+def batches(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[list[str]],
+    budget: int,
+    truncation: str | bool,
+    max_length: int,
+) -> Iterator[tuple[list[int], Any]]:
+    """The places of some texts (or pairs of two lists), and these as padded tensors.
+
+    Args:
+        tokenizer: The model's.
+        texts: One list, or two for pairs.
+        budget: About so many tokens in a batch.
+        truncation: How the tokenizer cuts.
+        max_length: To how many tokens.
+    """
+    tokens = tokenizer(*texts, truncation=truncation, max_length=max_length)
+    for piece in cut_by_tokens([len(ids) for ids in tokens["input_ids"]], budget):
+        chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
+        yield piece, padded(tokenizer, chosen)

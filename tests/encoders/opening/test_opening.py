@@ -226,6 +226,17 @@ def test_tokens_without_a_row_are_refused_where_they_stand(
 # What is refused
 
 
+def test_a_token_without_a_row_behind_a_gap_in_the_vocabulary(tmp_path: Path) -> None:
+    """There are as many tokens as rows, and yet one id lies beyond them."""
+    folder = backbone(tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["cat"] = len(vocabulary)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(TokenWithoutRow, match=r"'cat' .* has no row"):
+        Embedder.from_pretrained(folder).encode(["a cat"])
+
+
 def test_classifiers_of_several_labels_say_what_they_are(tmp_path: Path) -> None:
     folder = backbone(tmp_path / "model", labels=3)
     change_json(folder / "config.json", id2label={"0": "contradiction", "1": "entailment",
