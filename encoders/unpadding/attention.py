@@ -12,11 +12,6 @@ from encoders.unpadding.kernels import find_kernel, text_by_text
 from encoders.unpadding.layout import Rule, TextLayout, position_bias
 from encoders.unpadding.parts import parts
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch before 2.10
-    varlen_attn = None  # type: ignore[assignment]
-
 # Shapes: T tokens of a packed sequence, A attention heads, D width of a head; S tokens with the
 # layout's padding, M = n * A matrices of n texts padded to l tokens each.
 
@@ -108,25 +103,10 @@ def _one_text(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
 
 def _on_gpu(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
     """By one kernel for all texts, if there is one."""
-    if q.dtype in (torch.bfloat16, torch.float16) and not rule.dropout and varlen_attn is not None:
-        return _by_varlen_kernel(q, k, v, layout, rule)
     kernel = find_kernel(q, k, rule)
     if kernel is None:
         return _by_torch(q, k, v, layout, rule)
     return kernel(q, k, v, layout.bounds, layout.longest, rule)
-
-
-def _by_varlen_kernel(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:
-    """torch's kernel for packed sequences: GPUs, 16 bits, no dropout."""
-    reach = -1 if rule.window is None else rule.window - 1
-    q, k, v = (x.contiguous() for x in (q, k, v))
-    bounds, longest = layout.bounds, layout.longest
-    attended: Any = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=rule.scaling,
-        window_size=(reach, 0 if rule.causal else reach), enable_gqa=q.shape[1] != k.shape[1],
-    )  # fmt: skip
-    states: Tensor = attended
-    return states
 
 
 def _by_torch(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, rule: Rule) -> Tensor:

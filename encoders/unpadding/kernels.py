@@ -1,8 +1,9 @@
-"""torch's kernels for packed sequences on GPUs: with dropout, and in fp32.
+"""torch's kernels for packed sequences on GPUs.
 
-``varlen_attn`` has no dropout and takes 16 bits only. The operators under nested tensors have, and
-gradients: flash attention (16 bits, from Ampere on) and memory-efficient attention (fp32, older
-cards). They are private, so each is tried on a small batch before it is used.
+``torch.nn.attention.varlen`` has no dropout, takes 16 bits only and fails on cards before Ampere.
+The operators under it and under nested tensors have dropout and gradients: flash attention (16
+bits, from Ampere on) and memory-efficient attention (fp32, older cards). They are private, so each
+is tried on a small batch before it is used.
 """
 
 import logging
