@@ -21,14 +21,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
-from transformers.utils.generic import ModelOutput
 
 from encoders.opening.positions import position_offset
 from encoders.unpadding.attention import ATTENTION
 from encoders.unpadding.compiled import CompiledLayers
 from encoders.unpadding.dropout import seeded
 from encoders.unpadding.layout import TextLayout
-from encoders.unpadding.packing import cut_by_tokens, is_even, pack_texts, round_up, without_rest
+from encoders.unpadding.packing import (
+    cut_by_tokens,
+    is_even,
+    pack_texts,
+    padded_output,
+    round_up,
+    without_rest,
+)
 from encoders.unpadding.parallel import parallel_map, parallel_map_with_gradients
 from encoders.unpadding.parts import parts
 from encoders.unpadding.transfer import mask_on_host, or_first, to_device
@@ -57,6 +63,7 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
         unpadding = Unpadding(backbone)
         unpadded = _probe(backbone)
         if unpadded is not None and torch.allclose(padded, unpadded, atol=1e-4, rtol=1e-3):
+            unpadding.draws_from_torch = _draws_from_torch(backbone)
             return True
         unpadding.remove()
         model.set_attn_implementation(before)
@@ -121,6 +128,7 @@ class Unpadding:
         self.padding_id = position_offset(backbone) - 1
         self.attention_dropout: float | None = None  # in training; None: the layers' own
         self.compiled: CompiledLayers | None = None
+        self.draws_from_torch = True  # in training
         backbone.forward = self.forward
         pooler = getattr(backbone, "pooler", None)
         self.hook = None
@@ -185,7 +193,7 @@ class Unpadding:
         else:
             outputs = list(map(run, range(len(packs)), split))
         if pad_output:
-            return _pad_output(outputs, index, order, ids.shape)
+            return padded_output(outputs, index, order, ids.shape)
         return [
             PackedSequence(
                 output.last_hidden_state[0],
@@ -239,7 +247,7 @@ class Unpadding:
 
     def _shares_a_generator(self) -> bool:
         """Whether random numbers come from torch's dropout, or are drawn again to recompute."""
-        if not (parts.fast_dropout and parts.grouped_attention):
+        if self.draws_from_torch or not (parts.fast_dropout and parts.grouped_attention):
             return True
         return bool(self.backbone.is_activation_checkpointing) or any(
             type(module) is nn.Dropout and module.p > 0 and module.training
@@ -247,34 +255,19 @@ class Unpadding:
         )
 
 
-def _pad_output(
-    outputs: list[ModelOutput], index: Tensor, order: list[int], shape: torch.Size
-) -> ModelOutput:
-    """Packed states [1, T, H] to [B, L, H]; ``index`` has each token's place in [B * L]."""
-
-    def padded(states: tuple[Tensor, ...]) -> Tensor:
-        tokens = torch.cat(states, dim=1)[0]
-        flat = tokens.new_zeros(shape.numel(), tokens.shape[-1])
-        return flat.index_copy(0, index, tokens).view(*shape, -1)
-
-    output = outputs[0]
-    for name in list(output):
-        values = [other[name] for other in outputs]
-        if isinstance(values[0], tuple):
-            output[name] = tuple(padded(layer) for layer in zip(*values, strict=True))
-        elif values[0].dim() == 3:
-            output[name] = padded(tuple(values))
-        else:  # the pooler's, one for each text
-            places = to_device(torch.tensor(order).argsort(), index.device)
-            output[name] = torch.cat(values)[places]
-    return output
+def _draws_from_torch(backbone: Any) -> bool:
+    """Whether training draws from torch's generator, as ``nn.functional.dropout`` does."""
+    with seeded(0), torch.random.fork_rng([]):
+        before = torch.get_rng_state()
+        _probe(backbone, in_training=True)
+        return not torch.equal(torch.get_rng_state(), before)
 
 
 @torch.no_grad()
-def _probe(backbone: Any) -> Tensor | None:
+def _probe(backbone: Any, in_training: bool = False) -> Tensor | None:
     """States of two texts of different length, 0 at padding; None where the model fails on them."""
     training = backbone.training
-    backbone.eval()
+    backbone.train(in_training)
     device = next(backbone.parameters()).device
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], device=device)
     try:

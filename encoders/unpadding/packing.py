@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from encoders.unpadding.transfer import to_device
+
 # Matrix products of fewer tokens than this are slower per token.
 MIN_TOKENS = 128
 # In training every packed sequence has gradients for all weights, which have to be added up.
@@ -111,4 +113,27 @@ def without_rest(output: ModelOutput, tokens: int) -> ModelOutput:
 
     for name in list(output):
         output[name] = cut(output[name])
+    return output
+
+
+def padded_output(
+    outputs: list[ModelOutput], index: Tensor, order: list[int], shape: torch.Size
+) -> ModelOutput:
+    """Packed states [1, T, H] to [B, L, H]; ``index`` has each token's place in [B * L]."""
+
+    def padded(states: tuple[Tensor, ...]) -> Tensor:
+        tokens = torch.cat(states, dim=1)[0]
+        flat = tokens.new_zeros(shape.numel(), tokens.shape[-1])
+        return flat.index_copy(0, index, tokens).view(*shape, -1)
+
+    output = outputs[0]
+    for name in list(output):
+        values = [other[name] for other in outputs]
+        if isinstance(values[0], tuple):
+            output[name] = tuple(padded(layer) for layer in zip(*values, strict=True))
+        elif values[0].dim() == 3:
+            output[name] = padded(tuple(values))
+        else:  # the pooler's, one for each text
+            places = to_device(torch.tensor(order).argsort(), index.device)
+            output[name] = torch.cat(values)[places]
     return output

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, OPTConfig, OPTModel
 
 from encoders.unpadding import packing, parallel_map, speed_up_dropout, unpad_inputs
 from encoders.unpadding.packing import balance
@@ -164,6 +164,26 @@ def test_what_draws_by_itself_keeps_to_one_thread(
         seen = watched(model)
         model.train()(**batch(LENGTHS))
         assert set(seen) == {"MainThread"}
+
+
+def test_dropout_that_is_no_module_keeps_to_one_thread(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OPT calls ``nn.functional.dropout``: threads would take turns at torch's generator."""
+    monkeypatch.setattr(packing, "MIN_TOKENS_IN_TRAINING", 128)
+    sizes: dict[str, Any] = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 90}
+    model = OPTModel(OPTConfig(**sizes, max_position_embeddings=64, dropout=0.1))
+    speed_up_dropout(model)
+    before = torch.get_rng_state()
+    assert unpad_inputs(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    model.train()
+    found = []
+    for _ in range(5):
+        torch.manual_seed(1)
+        found.append(model(**batch(LENGTHS)).last_hidden_state.detach())
+    assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_few_tokens_are_trained_in_one_packed_sequence(cores: int) -> None:
