@@ -14,7 +14,18 @@ from sklearn.feature_extraction.text import CountVectorizer
 # Han and kana are written without spaces: they are indexed as unigrams and bigrams of characters,
 # everything else that is a letter, a digit or "_" as words.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W{_CJK}]+")
+# Vowel signs and accents are no letters for ``re``, but belong to the letter before them (Hindi,
+# Tamil, Burmese, ...). Variation selectors do not: they choose a picture.
+_NO_PART = re.compile(rf"[{_CJK}\u034f\u180b-\u180f\ufe00-\ufe0f]")
+# Spelled out: one set of characters is searched twice as fast as words and marks in turn. Beyond
+# U+FFFF are scripts of few texts, whose signs are taken as letters.
+_PARTS = "".join(
+    part
+    for part in map(chr, range(0x30, 0x10000))
+    if (part.isalnum() or part == "_" or unicodedata.category(part) in ("Mn", "Mc"))
+    and not _NO_PART.match(part)
+)
+_TOKEN = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W{_CJK}][{_PARTS}\U00010000-\U0001efff]*")
 # Saturation of the term frequency, and length normalisation from 0 (none) to 1; as in Lucene.
 K1, B = 1.2, 0.75
 _BLOCK_BYTES = 64 * 2**20  # of the dense scores [Q, D] held at a time

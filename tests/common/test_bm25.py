@@ -74,10 +74,18 @@ def test_ties_are_ordered_by_place_and_cut_at_top_k() -> None:
         ("ＢＭ２５", ["bm25"]),  # full-width
         ("Größe naïve", ["größe", "naïve"]),
         ("。,!", []),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),  # vowel signs are marks
+        ("தமிழ் မြန်မာ", ["தமிழ்", "မြန်မာ"]),
+        ("İstanbul", ["i\u0307stanbul"]),
+        ("1\ufe0f\u20e3 ❤\ufe0f ok", ["1", "ok"]),  # emoji
     ],
 )
 def test_words_and_chinese_characters(text: str, tokens: list[str]) -> None:
     assert tokenize(text) == tokens
+
+
+def test_words_with_marks_are_highlighted_whole() -> None:
+    assert bm25.highlights("यह हिन्दी है", "हिन्दी") == [(3, 9)]
 
 
 def test_a_chinese_query_finds_its_document() -> None:
