@@ -63,16 +63,22 @@ class EpochSampler(Sampler[int]):
     Args:
         size: Number of rows.
         seed: The run's ``data_seed`` or ``seed``.
+
+    Raises:
+        ValueError: The seed is negative.
     """
 
     def __init__(self, size: int, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"data_seed: must be at least 0, got {seed}")
         self.size, self.seed, self.epoch = size, seed, 0
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        random = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        seed = (self.seed * 1_000_003 + self.epoch) % 2**64  # more is refused by torch
+        random = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.size, generator=random) + self.epoch * self.size
         for rows in order.split(1 << 16):  # a list of all would take five times their memory
             yield from rows.tolist()

@@ -8,8 +8,8 @@ import torch
 from transformers import BertTokenizer
 
 from collators import ContrastiveCollator, GroupCollator, PairCollator, ScoredPairCollator
-from collators.epochs import EpochRows
-from collators.mixture import MixtureRows, SourceRows
+from collators.epochs import EpochRows, EpochSampler
+from collators.mixture import MixtureRows, MixtureSampler, SourceRows
 from collators.sampling import draw_group
 from losses import ContrastiveLoss, ListwiseLoss, PairwiseLoss
 from losses.contrastive import GatheredQueries
@@ -334,6 +334,18 @@ def test_collators_travel_to_dataloader_workers(
 ) -> None:
     collate = pickle.loads(pickle.dumps(kind(tiny_tokenizer, 8, 8)))
     assert collate.query_max_length == 8
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63, 2**70])
+def test_any_seed_orders_the_rows(seed: int) -> None:
+    for sampler in (EpochSampler(5, seed), MixtureSampler([5], [1.0], seed, 1)):
+        assert sorted(sampler) == list(range(5))
+
+
+def test_a_negative_seed_is_refused_before_training() -> None:
+    for make in (lambda: EpochSampler(5, -1), lambda: MixtureSampler([5, 2], [1.0, 1.0], -1, 1)):
+        with pytest.raises(ValueError, match="data_seed: must be at least 0, got -1"):
+            make()
 
 
 def test_an_iteration_over_rows_ends() -> None:
