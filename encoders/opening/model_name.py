@@ -1,6 +1,7 @@
 """Resolve a model name: a folder, a name on the Hub, or ``package://`` in an installed package."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -26,8 +27,8 @@ def resolve_model(name_or_path: str, revision: str | None = None) -> Path:
     """
     if name_or_path.startswith(PACKAGE):
         folder = _in_package(name_or_path)
-    elif Path(name_or_path).expanduser().is_dir():
-        folder = Path(name_or_path).expanduser()
+    elif (given := Path(os.path.expanduser(name_or_path))).is_dir():
+        folder = given
     else:
         folder = _from_hub(name_or_path, revision)
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
@@ -55,7 +56,10 @@ def is_classifier(folder: Path) -> bool:
 
 def _in_package(name: str) -> Path:
     module, _, path = name.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(module) if module else None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a package without its parent; no name of a package
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
             f"{name} names the Python package {module!r}, which is not "

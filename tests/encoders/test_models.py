@@ -191,6 +191,11 @@ def test_package_names_open_installed_models(
         Embedder.from_pretrained("package://some_models/nothing")
     with pytest.raises(ValueError, match=r"not installed here; pip install not-there$"):
         Embedder.from_pretrained("package://not_there/model")
+    for module in ("no_such.package", ".", "", "..x", "a..b"):
+        with pytest.raises(
+            ValueError, match=r"names the Python package .*, which is not installed"
+        ):
+            Embedder.from_pretrained(f"package://{module}/model")
 
 
 # Reranker
@@ -271,6 +276,8 @@ def test_no_such_model(tmp_path: Path) -> None:
         Embedder.from_pretrained("organisation/name")
     with pytest.raises(ValueError, match="neither a folder here nor a name on the Hub"):
         Embedder.from_pretrained("/no/such/folder")
+    with pytest.raises(ValueError, match="neither a folder here nor a name on the Hub"):
+        Embedder.from_pretrained("~nobody-of-this-name/x")
     with pytest.raises(ValueError, match=r"holds no model \(no config.json"):
         Embedder.from_pretrained(tmp_path)
 
