@@ -343,9 +343,9 @@ def test_any_seed_orders_the_rows(seed: int) -> None:
 
 
 def test_a_negative_seed_is_refused_before_training() -> None:
-    for make in (lambda: EpochSampler(5, -1), lambda: MixtureSampler([5, 2], [1.0, 1.0], -1, 1)):
+    for rows in (EpochRows([{}]), MixtureRows([SourceRows("one", [{}])], one_source=False)):
         with pytest.raises(ValueError, match="data_seed: must be at least 0, got -1"):
-            make()
+            rows.sampler(-1, 1)
 
 
 def test_an_iteration_over_rows_ends() -> None:

@@ -223,8 +223,12 @@ def test_a_batch_on_a_gpu_takes_the_kernel(
     layout = TextLayout(lengths, torch.device("cpu"))
     q, k, v = (torch.randn(24, heads, width, dtype=dtype) for heads in (4, 2, 2))
     found = attention._on_gpu(q, k, v, layout, rule)
-    near = {} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}
-    torch.testing.assert_close(found, text_by_text(q, k, v, layout.bounds, rule), **near)
+    near = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(
+        found, text_by_text(q, k, v, layout.bounds, rule), atol=near, rtol=near
+    )
     with monkeypatch.context() as patch:
         patch.setattr(attention, "find_kernel", lambda *_: None)
-        torch.testing.assert_close(attention._on_gpu(q, k, v, layout, rule), found, **near)
+        torch.testing.assert_close(
+            attention._on_gpu(q, k, v, layout, rule), found, atol=near, rtol=near
+        )
