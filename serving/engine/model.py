@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from common.hardware import bf16_is_fast
-from common.prompts import PADDED
+from common.prompts import PADDED, prompt_mask, with_prompt
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
@@ -144,6 +144,9 @@ class ServedModel:
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
         padded = self.encoder.tokenizer.pad(given, "max_length", self._places(batch), **PADDED)
+        if self.encoder.masks_prompts:
+            prompts = [with_prompt("", tokens.prompt) for tokens in batch]
+            padded["prompt_mask"] = prompt_mask(self.encoder.tokenizer, prompts, padded)
         inputs = {name: to_device(padded[name], self.encoder.device) for name in padded}
         mask = padded["attention_mask"].numpy()
         found: torch.Tensor = self.encoder(**inputs, host_mask=mask)
@@ -154,7 +157,7 @@ class ServedModel:
 
         Each size has kernels of its own, whose memory does not come back.
         """
-        longest = max(map(len, batch))
+        longest = max(1, *map(len, batch))
         rounded = longest if self.encoder.unpadded else -(-longest // PLACES) * PLACES
         return max(longest, min(rounded, self.encoder.max_length))
 

@@ -7,13 +7,14 @@ copy of the transformers tokenizer for each thread would not do.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from common.prompts import prompt_of
 from serving.http.errors import wrong_field
 
 # A long text is cut before it is tokenized, to so many characters for each token that it may have:
@@ -50,6 +51,7 @@ class Tokens:
         truncated: Whether something was cut off.
         too_long: Whether it was because there is more than the model takes.
         texts: The texts of a pair that the model reads one by one; it tokenizes them anew.
+        prompt: What stands before the text.
     """
 
     input_ids: list[int]
@@ -57,6 +59,7 @@ class Tokens:
     truncated: bool
     too_long: bool = False
     texts: tuple[str, str] | None = None
+    prompt: str = ""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -113,7 +116,8 @@ class TextTokenizer:
         """Tokens of each text; ``side`` is where it is cut, if it must be."""
         side = side or self.side
         room = self.max_length - self.single.size
-        return [self._single_text(ids, side) for ids in self._encode(texts, room, side)]
+        found = [self._single_text(ids, side) for ids in self._encode(texts, room, side)]
+        return [replace(t, prompt=prompt_of(x)) for t, x in zip(found, texts, strict=True)]
 
     def pairs(
         self,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import zoo
+from common.prompts import with_prompt
 from encoders import Embedder, Reranker
 from encoders.kinds import Kind
 from served import Held, engine_of, hold, until
@@ -48,6 +49,19 @@ def test_vectors_are_those_of_encode_whatever_the_neighbours(tiny_bert: Path) ->
             alone = [submit(engine, text) for text in texts]
             for job, row in zip(alone, wanted, strict=True):
                 np.testing.assert_allclose(job.future.result(60), row[None], atol=1e-5)
+
+
+def test_prompts_left_out_of_pooling_are_those_that_stand_before_a_text(tmp_path: Path) -> None:
+    """Not what a text by chance begins with."""
+    folder = zoo.embedder(tmp_path / "model", zoo.backbone(tmp_path / "base"), include_prompt=False)
+    offline = Embedder.from_pretrained(folder)
+    served = ServedModel(offline, "m")
+    given = [with_prompt("read a cat", "how to "), "how to read a cat"]
+    with inference(torch.device("cpu"), bf16=False):
+        found = served.compute(served.tokenizer.texts(given))
+    wanted = [offline.encode(["read a cat"], prompt="how to "), offline.encode([given[1]])]
+    np.testing.assert_allclose(found, torch.cat(wanted).numpy(), atol=1e-5)
+    assert not np.allclose(found[0], found[1], atol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "flag", "least"), [("embedder", "text_", 3), ("reranker", "", 5)])
