@@ -11,8 +11,7 @@ from encoders.backbone import Encoder
 from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.comparison import Comparison, compare, compare_statistic
-from evaluation.metrics.hub_metrics import pair_figure
-from evaluation.metrics.pairs import Figure, Scores, pair_statistics
+from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
 from evaluation.search.distributed import How
 from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse
@@ -56,7 +55,8 @@ class PairScores(NamedTuple):
 
     def figures(self, judged: Scores) -> dict[str, Figure]:
         """The metrics that suit the judgements [N], by name."""
-        return {name: pair_figure(name, self.of(name), judged) for name in pair_statistics(judged)}
+        statistics = pair_statistics(judged)
+        return {name: figure(each, self.of(name), judged) for name, each in statistics.items()}
 
 
 Found = Ranked | PairScores

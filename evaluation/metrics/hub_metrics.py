@@ -1,9 +1,9 @@
-"""Our metrics as metrics of the ``evaluate`` library.
+"""Our metrics as metrics of the ``evaluate`` library, for pipelines that are built on it.
 
-Other projects have them for ``evaluate.combine``, ``add_batch`` and ``compute``. Our own evaluation
-computes the figures of judged pairs by them (``pair_figure``). It calls ``ranking`` and ``pairs``
-directly where it needs a value for each query, or thousands of resamples: ``evaluate`` returns one
-number, and passes all input through Arrow (twenty times slower on 100,000 pairs, 0.4 s).
+For ``evaluate.combine``, ``add_batch`` and ``compute`` in other projects. Our own evaluation calls
+``ranking`` and ``pairs`` directly: it needs a value per query, and thousands of resamples, where
+``evaluate`` returns one number and passes all input through Arrow (ten times slower on 100,000
+pairs) and a writable cache folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
-from evaluation.metrics.pairs import BINARY, GRADED, Figure, Scores, UndefinedMetric
+from evaluation.metrics.pairs import BINARY, GRADED
 from evaluation.metrics.ranking import check_metrics, per_query
 
 STATISTICS = GRADED | BINARY
@@ -96,17 +96,6 @@ class PairMetric(evaluate.Metric):  # type: ignore[misc]
     ) -> dict[str, float]:
         scores, judged = (np.array(list(values)) for values in (predictions, references))
         return {self.metric: STATISTICS[self.metric](scores, judged)}
-
-
-def pair_figure(metric: str, scores: Scores, judged: Scores) -> Figure:
-    """A metric's value of scores [N] and judgements [N], or the reason why it has none."""
-    try:
-        found = PairMetric(metric, keep_in_memory=True).compute(
-            predictions=scores, references=judged
-        )
-    except UndefinedMetric as reason:
-        return str(reason)
-    return float(found[metric])
 
 
 def _by_id(documents: Mapping[str, Any], field: str, at: int) -> dict[str, float]:

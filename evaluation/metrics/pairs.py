@@ -93,6 +93,14 @@ def pair_statistics(judged: Scores) -> dict[str, Statistic]:
     return BINARY if np.isin(judged, (0, 1)).all() else GRADED
 
 
+def figure(statistic: Statistic, scores: Scores, judged: Scores) -> Figure:
+    """A statistic's value, or the reason why it has none."""
+    try:
+        return statistic(scores, judged)
+    except UndefinedMetric as reason:
+        return str(reason)
+
+
 def _by_score(scores: Scores, judged: Scores) -> tuple[Scores, Scores, Scores]:
     """Each different score, rising, and how many positive and negative pairs have it."""
     _check_binary(scores, judged)

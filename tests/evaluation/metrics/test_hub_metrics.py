@@ -7,7 +7,7 @@ import evaluate
 import numpy as np
 import pytest
 
-from evaluation.metrics.hub_metrics import STATISTICS, PairMetric, RankingMetric, pair_figure
+from evaluation.metrics.hub_metrics import STATISTICS, PairMetric, RankingMetric
 from evaluation.metrics.ranking import METRICS, UNCUT, per_query
 
 NAMES = [*(f"{name}@10" for name in METRICS), *UNCUT]
@@ -100,21 +100,6 @@ def test_a_metric_that_does_not_exist_is_refused() -> None:
         RankingMetric("NDCG@10")
     with pytest.raises(ValueError, match="no metric 'kendall' of pairs, only spearman, pearson"):
         PairMetric("kendall")
-
-
-@pytest.mark.parametrize("name", STATISTICS)
-def test_a_figure_is_that_of_the_statistic_or_the_reason_why_there_is_none(name: str) -> None:
-    """To the last bit, and without a draw from the generators that training uses."""
-    varied = np.array([0.0, 1.0, 0.0])
-    assert pair_figure(name, varied, np.ones(3)) == "all 3 judgements are 1"
-    assert pair_figure(name, np.full(3, -2.0), varied) == "all 3 scores are -2"
-    with pytest.raises(ValueError, match="number 1 is nan"):  # a mistake is no missing value
-        pair_figure(name, np.array([0.0, np.nan, 1.0]), varied)
-    random = np.random.default_rng(0)
-    scores, judged = random.normal(size=999), random.integers(0, 2, 999).astype(np.float64)
-    before = repr(np.random.get_state())
-    assert pair_figure(name, scores, judged) == STATISTICS[name](scores, judged)
-    assert repr(np.random.get_state()) == before
 
 
 def test_constant_scores_are_refused() -> None:

@@ -26,6 +26,7 @@ from evaluation.metrics.pairs import (
     auc,
     average_precision,
     best_threshold,
+    figure,
     pair_statistics,
     pearson,
     spearman,
@@ -159,6 +160,16 @@ def test_what_is_not_defined_is_refused(statistic: Statistic) -> None:
 def test_grades_are_no_binary_labels(statistic: Statistic) -> None:
     with pytest.raises(ValueError, match=r"a binary judgement is 0 or 1, got 0.5; .* spearman"):
         statistic(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("statistic", [*BINARY.values(), *GRADED.values()])
+def test_a_figure_without_a_value_is_its_reason(statistic: Statistic) -> None:
+    varied = np.array([0.0, 1.0, 0.0])
+    assert figure(statistic, varied, np.ones(3)) == "all 3 judgements are 1"
+    assert figure(statistic, np.full(3, -2.0), varied) == "all 3 scores are -2"
+    with pytest.raises(ValueError, match="number 1 is nan"):  # a mistake is no missing value
+        figure(statistic, np.array([0.0, np.nan, 1.0]), varied)
+    assert isinstance(figure(statistic, np.array([0.1, 0.9, 0.2]), varied), float)
 
 
 @pytest.mark.parametrize("shift", [18, 51, 400, -51, -800])
