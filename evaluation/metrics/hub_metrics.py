@@ -3,7 +3,8 @@
 For ``evaluate.combine``, ``add_batch`` and ``compute`` in other projects. Our own evaluation calls
 ``ranking`` and ``pairs`` directly: it needs a value per query, and thousands of resamples, where
 ``evaluate`` returns one number and passes all input through Arrow (ten times slower on 100,000
-pairs) and a writable cache folder.
+pairs) and a writable cache folder; and ``scripts/evaluate.py`` stands before it on every script's
+path.
 """
 
 from collections.abc import Mapping, Sequence
