@@ -58,7 +58,7 @@ def fingerprint(embedder: Embedder, max_length: int | None = None) -> Fingerprin
     return Fingerprint(
         model_digest(embedder),
         embedder.find_prompt("document"),
-        min(max_length or embedder.max_length, embedder.max_length),
+        max_length or embedder.max_length,
         embedder.dimension,
         embedder.similarity,
     )

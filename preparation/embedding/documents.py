@@ -85,12 +85,11 @@ class EmbedDocuments:
 
     def identity(self) -> dict[str, Any]:
         """All that the vectors depend on, for a file to keep."""
-        most = self.embedder.max_length
         bf16 = self.settings.get("bf16", False) and bf16_is_fast(self.embedder.device)
         return {
             "model": model_digest(self.embedder),
             "prompt": self.embedder.find_prompt("document"),
-            "max_length": min(self.settings.get("max_length") or most, most),
+            "max_length": self.settings.get("max_length") or self.embedder.max_length,
             "dimension": self.embedder.dimension,
             "bf16": bf16,
             "dtype": self.dtype,

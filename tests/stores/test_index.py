@@ -17,6 +17,7 @@ from forked import Copy, together
 from scripts.index import main
 from stores import Document, Store, Table, open_store
 from stores.collection import find_live
+from stores.fingerprint import fingerprint
 from stores.store import Layout
 from tiny import TEXTS, save_backbone, save_classifier
 from zoo import embedder
@@ -118,6 +119,14 @@ def test_sources_leave_each_other_alone(url: str, model: Path, tmp_path: Path) -
     index(url, model, other, source="other")
     index(url, model, write(one, DOCUMENTS[1:3]))
     assert sorted(contents(url)) == ["d1", "d2", "d3", "d4"]
+
+
+def test_a_length_above_the_models_own_is_that_of_its_vectors(model: Path) -> None:
+    opened = Embedder.from_pretrained(model, max_length=8)
+    assert fingerprint(opened).max_length == 8
+    assert fingerprint(opened, 16).max_length == 16
+    text = "a cat " * 20
+    assert not torch.equal(opened.encode([text]), opened.encode([text], max_length=16))
 
 
 def test_another_model_is_refused_and_migrated_to(

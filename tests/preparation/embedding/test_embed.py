@@ -240,6 +240,22 @@ def test_vectors_do_not_go_among_the_documents(
     assert embed(flags(model, corpus / "*.parquet", corpus)) == 2
     assert f"output_dir: {corpus} is where {corpus / 'x.parquet'} is" in capsys.readouterr().err
     assert pq.read_table(corpus / "x.parquet").column_names == ["id", "text"]
-    # A length beyond the model's limit is that limit.
-    assert embed(flags(model, corpus, tmp_path / "out", "--document_max_length", 10_000)) == 0
-    assert embed(flags(model, corpus, tmp_path / "out")) == 0
+
+
+def test_a_length_is_that_of_the_vectors(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one above the folder's own; not one that the model has no positions for."""
+    short, corpus = tmp_path / "short", tmp_path / "corpus.parquet"
+    embedder = Embedder.from_pretrained(model)
+    embedder.max_length = 8
+    embedder.save_pretrained(short)
+    pq.write_table(pa.table({"id": ["1"], "text": ["a cat " * 20]}), corpus)
+    assert embed(flags(short, corpus, tmp_path / "out", "--document_max_length", 16)) == 0
+    assert embed(flags(short, corpus, tmp_path / "out")) == 2
+    assert "max length" in capsys.readouterr().err
+    found = pq.read_table(tmp_path / "out" / corpus.name)["vector"].to_pylist()[0]
+    wanted = embedder.encode(["a cat " * 20], prompt="dog ", max_length=16)[0].tolist()
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert embed(flags(short, corpus, tmp_path / "far", "--document_max_length", 10_000)) == 2
+    assert "max_length: 10000 tokens are asked for" in capsys.readouterr().err
