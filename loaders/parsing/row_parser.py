@@ -129,21 +129,18 @@ class _ParsedRecord:
             return columns.require(fields, "rel")
         if columns.negatives(fields) or columns.find(fields, "pos_scores"):
             return None
-        several, missing = isinstance(fields[name], list), None
-        for labels in columns.names["rel"]:
-            value = fields.get(labels)
-            if several and labels == "score" and labels not in columns.columns:
-                continue  # a teacher's
-            if several:
-                fits = isinstance(value, list)
-            else:
-                fits = value is not None and self.labels.may_be_one(value, self.record)
-            if fits:
-                return labels
-            if labels in fields and value is None:
-                missing = labels
-        if missing:
-            raise RowError(f'"{missing}" has no label for "{name}"; give one, or leave the row out')
+        several = isinstance(fields[name], list)
+        names = [label for label in columns.names["rel"] if label in fields]
+        if several:  # beside a list, "score" is a teacher's
+            names = [label for label in names if label != "score" or label in columns.columns]
+        for label in names:
+            value = fields[label]
+            if several and isinstance(value, list):
+                return label
+            if not several and value is not None and self.labels.may_be_one(value, self.record):
+                return label
+        if missing := [label for label in names if fields[label] is None]:
+            raise RowError(f'"{missing[0]}" has no label for "{name}"; give one, or drop the row')
         return None
 
     def _scored_pair(self, doc: str, rel: str) -> ScoredPair:
