@@ -107,7 +107,8 @@ def _of_spec(spec: str, split: str | None, evaluates: bool = False) -> list[Sour
 def _folder(spec: str) -> tuple[str | None, Found] | None:
     """The split that a folder's spec names, and all sources in it; None if it is no folder."""
     if not spec.strip():
-        raise ValueError("the name of a file is empty")  # Path("") is the current folder
+        # Path("") is the current folder.
+        raise ValueError("the name of a file is empty, as of a shell variable not set; give one")
     path, config, split = Path(spec).expanduser(), None, None
     match = _WITHIN.fullmatch(spec)
     if not path.exists() and match is not None:
