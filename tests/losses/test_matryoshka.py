@@ -78,7 +78,7 @@ def test_impossible_settings(settings: dict[str, Any], message: str, tmp_path: P
         build_run(TandemArguments(**(given | {"output_dir": str(tmp_path)} | settings)))
 
 
-@pytest.mark.parametrize("objective", ["contrastive", "weighted_mse", "cosent"])
+@pytest.mark.parametrize("objective", ["contrastive", "cosent"])
 def test_prefixes_of_a_model_trained_so_are_better(objective: str, tmp_path: Path) -> None:
     """After a few steps the loss of a prefix is lower than with the plain objective."""
     base = save_backbone(
