@@ -142,7 +142,7 @@ def rerankers(task: Task) -> None:
     found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.how(**LIMITS))
     task.keep(FIRST, "", judge(found, data, [METRIC]).values[METRIC])
     first = FirstStage(found, 20) if data.candidates is None else None
-    rate = {"learning_rate": 2 * task.set.learning_rate, "head_learning_rate": 1e-3}
+    rate = {"learning_rate": task.set.group_learning_rate, "head_learning_rate": 1e-3}
     for seed in task.args.seeds:
         for name, flags in lines.items():
             if not task.file(name, seed).exists():
@@ -267,11 +267,12 @@ def trained_how(task: Task) -> str:
     """In words."""
     if task.args.comparison == "quickstart":
         return "trained by configs/embedding_contrastive.json"
-    unit, rate = f"{PAIRS} pairs", f"{task.set.learning_rate:g}"
+    steps, unit, rate = task.set.steps, f"{PAIRS} pairs", f"{task.set.learning_rate:g}"
     if task.args.comparison == "objectives":
-        unit, rate = f"{GROUPS} groups", f"{2 * task.set.learning_rate:g} and 1e-3 for the new head"
+        steps, unit = task.set.group_steps, f"{GROUPS} groups"
+        rate = f"{task.set.group_learning_rate:g} and 1e-3 for the new head"
     return (
-        f"{task.set.steps} steps of {unit}, documents cut at {LIMITS['document_max_length']} "
+        f"{steps} steps of {unit}, documents cut at {LIMITS['document_max_length']} "
         f"tokens, learning rate {rate}{', in bf16' if task.args.bf16 else ''}"
     )
 

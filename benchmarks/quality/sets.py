@@ -23,12 +23,14 @@ class DataSet:
 
     Args:
         base: The model that is trained.
-        learning_rate: That suits it on these rows.
+        learning_rate: That suits an embedder on these rows.
         pairs: Positive pairs, or None where there are groups only.
         groups: Groups with graded candidates of their own, or None where negatives are mined.
         corpus: Where negatives are mined, besides the rows.
         test: What is measured.
-        steps: Of 64 pairs, or of 8 groups.
+        steps: Of 64 pairs.
+        group_steps: Of 8 groups, for a reranker.
+        group_learning_rate: Of a reranker.
     """
 
     base: str
@@ -38,6 +40,8 @@ class DataSet:
     corpus: Path | None
     test: RetrievalData
     steps: int
+    group_steps: int
+    group_learning_rate: float
 
 
 def open_set(name: str, shared: Path, scratch: Path) -> DataSet:
@@ -52,7 +56,7 @@ def open_set(name: str, shared: Path, scratch: Path) -> DataSet:
     chinese = str(shared / "e5_small_zh_en")
     if name == "docstrings":
         pairs, test = DOCSTRINGS / "train_pairs.jsonl", read_beir(DOCSTRINGS / "heldout", "test")
-        return DataSet(BASE, 1e-4, pairs, None, None, test, steps=24)
+        return DataSet(BASE, 1e-4, pairs, None, None, test, 24, 24, 2e-4)
     if name == "t2ranking_100":
         return _t2ranking(shared / name / "t2rank_100_distill_standard.jsonl", chinese, scratch)
     folder = shared / name
@@ -60,9 +64,9 @@ def open_set(name: str, shared: Path, scratch: Path) -> DataSet:
     corpus = folder / "corpus.jsonl"
     if name == "scifact":
         test = _cut(read_beir(folder, "test"))
-        return DataSet(BASE, 2e-5, pairs, None, corpus, test, steps=15)
+        return DataSet(BASE, 2e-5, pairs, None, corpus, test, 15, 40, 2e-4)
     test = _cut(read_beir(folder, "dev"))
-    return DataSet(chinese, 2e-5, pairs, None, corpus, test, steps=12)
+    return DataSet(chinese, 2e-5, pairs, None, corpus, test, 12, 12, 1e-4)
 
 
 def _pairs(data: RetrievalData, output: Path) -> Path:
@@ -89,7 +93,7 @@ def _t2ranking(file: Path, base: str, scratch: Path) -> DataSet:
     groups = _write(rows[::2], scratch / "groups.jsonl")
     test = open_data([str(_write(rows[1::2], scratch / "test.jsonl"))], "reranker", ReadOptions())
     assert isinstance(test, RetrievalData)
-    return DataSet(base, 5e-5, None, groups, None, test, steps=12)
+    return DataSet(base, 5e-5, None, groups, None, test, 12, 12, 1e-4)
 
 
 def _write(rows: Iterable[dict[str, Any]], output: Path) -> Path:

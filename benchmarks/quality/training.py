@@ -72,7 +72,8 @@ def train(task: Task, recipe: str, flags: Flags, seed: int, rows: Path | None, b
     for key, value in given.items():
         given[key] = task.set.base if value == "BASE" else value
     given |= {"model_name_or_path": task.set.base, "train_file": rows, "output_dir": output}
-    given |= {"per_device_train_batch_size": batch, "max_steps": task.set.steps, "seed": seed}
+    steps = task.set.group_steps if batch == GROUPS else task.set.steps
+    given |= {"per_device_train_batch_size": batch, "max_steps": steps, "seed": seed}
     given |= {"eval_file": "null", "save_strategy": "no", "disable_tqdm": True}
     # Of some queries, all that is found may be too near to the positive to be a negative.
     given = {"bf16": task.args.bf16, "on_bad_rows": "skip"} | given
