@@ -1,5 +1,6 @@
 """Options of reading data files."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class ReadOptions:
         needs_scores: The objective needs a teacher's scores: a group without them is bad.
         on_bad_rows: "error" stops with a list of the bad rows, "skip" leaves them out.
         rejected_file: Where all bad rows are written, as JSON Lines of ``file``, ``line``,
-            ``reason``, ``record``.
+            ``reason``, ``record``. Those of an earlier reading are replaced; no other file is.
 
     Raises:
         ValueError: If a value is invalid.
@@ -70,3 +71,20 @@ class ReadOptions:
             raise ValueError(f"positive_threshold is {self.positive_threshold}, not in (0, 1]")
         if self.on_bad_rows not in ("error", "skip"):
             raise ValueError(f'on_bad_rows is "{self.on_bad_rows}"; give "error" or "skip"')
+        if self.rejected_file is not None and not _is_free(self.rejected_file):
+            raise ValueError(
+                f"rejected_file: {self.rejected_file} is there and holds no bad rows of an earlier "
+                "reading, which would replace it; give another name"
+            )
+
+
+def _is_free(file: Path) -> bool:
+    """Whether bad rows may be written to a file, or their absence remove it."""
+    try:
+        with file.open("rb") as stream:
+            line = stream.readline()
+        return not line or json.loads(line).keys() == {"file", "line", "reason", "record"}
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -148,6 +148,9 @@ def test_the_bad_rows_of_before_do_not_outlive_their_repair(tmp_path: Path) -> N
     file.write_text('{"query": "q", "doc": "d", "rel": 1}\n')
     load_rows(str(file), "scored_pair", ReadOptions(rejected_file=rejected))
     assert not rejected.exists()
+    for other in (file, tmp_path):  # neither removed nor replaced
+        with pytest.raises(ValueError, match="is there and holds no bad rows of an earlier"):
+            ReadOptions(rejected_file=other)
 
 
 def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
