@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def find_in(folder: Path, config: str | None) -> Found:
         return [*saved]
     if configs:
         return _of_config(folder, configs, config)
-    found = list(_walk(folder))
+    found = _once(_walk(folder))
     if not found:
         raise ValueError(f"{folder}: no file in this folder ends in one of {known_endings()}")
     return found
@@ -81,15 +81,26 @@ def _walk(folder: Path) -> Iterator[tuple[str, FileSource | SavedSource]]:
         )
 
 
+def _once(found: Iterable[tuple[str, FileSource | SavedSource]]) -> Found:
+    """The sources without those that are links to others of the same split."""
+    first: dict[tuple[str, Path], tuple[str, FileSource | SavedSource]] = {}
+    for split, source in found:
+        first.setdefault((split, source.path.resolve()), (split, source))
+    return [*first.values()]
+
+
 def everything_in(folder: Path) -> Iterator[Path]:
     """All files and folders below a folder, linked ones too."""
     for place, folders, files in os.walk(folder, followlinks=True):
-        around = Path(place).resolve()
-        # A link to a folder that it is in would lead there without end.
+        here = Path(place)
+        way = [step.resolve() for step in (here, *here.parents) if step.is_relative_to(folder)]
+        # A link to a folder on the way to it would lead there without end.
         folders[:] = [
-            name for name in folders if not around.is_relative_to((around / name).resolve())
+            name
+            for name in folders
+            if not any(step.is_relative_to((here / name).resolve()) for step in way)
         ]
-        yield from (Path(place, name) for name in (*folders, *files))
+        yield from (here / name for name in (*folders, *files))
 
 
 def _configs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -134,7 +145,7 @@ def _of_config(folder: Path, configs: dict[str, dict[str, Any]], config: str | N
     if not base.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder / 'README.md'}: {base} is outside of the folder")
     if "data_files" not in configs[name]:
-        return list(_walk(base))
+        return _once(_walk(base))
     patterns = sanitize_patterns(configs[name]["data_files"])
     return [
         (str(split), FileSource(path))

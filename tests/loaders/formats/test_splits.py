@@ -199,6 +199,12 @@ def test_linked_folders_are_read(tmp_path: Path) -> None:
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "sub" / "round").symlink_to(tmp_path / "data")  # has no end
     assert queries(folder) == ["a.jsonl", "c.jsonl", "sub/b.jsonl"]
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data" / "sub")
+    (tmp_path / "data" / "sub" / "on").symlink_to(tmp_path / "elsewhere")  # nor have these
+    (tmp_path / "data" / "latest.jsonl").symlink_to("a.jsonl")
+    assert sorted(queries(folder)) == ["a.jsonl", "c.jsonl", "sub/b.jsonl"]
+    (tmp_path / "data" / "test.jsonl").symlink_to("a.jsonl")
+    assert "several splits, and none is chosen: files of no split, test" in error_of(folder)
 
 
 @pytest.mark.parametrize("files", ["", " ", ["", "a.jsonl"]])
