@@ -71,6 +71,8 @@ def read_qrels(files: Sequence[Path], problems: Problems) -> Qrels:
                     _add(qrels, cells, columns)
                 except RowError as error:
                     problems.add_line(f"{path}:{number}: {error}")
+        except RowError as error:  # of the header
+            problems.add(f"{path}: {error}")
         except ValueError as error:
             problems.add(str(error))
     if not qrels and len(problems) == before:

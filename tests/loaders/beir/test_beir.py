@@ -83,7 +83,7 @@ def test_a_relevance_under_an_unknown_name_is_not_taken_for_none(
     tmp_path: Path, name: str, text: str
 ) -> None:
     """Without such a column all listed documents are relevant."""
-    with pytest.raises(ValueError, match="is known to be the relevance; name it score"):
+    with pytest.raises(ValueError, match=rf"{name}: no column .* is known to be the relevance"):
         judgements(tmp_path, text, name)
 
 
