@@ -31,7 +31,10 @@ class _LocalSource:
     def identity(self) -> list[Any]:
         """Changes when the content does."""
         files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-        versions = [[stat.st_size, stat.st_mtime_ns] for stat in map(Path.stat, files)]
+        # The last time is the only one that copying and unpacking cannot set to that of before.
+        versions = [
+            [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in map(Path.stat, files)
+        ]
         return [self.name, str(self.path.resolve()), versions]
 
 
