@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
-import orjson
 import pyarrow as pa
 
 from loaders.formats.records import check_format
@@ -132,5 +131,5 @@ def as_json(record: dict[str, Any]) -> str:
     except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 does not have
         return json.dumps(present, default=str)
     except ValueError:  # NaN and infinity, which JSON does not have: null
-        return orjson.dumps(present, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return as_json(json.loads(json.dumps(present, default=str), parse_constant=lambda _: None))
     return text

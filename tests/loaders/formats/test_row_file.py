@@ -96,8 +96,11 @@ def test_half_a_character_is_escaped(tmp_path: Path) -> None:
 
 def test_what_json_has_no_word_for_is_null(tmp_path: Path) -> None:
     with RowFile(tmp_path / "a.jsonl", ["query"]) as file:
-        file.write({"query": "q", "price": float("nan"), "more": [float("inf"), 1.5]})
-    assert (tmp_path / "a.jsonl").read_text() == '{"query":"q","price":null,"more":[null,1.5]}\n'
+        file.write({"query": "好", "price": float("nan"), "more": [float("inf"), 2**70]})
+        file.write({"query": "q", "price": float("nan"), "other": "\ud800"})
+    one, two = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
+    assert one == f'{{"query": "好", "more": [null, {2**70}]}}'
+    assert json.loads(two) == {"query": "q", "other": "\ud800"}
 
 
 def test_many_rows_make_several_row_groups(tmp_path: Path) -> None:
