@@ -105,12 +105,15 @@ def as_score(value: object, name: str, from_text: bool) -> float:
     return as_number(value, name, from_text)
 
 
+def is_quoted_number(text: str) -> bool:
+    """Whether a text is a number, which stands in quotes where numbers have none."""
+    return text.strip().lstrip("+-").replace(".", "", 1).isdecimal()
+
+
 def as_number(value: object, name: str, from_text: bool) -> float:
     """A finite number; ``from_text``: parsed, where the format has only texts (CSV, TSV)."""
     if isinstance(value, bool) or not isinstance(value, str if from_text else (int, float)):
-        quoted = (
-            isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdecimal()
-        )
+        quoted = isinstance(value, str) and is_quoted_number(value)
         remedy = "; write it without quotes, or give label_map" if quoted else ""
         raise RowError(f'"{name}" must be a number, got {show(value)}{remedy}')
     try:

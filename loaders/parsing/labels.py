@@ -4,7 +4,14 @@ import re
 
 from loaders.formats.records import Record
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
-from loaders.parsing.fields import RowError, as_relevance, as_score, as_truth, show
+from loaders.parsing.fields import (
+    RowError,
+    as_relevance,
+    as_score,
+    as_truth,
+    is_quoted_number,
+    show,
+)
 
 _WHOLE = re.compile(r"^([-+]?\d+)\.0*$")
 
@@ -36,8 +43,9 @@ class Labels:
 
     def may_be_one(self, value: object, record: Record) -> bool:
         """Whether a value is plausible as a label, and not some other text."""
-        typed = record.labels == "typed" and self.label_map is None
-        return not typed or isinstance(value, int | float)
+        if record.labels != "typed" or self.label_map is not None:
+            return True
+        return is_quoted_number(value) if isinstance(value, str) else not isinstance(value, dict)
 
 
 def _mapped(label_map: dict[str, float], value: object, name: str) -> float:

@@ -139,7 +139,7 @@ class _ParsedRecord:
                 return label
             if not several and value is not None and self.labels.may_be_one(value, self.record):
                 return label
-        if missing := [label for label in names if fields[label] is None]:
+        if missing := [label for label in names if fields[label] in (None, "")]:
             raise RowError(f'"{missing[0]}" has no label for "{name}"; give one, or drop the row')
         return None
 

@@ -125,6 +125,7 @@ def test_bad_rows(tmp_path: Path, record: str, expected: str) -> None:
     ("name", "text", "field"),
     [
         ("a.jsonl", '{"anchor": "a", "positive": "p", "label": null}\n', "label"),
+        ("a.jsonl", '{"anchor": "a", "positive": "p", "label": ""}\n', "label"),
         ("a.jsonl", '{"query": "a", "pos": ["p", "r"], "labels": null}\n', "labels"),
         ("a.csv", "query,positive,label\na,p one,1\nb,p two,\n", "label"),
         ("a.tsv", "query\tpos_doc\tscore\nb\tp two\t\n", "score"),
@@ -138,6 +139,12 @@ def test_a_missing_label_makes_no_positive(
     columns = {"标签": "rel"} if field == "标签" else {}
     found = error_of(tmp_path / name, columns=columns)
     assert f'"{field}" has no label for' in found
+
+
+@pytest.mark.parametrize("label", ['"0"', '" -0.5"', "[0]"])
+def test_a_label_that_is_no_number_makes_no_positive(tmp_path: Path, label: str) -> None:
+    found = reason(tmp_path, f'{{"anchor": "a", "positive": "p", "label": {label}}}')
+    assert found.startswith('"label" must be a number, got ')
 
 
 def test_the_bad_rows_of_before_do_not_outlive_their_repair(tmp_path: Path) -> None:
