@@ -13,11 +13,16 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 TRAIN = "train"
+# Chinese is written without spaces: these count wherever they stand in a name.
+_CHINESE = {"train": ["训练集"], "validation": ["验证集", "开发集"], "test": ["测试集"]}
 # The keywords of datasets: train, training; dev, val, ...; test, ...; matched as whole words.
-_WORDS = {str(split): words for split, words in SPLIT_KEYWORDS.items()}
+_WORDS = {str(split): [*words, *_CHINESE[str(split)]] for split, words in SPLIT_KEYWORDS.items()}
 _HELD_OUT = [name for name in _WORDS if name != TRAIN]
 _KEYWORDS = {
-    name: re.compile(rf"(?:^|[{NON_WORDS_CHARS}])(?:{'|'.join(words)})(?:[{NON_WORDS_CHARS}]|$)")
+    name: re.compile(
+        rf"(?:^|[{NON_WORDS_CHARS}])(?:{'|'.join(words)})(?:[{NON_WORDS_CHARS}]|$)"
+        rf"|{'|'.join(_CHINESE[name])}"
+    )
     for name, words in _WORDS.items()
 }
 # data/NAME-00000-of-00001.parquet, as push_to_hub writes: NAME is the split, whatever it is.
