@@ -78,7 +78,7 @@ def run(args: BeirSettings) -> None:
 def _to_groups(args: BeirSettings) -> None:
     if len(args.input) > 1:
         raise ValueError(f"input: give one BEIR folder, got {len(args.input)}")
-    folder = Path(args.input[0])
+    folder = Path(args.input[0]).expanduser()
     splits = [args.split] if args.split else find_splits(folder)
     args.check_output(f"{split}.jsonl" for split in splits)
     documents, queries, qrels = read_set(

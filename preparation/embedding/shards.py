@@ -38,8 +38,9 @@ def find_shards(names: Sequence[str], folder: Path) -> list[Shard]:
     """
     found: dict[Path, Path] = {}
     for name in names:
-        top = Path(name)
-        paths = everything_in(top) if top.is_dir() else map(Path, glob.glob(name, recursive=True))
+        top = Path(name).expanduser()
+        matching = map(Path, glob.glob(str(top), recursive=True))
+        paths = everything_in(top) if top.is_dir() else matching
         files = sorted(path for path in paths if path.is_file() and data_suffix(path) in FORMATS)
         if not files:
             raise ValueError(f"input: {name} names no file that ends in {', '.join(FORMATS)}")

@@ -1,5 +1,6 @@
 """Lengths of texts: in characters, or in the tokens of a model."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -33,7 +34,7 @@ def token_counter(model: str, trust_remote_code: bool) -> tuple[Count, tuple[int
 
     from encoders.opening.model_name import PACKAGE, resolve_model
 
-    name = resolve_model(model) if model.startswith(PACKAGE) else model
+    name = resolve_model(model) if model.startswith(PACKAGE) else os.path.expanduser(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
