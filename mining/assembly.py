@@ -33,7 +33,7 @@ from mining.search.encode import Encoding, Read, Vectors, cache_key, encode_all
 from mining.search.index import FaissIndex, Index, LexicalIndex, VectorIndex, write_index
 from mining.settings import MiningSettings, WorkSettings
 from mining.teacher import Teacher
-from preparation.commands.settings import check_output_file
+from preparation.commands.settings import check_not_read, check_output_file
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +62,12 @@ def on_all_processes(job: Callable[[S], None], args: S) -> None:
         state.destroy_process_group()
 
 
-def check_output(args: WorkSettings) -> None:
-    """Refuse an output that exists, or that cannot hold groups."""
+def check_output(args: WorkSettings, names: Sequence[str], sources: Sequence[Source]) -> None:
+    """Refuse an output that exists, that is read, or that cannot hold groups."""
     check_output_file(args.output, args.overwrite)
     if check_format(args.output) in TABLES:
         raise ValueError(f"{args.output}: groups hold lists; give .jsonl, .json or .parquet")
+    check_not_read(args.output, names, sources)
 
 
 def shows_progress() -> bool:

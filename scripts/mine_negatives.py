@@ -69,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def mine(args: MiningSettings) -> None:
     """Read rows and corpus, search, choose negatives, and write the groups."""
-    check_output(args)
+    sources = find_sources(args.input, args.split) + corpus_sources(args.corpus)
+    check_output(args, [*args.input, *args.corpus], sources)
     options, keep = args.read_options(), args.existing == "keep"
     rows = load_rows(args.input, "candidate_group", options)
     survey = Survey(rows)
     for phrase in survey.lost(keep, args.reranker is not None):
         logger.warning("lost: %s", phrase)
-    sources = find_sources(args.input, args.split) + corpus_sources(args.corpus)
     with work_folder(args.cache_dir, identity(args, sources)) as work:
         corpus = read_corpus(args, options, work)
         check_ranks(args, corpus.searchable)

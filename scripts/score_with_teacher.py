@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(args: ScoringSettings) -> None:
     """Read rows, score their pairs, and write them as groups."""
-    check_output(args)
+    sources = find_sources(args.input, args.split)
+    check_output(args, args.input, sources)
     kind = detect_kind(args.model)
     check_settings(args, kind)
     rows = load_rows(args.input, "candidate_group", args.read_options())
@@ -68,7 +69,6 @@ def score(args: ScoringSettings) -> None:
     for phrase in survey.lost(keep=True, judged=True):
         logger.warning("lost: %s", phrase)
     digests: Digests = {}
-    sources = find_sources(args.input, args.split)
     with work_folder(args.cache_dir, identity(args, sources)) as work:
         scores: Score
         if KINDS[kind].retrieves:

@@ -24,7 +24,7 @@ from typing import Literal
 from common.flags import option, required
 from loaders.parsing.row_stream import RowStream
 from loaders.settings import RowSettings
-from preparation.commands.settings import InputSettings, check_output_file, progress
+from preparation.commands.settings import InputSettings, check_not_read, check_output_file, progress
 from preparation.convert import Survey, convert, table_of
 
 
@@ -43,6 +43,7 @@ def run(args: ConvertSettings) -> None:
     table = table_of(args.to, args.output)
     check_output_file(args.output, args.overwrite)
     stream = RowStream(args.input, args.read_options())
+    check_not_read(args.output, args.input, stream.sources)
     survey = Survey(progress(stream, "reading"), args.to, table, args.positive_threshold)
     tell_default_labels(stream)
     refuse_loss(survey.lost(stream.parser.unused), args.allow_loss)

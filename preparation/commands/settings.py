@@ -1,6 +1,6 @@
 """Settings that sub-commands share, checks of their outputs, and a progress bar."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -8,6 +8,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from common.flags import Settings, option, required
+from loaders.formats.sources import Source
 
 T = TypeVar("T")
 
@@ -42,6 +43,17 @@ def check_output_file(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path} is a folder; give the name of a file")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} is there already; add --overwrite to replace it")
+
+
+def check_not_read(output: Path, names: Sequence[str], sources: Iterable[Source]) -> None:
+    """Refuse an output that an earlier run has put into a folder of the input."""
+    named = {Path(name).expanduser().resolve() for name in names}
+    read = {Path(source.name).resolve() for source in sources}
+    if output.resolve() in read - named:
+        raise ValueError(
+            f"output: {output} is in a folder of the input, and would be read too; give a place "
+            "outside of it, or name the files to read"
+        )
 
 
 def progress(items: Iterable[T], what: str, unit: str = "row") -> Iterator[T]:

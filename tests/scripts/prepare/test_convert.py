@@ -256,6 +256,16 @@ def test_teacher_scores_and_relevances_do_not_mix(
     assert "1 rows have scores of a teacher and others have relevances" in capsys.readouterr().err
 
 
+def test_the_result_of_an_earlier_run_is_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.jsonl", FORMS["pairs"])
+    assert convert(tmp_path, "groups", tmp_path / "all.jsonl") == 0
+    assert convert(tmp_path, "groups", tmp_path / "all.jsonl", "--overwrite") == 2
+    assert "is in a folder of the input, and would be read too" in capsys.readouterr().err
+    assert convert(file, "groups", Path(file), "--overwrite") == 0  # as it is asked for
+
+
 @pytest.mark.realdata
 def test_real_files(realdata: Callable[[str], Path], tmp_path: Path) -> None:
     source = realdata("t2ranking_100/t2rank_100.distill.jsonl")
