@@ -12,10 +12,14 @@ from sklearn.feature_extraction.text import CountVectorizer
 # Letters: D documents, Q queries of one block, V words of the vocabulary.
 
 # Han and kana are written without spaces: they are indexed as unigrams and bigrams of characters,
-# everything else that is a letter, a digit or "_" as words.
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# everything else that is a letter, a digit or "_" as words. Like Han: Thai, Lao, Burmese, Khmer.
+_CJK = (
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u1000-\u1049\u1050-\u109d"
+    "\u1780-\u17d3\u17dc-\u17e9"
+)
 # Vowel signs and accents are no letters for ``re``, but belong to the letter before them (Hindi,
-# Tamil, Burmese, ...). Variation selectors do not: they choose a picture.
+# Tamil, ...). Variation selectors do not: they choose a picture.
 _NO_PART = re.compile(rf"[{_CJK}\u034f\u180b-\u180f\ufe00-\ufe0f]")
 # Spelled out: one set of characters is searched twice as fast as words and marks in turn. Beyond
 # U+FFFF are scripts of few texts, whose signs are taken as letters.

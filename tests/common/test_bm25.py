@@ -75,7 +75,8 @@ def test_ties_are_ordered_by_place_and_cut_at_top_k() -> None:
         ("Größe naïve", ["größe", "naïve"]),
         ("。,!", []),
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),  # vowel signs are marks
-        ("தமிழ் မြန်မာ", ["தமிழ்", "မြန်မာ"]),
+        ("தமிழ் भाषा", ["தமிழ்", "भाषा"]),
+        ("ไทย။ ฿", ["ไ", "ท", "ย", "ไท", "ทย"]),  # without spaces, as Chinese
         ("İstanbul", ["i\u0307stanbul"]),
         ("1\ufe0f\u20e3 ❤\ufe0f ok", ["1", "ok"]),  # emoji
     ],
