@@ -111,18 +111,24 @@ class DataFiles:
     def _read(self, build: type[Build], shape: Shape) -> Path:
         """Read and check the files unless that is done; return the folder with the outcome."""
         folder = self._cache_folder(build, shape)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = folder.with_name(f"{folder.name}.building")  # renamed when it is complete
-        # All processes of a run get here at once: one reads, the others wait and share.
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
-                beside.mkdir()
-                try:
-                    build(self.sources, shape, self.options, beside).run()
-                    beside.rename(folder)
-                finally:
-                    shutil.rmtree(beside, ignore_errors=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            beside = folder.with_name(f"{folder.name}.building")  # renamed when it is complete
+            # All processes of a run get here at once: one reads, the others wait and share.
+            with FileLock(f"{folder}.lock"):
+                if not folder.exists():
+                    shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+                    beside.mkdir()
+                    try:
+                        build(self.sources, shape, self.options, beside).run()
+                        beside.rename(folder)
+                    finally:
+                        shutil.rmtree(beside, ignore_errors=True)
+        except OSError as error:
+            raise ValueError(
+                f"the cache of rows, {folder.parent}, cannot be written: {error}; make room, or "
+                "name another place (HF_DATASETS_CACHE)"
+            ) from None
         return folder
 
     def _cache_folder(self, build: type[Build], shape: Shape) -> Path:

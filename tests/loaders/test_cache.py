@@ -52,6 +52,13 @@ def test_reused_and_renewed(tmp_path: Path, cache: Path) -> None:
     assert len(folders(cache)) == 4
 
 
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.jsonl", ["a"])
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "a.jsonl"))
+    with pytest.raises(ValueError, match="cannot be written"):
+        load_rows(str(tmp_path / "a.jsonl"), "scored_pair", ReadOptions())
+
+
 def test_one_reading_serves_the_loss_and_the_metrics(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
