@@ -142,9 +142,9 @@ def write(
     if survey.graded and reranker is None:
         logger.warning(
             "pos_scores and neg_scores of %s are relevances, 0 for mined negatives; read it with "
-            "relevance_from_scores",
-            args.output,
-        )
+            '"relevance_from_scores": true, "positive_threshold": %r',
+            args.output, args.positive_threshold,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

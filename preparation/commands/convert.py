@@ -56,7 +56,7 @@ def run(args: ConvertSettings) -> None:
     if args.to == "groups" and survey.has_scores:
         print(
             'pos_scores and neg_scores are relevances: train with "relevance_from_scores": true, '
-            f'"positive_threshold": {args.positive_threshold:g}'
+            f'"positive_threshold": {args.positive_threshold!r}'
         )
 
 

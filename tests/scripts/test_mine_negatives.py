@@ -179,6 +179,7 @@ def test_graded_rows_keep_their_relevances(
     assert groups[0]["neg"][0] == "a dog" and groups[0]["neg_scores"] == [0.25, 0]
     assert groups[2]["neg"] == ["狗"] and groups[2]["neg_scores"] == [0.1]
     assert "are relevances, 0 for mined negatives" in caplog.text
+    assert '"relevance_from_scores": true, "positive_threshold": 0.5' in caplog.text
     options = ReadOptions(relevance_from_scores=True)
     assert load_rows(str(tmp_path / "out.jsonl"), "candidate_group", options)[0]["graded"]
 

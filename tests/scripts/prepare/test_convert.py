@@ -101,10 +101,11 @@ def test_grades_become_scores_that_are_relevances(
 ) -> None:
     path = tmp_path / "in.tsv"
     path.write_text("首都\t北京\t3\n首都\t上海\t1\n首都\t柠檬\t0\n他\t她\t0\n", "utf-8")
-    assert convert(path, "groups", tmp_path / "out.jsonl") == 0
+    threshold = ("--positive_threshold", "0.4999999")
+    assert convert(path, "groups", tmp_path / "out.jsonl", *threshold) == 0
     out = capsys.readouterr().out
     assert "4 labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75" in out
-    assert '"relevance_from_scores": true, "positive_threshold": 0.5' in out
+    assert '"relevance_from_scores": true, "positive_threshold": 0.4999999\n' in out
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert first == {
         "query": "首都",
