@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from common.prompts import prompt_of
+
 # Letters: N texts or pairs.
 
 Keys = NDArray[np.uint64]  # [N, 2]: 128 bits each
@@ -14,8 +16,9 @@ KEY_BYTES = 16
 
 
 def text_keys(texts: Iterable[str]) -> Keys:
-    """The keys of texts [N, 2]."""
-    return _keys(text.encode() for text in texts)
+    """The keys of texts [N, 2]; a prompt counts as such: some models leave it out of pooling."""
+    prompted = ((text, prompt_of(text)) for text in texts)
+    return _keys((f"{prompt}\0{text}" if prompt else text).encode() for text, prompt in prompted)
 
 
 def pair_keys(pairs: Iterable[tuple[str, str]]) -> Keys:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.hashing import text_hash
-from common.prompts import with_prompt
+from common.prompts import prompt_of, with_prompt
 from common.text_digest import text_keys
 from encoders.kinds import detect_kind, open_model, retrieves
 from encoders.opening.holding import place_for_inference
@@ -78,7 +78,8 @@ def encode_texts(
             mine = blocks[state.process_index :: state.num_processes]
             for start in tqdm(mine, f"texts for {guide}", disable=not state.is_main_process):
                 some = [own[at] for at in range(start, min(start + ROWS_AT_ONCE, len(own)))]
-                hashes = {text_hash(text): text for row in some for text in _texts(row, prompts)}
+                given = (text for row in some for text in _texts(row, prompts))
+                hashes = {text_hash(prompt_of(text), text): text for text in given}
                 texts = [text for key, text in hashes.items() if key not in seen]
                 seen |= hashes.keys()
                 encode_block(model, texts, text_keys(texts), cache, how, "texts")

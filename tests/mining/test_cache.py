@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.hardware import multiplies_in_bf16
+from common.prompts import with_prompt
 from common.text_digest import Keys, KeyTable, pair_keys, text_keys
 from encoders import Embedder, Reranker
 from encoders.opening.model_digest import model_digest
@@ -154,6 +155,12 @@ def test_keys_are_found_as_by_a_dict(pairs: list[tuple[int, int]], data: st.Data
     expected = [first.get(pair, -1) for pair in asked]
     got = KeyTable(keys).find(np.array(asked, dtype=np.uint64).reshape(-1, 2))
     assert got.tolist() == expected
+
+
+def test_a_texts_key_knows_where_its_prompt_ends() -> None:
+    """Some models leave the tokens of a prompt out of pooling."""
+    keys = text_keys(["a: b", with_prompt("b", "a: "), with_prompt("a: b", ""), "b"])
+    assert KeyTable(keys).find(keys).tolist() == [0, 1, 0, 3]
 
 
 def test_a_pairs_key_knows_where_the_first_text_ends() -> None:
