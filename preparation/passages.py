@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from common.bm25 import tokenize
+from common.bm25 import K1, B, tokenize
 
 _PARAGRAPH = re.compile(r"\s*\n\s*")
 # The marks that end a sentence, with closing quotes and brackets; Latin ones before a space only,
@@ -83,7 +83,6 @@ def bm25_scores(query: str, passages: Sequence[str]) -> list[float]:
     An index serves many queries; for a single one, counting its own words alone is ten times
     faster.
     """
-    k1, b = 1.2, 0.75  # the defaults of BM25
     asked = Counter(tokenize(query))
     lengths: list[int] = []
     counts: list[dict[str, int]] = []
@@ -99,7 +98,7 @@ def bm25_scores(query: str, passages: Sequence[str]) -> list[float]:
     }
     return [
         sum(
-            asked[word] * idf[word] * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean))
+            asked[word] * idf[word] * tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / mean))
             for word, tf in found.items()
         )
         for found, length in zip(counts, lengths, strict=True)
