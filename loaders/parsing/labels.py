@@ -45,7 +45,10 @@ class Labels:
         """Whether a value is plausible as a label, and not some other text."""
         if record.labels != "typed" or self.label_map is not None:
             return True
-        return is_quoted_number(value) if isinstance(value, str) else not isinstance(value, dict)
+        return not any(
+            not is_quoted_number(item) if isinstance(item, str) else isinstance(item, dict)
+            for item in (value if isinstance(value, list) else [value])
+        )
 
 
 def _mapped(label_map: dict[str, float], value: object, name: str) -> float:

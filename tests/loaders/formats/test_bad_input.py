@@ -145,6 +145,9 @@ def test_a_missing_label_makes_no_positive(
 def test_a_label_that_is_no_number_makes_no_positive(tmp_path: Path, label: str) -> None:
     found = reason(tmp_path, f'{{"anchor": "a", "positive": "p", "label": {label}}}')
     assert found.startswith('"label" must be a number, got ')
+    topics = tmp_path / "b.jsonl"  # no labels of relevance
+    topics.write_text('{"anchor": "a", "positive": "p", "labels": ["sports", "2"]}\n')
+    assert load_rows(str(topics), "scored_pair", ReadOptions())["rel"] == [1]
 
 
 def test_the_bad_rows_of_before_do_not_outlive_their_repair(tmp_path: Path) -> None:
