@@ -83,7 +83,8 @@ def _is_free(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             line = stream.readline()
-        return not line or json.loads(line).keys() == {"file", "line", "reason", "record"}
+        names = {"file", "line", "reason", "record"}
+        return not line or bool(json.loads(line).keys() == names)
     except FileNotFoundError:
         return True
     except (OSError, ValueError, AttributeError):
