@@ -61,13 +61,18 @@ class Version:
         self.corpus = Corpus(texts, vectors, model.similarity, ids, model.bm25_weight)
 
     @property
+    def served(self) -> dict[str, ServedModel]:
+        """The models that clients may ask for: of a baseline only the page is told."""
+        return {role: model for role, model in self.models.items() if "_" not in role}
+
+    @property
     def device(self) -> torch.device:
         """Where the models compute."""
         return next(iter(self.models.values())).encoder.device
 
     def has(self, name: str) -> bool:
         """Whether it, or one of its models, has this name."""
-        return name == self.name or any(model.name == name for model in self.models.values())
+        return name == self.name or any(model.name == name for model in self.served.values())
 
 
 class Versions:

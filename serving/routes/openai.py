@@ -70,7 +70,7 @@ class VersionBody(Body):
 def infinity_fields(service: Service, version: Version, name: str) -> dict[str, object]:
     """What infinity's list of models tells too: what a model can do, and how long the queue is."""
     engine = service.engine
-    models = list(version.models.values())
+    models = list(version.served.values())
     # The version's own name stands for all of them, unless one has it.
     known = [model for model in models if model.name == name] or models
     return {
@@ -107,7 +107,7 @@ def models_routes(service: Service) -> Router:
         loaded = {
             model.name: about_loaded(version, model.name)
             for version in versions.ready.values()
-            for model in version.models.values()
+            for model in version.served.values()
         }
         return reply(request, {"object": "list", "data": list(loaded.values())})
 

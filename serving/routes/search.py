@@ -49,7 +49,7 @@ def search_routes(service: Service, reranks: bool) -> Router:
                 order, shown = best_first(fused), fused
             scores = shown
         last = outputs[-1].model if outputs else service.model("embedder")
-        served = {role: model for role, model in service.engine.models.items() if "_" not in role}
+        served = service.engine.versions.current.served
         content = {
             "results": page_of(body, found, order, scores),
             "models": {role: model.name for role, model in served.items()},

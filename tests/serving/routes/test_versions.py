@@ -175,6 +175,20 @@ def test_a_version_is_asked_for_by_path_or_by_name(
     assert tei.json()["error_type"] == "Empty"
 
 
+def test_a_baseline_is_for_the_page_alone(folders: Mapping[str, Path]) -> None:
+    with (
+        engine_of({"embedder": folders["a"], "embedder_baseline": folders["b"]}) as engine,
+        running(engine, ["embedder"], find_version=find) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["a"]
+        for answer in (
+            client.post("/embed", json={"text": "a", "model": "b"}),
+            client.post("/models/b/embed", json={"text": "a"}),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
 def test_what_is_wrong_is_said(client: httpx.Client, folders: Mapping[str, Path]) -> None:
     load(client, "b", folders["b"])
     body = {"model": str(folders["c"])}
