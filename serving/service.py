@@ -108,6 +108,7 @@ class Service:
             numbered: Whether the field holds a list.
         """
         model = self.model("embedder")
+        before = model.encoder.default_prompt if prompt is None else prompt
         self.check_count(len(texts), param)
         places = item_places(param, len(texts)) if numbered else [param]
         for text, place in zip(texts, places, strict=True):
@@ -115,13 +116,14 @@ class Service:
                 self.check_text(text, place)
                 continue
             self._check_ids(text, place, model)
-            if prompt:
+            if before:
                 raise wrong_field(
-                    place, "no prompt can be put before token ids; send text, or ask for no prompt"
+                    place,
+                    "no prompt can be put before token ids, not the model's default one either; "
+                    "send text, or ask for no prompt (input_type: classification)",
                 )
 
         def tokenize() -> list[Tokens]:
-            before = model.encoder.default_prompt if prompt is None else prompt
             strings = [with_prompt(text, before) for text in texts if isinstance(text, str)]
             made = iter(model.tokenizer.texts(strings, cut.side))
             return [
@@ -159,6 +161,7 @@ class Service:
         cut: Cut,
         role: str = "reranker",
         numbered: bool = True,
+        checked: bool = False,
     ) -> ModelOutput:
         """Score pairs of query and document: raw scores of a reranker, similarities of an embedder.
 
@@ -168,15 +171,12 @@ class Service:
             cut: What happens to pairs that are too long.
             role: Of the model.
             numbered: Whether the field of the documents is a list.
+            checked: Whether the texts of the request have been checked; others are the server's.
         """
         model = self.model(role)
-        self.check_count(len(pairs), params[1])
-        one_query = len({query for query, _ in pairs}) == 1
         places = item_places(params[1], len(pairs)) if numbered else [params[1]]
-        for at, (query, document) in enumerate(pairs):
-            if at == 0 or not one_query:
-                self.check_text(query, params[0] if one_query else f"{params[0]}.{at}")
-            self.check_text(document, places[at])
+        if not checked:
+            self._check_pairs(pairs, params, places)
         if model.kind.retrieves:
             return await self._similarities(model, pairs, params, cut)
 
@@ -252,6 +252,16 @@ class Service:
         if count > most:
             reason = f"{count} texts are more than the {most} that one request may have"
             raise wrong_field(param, f"{reason}; send them in several", "too_many_items")
+
+    def _check_pairs(
+        self, pairs: Sequence[Pair], params: tuple[str, str], places: Sequence[str]
+    ) -> None:
+        self.check_count(len(pairs), params[1])
+        one_query = len({query for query, _ in pairs}) == 1
+        for at, (query, document) in enumerate(pairs):
+            if at == 0 or not one_query:
+                self.check_text(query, params[0] if one_query else f"{params[0]}.{at}")
+            self.check_text(document, places[at])
 
     def check_text(self, text: str, param: str) -> None:
         """Refuse an empty text, and one that is too long to be tokenized."""

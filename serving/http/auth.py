@@ -52,7 +52,8 @@ class KeyCheck:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key") or (bearer.strip() if kind.lower() == "bearer" else "")
         # All keys are compared, so that the time does not reveal which one nearly matched.
-        same = [hmac.compare_digest(given.encode(), key) for key in self.keys]
+        sent = given.encode("latin-1")  # as the bytes of a header are read
+        same = [hmac.compare_digest(sent, key) for key in self.keys]
         if not any(same):
             raise ServingError(
                 "invalid_api_key",

@@ -34,7 +34,9 @@ def search_routes(service: Service, reranks: bool) -> Router:
         order = list(range(len(found)))
         if reranks and found:
             pairs = [(body.query, each.text) for each in found]
-            answer = await service.score(pairs, params=("query", "documents"), cut=body.cut)
+            answer = await service.score(
+                pairs, params=("query", "documents"), cut=body.cut, checked=True
+            )
             outputs.append(answer)
             order, shown = best_first(answer.values), answer.scores()
             cut = set(answer.truncated)

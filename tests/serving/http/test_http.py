@@ -164,6 +164,20 @@ def test_search_of_documents_and_of_the_corpus(
     assert "id" not in given[0]
 
 
+def test_documents_of_the_server_are_not_held_against_a_request(
+    tiny_bert: Path, tiny_classifier: Path
+) -> None:
+    documents = {"empty": "", "long": "cat " * 300, "usual": TEXTS[0]}
+    folders = {"embedder": tiny_bert, "reranker": tiny_classifier}
+    with (
+        served(folders, documents=documents, max_characters=1000, max_items=2) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        results = post(client, "/search", {"query": TEXTS[0]})["results"]
+    assert sorted(result["id"] for result in results) == sorted(documents)
+    assert [result["id"] for result in results if result["truncated"]] == ["long"]
+
+
 def test_compare_shows_every_model(client: httpx.Client, embedder: Embedder) -> None:
     columns = post(client, "/compare", {"query": TEXTS[0], "documents": list(TEXTS)})["columns"]
     assert [column["role"] for column in columns] == ["embedder", "reranker", "embedder_baseline"]
@@ -376,7 +390,7 @@ def test_order_is_kept_among_many_clients(client: httpx.Client, embedder: Embedd
 
 
 def test_keys(tiny_bert: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = ["secret-one", "secret-two"]
+    keys = ["secret-one", "secret-两"]
     with (
         caplog.at_level(logging.DEBUG),
         served({"embedder": tiny_bert}, keys=keys) as (url, _),
@@ -393,7 +407,8 @@ def test_keys(tiny_bert: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         assert refused.json()["error"]["code"] == "invalid_api_key"
         for key in keys:
-            for header in ({"Authorization": f"Bearer {key}"}, {"X-API-Key": key}):
+            sent = key.encode()
+            for header in ({b"Authorization": b"Bearer " + sent}, {b"X-API-Key": sent}):
                 assert client.post("/embed", json={"text": "a"}, headers=header).status_code == 200
         assert client.get("/nothing", headers={"X-API-Key": keys[0]}).status_code == 404
         odd = {b"Authorization": "Bearer \u00e9".encode("latin-1")}

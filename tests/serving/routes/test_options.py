@@ -185,7 +185,7 @@ def test_words_for_other_tasks_leave_out_the_default_prompt(
     settings = json.loads(file.read_text(encoding="utf-8")) | {"default_prompt_name": "query"}
     file.write_text(json.dumps(settings), encoding="utf-8")
     with (
-        served({"embedder": tmp_path}) as (url, _),
+        served({"embedder": tmp_path}, accept_token_ids=True) as (url, _),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         for given, prompt in (
@@ -200,6 +200,8 @@ def test_words_for_other_tasks_leave_out_the_default_prompt(
             np.testing.assert_allclose(vectors(found.json()), wanted, atol=1e-5)
             ignored = "task" if given == {"task": "whatever"} else None
             assert found.headers.get(IGNORED) == ignored
+            ids = client.post("/v1/embeddings", json={"input": [5, 6], **given})
+            assert ids.status_code == (400 if prompt else 200), ids.text
 
 
 def test_jinas_task_chooses_the_prompt(prompted: httpx.Client, model: Embedder) -> None:
