@@ -108,6 +108,8 @@ def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
             raise ValueError(f"{name}: is searched by an embedder; give one")
     if args.text_max_length and "embedder" not in models:
         raise ValueError("text_max_length: is for an embedder; a reranker's is max_length")
+    if args.truncate_dim and "embedder" not in models:
+        raise ValueError("truncate_dim: is for an embedder; a reranker has no dimensions")
     if args.max_length and "reranker" not in models:
         raise ValueError("max_length: is for a reranker; an embedder's is text_max_length")
 

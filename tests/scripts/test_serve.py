@@ -136,9 +136,10 @@ def test_what_the_user_can_mend_is_one_line(
     assert "model: give --model, or --embedder and --reranker" in refused(capsys)
     of_another_kind = refused(capsys, "--model", tiny_bert, "--max_length", 9)
     assert "max_length: is for a reranker; an embedder's is text_max_length" in of_another_kind
-    assert "is for an embedder" in refused(
-        capsys, "--model", tiny_classifier, "--text_max_length", 9
-    )
+    for name in ("text_max_length", "truncate_dim"):
+        assert f"{name}: is for an embedder" in refused(
+            capsys, "--model", tiny_classifier, f"--{name}", 9
+        )
     assert "is no embedder" in refused(capsys, "--model", tiny_classifier, "--task", "embedder")
     assert "is no reranker" in refused(capsys, "--embedder", tiny_bert, "--reranker", tiny_bert)
     assert "is no embedder" in refused(capsys, "--model", tiny_bert, "--baseline", tiny_classifier)
