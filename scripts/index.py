@@ -93,6 +93,10 @@ class IndexSettings(ModelSettings):
                 f"{'corpus' if self.model else 'model'}: is missing; give --model and --corpus, or "
                 "--list true"
             )
+        for name in ("max_length", "query_max_length", "query_prompt"):
+            if getattr(self, name) is not None:
+                kind = "prompt" if name.endswith("prompt") else "max_length"
+                raise ValueError(f"{name}: only documents are embedded here; give document_{kind}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -212,7 +216,8 @@ def migrate(
     """Take over what the corpus does not bring, and switch to the new table; collective.
 
     These are the documents of other sources; with ``--delete false``, those of the source too.
-    Clients write into the old table until the switch, which comes after the index.
+    Clients write into the old table until it is closed, after the index. Only when all that they
+    wrote is there does the new one go live, to be written to by others.
     """
     previous = store.open(old["table"], Layout(**old["layout"])) if store and old else None
 
@@ -225,10 +230,11 @@ def migrate(
     move()
     if table is not None:
         table.build_index()
+    if store is not None and old:
+        store.publish(args.collection, old | {"closed": True})
     move()
     if store is not None:
         store.publish(args.collection, version.about(args.collection))
-    move()
 
 
 def tell(what: str, counts: Counter[str]) -> None:

@@ -125,16 +125,16 @@ class StoredCorpus:
         return self._asked(self.table.count)
 
     def _check_live(self) -> None:
-        """What is written into a table that is no longer live would be lost.
+        """What is written into a table that is closed, or no longer live, would be lost.
 
-        Asked before and after: a migration looks for what was written until its switch.
+        Asked before and after: a migration looks for what was written until it closed the table.
         """
-        live = self._asked(self.store.catalog).get(self.collection, {}).get("table")
-        if live != self.table_name:
+        about = self._asked(self.store.catalog).get(self.collection, {})
+        if about.get("table") != self.table_name or about.get("closed"):
             raise ServingError(
                 "collection_moved",
-                f"the collection {self.collection!r} now has the vectors of another model; write "
-                "to a server of that one",
+                f"the collection {self.collection!r} gets the vectors of another model; write to a "
+                "server of that one",
             )
 
     def _asked(self, ask: Callable[[], Result]) -> Result:

@@ -68,11 +68,12 @@ def synchronize(
     Collective: all processes of a run read the documents; the main one alone has the table.
 
     Returns:
-        How many were "unchanged", "embedded", or had other metadata only ("updated").
+        How many were "unchanged", "embedded", or had other metadata only ("updated"); and how many
+        of these took the place of another source's.
     """
     counts: Counter[str] = Counter()
     for chunk in chunks(documents, block):
-        missing, changed = shared(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
+        missing, changed, taken = shared(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
         vectors = embed([chunk[at].text for at in missing])
         check_finite(torch.from_numpy(vectors), [chunk[at].id for at in missing], "document")
         if table is not None:
@@ -87,12 +88,17 @@ def synchronize(
         counts["embedded"] += len(missing)
         counts["updated"] += len(changed)
         counts["unchanged"] += len(chunk) - len(missing) - len(changed)
+        if taken:
+            counts["taken over from other sources"] += taken
         tell(len(chunk))
     return counts
 
 
-def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int], list[int]]:
-    """The places of documents to embed, and of those of which only the metadata differ."""
+def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int], list[int], int]:
+    """The places of documents to embed, and of those of which only the metadata differ.
+
+    Also how many of both are another source's.
+    """
     assert table is not None
     known = table.digests([each.id for each in chunk])
     missing, changed = [], []
@@ -102,7 +108,9 @@ def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int],
             missing.append(at)
         elif there != each.digest:
             changed.append(at)
-    return missing, changed
+    stale = {chunk[at].id: chunk[at] for at in (*missing, *changed) if chunk[at].id in known}
+    there = table.documents(list(stale)) if stale else {}
+    return missing, changed, sum(stale[each].source != of.source for each, of in there.items())
 
 
 def delete_gone(

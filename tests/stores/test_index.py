@@ -112,13 +112,18 @@ def test_embeds_only_what_is_new(
     assert len(contents(url)) == 10
 
 
-def test_sources_leave_each_other_alone(url: str, model: Path, tmp_path: Path) -> None:
+def test_sources_leave_each_other_alone(
+    url: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = write(tmp_path / "one.jsonl", DOCUMENTS[:3])
     other = write(tmp_path / "other.jsonl", DOCUMENTS[3:5])
     index(url, model, one)
     index(url, model, other, source="other")
     index(url, model, write(one, DOCUMENTS[1:3]))
     assert sorted(contents(url)) == ["d1", "d2", "d3", "d4"]
+    capsys.readouterr()
+    index(url, model, write(one, DOCUMENTS[1:4]))
+    assert "1 updated, 2 unchanged, 1 taken over from other sources" in said(capsys)
 
 
 def test_a_length_above_the_models_own_is_that_of_its_vectors(model: Path) -> None:
@@ -205,6 +210,32 @@ def test_what_clients_write_until_the_switch_is_moved(
     found = {each.id: each.text for each, _ in contents(url).values() if each.source == "api"}
     late = {"a": "changed", "mine": "late"}
     assert found == ({"a": "one", "b": "two"} if "qdrant" in url else late)
+
+
+def test_a_switch_that_is_killed_or_written_to_loses_nothing(
+    model: Path, other_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(tmp_path / "s")
+    index(url, model, corpus)
+    store = open_store(url)
+    publish, tables = type(store).publish, [find_live(store, "docs")["table"]]
+
+    def publishing(self: Store, *given: Any) -> None:
+        if len(tables) == 1:
+            written(url, client_document("until the switch", "old"))
+        publish(self, *given)
+        tables.append(find_live(self, "docs")["table"])
+        if len(tables) == 2:
+            raise RuntimeError("killed")
+        if tables[-1] != tables[0]:
+            written(url, client_document("to a server of the new model", "new"))
+
+    monkeypatch.setattr(type(store), "publish", publishing)
+    with pytest.raises(RuntimeError, match="killed"):
+        index(url, other_model, corpus, migrate="true")
+    assert index(url, other_model, corpus, migrate="true") == 0
+    found = contents(url)
+    assert sorted(each.id for each, _ in found.values() if each.source == "api") == ["new", "old"]
 
 
 def test_what_is_not_to_be_deleted_is_migrated(
@@ -311,6 +342,11 @@ def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) 
             "store: mysql://b/c?user=a&password=***: unknown kind of store",
         ),
         (["--dtype", "int8"], "dtype"),
+        (["--max_length", "9"], "max_length: only documents are embedded here; give document_max"),
+        (
+            ["--query_prompt", "q"],
+            "query_prompt: only documents are embedded here; give document_p",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

@@ -16,6 +16,7 @@ from served import Process, replicated, running, served, until
 from serving.engine.model import ServedModel
 from serving.stored_corpus import StoredCorpus
 from stores import open_store
+from stores.collection import find_live
 from stores.documents import DEEPEST
 from tiny import TEXTS, save_backbone, save_classifier
 from zoo import embedder
@@ -250,6 +251,10 @@ def test_a_migration_under_a_running_server(
     with client_of(models, url) as client:
         post(client, "/documents", documents=[{"id": "mine", "text": "a zebra"}])
         before = post(client, "/search", query=QUERY)
+        store = open_store(url)
+        store.publish("docs", find_live(store, "docs") | {"closed": True})  # as before the switch
+        assert post(client, "/documents/delete", ids=["mine"])[0] == 409
+        assert post(client, "/search", query=QUERY) == before
         index(url, models["other"], corpus, "--migrate", "true")
         assert post(client, "/search", query=QUERY) == before
         status, answer = post(client, "/documents", documents=[{"id": "b", "text": "b"}])
