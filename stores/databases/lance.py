@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stores.databases.lance_sql import among, sortable, sql
 from stores.filters import Filter
-from stores.store import Document, Hit, Layout, Store, Table, Vectors
+from stores.store import Document, Hit, Layout, Store, StoreUnavailable, Table, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -149,16 +149,14 @@ class LanceTable(Table):
 
     def delete(self, ids: Sequence[str]) -> None:
         if ids:
-            self.table.delete(among(ids))
+            with _among_others():
+                self.table.delete(among(ids))
 
     def build_index(self) -> None:
         for _ in range(TRIES):
-            try:
+            with suppress(StoreUnavailable), _among_others():  # what a client wrote goes first
                 self._build_index()
                 return
-            except RuntimeError as error:  # what a client wrote meanwhile goes first
-                if "commit conflict" not in str(error):
-                    raise
         raise ValueError(
             "store: clients write so often that LanceDB could not bring its indexes up to date; "
             "all documents are written: run this again when clients write less"
@@ -278,9 +276,25 @@ def _key(name: str) -> pa.Field:
     return pa.field(name, pa.string(), False, {"lance-schema:unenforced-primary-key": "true"})
 
 
+@contextmanager
+def _among_others() -> Iterator[None]:
+    """Write beside others, of whom LanceDB prefers the faster.
+
+    Raises:
+        StoreUnavailable: Again and again another one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "commit conflict" not in str(error) and "concurrent writers" not in str(error):
+            raise
+        raise StoreUnavailable("store: too many write into LanceDB at once; try again") from None
+
+
 def _upsert(table: Any, rows: pa.Table) -> None:
     """Insert rows, or replace those of the same key, the first column."""
     key = _key(rows.column_names[0])
     merge = table.merge_insert(key.name).when_matched_update_all().when_not_matched_insert_all()
     # Looked up by an index, keys that another process is inserting too would be there twice.
-    merge.use_index(False).execute(rows.set_column(0, key, rows.column(0)))
+    with _among_others():
+        merge.use_index(False).execute(rows.set_column(0, key, rows.column(0)))

@@ -190,7 +190,7 @@ class QdrantTable(Table):
                 self.client.delete(self.name, chosen, wait=True)
 
     def build_index(self) -> None:
-        # The server indexes by itself, from 20,000 documents on.
+        # The server indexes by itself, from a size of a segment's vectors on.
         pass
 
     def search(

@@ -11,7 +11,7 @@ import pytest
 from stores import Document, open_store
 from stores.databases import lance
 from stores.filters import parse_filter
-from stores.store import Dtype, Layout, Quantization
+from stores.store import Dtype, Layout, Quantization, StoreUnavailable
 
 ROWS, H, INNER = 6000, 256, 16  # INNER: dimensions that the vectors really have
 # They pass half of the documents, a fiftieth, and seven.
@@ -74,6 +74,26 @@ def test_the_index_is_built_while_clients_write(tmp_path: Path) -> None:
         table.build_index()
         writer.join()
     assert table.count() == 200 + 6 * 195
+
+
+def test_who_always_comes_too_late_is_told_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = open_store(str(tmp_path)).open("t", Layout(2), create=True)
+    assert isinstance(table, lance.LanceTable)
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise RuntimeError("lance error: Too many concurrent writers. Attempted 5 times, ...")
+
+    for name in ("delete", "optimize"):
+        monkeypatch.setattr(table.table, name, busy)
+    monkeypatch.setattr("lancedb.merge.LanceMergeInsertBuilder.execute", busy)
+    with pytest.raises(StoreUnavailable, match="too many write into LanceDB at once; try again"):
+        table.delete(["a"])
+    with pytest.raises(StoreUnavailable):
+        table.upsert([Document("a", "word")], np.ones((1, 2), np.float32))
+    with pytest.raises(ValueError, match="run this again when clients write less"):
+        table.build_index()
 
 
 def test_words_behind_a_filter(tmp_path: Path) -> None:
