@@ -183,7 +183,6 @@ class Engine:
 
     def _set_state(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason
-        self.metrics.ready.set(state == "ready")
         self.metrics.replicas.set(self.replicas)
 
     def _measure_queue(self) -> None:

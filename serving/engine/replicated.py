@@ -271,7 +271,6 @@ class ReplicatedEngine(Engine):
     def _measure_replicas(self) -> None:
         with self._changed:
             self.metrics.replicas.set(len(self._ready))
-            self.metrics.ready.set(self.health()[0] == "ready")
             self._changed.notify_all()
 
     def _ask(self, replica: Replica, model: ServedModel, batch: Sequence[Tokens]) -> list[Result]:

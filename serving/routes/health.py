@@ -51,6 +51,7 @@ def about_routes(service: Service, open_metrics: bool) -> Router:
     )
     async def metrics() -> Response:
         engine.metrics.wait.set(engine.wait_seconds())
+        engine.metrics.ready.set(engine.health()[0] == "ready")
         return Response(engine.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

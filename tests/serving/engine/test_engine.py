@@ -294,7 +294,6 @@ def test_the_threads_death_fails_all_that_wait(engine: Engine) -> None:
     assert engine.health()[0] == "unhealthy"
     with pytest.raises(ServingError):
         submit(engine, "a cat")
-    assert counted(engine, "ready") == 0
 
 
 def test_a_model_that_hangs_is_unhealthy(tiny_bert: Path) -> None:

@@ -158,6 +158,15 @@ def test_a_dead_model_thread_is_told_at_once(server: tuple[str, Engine]) -> None
     assert (tei.status_code, tei.json()["error_type"]) == (503, "Unhealthy")
 
 
+def test_a_model_that_hangs_is_seen_by_prometheus(tiny_bert: Path) -> None:
+    with served({"embedder": tiny_bert}, stall_timeout=0.05) as (url, engine):
+        held = hold(engine)
+        until(lambda: httpx.get(f"{url}/health").status_code == 503)
+        assert "\ntandem_ready 0.0\n" in httpx.get(f"{url}/metrics").text
+        held.free.set()
+        until(lambda: "\ntandem_ready 1.0\n" in httpx.get(f"{url}/metrics").text)
+
+
 def test_a_poisoned_text_among_others(server: tuple[str, Engine]) -> None:
     url, engine = server
     model = engine.models["embedder"]

@@ -356,7 +356,7 @@ def test_information_and_metrics(client: httpx.Client) -> None:
     assert [model["task"] for model in info["models"]] == ["embedder", "reranker", "embedder"]
     assert "/" not in info["model_id"]
     names = [model["id"] for model in client.get("/v1/models").json()["data"]]
-    assert names == [model["model_id"] for model in info["models"]]
+    assert names == [model["model_id"] for model in info["models"][:2]]
     before = sample(client, 'tandem_requests_total{route="/embed",status="200"}')
     post(client, "/embed", {"text": "a"})
     assert sample(client, 'tandem_requests_total{route="/embed",status="200"}') == before + 1
