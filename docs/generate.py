@@ -26,6 +26,7 @@ from common.typed_values import type_text
 from scripts import SETTINGS
 from trainers import OBJECTIVES
 from trainers.config.arguments import TandemArguments
+from trainers.config.fields import RecipeFields
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -70,7 +71,7 @@ def recipe_keys() -> str:
     ]
     ours = list(keys(TandemArguments))
     own = [key for key in ours if key.name not in theirs]
-    declared = theirs & TandemArguments.__annotations__.keys()
+    declared = theirs & RecipeFields.__annotations__.keys()
     changed = [key for key in ours if key.name in declared]
     parts += [f"## {heading}\n\n{text}" for heading, text in grouped(own)]
     parts += ["## Keys of TrainingArguments with another default", table(changed)]

@@ -21,8 +21,8 @@ def test_nothing_else_is_in_the_folder() -> None:
     assert {file.name for file in Path(FOLDER).iterdir()} == PAGES.keys()
 
 
-def test_every_own_key_and_objective_is_there() -> None:
-    for field in OWN_FIELDS:
-        assert f"\n| `{field.name}` | " in PAGES["recipe_keys.md"]
+def test_every_own_key_changed_default_and_objective_is_there() -> None:
+    for name in [*(field.name for field in OWN_FIELDS), "warmup_steps", "logging_steps"]:
+        assert f"\n| `{name}` | " in PAGES["recipe_keys.md"]
     for name in OBJECTIVES:
         assert f"\n## `{name}`\n" in PAGES["objectives.md"]

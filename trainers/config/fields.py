@@ -146,7 +146,7 @@ class DataArguments:
 
 @dataclass
 class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
-    """All keys of a recipe; those of ``TrainingArguments`` have their names there."""
+    """The objective, and how it is trained."""
 
     objective: str = option("", "A row of the table in trainers/objectives.py. Required.")
     loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
