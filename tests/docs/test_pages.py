@@ -1,5 +1,6 @@
 """The pages: complete, alike in both languages, and every example in them works."""
 
+import configparser
 import json
 import re
 import runpy
@@ -156,6 +157,15 @@ def test_every_script_is_shown(folder: str) -> None:
     scripts = list((ROOT / "scripts").glob("[a-z]*.py"))
     for file in (path for path in scripts if "__main__" in path.read_text("utf-8")):
         assert f"python scripts/{file.name} " in shown or f"launch scripts/{file.name} " in shown
+
+
+@both
+def test_every_extra_is_named(folder: str) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    text = TEXTS[f"{folder}/guide/recipes.md"]
+    for name in set(setup["options.extras_require"]) - {"quickstart"}:
+        assert f"`{name}`" in text, name
 
 
 @each_page
