@@ -33,6 +33,7 @@ def unpadded_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
     layout: TextLayout | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -48,9 +49,12 @@ def unpadded_attention(
         dropout: Probability; 0 in evaluation.
         sliding_window: A token attends to those less than this far away (causal: before it).
         is_causal: Overrides the module's.
+        softcap: Always None: models that cap scores (Gemma 2) run padded. A trial on a few tokens
+            might not see it.
         layout: Where each text is in T.
     """
     assert layout is not None and attention_mask is None, "call the model, not its layers"
+    assert softcap is None, "scores are not capped here"
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = dropout if layout.dropout is None else layout.dropout

@@ -57,7 +57,10 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     """
     backbone: Any = model.base_model
     before = model.config._attn_implementation
-    padded = _probe(backbone) if backbone._can_set_attn_implementation() else None
+    # Too short to tell: within a chunk of Llama 4's attention, as long as many a text.
+    chunked = "chunked_attention" in (getattr(backbone.config, "layer_types", None) or ())
+    takes = backbone._can_set_attn_implementation() and not chunked
+    padded = _probe(backbone) if takes else None
     if padded is not None:
         model.set_attn_implementation(ATTENTION)
         unpadding = Unpadding(backbone)

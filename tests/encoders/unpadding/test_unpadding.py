@@ -12,14 +12,16 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     DebertaV2Config,
+    Llama4TextConfig,
     MPNetConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    VaultGemmaConfig,
 )
 
 from encoders import Embedder
 from encoders.unpadding import unpad_inputs
-from unpadded import CONFIGS, SMALL, batch, make
+from unpadded import CONFIGS, DECODER, SMALL, batch, make
 
 LENGTHS = [[9, 1, 30, 4, 4], [5, 5, 5], [1], [40, 2]]
 
@@ -169,6 +171,9 @@ def test_without_gradients_few_sizes_are_computed() -> None:
     [
         DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
         MPNetConfig(**SMALL),
+        # Not seen in a few tokens: scores that are capped, and attention in chunks.
+        VaultGemmaConfig(**DECODER),
+        Llama4TextConfig(**DECODER, num_local_experts=2, moe_layers=[], intermediate_size_mlp=48),
     ],
 )
 def test_a_backbone_that_cannot_take_it_runs_padded_and_says_so(
