@@ -15,7 +15,8 @@ from common.prompts import check_lists, check_pairs, with_prompt
 from common.run_files import share_weights
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
-from encoders.chain.modules import OWN, pooling_modes, read_folder, run_modules, write_modules
+from encoders.chain.modules import OWN, pooling_modes, read_folder, write_modules
+from encoders.chain.running import run_modules, run_padded
 from encoders.chain.settings import (
     POOLINGS,
     change_modules,
@@ -195,8 +196,8 @@ class Embedder(Encoder):
         self.check_tokens(input_ids)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         modules = list(self.head)[: -1 if self._ends_with_unit_length else None]
+        prompts = self._prompt_lengths(input_ids, attention_mask, prompt_mask)
         if all(type(module) in OWN for module in modules):
-            prompts = self._prompt_lengths(input_ids, attention_mask, prompt_mask)
             packs = self.token_states(host_mask=host_mask, **given)
             pooled = []
             for pack in packs:
@@ -205,11 +206,8 @@ class Embedder(Encoder):
             order = torch.tensor([text for pack in packs for text in pack.texts])
             embeddings = torch.cat(pooled)[to_device(order.argsort(), self.device)]
         else:  # modules of other libraries may look at neighbouring tokens: they need padding
-            states = self.run_backbone(host_mask, **given).last_hidden_state
-            features = given | {"token_embeddings": states}
-            for module in modules:
-                features = module(features)
-            embeddings = features["sentence_embedding"]
+            output = self.run_backbone(host_mask, **given)
+            embeddings = run_padded(modules, given, output, prompts)
         embeddings = embeddings[:, : self.truncate_dim]
         if self._ends_with_unit_length:
             embeddings = F.normalize(embeddings.float(), dim=-1)

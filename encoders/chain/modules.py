@@ -1,4 +1,4 @@
-"""Read, run and write the sentence-transformers modules after an embedder's backbone.
+"""Read and write the sentence-transformers modules after an embedder's backbone.
 
 A folder lists them in ``modules.json``. All formats of releases 2 to 6 are read. The format of 2 to
 5.1 is written wherever it can express a module (``sentence_transformers.models.*``, pooling as
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from sentence_transformers.base.modules import Dense, Module, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import (
@@ -23,7 +22,6 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from sentence_transformers.util.misc import import_module_class
 from torch import Tensor
-from torch.nn import functional as F
 
 from common.json_files import read_entries, read_json, read_settings, write_json
 
@@ -162,52 +160,6 @@ def _check_dense(file: Path) -> None:
     known = {"in_features", "out_features", "bias", "activation_function"}
     if unknown := sorted(config.keys() - known - set(Dense.config_keys)):
         raise ValueError(f"{file}: {', '.join(unknown)} is nothing that a Dense module knows")
-
-
-def run_modules(
-    modules: Sequence[Module],
-    states: Tensor,
-    lengths: Tensor,
-    layers: Sequence[Tensor] | None = None,
-    prompt_lengths: Tensor | None = None,
-) -> Tensor:
-    """The embeddings [N, H] of a packed sequence of texts.
-
-    Args:
-        modules: Each of ``OWN``.
-        states: Token states [T, W].
-        lengths: Tokens of each text, [N].
-        layers: States of all layers, [1, T, W] each, if the model outputs them.
-        prompt_lengths: Tokens of each text's prompt [N], if pooling excludes prompts.
-    """
-    if prompt_lengths is not None and len(prompt_lengths.unique()) > 1:
-        # Pooling takes one prompt length for all texts: run each length by itself.
-        parts, places = [], []
-        for length in prompt_lengths.unique():
-            chosen = prompt_lengths == length
-            tokens = chosen.repeat_interleave(lengths)
-            some = None if layers is None else [layer[:, tokens] for layer in layers]
-            of_chosen = prompt_lengths[chosen]
-            parts.append(run_modules(modules, states[tokens], lengths[chosen], some, of_chosen))
-            places.append(chosen.nonzero()[:, 0])
-        return torch.cat(parts)[torch.cat(places).argsort()]
-    # 16 bits are too few for sums over a text's tokens.
-    exact = states.to(torch.promote_types(states.dtype, torch.float32))
-    texts = torch.arange(len(lengths), device=lengths.device)
-    features: dict[str, Any] = {
-        "token_embeddings": exact[None],
-        "cu_seq_lens_q": F.pad(lengths.cumsum(0), (1, 0)),
-        # Pooling would find it by itself, but wait for the device to learn its size.
-        "seq_idx": texts.repeat_interleave(lengths, output_size=len(states))[None],
-    }
-    if layers is not None:
-        features["all_layer_embeddings"] = layers
-    if prompt_lengths is not None:
-        features["prompt_length"] = int(prompt_lengths[0])
-    for module in modules:
-        features = module(features)
-    embeddings: Tensor = features["sentence_embedding"]
-    return embeddings
 
 
 def write_modules(

@@ -10,8 +10,10 @@ from sentence_transformers.base.modules import Dense, Module, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
-from encoders.chain.modules import pooling_modes, run_modules
+from encoders.chain.modules import OWN, pooling_modes
+from encoders.chain.running import run_modules, run_padded
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,12 @@ def output_width(modules: nn.ModuleList, width: int) -> int:
     chain: list[Any] = list(modules)
     try:
         with torch.no_grad():
-            found = run_modules(chain, torch.zeros(3, width), torch.tensor([1, 2]))
+            if all(type(module) in OWN for module in chain):
+                found = run_modules(chain, torch.zeros(3, width), torch.tensor([1, 2]))
+            else:
+                tokens = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(1, 3).long())
+                states: Any = torch.zeros(1, 3, width)
+                found = run_padded(chain, tokens, BaseModelOutput(states), None)
     except (RuntimeError, KeyError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import Embedder, Reranker
-from encoders.chain.modules import run_modules
+from encoders.chain.running import run_modules
 from encoders.chain.settings import POOLINGS
 from encoders.kinds import detect_kind
 from tiny import TEXTS, save_backbone
