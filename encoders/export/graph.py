@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
 from torch import Tensor, nn
 
 from common.prompts import PADDED
@@ -49,7 +50,16 @@ def export_onnx(encoder: Encoder, folder: Path, int8: bool = False) -> None:
         folder: Where to; must not hold a model.
         int8: Quantise linear layers and word embeddings to 8 bits, and token states before each
             layer (see ``int8``).
+
+    Raises:
+        ValueError: The graph would not have all that the model needs, or torch cannot write it.
     """
+    layers = any(isinstance(module, WeightedLayerPooling) for module in encoder.modules())
+    if layers and encoder.config.output_hidden_states:
+        raise ValueError(
+            "format: a graph gives the states of the last layer, but the model's "
+            "WeightedLayerPooling needs those of all layers; take fp16 or bf16"
+        )
     encoder.tokenizer.padding_side = "right"  # the graph counts positions from the left
     encoder.save_pretrained(folder)
     for weights in folder.glob("model*.safetensors*"):  # not those of a projection
@@ -86,16 +96,22 @@ def _write_graph(encoder: Encoder, file: Path) -> None:
     output = OUTPUTS[encoder.task]
     tokens = encoder.tokenizer(EXAMPLE, padding=True, **PADDED)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            Graph(backbone, list(tokens), output),
-            tuple(tokens.values()),
-            input_names=list(tokens),
-            output_names=[output],
-            dynamic_shapes={"tokens": tuple({0: batch, 1: length} for _ in tokens)},
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                Graph(backbone, list(tokens), output),
+                tuple(tokens.values()),
+                input_names=list(tokens),
+                output_names=[output],
+                dynamic_shapes={"tokens": tuple({0: batch, 1: length} for _ in tokens)},
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # torch's exceptions share no base class
+        raise ValueError(
+            f"format: torch cannot write {encoder.config.model_type} as a graph "
+            f"({type(error).__name__}); take fp16 or bf16"
+        ) from error
     assert program is not None
     program.save(file)

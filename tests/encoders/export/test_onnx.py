@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import BertModel
 
 from encoders import Embedder, Reranker
 from encoders.export.graph import export_onnx
@@ -15,6 +16,8 @@ from encoders.export.onnx_backbone import ONNX_FILE, STEP, TOKENS_AT_ONCE, OnnxB
 from encoders.kinds import detect_kind
 from encoders.opening.model_digest import model_digest
 from tiny import TEXTS, save_backbone
+from zoo import backbone, layer_weights
+from zoo import embedder as zoo_embedder
 
 LONG = [" ".join(TEXTS[:n]) for n in (1, 2, 3, 5, 9)]
 
@@ -146,6 +149,22 @@ def test_caches_tell_weights_beside_a_graph_apart(
     digests = [model_digest(Embedder.from_pretrained(folder)) for _ in range(2)]
     weights.write_bytes(bytes(len(weights.read_bytes())))
     assert digests[0] == digests[1] != model_digest(Embedder.from_pretrained(folder))
+
+
+def test_what_no_graph_can_be_made_of_is_refused(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph gives the last layer's states alone; pooling without the others is another model."""
+    base = backbone(tmp_path / "base", output_hidden_states=True)
+    folder = zoo_embedder(tmp_path / "model", base, before=[layer_weights()])
+    model = Embedder.from_pretrained(folder, unpad_inputs=False)
+    with pytest.raises(ValueError, match="WeightedLayerPooling needs those of all layers"):
+        export_onnx(model, tmp_path / "graph")
+    assert not (tmp_path / "graph").exists()
+    monkeypatch.setattr(BertModel, "forward", lambda self, input_ids, **_: int(input_ids.sum()))
+    model = Embedder.from_pretrained(tiny_bert, unpad_inputs=False)
+    with pytest.raises(ValueError, match="torch cannot write bert as a graph"):
+        export_onnx(model, tmp_path / "graph")
 
 
 def test_a_graph_that_is_none_is_one_clear_line(
