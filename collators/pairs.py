@@ -34,8 +34,8 @@ class PairCollator:
         document_prompt: Put before each document.
         train_group_size: Candidates drawn from a group.
         seed: The run's seed; see ``collators.sampling``.
-        in_batch_negatives: For each group so many candidates of other rows of the batch, too, with
-            the relevance 0: easy negatives, which mined ones alone do not teach.
+        in_batch_negatives: For each group so many candidates of other queries of the batch, too,
+            with the relevance 0: easy negatives, which mined ones alone do not teach.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -70,14 +70,13 @@ class PairCollator:
         groups = [self.candidates(row) for row in rows]
         if not self.in_batch_negatives or "doc" in rows[0]:
             return groups
-        relevant: dict[str, set[str]] = {}
+        judged: dict[str, set[str]] = {}  # a grade in another row of the query is no 0
         for row in rows:
-            relevant.setdefault(row["query"], set()).update(row["pos"])
+            judged.setdefault(row["query"], set()).update(row["pos"], row["neg"])
         texts = list(dict.fromkeys(text for group in groups for text, _ in group))
         drawn = []
         for row, group in zip(rows, groups, strict=True):
-            known = {*row["pos"], *row["neg"], *relevant[row["query"]]}
-            others = [text for text in texts if text not in known]
+            others = [text for text in texts if text not in judged[row["query"]]]
             chosen = draw(others, self.in_batch_negatives, generator(self.seed + 1, row))
             drawn.append(group + [(text, 0.0) for text in chosen])
         return drawn

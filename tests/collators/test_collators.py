@@ -362,7 +362,7 @@ def test_an_iteration_over_rows_ends() -> None:
 
 @pytest.mark.parametrize("kind", [GroupCollator, PairCollator])
 def test_candidates_of_other_rows_are_negatives(kind: Any, tiny_tokenizer: BertTokenizer) -> None:
-    """Never what is known of a row, or relevant to its query elsewhere in the batch."""
+    """Never what is judged for its query, in its row or elsewhere in the batch."""
     rows: list[dict[str, Any]] = [
         {"query": "a", "pos": ["p1"], "neg": ["n1", "n2"], "prompt": None},
         {"query": "b", "pos": ["p2"], "neg": ["n1", "n3"], "prompt": None},
@@ -373,13 +373,16 @@ def test_candidates_of_other_rows_are_negatives(kind: Any, tiny_tokenizer: BertT
     wide = kind(tiny_tokenizer, 16, train_group_size=3, in_batch_negatives=2)
     widest = kind(tiny_tokenizer, 16, train_group_size=3, in_batch_negatives=99)
     own, some, every = plain.groups(rows), wide.groups(rows), widest.groups(rows)
-    possible = [{"n3", "n4", "p2"}, {"p1", "n2", "p3", "n4"}, {"n1", "n2", "n3", "p2"}]
+    possible = [{"n3", "p2"}, {"p1", "n2", "p3", "n4"}, {"n3", "p2"}]
     for at in range(3):
         added = some[at][len(own[at]) :]
         assert some[at][: len(own[at])] == own[at] and len(added) == 2
-        assert {text for text, _ in added} < possible[at] and {rel for _, rel in added} == {0.0}
+        assert {text for text, _ in added} <= possible[at] and {rel for _, rel in added} == {0.0}
         assert {text for text, _ in every[at][len(own[at]) :]} == possible[at]
     assert wide.groups(rows) == some
+    graded = {"graded": True, "pos_scores": [1.0], "neg_scores": [0.5, 0.0], "epoch": 0}
+    grades = [rows[0] | graded, rows[2] | graded | {"neg": ["n4", "n5"]}]
+    assert sorted(rel for _, rel in widest.groups(grades)[0]) == [0.0, 0.5, 1.0]
     later = [{**row, "epoch": epoch} for epoch in range(1, 6) for row in rows[:1]]
     assert len({str(wide.groups([row, *rows[1:]])[0]) for row in later}) > 1
     pairs = sum(map(len, some))

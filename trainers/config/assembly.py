@@ -37,6 +37,11 @@ def read_rows(
     with task.args.main_process_first(desc="reading rows"):
         opened = DataFiles(files, options)
         shape = opened.choose(task.objective.shapes)
+        if task.args.in_batch_negatives and shape == "scored_pair" and not evaluates:
+            raise ValueError(
+                f"in_batch_negatives: adds candidates to groups, but {files[0]} has scored pairs; "
+                "leave it out, or give groups"
+            )
         rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     return rows

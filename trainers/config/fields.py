@@ -124,7 +124,7 @@ class DataArguments:
         "Candidates of a query in one step: one positive, the rest negatives drawn per epoch.",
     )
     in_batch_negatives: int = option(
-        0, "Reranker: so many candidates of other groups of the batch are negatives of each, too."
+        0, "Reranker: so many candidates of other queries of the batch are negatives of each, too."
     )
     label_map: dict[str, float] | None = option(
         None, 'Labels to relevances; {"3":1,"2":0.75,"1":0.5,"0":0.25} for headerless TSV.'

@@ -7,7 +7,7 @@ import pytest
 
 from encoders import Embedder
 from trainers import TandemArguments, build_run
-from trainers.config.assembly import open_model
+from trainers.config.assembly import open_model, read_train_rows
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,17 @@ def test_sources_of_different_similarities_are_refused(tiny_bert: Path, tmp_path
     args = TandemArguments(objective="contrastive", train_files=files, normalize=False, **given)
     with pytest.raises(ValueError, match="the losses of a run must compare alike"):
         open_model(build_run(args))
+
+
+def test_pairs_have_no_candidates_to_be_added_to(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"query": "a", "doc": "b", "rel": 1}\n{"query": "a", "doc": "c", "rel": 0}\n')
+    args = TandemArguments(
+        objective="bce",
+        model_name_or_path="a",
+        train_file=str(file),
+        output_dir=str(tmp_path),
+        in_batch_negatives=2,
+    )
+    with pytest.raises(ValueError, match=r"in_batch_negatives: .*rows.jsonl has scored pairs"):
+        read_train_rows(build_run(args))
