@@ -77,7 +77,11 @@ def open_causal_reranker(
     row, wanted = _ask(folder, ids, relevant, other, trust_remote_code)
     gc.collect()  # both models at once would need twice the memory
     reranker = Reranker.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    head: Any = reranker.backbone.score
+    head: Any = getattr(reranker.backbone, "score", None)
+    if head is None:
+        raise ValueError(
+            f"{name_or_path}: {kind} cannot be converted: its classifier is not one layer"
+        )
     with torch.no_grad():
         head.weight.copy_(row)
     reranker.tokenizer = set_pair_template(reranker.tokenizer, pair_template)

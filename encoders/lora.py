@@ -153,6 +153,11 @@ def _linear_layers(
         if isinstance(module, nn.Linear) and "pooler" not in name
         and not any(f".{head}." in f".{name}." for head in heads)
     ]  # fmt: skip
+    if not linear:
+        raise ValueError(
+            f"lora_r: {backbone.config.model_type} has no layer of the class nn.Linear that could "
+            "get adapters; leave lora_r out"
+        )
     if target_modules is None:
         return linear
     for end in target_modules:

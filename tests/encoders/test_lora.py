@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config
 
 from encoders import Embedder, Reranker, lora
 from encoders.opening.holding import hold_in_bf16
@@ -267,3 +267,9 @@ def test_layers_that_do_not_exist_are_named(bases: dict[str, Path]) -> None:
     model = Embedder.from_pretrained(bases["embedder"])
     with pytest.raises(ValueError, match=r"'q_proj' is no linear layer.*dense, key, query, value"):
         model.add_lora("base", r=2, alpha=4, target_modules=["query", "q_proj"])
+
+
+def test_a_model_without_linear_layers_is_refused() -> None:
+    gpt2 = AutoModel.from_config(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))
+    with pytest.raises(ValueError, match=r"lora_r: gpt2 has no layer of the class nn.Linear"):
+        lora.add_lora(gpt2, "base", r=2, alpha=4)

@@ -21,6 +21,8 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
 )
 
 from encoders import Embedder, Reranker
@@ -185,6 +187,13 @@ def test_logits_that_are_no_product_are_refused(qwen: Qwen2Tokenizer, tmp_path: 
         qwen.save_pretrained(tmp_path / name)
         with pytest.raises(ValueError, match=r"ForCausalLM cannot be converted: its scores would"):
             open_causal_reranker(str(tmp_path / name), pair_template=TEMPLATE)
+
+
+def test_a_classifier_of_several_layers_is_refused(qwen: Qwen2Tokenizer, tmp_path: Path) -> None:
+    RobertaForCausalLM(RobertaConfig(**small(qwen), is_decoder=True)).save_pretrained(tmp_path)
+    qwen.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"RobertaForCausalLM cannot be converted: its classifier"):
+        open_causal_reranker(str(tmp_path), pair_template=TEMPLATE)
 
 
 def small(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
