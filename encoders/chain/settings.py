@@ -27,9 +27,12 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def width_of(backbone: Any) -> int:
-    """The hidden size."""
+    """The width of token states."""
     config = backbone.config
-    return int(getattr(config, "hidden_size", None) or config.get_text_config().hidden_size)
+    text = config.get_text_config()
+    # EmbeddingGemma 2 projects its states to a width of its own.
+    own = getattr(text, "embedding_dim", None) or getattr(config, "hidden_size", None)
+    return int(own or text.hidden_size)
 
 
 def output_width(modules: nn.ModuleList, width: int) -> int:

@@ -16,7 +16,7 @@ class TokenWithoutRow(ValueError):
 
 def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
     """The tokenizer's ids beyond the embedding matrix, ascending; ids may have gaps."""
-    rows = model.get_input_embeddings().num_embeddings
+    rows = len(model.get_input_embeddings().weight)
     return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
 
 

@@ -85,6 +85,12 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any], int, str]] = {
         {**DECODER, "use_bidirectional_attention": True, "sliding_window": 8,
          "layer_types": ["sliding_attention", "full_attention"]}, 1, "words",
     ),
+    "embeddinggemma 2": (
+        transformers.EmbeddingGemma2TextConfig,
+        {**DECODER, "hidden_size": 16, "embedding_dim": WIDTH, "sliding_window": 8,
+         "hidden_size_per_layer_input": 8, "global_head_dim": 16,
+         "layer_types": ["sliding_attention", "full_attention"]}, 1, "words",
+    ),
 }  # fmt: skip
 # Families whose models take no token_type_ids.
 WITHOUT_TYPES = {"mpnet", "distilbert", "modernbert", "t5", "mt5", "umt5"}
