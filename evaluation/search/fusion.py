@@ -21,7 +21,7 @@ from encoders.opening.model_digest import model_digest
 from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.comparison import Comparison, compare
-from evaluation.metrics.ranking import Run, order, per_query
+from evaluation.metrics.ranking import Run, order, per_query, undefined
 
 BM25_SCORES = "bm25"
 # Weights that are tried, times the one with which both scores spread alike.
@@ -133,8 +133,11 @@ def try_weights(
         weights: To try.
 
     Raises:
-        ValueError: One of the two scores is the same for all documents of each query.
+        ValueError: One of the two scores is the same for all documents of each query, or the metric
+            is undefined on the data.
     """
+    if reason := undefined(data.qrels, [metric], data.relevant_from).get(metric):
+        raise ValueError(f"data: {metric} is undefined on it ({reason}); give other data")
 
     def values(run: Run) -> np.ndarray:
         return per_query(run, data.qrels, [metric], data.relevant_from)[metric]

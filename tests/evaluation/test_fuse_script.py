@@ -1,6 +1,7 @@
 """scripts/fuse.py, and what evaluate.py and /search do with the weight that it keeps."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ def both_stages(models: dict[str, Path], beir: RetrievalData) -> Any:
         ranked = np.argsort(-np.array(sums), kind="stable")
         fused[query] = {list(found)[at]: sums[at] for at in ranked}
     return fused
+
+
+def test_an_undefined_metric_chooses_no_weight_and_deletes_none(
+    data: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = Path(shutil.copytree(data, tmp_path / "set"), "qrels", "test.tsv")
+    judged.write_text(judged.read_text(encoding="utf-8").replace("\t1\n", "\t0\n"))
+    assert main([f"--model={models['embedder']}", f"--data={tmp_path / 'set'}"]) == 2
+    assert "data: ndcg@10 is undefined on it (no query has a relevant" in capsys.readouterr().err
+    assert (models["embedder"] / FUSION_FILE).is_file()
 
 
 def evaluated(output: Path, *flags: object) -> Any:
