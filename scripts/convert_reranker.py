@@ -54,6 +54,11 @@ def convert(args: ConvertRerankerSettings) -> None:
     template = PAIR_TEMPLATE
     if args.pair_template:
         template = args.pair_template.read_text(encoding="utf-8-sig")
+    if args.instruction != INSTRUCTION and "{instruction}" not in template:
+        raise ValueError(
+            f"instruction: {args.pair_template} has no {{instruction}} in which it would stand; "
+            "add that, or leave it out"
+        )
     reranker = open_causal_reranker(
         args.model,
         pair_template=template.replace("{instruction}", args.instruction),

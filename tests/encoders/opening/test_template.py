@@ -236,6 +236,16 @@ def test_the_script_writes_what_others_open(
     assert "not a causal language model" in capsys.readouterr().err
 
 
+def test_an_instruction_without_a_place_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "template.txt"
+    file.write_text(TEMPLATE, encoding="utf-8")
+    flags = [f"--{name}={tmp_path / 'x'}" for name in ("model", "output_dir")]
+    assert main([*flags, f"--pair_template={file}", "--instruction=找出能回答的段落"]) == 2
+    assert "template.txt has no {instruction}" in capsys.readouterr().err
+
+
 def test_texts_end_with_the_end_token(qwen: Qwen2Tokenizer, tmp_path: Path) -> None:
     tokenizer = end_with_eos(qwen)
     ids = qwen("how to read")["input_ids"]
