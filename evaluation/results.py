@@ -65,6 +65,8 @@ class Subject:
     split: str | None  # None: the data have no splits, or the only one was read
     models: dict[str, str]  # by "fine-tuned", and what it is compared with by "base"
     task: Task
+    # Those that decide the figures and are not at their defaults, such as truncate_dim.
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def compared(self) -> bool:
@@ -106,6 +108,7 @@ class Results(Subject):
             **{name: getattr(self, name) for name in ("kind", "data", "split", "models", "task")},
             "created": self.created,
             **self.counts,
+            **({"settings": self.settings} if self.settings else {}),
             "main_metric": self.main_metric,
             "metrics": {name: found.to_json() for name, found in self.metrics.items()},
             "scores": self.scores,

@@ -4,13 +4,12 @@ import logging
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from accelerate import PartialState
 
 from common.bm25 import BM25
 from common.flags import Settings, option, required
-from common.run_files import FUSION_FILE
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
@@ -18,25 +17,22 @@ from encoders.opening.holding import place_for_inference
 from evaluation.data.mteb_task import SUITES
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import FirstStage, Measure
+from evaluation.measure import FirstStage, Measure, depth_of
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, Run, check_metrics
 from evaluation.search.distributed import How
 from evaluation.search.faiss_index import IndexKind
-from evaluation.search.fusion import (
-    BM25_SCORES,
-    Fusion,
-    best,
-    first_stage_digest,
-    fuse,
-    read_fusion,
-)
+from evaluation.search.fusion import BM25_SCORES, best, first_stage_digest, fuse, read_fusion
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
 from loaders.settings import ReadingSettings
 
 logger = logging.getLogger(__name__)
 
 Data = RetrievalData | PairData
+
+# Settings that change no figure, and those of which results tell by themselves.
+TOLD = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
+        "trust_remote_code")  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -204,6 +200,12 @@ def how(args: EvaluationSettings) -> How:
     return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
 
 
+def changed_settings(args: EvaluationSettings) -> dict[str, Any]:
+    """Those that decide figures and are not at their defaults."""
+    usual = vars(EvaluationSettings(data=[]))
+    return {k: getattr(args, k) for k in usual if k not in TOLD and getattr(args, k) != usual[k]}
+
+
 def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
     """The metrics asked for; of judged pairs, those that suit the judgements."""
     return list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
@@ -234,17 +236,14 @@ def find_first_stage(
     Raises:
         ValueError: The settings name a first stage, and these data need none.
     """
-    unused = None
-    if KINDS[kind].retrieves:
-        unused = "the model is an embedder, which searches by itself"
-    elif isinstance(data, PairData) or data.candidates is not None:
-        unused = "the data say which documents are scored for each query, so nothing is searched"
-    for name in ("first_stage", "top_k"):
-        usual = getattr(EvaluationSettings, name)
-        if unused and not of_several and getattr(args, name) != usual:
-            raise ValueError(f"{name}: {unused}; leave it out")
-    if unused or isinstance(data, PairData):
+    check_used(args, kind, data, of_several)
+    if KINDS[kind].retrieves or isinstance(data, PairData) or data.candidates is not None:
         return None
+    if deep := [name for name in args.metrics if "@" in name and depth_of([name]) > args.top_k]:
+        logger.warning(
+            "top_k: %s count what is beyond the %d documents that are ranked as not found",
+            ", ".join(deep), args.top_k,
+        )  # fmt: skip
     if args.first_stage != BM25_SCORES:
         embedder = kinds.open_model(args.first_stage, trust_remote_code=args.trust_remote_code)
         if not kinds.retrieves(embedder):
@@ -270,17 +269,31 @@ def find_first_stage(
     return FirstStage(by_words, args.top_k)
 
 
-def usable_fusion(
-    model: str, args: EvaluationSettings, kind: Kind, first: FirstStage | None
-) -> Fusion | None:
-    """What a model's scores are fused with, unless its other scores are not at hand here."""
-    fusion = read_fusion(model)
-    if fusion is None or KINDS[kind].retrieves:
-        return fusion
-    if first is None:
-        logger.warning("%s is left out: the data give candidates without scores", FUSION_FILE)
-    elif reason := fusion.unfit(first.digest, args.first_stage):
-        logger.warning("left out: %s", reason)
-    else:
-        return fusion
-    return None
+def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: bool) -> None:
+    """Refuse what would be ignored; see ``find_first_stage``."""
+    first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
+    retrieves, judged = KINDS[kind].retrieves, isinstance(data, PairData)
+    given = judged or data.candidates is not None
+    usual = EvaluationSettings(data=[])
+    for applies, names, reason in (
+        (retrieves, first, "the model is an embedder, which searches by itself"),
+        (retrieves, ("max_length",), f"is a reranker's; an embedder's are {' and '.join(lengths)}"),
+        (
+            not retrieves and args.first_stage == BM25_SCORES,
+            (*lengths, "index"),
+            "is an embedder's, and none is measured or named as first_stage",
+        ),
+        (
+            not retrieves and given and not of_several,
+            first,
+            "the data say which documents are scored for each query, so nothing is searched",
+        ),
+        (
+            judged and not of_several,
+            ("metrics",),
+            "are of rankings, and the data are judged pairs (as_groups ranks those of each query)",
+        ),
+    ):
+        for name in names:
+            if applies and getattr(args, name) != getattr(usual, name):
+                raise ValueError(f"{name}: {reason}; leave it out")

@@ -38,8 +38,8 @@ from rich.console import Console
 from common.flags import exit_code, parse
 from common.hardware import prepare_cpu
 from common.json_files import write_json
-from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE
-from encoders.kinds import KINDS, detect_kind, retrieves
+from common.run_files import CARD_FILE, EVALUATION_FILE, FUSION_FILE, RANKING_FILE, RUN_FILE
+from encoders.kinds import KINDS, Kind, detect_kind, retrieves
 from evaluation.checkpoints import (
     choose_best,
     find_checkpoints,
@@ -49,20 +49,29 @@ from evaluation.checkpoints import (
 )
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
-from evaluation.measure import Ranked, judge, measure_fused, measure_ranking, score_pairs
+from evaluation.measure import (
+    FirstStage,
+    Ranked,
+    judge,
+    measure_fused,
+    measure_ranking,
+    score_pairs,
+)
 from evaluation.metrics.pairs import Figure
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
+from evaluation.search.fusion import Fusion, read_fusion
 from evaluation.settings import (
     EvaluateSettings,
+    EvaluationSettings,
     build_measure,
+    changed_settings,
     find_first_stage,
     how,
     metric_names,
     open_model,
     read_data,
-    usable_fusion,
 )
 from evaluation.suite import identity_of, read_suite, run_suite
 from evaluation.summary import pair_results, ranking_results
@@ -72,6 +81,8 @@ from trainers.config.assembly import evaluation_loss
 from trainers.model_card.evaluation import add_evaluation
 
 logger = logging.getLogger(__name__)
+
+LABELS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")  # of the data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +116,8 @@ def evaluate_store(args: EvaluateSettings, url: str) -> None:
     assert retrieves(embedder)
     if isinstance(data, PairData):
         raise ValueError("data: are judged pairs; give queries with judged documents of the store")
-    fusion = usable_fusion(args.measured, args, "embedder", None)
+    find_first_stage(args, "embedder", data)  # there is none, and none may be named
+    fusion = read_fusion(args.measured)
     with closing(open_store(url)) as store:
         asked = Asked(embedder, data, args.metrics, how(args), fusion.weight if fusion else 0.0)
         show_store(measure_store(store, args.collection, asked), Console(width=120))
@@ -145,6 +157,7 @@ def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, 
         split=args.split or (None if isinstance(data, PairData) else data.split),
         models=models,
         task="pairs" if isinstance(data, PairData) else KINDS[kind].task,
+        settings=changed_settings(args),
     )
     if isinstance(data, PairData):
         scores = {
@@ -185,13 +198,33 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
     """The model, and the one to compare it with: of a checkpoint, by default, its run's base."""
     baseline = args.baseline
     if args.checkpoint_dir and not baseline:
-        baseline = read_train_config(Path(args.checkpoint_dir).expanduser())["model_name_or_path"]
+        recipe = read_train_config(Path(args.checkpoint_dir).expanduser())
+        baseline = recipe["model_name_or_path"]
+        if revision := recipe.get("model_revision"):
+            raise ValueError(
+                f"checkpoint_dir: its base is {baseline} at {revision}; give its folder as baseline"
+            )
     elif baseline and detect_kind(baseline) != (kind := detect_kind(args.measured)):
         raise ValueError(
             f"baseline: {baseline} is no {kind}, and {args.measured} is one; give a model of its "
             "kind"
         )
     return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
+
+
+def usable_fusion(
+    model: str, args: EvaluationSettings, kind: Kind, first: FirstStage | None
+) -> Fusion | None:
+    """What a model's scores are fused with, unless its other scores are not at hand here."""
+    fusion = read_fusion(model)
+    if fusion is None or KINDS[kind].retrieves:
+        return fusion
+    reason: str | None = f"{FUSION_FILE}: the data give candidates without scores"
+    if first is not None:
+        reason = fusion.unfit(first.digest, args.first_stage)
+    if reason:
+        logger.warning("left out: %s", reason)
+    return None if reason else fusion
 
 
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
@@ -210,7 +243,8 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     figures: dict[str, dict[str, Figure]] = {}
     for name, folder in found.items():
         if metric == "loss":
-            given = recipe | {"eval_columns": args.columns or {}, "eval_split": args.split}
+            given = recipe | {name: getattr(args, name) for name in LABELS}
+            given |= {"eval_columns": args.columns or {}, "eval_split": args.split}
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}
         else:

@@ -134,7 +134,8 @@ def check_tokenizers(models: Sequence[Encoder], names: Sequence[str]) -> None:
 
 def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
     """Try weights on the data, print what they are worth, and return the best."""
-    measure = build_measure(args, kind, read_data(args, kind))
+    of_several = bool(args.guard_data)
+    measure = build_measure(args, kind, read_data(args, kind), of_several=of_several)
     guard: Measure | None = None
     if args.guard_data:
         guarded = replace(args, data=args.guard_data, corpus=None)

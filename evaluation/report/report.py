@@ -17,6 +17,7 @@ from evaluation.metrics.comparison import Comparison
 from evaluation.report.curves import Log
 from evaluation.report.drawing import Drawing
 from evaluation.report.figures import draw_figures
+from evaluation.report.tables import settings
 from evaluation.report.wording import WORDS, Language, Words
 from evaluation.results import BASE, TUNED, MetricResult, Results
 
@@ -129,6 +130,7 @@ def about(results: Results, words: Words) -> list[tuple[str, str]]:
         (words["task"], words["task_" + results.task]),
         (words["data"], results.data),
         *((words[name], f"{count:,}") for name, count in results.counts.items()),
+        *([(words["settings"], settings(results))] if results.settings else []),
         (words["measured_on"], f"{measured:%Y-%m-%d %H:%M} UTC"),
     ]
 

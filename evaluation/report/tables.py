@@ -1,5 +1,6 @@
 """Tables of results in the terminal, and the cells of which tables of plain text are made."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -33,6 +34,8 @@ def show_comparison(
     against = f" against {results.models[BASE]}" if results.compared else ""
     say(console, f"{results.kind} {results.models[TUNED]}{against}")
     say(console, f"{results.task} on {results.data}: {counts(results)}")
+    if results.settings:
+        say(console, f"settings: {settings(results)}")
     table = metric_table(results, columns)
     table.width = Measurement.get(console, console.options.update(width=10_000), table).maximum
     console.print(table, soft_wrap=True)
@@ -40,8 +43,7 @@ def show_comparison(
     for reason, names in results.undefined_by_reason().items():
         say(console, f"undefined: {names} ({reason})")
     if queries:
-        for side in ("gained", "lost"):
-            changed = results.changed_queries.get(side, [])
+        for side, changed in results.changed_queries.items():
             say(console, *changed_queries(side, changed, results.main_metric))
 
 
@@ -54,6 +56,12 @@ def say(console: Console, *lines: str) -> None:
 def counts(results: Results) -> str:
     """The size of the data: "2,200 queries, 5,000 documents"."""
     return ", ".join(f"{count:,} {name}" for name, count in results.counts.items())
+
+
+def settings(results: Results) -> str:
+    """What was not at its default: "truncate_dim 64, top_k 20"."""
+    given = results.settings.items()
+    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in given)
 
 
 def metric_table(results: Results, columns: tuple[str, str] = (BASE, TUNED)) -> Table:

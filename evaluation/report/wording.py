@@ -50,6 +50,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "queries": ("Queries", "查询"),
     "documents": ("Documents", "文档"),
     "pairs": ("Pairs", "文本对"),
+    "settings": ("Settings", "设置"),
     "measured_on": ("Measured on", "测量时间"),
     "training": ("How it was trained", "如何训练"),
     "objective": ("Objective", "训练目标"),

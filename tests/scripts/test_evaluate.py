@@ -11,11 +11,11 @@ import pytest
 from huggingface_hub import ModelCard
 from scipy.stats import spearmanr
 
-from common.run_files import BEST_FILE
+from common.run_files import BEST_FILE, RUN_FILE
 from encoders import Embedder, Reranker
 from evaluation.data.resolve import read_beir
 from evaluation.data.trec import read_run
-from evaluation.metrics.ranking import per_query
+from evaluation.metrics.ranking import DEFAULT_METRICS, per_query
 from evaluation.search.retrieval import retrieve
 from forked import Copy
 from runs import TOPICS, losses, train, write_format, write_set
@@ -82,11 +82,18 @@ def test_prompts_and_dimensions_of_the_flags(
 
 @pytest.mark.parametrize("first_stage", ["bm25", "embedder"])
 def test_a_reranker_orders_what_a_first_stage_finds(
-    first_stage: str, heldout: Path, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
+    first_stage: str,
+    heldout: Path,
+    tiny_bert: Path,
+    tiny_classifier: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = tiny_bert if first_stage == "embedder" else "bm25"
     flags = ["--data", heldout, "--model", tiny_classifier, "--top_k", "5", "--max_queries", "6"]
+    flags += ["--metrics", *DEFAULT_METRICS, "recall@7"]
     evaluated(*flags, "--first_stage", first, "--output_dir", tmp_path)
+    assert "recall@7 count what is beyond the 5 documents that are ranked" in caplog.text
     data = read_beir(heldout).sample(6)
     run = read_run(tmp_path / "run.trec")
     reranker = Reranker.from_pretrained(tiny_classifier)
@@ -96,6 +103,7 @@ def test_a_reranker_orders_what_a_first_stage_finds(
         scores = reranker.score(pairs, raw=True).tolist()
         assert scores == sorted(scores, reverse=True)
     found = results(tmp_path)
+    assert found["settings"] == {"max_queries": 6, "top_k": 5}
     assert found["task"] == "reranking"
     assert found["first_stage"]["models"]["base"] == str(first)
     if first_stage == "embedder":
@@ -126,14 +134,22 @@ def test_a_reranker_orders_what_is_found_in_rows_without_negatives(
     assert (found["split"], expected["split"]) == (None, "test")
 
 
-def test_a_first_stage_that_would_not_search_is_refused(
-    tiny_bert: Path, tiny_classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_would_be_ignored_is_refused(
+    heldout: Path,
+    tiny_bert: Path,
+    tiny_classifier: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     groups, scored = write_format("groups", tmp_path), write_format("scored", tmp_path)
     for model, data, flag, message in (
         (tiny_classifier, groups, "--top_k=5", "top_k: the data say which documents are scored"),
         (tiny_classifier, scored, f"--first_stage={tiny_bert}", "first_stage: the data say which"),
         (tiny_bert, groups, "--top_k=5", "top_k: the model is an embedder"),
+        (tiny_bert, groups, "--max_length=9", "max_length: is a reranker's; an embedder's are"),
+        (tiny_classifier, groups, "--query_max_length=9", "query_max_length: is an embedder's"),
+        (tiny_classifier, heldout, "--index=flat", "index: is an embedder's, and none is"),
+        (tiny_bert, scored, "--metrics=recall@5", "metrics: are of rankings, and the data are"),
     ):
         assert main(["--data", str(data), "--model", str(model), flag]) == 2
         assert message in capsys.readouterr().err
@@ -217,6 +233,41 @@ def test_one_checkpoint_is_compared_with_the_base_of_its_run(
     assert found["metrics"]["mrr@10"]["fine-tuned"] == pytest.approx(losses(run, "eval_mrr@10")[1])
 
 
+def test_labels_of_the_data_are_read_by_the_flags_for_the_loss_too(
+    tiny_classifier: Path, tmp_path: Path
+) -> None:
+    file, graded = write_format("scored", tmp_path), tmp_path / "graded.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [row | {"rel": 4 * row["rel"]} for row in rows]
+    graded.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    run = train(
+        tmp_path / "run",
+        objective="bce",
+        model_name_or_path=tiny_classifier,
+        train_file=graded,
+        label_range=[0, 4],
+        save_strategy="steps",
+        save_steps=1,
+        max_steps=1,
+    )
+    values = []
+    for given in ([file], [graded, "--label_range", 0, 4]):
+        evaluated("--checkpoints", run, "--select_best", "--metric", "loss", "--data", *given)
+        values.append(json.loads((run / BEST_FILE).read_text(encoding="utf-8"))["value"])
+    assert values[0] == pytest.approx(values[1])
+
+
+def test_the_base_of_a_run_that_began_with_a_revision_is_not_guessed(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = finished
+    recipe = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    checkpoint = shutil.copytree(run / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    (tmp_path / "run" / RUN_FILE).write_text(json.dumps(recipe | {"model_revision": "v1"}))
+    assert main(["--checkpoint_dir", str(checkpoint), "--data", str(file)]) == 2
+    assert "at v1; give its folder as baseline" in capsys.readouterr().err
+
+
 def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> None:
     """Once, however often it was measured."""
     run, file = finished
@@ -224,10 +275,16 @@ def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> 
     for _ in range(2):
         evaluated("--model", run, "--data", file)
         cards.append(ModelCard.load(run / "README.md"))
+    assert "Settings:" not in cards[1].text
     value = results(run)["metrics"]["ndcg@10"]["fine-tuned"]
     (section,) = SECTION.findall(cards[1].text)
     assert f"{value:.3f}" in section
     assert len(cards[1].data.eval_results) == len(cards[0].data.eval_results) > 0
+    evaluated("--model", run, "--data", file, "--max_queries", 3)
+    card = ModelCard.load(run / "README.md")
+    assert "Settings: `max_queries 3`." in card.text
+    assert card.data.eval_results[0].metric_args == {"max_queries": 3}
+    assert "max_<wbr>queries 3" in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

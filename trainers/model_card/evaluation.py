@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from common.run_files import CARD_FILE
 from encoders.kinds import KINDS
-from evaluation.report.tables import UNDEFINED, counts, metric_cells
+from evaluation.report.tables import UNDEFINED, counts, metric_cells, settings
 from evaluation.results import BASE, TUNED, Results
 
 # The next evaluation replaces everything between these, and nothing else.
@@ -66,7 +66,8 @@ def section(results: Results) -> list[str]:
         "## Evaluation",
         "",
         f"{results.task.capitalize()} on {as_code(results.data)} ({counts(results)}), "
-        f"measured on {results.created[:10]}.",
+        f"measured on {results.created[:10]}."
+        + (f" Settings: {as_code(settings(results))}." if results.settings else ""),
         "",
         *table(results),
     ]
@@ -118,6 +119,7 @@ def eval_results(results: Results) -> list[EvalResult]:
             metric_type=metric,
             metric_name=metric,
             metric_value=round(value, 6),
+            metric_args=results.settings or None,
         )
         for metric, found in results.metrics.items()
         if (value := found.values[TUNED]) is not None

@@ -51,7 +51,7 @@ def test_changed_queries_are_listed_when_asked_for() -> None:
 
 
 def test_tables_of_a_model_alone_and_of_pairs() -> None:
-    lines = printed(alone())
+    lines = printed(alone(), queries=True)
     assert lines[0] == "embedder outputs/商品检索"
     assert lines[5] == "│ ndcg@10 │      0.788 │" and len(lines) == 8
     lines = printed(pairs())
