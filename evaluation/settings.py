@@ -227,14 +227,10 @@ def find_first_stage(
 ) -> FirstStage | None:
     """Search what a reranker is to order; None where the data say it, or for an embedder.
 
-    Args:
-        args: Name the first stage.
-        kind: The model's.
-        data: Judged pairs, or what is searched.
-        of_several: The settings are for other data too, which may need the first stage.
+    ``of_several``: the settings are for other data too, which may need what these do not.
 
     Raises:
-        ValueError: The settings name a first stage, and these data need none.
+        ValueError: The settings name what these data or this kind of model would ignore.
     """
     check_used(args, kind, data, of_several)
     if KINDS[kind].retrieves or isinstance(data, PairData) or data.candidates is not None:
@@ -272,9 +268,9 @@ def find_first_stage(
 def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: bool) -> None:
     """Refuse what would be ignored; see ``find_first_stage``."""
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
-    retrieves, judged = KINDS[kind].retrieves, isinstance(data, PairData)
-    given = judged or data.candidates is not None
-    usual = EvaluationSettings(data=[])
+    retrieves, usual = KINDS[kind].retrieves, EvaluationSettings(data=[])
+    given = isinstance(data, PairData) or data.candidates is not None
+    labels = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")
     for applies, names, reason in (
         (retrieves, first, "the model is an embedder, which searches by itself"),
         (retrieves, ("max_length",), f"is a reranker's; an embedder's are {' and '.join(lengths)}"),
@@ -289,9 +285,14 @@ def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: boo
             "the data say which documents are scored for each query, so nothing is searched",
         ),
         (
-            judged and not of_several,
+            isinstance(data, PairData) and not of_several,
             ("metrics",),
             "are of rankings, and the data are judged pairs (as_groups ranks those of each query)",
+        ),
+        (
+            isinstance(data, RetrievalData) and data.split is not None and not of_several,
+            ("columns", "as_groups", *labels),
+            "is of rows in training formats, and the data are an evaluation set by themselves",
         ),
     ):
         for name in names:

@@ -149,6 +149,7 @@ def test_what_would_be_ignored_is_refused(
         (tiny_bert, groups, "--max_length=9", "max_length: is a reranker's; an embedder's are"),
         (tiny_classifier, groups, "--query_max_length=9", "query_max_length: is an embedder's"),
         (tiny_classifier, heldout, "--index=flat", "index: is an embedder's, and none is"),
+        (tiny_bert, heldout, "--positive_threshold=0.9", "positive_threshold: is of rows in"),
         (tiny_bert, scored, "--metrics=recall@5", "metrics: are of rankings, and the data are"),
     ):
         assert main(["--data", str(data), "--model", str(model), flag]) == 2
