@@ -41,7 +41,10 @@ def find_shards(names: Sequence[str], folder: Path) -> list[Shard]:
         top = Path(name).expanduser()
         matching = map(Path, glob.glob(str(top), recursive=True))
         paths = everything_in(top) if top.is_dir() else matching
-        files = sorted(path for path in paths if path.is_file() and data_suffix(path) in FORMATS)
+        files = [path for path in paths if path.is_file() and data_suffix(path) in FORMATS]
+        # Links first: of a shard and links to it, the last one stays.
+        files.sort(key=lambda path: (path.resolve() == path.absolute(), path))
+        files = sorted({path.resolve(): path for path in files}.values())
         if not files:
             raise ValueError(f"input: {name} names no file that ends in {', '.join(FORMATS)}")
         if top.is_dir() and folder.resolve().is_relative_to(top.resolve()):

@@ -13,6 +13,7 @@ import pytest
 from encoders import Embedder
 from forked import Copy, together
 from preparation.embedding.documents import EmbedDocuments
+from preparation.embedding.shards import find_shards
 from scripts.prepare_data import main
 from served import until
 from tiny import TEXTS
@@ -226,6 +227,15 @@ def test_bad_names_are_refused(
     assert pq.read_metadata(tmp_path / "out/a/x.parquet").num_rows == 0
     assert embed(flags(tiny_classifier, corpus / "a", tmp_path / "out")) == 2
     assert "give an embedder" in capsys.readouterr().err
+
+
+def test_a_link_to_a_shard_is_no_second_one(tmp_path: Path) -> None:
+    shard = tmp_path / "corpus" / "v2" / "a.jsonl"
+    shard.parent.mkdir(parents=True)
+    shard.touch()
+    (tmp_path / "corpus" / "latest").symlink_to("v2")
+    (found,) = find_shards([str(tmp_path / "corpus")], tmp_path / "out")
+    assert found == (shard, tmp_path / "out" / "v2" / "a.parquet")
 
 
 def test_vectors_do_not_go_among_the_documents(
