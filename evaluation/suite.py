@@ -92,7 +92,9 @@ def files_of(name: str) -> list[list[Any]]:
     if not given.exists():
         given = Path(_OF_FOLDER.sub("", name)).expanduser()
     files = [path for path in (given, *sorted(everything_in(given))) if path.is_file()]
-    return [[path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    found = [(path.as_posix(), path.stat()) for path in files]
+    # The last time is the only one that copying and unpacking cannot set to that of before.
+    return [[name, of.st_size, of.st_mtime_ns, of.st_ctime_ns] for name, of in found]
 
 
 def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, Any]:
