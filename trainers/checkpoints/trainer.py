@@ -109,6 +109,12 @@ class CheckpointTrainer(Trainer):
         self._load_from_checkpoint(str(best or checkpoint))
         return TrainOutput(self.state.global_step, 0.0, {})
 
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        begin: tuple[int, int] = super()._init_training_state(max_steps, *args)
+        # Trainer's own leaves a resumed run the checkpoint's logging_steps, eval_steps, save_steps.
+        self.state.compute_steps(self.args, max_steps)
+        return begin
+
     def _load_callback_state(self) -> None:
         # Unlike Trainer's own, which rebuilds callbacks with their old arguments: early stopping
         # keeps its count, with the patience of the current recipe.

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from collators import ContrastiveCollator
-from runs import NATIVE, assert_same_weights, base_recipe, losses, train, write_format
+from runs import (
+    NATIVE,
+    assert_same_weights,
+    base_recipe,
+    losses,
+    six_steps,
+    train,
+    write_format,
+)
 from trainers import OBJECTIVES
 
 # Where to go on from is the trainer's affair, not the objective's: all points for one embedder and
@@ -68,6 +76,18 @@ def test_resume_true_takes_the_last_checkpoint_of_the_folder(
         train(stopped, **settings)
     train(stopped, **settings, resume_from_checkpoint=True)
     assert_same_weights(whole, stopped)
+
+
+def test_a_resumed_run_saves_and_logs_as_often_as_its_own_recipe_says(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = six_steps(models["embedder"], tmp_path)
+    train(tmp_path / "run", **settings, logging_steps=2)
+    more = {"max_steps": 9, "save_steps": 1, "resume_from_checkpoint": True}
+    run = train(tmp_path / "run", **settings | more)
+    saved = sorted(path.name for path in run.glob("checkpoint-*"))
+    assert saved == [f"checkpoint-{step}" for step in (2, 4, 6, 7, 8, 9)]
+    assert len(losses(run)) == 3 + 3
 
 
 def test_a_resumed_run_makes_no_batch_of_what_was_done(
