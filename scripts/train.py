@@ -40,7 +40,7 @@ from evaluation.measure import Measure
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
 from trainers.checkpoints.output import hold, let_go, prepare_output, write_run_file
-from trainers.checkpoints.resume import compare_runs
+from trainers.checkpoints.resume import compare_runs, evaluated
 from trainers.checkpoints.run_log import RunLog, set_up_logging
 from trainers.checkpoints.write_errors import SavingFailed, going_on
 from trainers.config.assembly import (
@@ -147,7 +147,7 @@ def fit(
         pupil = trainer.accelerator.unwrap_model(trainer.model)
         check_teacher(rows["eval"], pupil, measure.how)
     trainer.train(resume_from_checkpoint=checkpoint)
-    if "eval" in rows and args.eval_strategy == "no":
+    if "eval" in rows and trainer.state.global_step not in evaluated(trainer.state.log_history):
         trainer.save_model(_internal_call=True)  # before an evaluation that may fail
         trainer.save_state()
         trainer.evaluate()

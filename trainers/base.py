@@ -204,6 +204,7 @@ class BaseTrainer(CheckpointTrainer):
         Raises:
             EvaluationFailed: Whatever went wrong; in training there is a checkpoint of this step.
         """
+        self.weights_step = None  # the log has whatever is evaluated under the last step
         last = self.is_in_train and self.state.global_step >= self.state.max_steps
         if last and not self.args.load_best_model_at_end:
             self.save_model(_internal_call=True)
@@ -263,7 +264,10 @@ class BaseTrainer(CheckpointTrainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if self.undefined.best in self.undefined.reasons:
             return False
-        return super()._determine_best_metric(metrics, trial)
+        is_best: bool = super()._determine_best_metric(metrics, trial)
+        # Also between save_steps: a run cannot end with a model that is nowhere.
+        self.control.should_save |= is_best and self.args.load_best_model_at_end
+        return is_best
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Measure the base, train, and say so if there is no best model to load at the end."""

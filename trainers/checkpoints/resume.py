@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +152,13 @@ def _is_complete(args: TandemArguments, last: dict[str, Any]) -> bool:
     if not all((output_dir / name).is_file() for name in (CONFIG_FILE, STATE_FILE)):
         return False
     final = read_state(output_dir)
-    evaluated = [entry["step"] for entry in final.get("log_history", []) if "eval_runtime" in entry]
     is_same = final.get("global_step") == step and final.get("log_history", [])[: len(log)] == log
-    # With another eval_strategy it comes before the state.
-    is_missing = args.eval_file and args.eval_strategy == "no" and step not in evaluated
-    return is_same and not is_missing
+    return is_same and (not args.eval_file or step in evaluated(final.get("log_history", [])))
+
+
+def evaluated(log: Sequence[Mapping[str, Any]]) -> set[int]:
+    """The steps whose evaluation is in a ``log_history``."""
+    return {entry["step"] for entry in log if "eval_runtime" in entry}
 
 
 def read_state(folder: Path) -> dict[str, Any]:

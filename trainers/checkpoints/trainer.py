@@ -34,11 +34,13 @@ class CheckpointTrainer(Trainer):
 
     Attributes:
         write_card: Called after every save of the model; None: no card.
+        weights_step: Of the model's weights, where they are not those of the last step.
     """
 
     args: TandemArguments
     model: nn.Module
     write_card: WriteCard | None = None
+    weights_step: int | None = None
     _step_saved = -1  # of the last checkpoint
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -106,7 +108,11 @@ class CheckpointTrainer(Trainer):
         """Restore the state after the last step of a run killed before its model was saved."""
         self.state = self.state.load_from_json(str(Path(checkpoint) / STATE_FILE))
         best = best_checkpoint(self.args, vars(self.state))
-        self._load_from_checkpoint(str(best or checkpoint))
+        if best is None:
+            self._load_from_checkpoint(checkpoint)
+        else:
+            self.state.best_model_checkpoint = str(best)
+            self._load_best_model()
         return TrainOutput(self.state.global_step, 0.0, {})
 
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
@@ -154,7 +160,9 @@ class CheckpointTrainer(Trainer):
         if self.write_card is not None:
             rows = self.train_dataset
             counts = rows.counts() if isinstance(rows, EpochRows) else None
-            self.write_card(folder, self.state.log_history, counts)
+            step = self.state.global_step if self.weights_step is None else self.weights_step
+            log = [entry for entry in self.state.log_history if entry["step"] <= step]
+            self.write_card(folder, log, counts)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -164,6 +172,7 @@ class CheckpointTrainer(Trainer):
     def _load_best_model(self) -> None:
         # Trainer's own only warns if the best checkpoint is gone, and would save the last weights.
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        self.weights_step = self.state.best_global_step
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Create the repository, before anything is trained; the model card names it.

@@ -1,7 +1,6 @@
 """Search of settings: ranges in a recipe, and what a trial with values from them is worth."""
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -98,22 +97,6 @@ class Reports(TrainerCallback):
         self.values: dict[int, float] = {}  # by step, of evaluations where it is defined
         self.pruned = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Refuse a run that nothing is measured of.
-
-        Raises:
-            ValueError: Its evaluations would begin after its end.
-        """
-        length = {"steps": state.max_steps, "epoch": state.num_train_epochs}
-        strategy = str(getattr(args.eval_strategy, "value", args.eval_strategy))
-        if args.eval_delay > length.get(strategy, math.inf):
-            raise ValueError(
-                f"eval_delay: {args.eval_delay:g} is more than the run has ({length[strategy]}), "
-                "so that nothing is measured of it; lower it"
-            )
-
     def on_evaluate(
         self,
         args: TrainingArguments,
@@ -133,8 +116,8 @@ class Reports(TrainerCallback):
 
     def value(self, state: TrainerState, takes_best: bool) -> float | None:
         """Of the model that the run has saved: at its last evaluation, or at its best."""
-        step = state.best_global_step if takes_best else state.global_step
-        return self.values.get(step or 0)
+        best = state.best_global_step if takes_best else None
+        return self.values.get(state.global_step if best is None else best)
 
 
 def find_metric(metric: str | None, trainer: BaseTrainer) -> str:

@@ -38,17 +38,19 @@ def end_with_base(run: Run, trainer: BaseTrainer, guard: Measure | None = None) 
     elif share is not None:
         _blend(run, trainer)(share)
         logger.info("merge_with_base: the model is %g of the tuned one, the rest the base", share)
-        if trainer.measure is not None:
+        if trainer.eval_dataset is not None:
             trainer.evaluate()
-    step = trainer.state.global_step
-    if args.load_best_model_at_end and share is None:
-        step = trainer.state.best_global_step or step
+    step = trainer.weights_step or trainer.state.global_step
     compared = find_comparison(trainer.state.log_history, step)
     if compared is None or compared["high"] >= 0:
         return None
+    worse = warning(compared, args)
+    entry: Any = {"worse": worse, "epoch": trainer.state.epoch, "step": step}
+    trainer.state.log_history.append(entry)  # for the card
     if args.on_worse == "keep_base":
         _blend(run, trainer)(0.0)
-    return warning(compared, args)
+        trainer.evaluate()
+    return worse
 
 
 def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
 
-from common.run_files import CARD_FILE, EVALUATION_FILE, MODEL_PART
+from common.run_files import CARD_FILE, EVALUATION_FILE
 from encoders.kinds import KINDS
 from evaluation.results import Results
 from trainers.config.arguments import TandemArguments
 from trainers.config.task import Source, Task
-from trainers.guards.base_comparison import find_comparison, in_words, warning
+from trainers.guards.base_comparison import find_comparison, in_words
 from trainers.model_card.code import code_blocks, server_commands
 from trainers.model_card.evaluation import add_evaluation, as_code
 from trainers.run import Run
@@ -54,7 +54,7 @@ def write_model_card(
     Args:
         run: The run that trained the model.
         folder: The saved model.
-        log_history: What the run has logged so far.
+        log_history: What the run has logged up to these weights.
         counts: How many rows each of its sources has.
     """
     args, kind = run.args, run.objective.model
@@ -74,12 +74,12 @@ def write_model_card(
         lines += ["", *_objective(task)]
     lines += ["", *_table("setting", _settings(args))]
     if log_history:
-        figures, step = _figures(folder, args, log_history)
+        figures, step = _figures(log_history)
         lines += ["", *_table("at the end of training", figures)]
         if compared := find_comparison(log_history, step):
-            is_worse = compared["high"] < 0
             lines += ["", f"On `eval_file`: {in_words(compared)} (95 % interval)."]
-            lines += ["", f"**Warning:** {warning(compared, args)}."] * is_worse
+        for worse in [entry["worse"] for entry in log_history if "worse" in entry][-1:]:
+            lines += ["", f"**Warning:** {worse}."]
     card = ModelCard(f"---\n{_metadata(run).to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
     card.save(folder / CARD_FILE)
     results = _current_evaluation(folder)
@@ -202,19 +202,11 @@ def _settings(args: TandemArguments) -> dict[str, Any]:
     return given | {name: version(name) for name in ("torch", "transformers")}
 
 
-def _figures(folder: Path, args: TandemArguments, log: Log) -> tuple[dict[str, Any], int]:
-    """The last training loss and the evaluation of the saved weights; its step."""
+def _figures(log: Log) -> tuple[dict[str, Any], int]:
+    """The last training loss and the last evaluation; its step."""
     losses = [entry for entry in log if "loss" in entry]
     figures = {f"loss (step {entry['step']})": f"{entry['loss']:.4g}" for entry in losses[-1:]}
     evaluations = [entry for entry in log if "eval_loss" in entry]
-    metric = f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"
-    output = Path(args.output_dir).resolve()
-    final = folder.resolve() in (output, output / MODEL_PART)
-    known = [entry for entry in evaluations if metric in entry]  # where it was defined
-    # A merged model is evaluated last, and is neither the last nor the best one of the training.
-    if final and args.load_best_model_at_end and args.merge_with_base is None and known:
-        sign = 1 if args.greater_is_better else -1
-        evaluations = [max(known, key=lambda entry: sign * entry[metric])]
     for entry in evaluations[-1:]:
         for name, value in entry.items():
             if name.startswith("eval_") and not name.endswith(TIMES):

@@ -83,15 +83,26 @@ def test_a_run_that_hurts_says_so(good: Path, tmp_path: Path, on_worse: str) -> 
     else:
         train(tmp_path / "run", **given)
     output = tmp_path / "run"
-    assert compared(output)[-1]["high"] < 0
+    assert compared(output)[1]["high"] < 0
     assert "the model is worse than before training on eval_file" in log(output)[-1]
     card = (output / "README.md").read_text(encoding="utf-8")
+    assert "**Warning:** the model is worse than before training" in card
+    found = measure(tmp_path)(Embedder.from_pretrained(output))[METRIC]
+    assert f"| `eval_{METRIC} (step 4)` | `{found:.4g}` |" in card
     if on_worse == "keep_base":
         assert "the base is saved instead" in log(output)[-1]
         assert_same_weights(output, good)
     else:
         assert "try a lower learning_rate" in log(output)[-1]
-        assert "**Warning:** the model is worse than before training" in card
+
+
+def test_a_run_that_ends_before_its_first_evaluation_is_judged(good: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        train(
+            tmp_path / "run",
+            **recipe(good, tmp_path, on_worse="error", eval_delay=9, **HARMFUL),
+        )
+    assert compared(tmp_path / "run")[-1]["high"] < 0
 
 
 def test_wrong_labels_hurt_and_the_base_is_kept(good: Path, tmp_path: Path) -> None:
@@ -106,7 +117,7 @@ def test_wrong_labels_hurt_and_the_base_is_kept(good: Path, tmp_path: Path) -> N
     given["train_file"] = tmp_path / "wrong.jsonl"
     given["train_file"].write_text("\n".join(map(json.dumps, wrong)), encoding="utf-8")
     output = train(tmp_path / "run", **given, learning_rate=1e-2)
-    assert compared(output)[-1]["high"] < 0
+    assert compared(output)[0]["high"] < 0
     assert "the base is saved instead" in log(output)[-1]
     assert_same_weights(output, good)
 
@@ -199,6 +210,15 @@ def test_the_card_tells_of_the_merged_model(
     card = (output / "README.md").read_text(encoding="utf-8")
     assert f"| `eval_{METRIC} (step 4)` | `{found:.4g}` |" in card
     assert losses(output, f"eval_{METRIC}")[-1] == pytest.approx(found)
+
+
+def test_a_merged_model_has_its_own_loss_where_nothing_else_is_measured(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    given = recipe(models["embedder"], tmp_path, eval_metrics=[], eval_on_start=True)
+    output = train(tmp_path / "run", **given, merge_with_base=0.0)
+    base, *_, tuned, merged = losses(output, "eval_loss")
+    assert merged == base != tuned
 
 
 def test_data_that_do_not_allow_auto_are_seen_before_the_first_step(

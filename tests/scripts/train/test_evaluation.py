@@ -117,6 +117,33 @@ def test_a_metric_chooses_the_best_model_and_ends_the_run(embedder: Path, tmp_pa
     assert state["global_step"] < 40
 
 
+def test_the_best_model_is_saved_when_it_is_found(embedder: Path, tmp_path: Path) -> None:
+    """Also between two save_steps; the card tells of it, and not of the base, which was better."""
+    file = write_format("pairs", tmp_path)
+    output = train(
+        tmp_path / "run",
+        objective="contrastive",
+        model_name_or_path=embedder,
+        train_file=file,
+        eval_file=file,
+        eval_on_start=True,
+        **{**STEPS, "eval_steps": 1},
+        learning_rate=1e-2,
+        warmup_steps=0,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        greater_is_better=True,  # so that the first step is best
+    )
+    base, best, *others = losses(output, "eval_loss")
+    assert base > best > max(others)
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-6",
+    ]
+    assert_same_weights(output, output / "checkpoint-1")
+    assert f"| `eval_loss (step 1)` | `{best:.4g}` |" in (output / "README.md").read_text("utf-8")
+
+
 def test_where_the_best_model_cannot_be_loaded_the_run_fails(
     embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

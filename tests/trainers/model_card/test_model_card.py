@@ -232,22 +232,6 @@ def test_data_settings_and_figures_are_told(embedder: Path) -> None:
     assert not [line for line in lines if "runtime" in line]
 
 
-def test_the_figures_are_those_of_the_saved_weights(embedder: Path, tmp_path: Path) -> None:
-    chosen: dict[str, Any] = {
-        "eval_file": "x.jsonl",
-        "eval_strategy": "steps",
-        "save_strategy": "steps",
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_ndcg@10",
-        "greater_is_better": True,
-    }
-    write_model_card(run_of(embedder, **chosen), embedder, LOG)
-    assert "| `eval_ndcg@10 (step 10)` | `0.75` |" in text(embedder)
-    # A checkpoint of the same run holds the weights of the last step.
-    write_model_card(run_of(tmp_path / "run", **chosen), embedder, LOG)
-    assert "| `eval_ndcg@10 (step 20)` | `0.5` |" in text(embedder)
-
-
 # Evaluation
 
 
