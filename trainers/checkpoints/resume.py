@@ -23,7 +23,7 @@ _HARMLESS = re.compile(
 # Settings that are loaded with the optimizer and the schedule of a checkpoint.
 _IN_OPTIMIZER = {
     "learning_rate", "head_learning_rate", "weight_decay", "adam_beta1", "adam_beta2",
-    "adam_epsilon",
+    "adam_epsilon", "optim_args",
 }  # fmt: skip
 
 
@@ -89,13 +89,18 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
     remedy = f"or train on from its model: --model_name_or_path {checkpoint}"
     run_file = checkpoint.parent / RUN_FILE
     if run_file.is_file():
-        theirs = _read(run_file).get("objective")
-        if theirs != args.objective:
+        run = _read(run_file)
+        changed = [name for name in ("objective", "optim") if run.get(name) != args.recipe[name]]
+        chosen = str(run.get("metric_for_best_model") or "loss").removeprefix("eval_")
+        own = (args.metric_for_best_model or chosen).removeprefix("eval_")
+        if read_state(checkpoint).get("best_metric") is not None and chosen != own:
+            changed.append("metric_for_best_model")  # its best value so far is another metric's
+        for name in changed:
             raise ValueError(
-                f"resume_from_checkpoint: {checkpoint} is of a run with objective {theirs}, this "
-                f"one's is {args.objective}; give objective {theirs}, {remedy}"
+                f"resume_from_checkpoint: {checkpoint} is of a run with {name} {run.get(name)}, "
+                f"this one's is {args.recipe[name]}; give {name} {run.get(name)}, {remedy}"
             )
-        rate = _read(run_file).get("head_learning_rate")
+        rate = run.get("head_learning_rate")
         if (rate is None) != (args.head_learning_rate is None):
             raise ValueError(
                 f"resume_from_checkpoint: {checkpoint} was made with head_learning_rate {rate}, "

@@ -75,6 +75,10 @@ class TandemArguments(RecipeFields):
         except (ImportError, OSError, TypeError) as error:
             # A missing package (deepspeed, ...) or file; an object with unknown keys.
             raise ValueError(" ".join(str(error).split())) from None
+        if self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+            # By itself it takes a metric that rises for one that gets worse.
+            mode = {"mode": "max" if self.greater_is_better else "min"}
+            self.lr_scheduler_kwargs = mode | (self.lr_scheduler_kwargs or {})
         if self.save_total_limit == 1 and self.metric_for_best_model:
             # The best and the last: Trainer would delete the last before the model is saved.
             self.save_total_limit = 2
@@ -178,9 +182,16 @@ def _check_evaluation(args: RecipeFields) -> None:
             "load_best_model_at_end: needs one eval_strategy and save_strategy (steps or "
             f"epoch), got {_value(args.eval_strategy)} and {_value(args.save_strategy)}"
         )
-    for name in ("eval_corpus", "eval_metrics", "eval_split", "eval_columns"):
+    for name in ("eval_corpus", "eval_metrics", "eval_split", "eval_columns", "eval_on_start"):
         if getattr(args, name) and not args.eval_file:
             raise ValueError(f"{name}: needs an eval_file; give one, or leave {name} out")
+    if args.metric_for_best_model and args.eval_strategy == "no":
+        raise ValueError(
+            "metric_for_best_model: needs evaluations during training; give eval_strategy steps or "
+            "epoch, or leave it out"
+        )
+    if args.save_strategy == "best" and not args.metric_for_best_model:
+        raise ValueError("save_strategy: best needs metric_for_best_model; give it too")
     if args.merge_with_base == "auto" and (not args.eval_file or args.eval_metrics == []):
         raise ValueError(
             "merge_with_base: auto needs metrics of an eval_file to choose by; give it"

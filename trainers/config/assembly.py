@@ -16,7 +16,7 @@ from encoders.unpadding import set_attention_dropout
 from evaluation.metrics.pairs import Figure
 from loaders import DataFiles, ReadOptions
 from mining.guide import GuideEmbeddings, encode_texts
-from trainers.config.arguments import TandemArguments
+from trainers.config.arguments import OWN_FIELDS, TandemArguments
 from trainers.config.task import Task
 from trainers.distributed.sharding import launches_fsdp
 from trainers.run import Run, build_run
@@ -235,9 +235,6 @@ def evaluation_loss(
     given = {
         "model_name_or_path": model,
         "eval_file": list(files),
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
         "early_stopping_patience": None,
         "projection_dim": None,  # the model has it by now
         "append_eos_token": None,
@@ -246,15 +243,15 @@ def evaluation_loss(
         "lora_alpha": None,
         "lora_dropout": 0.0,
         "lora_target_modules": None,
-        "torch_compile": False,
-        "torch_compile_backend": None,
-        "torch_compile_mode": None,
-        "push_to_hub": False,
-        "report_to": "none",
+        "on_worse": "warn",
+        "merge_with_base": None,
+        "guard_file": None,
         "disable_tqdm": True,
         "output_dir": folder,
     }
-    names = {known.name for known in fields(TandemArguments) if known.init}
+    # Of transformers' keys those that it is computed with; the others are about training.
+    names = {known.name for known in OWN_FIELDS} | given.keys()
+    names |= {"seed", "bf16", "fp16", "use_cpu", "tf32", "per_device_eval_batch_size"}
     run = build_run(TandemArguments(**{k: v for k, v in (recipe | given).items() if k in names}))
     opened, rows = open_model(run), read_eval_rows(run)
     trainer = run.build_trainer(

@@ -55,6 +55,11 @@ def check_sharding(args: TandemArguments) -> None:
                 f"{name.lower()}: {given}: {reason}; give {needed} in the launch file, as "
                 f"{LAUNCH_FILE} does"
             )
+    if args.on_worse != "warn" and args.merge_with_base != "auto":
+        raise ValueError(
+            f"on_worse: {args.on_worse} needs a comparison with the base, and a sharded model is "
+            "compared by merge_with_base auto alone; give that, or leave on_worse out"
+        )
     launched = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no"
     if (args.torch_compile or launched) and args.unpad_inputs:
         raise ValueError(

@@ -92,7 +92,8 @@ def test_a_step_is_that_of_its_source_alone(
     assert_same_weights(whole, model, tolerance=1e-6)
     # Evaluation is by the run's own objective.
     recipe = json.loads((whole / "train_config.json").read_text(encoding="utf-8"))
-    for given in (recipe, recipe | {"train_files": None, "train_file": ["not read"]}):
+    others = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_on_start": True}
+    for given in (recipe | others, recipe | {"train_files": None, "train_file": ["not read"]}):
         again = evaluation_loss(given, str(whole), [files["groups"]], str(tmp_path / "evaluation"))
         assert losses(whole, "eval_loss") == pytest.approx([again], abs=1e-5)
 

@@ -432,6 +432,25 @@ def test_a_run_that_was_moved_ends_with_its_best_model(
     train(gone, **settings | {"load_best_model_at_end": False}, resume_from_checkpoint=True)
 
 
+def test_another_metric_or_optimizer_cannot_go_on(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = six_steps(
+        tiny_bert, tmp_path, eval_file=write_format("pairs", tmp_path), eval_strategy="steps",
+        eval_steps=2, eval_metrics=["mrr@10"], load_best_model_at_end=True,
+    )  # fmt: skip
+    run = train(tmp_path / "run", **settings, metric_for_best_model="mrr@10")
+    settings |= {"resume_from_checkpoint": True, "max_steps": 8}
+    assert "with metric_for_best_model mrr@10, this one's is None" in refused(
+        capsys, run, **settings
+    )
+    settings["metric_for_best_model"] = "eval_mrr@10"
+    assert "with optim adamw_torch_fused, this one's is sgd" in refused(
+        capsys, run, **settings, optim="sgd"
+    )
+    train(run, **settings)
+
+
 def test_without_an_optimizer_no_resuming_is_advised(tiny_bert: Path, tmp_path: Path) -> None:
     run = train(tmp_path / "run", **six_steps(tiny_bert, tmp_path, save_only_model=True))
     last = run / "checkpoint-6"

@@ -51,6 +51,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"optim_args": "foo=3"}, "optim_args: foo=3 has no effect on adamw_torch"),
     ({"optim_args": "lr=3"}, "optim_args: lr=3 has no effect on adamw_torch"),
     ({"lr_scheduler_kwargs": {"bogus": 1}}, "lr_scheduler_kwargs: "),
+    ({"eval_on_start": True}, "eval_on_start: needs an eval_file"),
+    ({"metric_for_best_model": "loss"}, "metric_for_best_model: needs evaluations during"),
+    ({"save_strategy": "best"}, "save_strategy: best needs metric_for_best_model"),
     ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_kwargs: One of min_lr"),
 ]
 

@@ -226,6 +226,17 @@ def test_what_a_launch_may_ask_for(
     assert expected in refused(capsys, folder / "one" / "refused", **recipes(folder, 3)["bert"])
 
 
+def test_a_worse_model_cannot_be_seen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in launched_environment(FSDP).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("trainers.distributed.sharding.NOT_SHARDING", ())
+    given = recipes(folder, 3)["bert"] | {"on_worse": "keep_base"}
+    line = refused(capsys, folder / "one" / "refused", **given)
+    assert "on_worse: keep_base needs a comparison with the base, and a sharded" in line
+
+
 def test_layers_are_not_compiled(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
