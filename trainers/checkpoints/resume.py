@@ -11,7 +11,7 @@ from typing import Any
 from common.run_files import CONFIG_FILE, RUN_FILE, STATE_FILE
 from encoders.kinds import Kind, kind_of_folder
 from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage, has_optimizer
-from trainers.config.arguments import TandemArguments
+from trainers.config.arguments import WAITING, TandemArguments
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,9 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
         own = (args.metric_for_best_model or chosen).removeprefix("eval_")
         if read_state(checkpoint).get("best_metric") is not None and chosen != own:
             changed.append("metric_for_best_model")  # its best value so far is another metric's
+        schedules = {args.recipe["lr_scheduler_type"], run.get("lr_scheduler_type")}
+        if len(schedules) > 1 and schedules & WAITING:
+            changed.append("lr_scheduler_type")  # the rate would stay what the other one left
         for name in changed:
             raise ValueError(
                 f"resume_from_checkpoint: {checkpoint} is of a run with {name} {run.get(name)}, "

@@ -448,6 +448,9 @@ def test_another_metric_or_optimizer_cannot_go_on(
     assert "with optim adamw_torch_fused, this one's is sgd" in refused(
         capsys, run, **settings, optim="sgd"
     )
+    assert "with lr_scheduler_type linear, this one's is greedy" in refused(
+        capsys, run, **settings, lr_scheduler_type="greedy"
+    )
     train(run, **settings)
 
 
