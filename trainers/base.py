@@ -264,10 +264,7 @@ class BaseTrainer(CheckpointTrainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if self.undefined.best in self.undefined.reasons:
             return False
-        is_best: bool = super()._determine_best_metric(metrics, trial)
-        # Also between save_steps: a run cannot end with a model that is nowhere.
-        self.control.should_save |= is_best and self.args.load_best_model_at_end
-        return is_best
+        return super()._determine_best_metric(metrics, trial)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Measure the base, train, and say so if there is no best model to load at the end."""

@@ -169,6 +169,12 @@ class CheckpointTrainer(Trainer):
     ) -> None:
         self.accelerator.unwrap_model(self.model).load_weights(resume_from_checkpoint)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best: bool = super()._determine_best_metric(metrics, trial)
+        # Also between save_steps: a run cannot end with a model that is nowhere.
+        self.control.should_save |= is_best and self.args.load_best_model_at_end
+        return is_best
+
     def _load_best_model(self) -> None:
         # Trainer's own only warns if the best checkpoint is gone, and would save the last weights.
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
