@@ -109,8 +109,8 @@ def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int],
         elif there != each.digest:
             changed.append(at)
     stale = {chunk[at].id: chunk[at] for at in (*missing, *changed) if chunk[at].id in known}
-    there = table.documents(list(stale)) if stale else {}
-    return missing, changed, sum(stale[each].source != of.source for each, of in there.items())
+    old = table.documents(list(stale)) if stale else {}
+    return missing, changed, sum(stale[each].source != of.source for each, of in old.items())
 
 
 def delete_gone(

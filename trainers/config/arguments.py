@@ -78,8 +78,9 @@ class TandemArguments(RecipeFields):
             raise ValueError(" ".join(str(error).split())) from None
         if self.lr_scheduler_type in WAITING:
             # By itself it takes a metric that rises for one that gets worse.
-            mode = {"mode": "max" if self.greater_is_better else "min"}
-            self.lr_scheduler_kwargs = mode | (self.lr_scheduler_kwargs or {})
+            given: Any = self.lr_scheduler_kwargs or {}
+            mode = "max" if self.greater_is_better else "min"
+            self.lr_scheduler_kwargs = {"mode": mode} | given
         if self.save_total_limit == 1 and self.metric_for_best_model:
             # The best and the last: Trainer would delete the last before the model is saved.
             self.save_total_limit = 2

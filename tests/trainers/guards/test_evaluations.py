@@ -141,7 +141,10 @@ def test_a_scheduler_that_waits_for_a_metric_goes_without(
 
 
 def test_such_a_scheduler_lets_a_metric_rise(recipe: dict[str, Any], tmp_path: Path) -> None:
-    more = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0}}
+    more: dict[str, Any] = {
+        "lr_scheduler_type": "reduce_lr_on_plateau",
+        "lr_scheduler_kwargs": {"patience": 0},
+    }
     more |= {"eval_steps": 1, "eval_metrics": ["ndcg@10"], "metric_for_best_model": "ndcg@10"}
     run = train(tmp_path / "run", **recipe | more)
     first, second, *_ = losses(run, "eval_ndcg@10")
