@@ -142,11 +142,11 @@ def rerankers(task: Task) -> None:
     found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.how(**LIMITS))
     task.keep(FIRST, "", judge(found, data, [METRIC]).values[METRIC])
     first = FirstStage(found, 20) if data.candidates is None else None
-    rate = {"learning_rate": task.set.group_learning_rate, "head_learning_rate": 1e-3}
+    rate: Flags = {"learning_rate": task.set.group_learning_rate, "head_learning_rate": 1e-3}
     for seed in task.args.seeds:
         for name, flags in lines.items():
             if not task.file(name, seed).exists():
-                given = PAIR_LIMIT | rate | flags
+                given = PAIR_LIMIT | rate | {"in_batch_negatives": 0} | flags
                 trained = train(task, "reranker", given, seed, rows, GROUPS)
                 model = Reranker.from_pretrained(trained)
                 ranked = measure_ranking(model, data, [METRIC], task.how(**PAIR_LIMIT), first)

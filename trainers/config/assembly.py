@@ -40,7 +40,7 @@ def read_rows(
         if task.args.in_batch_negatives and shape == "scored_pair" and not evaluates:
             raise ValueError(
                 f"in_batch_negatives: adds candidates to groups, but {files[0]} has scored pairs; "
-                "leave it out, or give groups"
+                "set it to 0, or give groups"
             )
         rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
