@@ -39,7 +39,8 @@ def computed(name: str, bf16: bool, device: str, unpadded: bool) -> tuple[Tensor
     """States of the real tokens, and all gradients in one."""
     from unpadded import batch, make
 
-    model: Any = make(name, AutoModel).to(device, torch.float32)
+    model: Any = make(name, AutoModel)
+    model.to(device, torch.float32)
     inputs = {key: value.to(device) for key, value in batch(LENGTHS).items()}
     if unpadded and not unpad_inputs(model):
         raise ValueError("it cannot be run without padding")

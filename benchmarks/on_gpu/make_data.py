@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertModel, BertTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import BertConfig, BertModel, BertTokenizer, Qwen3Config, Qwen3Model
 
 from benchmarks.on_gpu.rows import Given
 from preparation.docstrings.pairs import DocstringPair, locate, read_file, source_files
@@ -17,7 +17,7 @@ from preparation.docstrings.pairs import DocstringPair, locate, read_file, sourc
 PAIRS = 4096
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
          "intermediate_size": 128}  # fmt: skip
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 QWEN3 = {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16,
          "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072}  # fmt: skip
 SMALL_QWEN3 = SMALL | {"num_key_value_heads": 2, "head_dim": 16}
@@ -29,7 +29,7 @@ def main(given: Given) -> None:
     vocabulary = BertWordPieceTokenizer()
     vocabulary.train_from_iterator(texts, vocab_size=1_000 if given.tiny else 30_522)
     vocabulary.save_model(str(given.folder))
-    tokenizer = BertTokenizerFast(str(given.folder / "vocab.txt"), model_max_length=512)
+    tokenizer = BertTokenizer(str(given.folder / "vocab.txt"), model_max_length=512)
     torch.manual_seed(0)
     bert: dict[str, Any] = dict(SMALL) if given.tiny else {}
     for name, more in (("bert", {}), ("bert_without_dropout", NO_DROPOUT)):
@@ -37,9 +37,10 @@ def main(given: Given) -> None:
         BertModel(config).save_pretrained(given.folder / name)
         tokenizer.save_pretrained(given.folder / name)
     shape: dict[str, Any] = SMALL_QWEN3 if given.tiny else QWEN3
-    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    special: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     decoder = Qwen3Config(vocab_size=len(tokenizer), **shape, **special)
-    Qwen3Model(decoder).to(torch.bfloat16).save_pretrained(given.folder / "decoder")
+    model: Any = Qwen3Model(decoder)
+    model.to(torch.bfloat16).save_pretrained(given.folder / "decoder")
     tokenizer.save_pretrained(given.folder / "decoder")
 
 
