@@ -95,14 +95,17 @@ def test_scored_pairs_are_correlated(
     assert -1 <= logged[0] < max(logged) <= 1
 
 
+def of_pairs(embedder: Path, folder: Path) -> dict[str, Any]:
+    """Trained and evaluated on the same pairs."""
+    file = write_format("pairs", folder)
+    given = {"model_name_or_path": embedder, "train_file": file, "eval_file": file}
+    return {"objective": "contrastive", **given}
+
+
 def test_a_metric_chooses_the_best_model_and_ends_the_run(embedder: Path, tmp_path: Path) -> None:
-    file = write_format("pairs", tmp_path)
     output = train(
         tmp_path / "run",
-        objective="contrastive",
-        model_name_or_path=embedder,
-        train_file=file,
-        eval_file=file,
+        **of_pairs(embedder, tmp_path),
         **{**STEPS, "max_steps": 40},
         learning_rate=0.3,  # so high that it only gets worse
         load_best_model_at_end=True,
@@ -119,13 +122,9 @@ def test_a_metric_chooses_the_best_model_and_ends_the_run(embedder: Path, tmp_pa
 
 def test_the_best_model_is_saved_when_it_is_found(embedder: Path, tmp_path: Path) -> None:
     """Also between two save_steps; the card tells of it, and not of the base, which was better."""
-    file = write_format("pairs", tmp_path)
     output = train(
         tmp_path / "run",
-        objective="contrastive",
-        model_name_or_path=embedder,
-        train_file=file,
-        eval_file=file,
+        **of_pairs(embedder, tmp_path),
         eval_on_start=True,
         **{**STEPS, "eval_steps": 1},
         learning_rate=1e-2,
