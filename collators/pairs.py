@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw, draw_group, generator, pad_groups
 from collators.texts import model_inputs
+from common.hashing import text_hashes
 from common.prompts import PADDED, check_room, with_prompt
 
 # Shapes: P pairs of a batch, L tokens of the longest; G groups, C candidates of the largest group.
@@ -35,7 +37,8 @@ class PairCollator:
         train_group_size: Candidates drawn from a group.
         seed: The run's seed; see ``collators.sampling``.
         in_batch_negatives: For each group so many candidates of other queries of the batch, too,
-            with the relevance 0: easy negatives, which mined ones alone do not teach.
+            with the relevance 0: easy negatives, which mined ones alone do not teach. None that a
+            row of the batch, or the rows of ``loaders.shapes.judged_groups``, judge for its query.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -74,9 +77,15 @@ class PairCollator:
         for row in rows:
             judged.setdefault(row["query"], set()).update(row["pos"], row["neg"])
         texts = list(dict.fromkeys(text for group in groups for text, _ in group))
+        hashes = text_hashes(texts)
         drawn = []
         for row, group in zip(rows, groups, strict=True):
-            others = [text for text in texts if text not in judged[row["query"]]]
+            elsewhere = np.isin(hashes, row.get("judged", []))
+            others = [
+                text
+                for text, out in zip(texts, elsewhere, strict=True)
+                if not out and text not in judged[row["query"]]
+            ]
             chosen = draw(others, self.in_batch_negatives, generator(self.seed + 1, row))
             drawn.append(group + [(text, 0.0) for text in chosen])
         return drawn

@@ -1,5 +1,6 @@
 """View candidate groups as pairs of a query and one positive."""
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -30,7 +31,8 @@ class PositivePairs:
 
     def __init__(self, groups: Dataset | RowsInPlace) -> None:
         self.groups = groups
-        counts, queries, hashes = _numbers(groups)
+        queries = query_hashes(groups)
+        counts, hashes = _positives(groups)
         # Arrow's cells are converted one by one: a row needs one positive of perhaps thousands.
         self._cells = groups.with_format("arrow") if isinstance(groups, Dataset) else None
         # Row i is positive `position[i]` of group `group_of[i]`.
@@ -88,22 +90,29 @@ class PositivePairs:
                 yield from self._cells[place].column("pos")[0].as_py()
 
 
-def _numbers(
-    groups: Dataset | RowsInPlace,
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
-    """Each group's number of positives [G] and hash of its query [G]; all positives' hashes [P]."""
+def query_hashes(groups: Dataset | RowsInPlace) -> NDArray[np.uint64]:
+    """A hash of each group's query [G]."""
     if isinstance(groups, RowsInPlace):
-        counts = groups.places["count"].astype(np.int64)
-        return counts, groups.places["query"], groups.positive_hashes()
+        found: NDArray[np.uint64] = groups.places["query"]
+        return found
+    hashes = array("Q")
+    for batch in groups.select_columns(["query"]).iter(batch_size=_SLICE):
+        hashes.extend(map(text_hash, batch["query"]))
+    return np.array(hashes, dtype=np.uint64)
+
+
+def _positives(
+    groups: Dataset | RowsInPlace,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each group's number of positives [G]; the hashes of all positives [P]."""
+    if isinstance(groups, RowsInPlace):
+        return groups.places["count"].astype(np.int64), groups.positive_hashes()
     lengths: list[int] = []
-    queries: list[int] = []
     hashes = [np.empty(0, dtype=np.int64)]
-    for batch in groups.select_columns(["query", "pos"]).iter(batch_size=_SLICE):
+    for batch in groups.select_columns(["pos"]).iter(batch_size=_SLICE):
         lengths += [len(pos) for pos in batch["pos"]]
-        queries += [text_hash(query) for query in batch["query"]]
         hashes.append(text_hashes(text for pos in batch["pos"] for text in pos))
-    counts = np.array(lengths, dtype=np.int64)
-    return counts, np.array(queries, dtype=np.uint64), np.concatenate(hashes)
+    return np.array(lengths, dtype=np.int64), np.concatenate(hashes)
 
 
 class OtherPositives(Sequence[str]):

@@ -15,6 +15,7 @@ from encoders.opening.model_name import resolve_model
 from encoders.unpadding import set_attention_dropout
 from evaluation.metrics.pairs import Figure
 from loaders import DataFiles, ReadOptions
+from loaders.shapes.judged_groups import JudgedGroups
 from mining.guide import GuideEmbeddings, encode_texts
 from trainers.config.arguments import OWN_FIELDS, TandemArguments
 from trainers.config.task import Task
@@ -44,7 +45,8 @@ def read_rows(
             )
         rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
-    return rows
+    draws_from_batch = task.args.in_batch_negatives and shape == "candidate_group"
+    return JudgedGroups(rows) if draws_from_batch else rows
 
 
 def read_train_rows(run: Run) -> Any:
