@@ -17,6 +17,7 @@ else the final model. API keys stand in a file (--api_key_file) or in TANDEM_API
 over the config file.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -31,6 +32,10 @@ from functools import partial
 # tenth of a millisecond or so.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+
+# The imports make a million objects that stay: to look for garbage among them, again and again,
+# takes a quarter of the time of a start.
+gc.disable()
 
 import transformers
 
@@ -53,6 +58,9 @@ from serving.served_models import Served, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 from serving.stored_corpus import StoredCorpus
 from stores import Store, StoreUnavailable, open_store
+
+gc.freeze()
+gc.enable()
 
 logger = logging.getLogger(__name__)
 

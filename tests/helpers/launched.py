@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+gc.disable()  # as in scripts/train.py
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
