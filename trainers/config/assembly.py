@@ -10,6 +10,7 @@ from collators.mixture import MixtureRows, SourceCollator, SourceRows
 from common.similarity import Similarity
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
+from encoders.chain.settings import is_unit_length
 from encoders.export.onnx_backbone import is_onnx
 from encoders.opening.model_name import resolve_model
 from encoders.unpadding import set_attention_dropout
@@ -182,6 +183,12 @@ def _set_similarity(run: Run, model: Embedder) -> None:
         raise ValueError(
             "loss_args: similarity: the losses of a run must compare alike; give all sources, and "
             "the run, the same"
+        )
+    if run.args.matryoshka_dims and "dot" in chosen and is_unit_length(model.head[-1]):
+        raise ValueError(
+            'loss_args: similarity: "dot" would compare prefixes (matryoshka_dims) at the lengths '
+            "that they have, but this model is served with prefixes of unit length; give "
+            '"cosine", or normalize false'
         )
     model.compare_by(chosen.pop())
 

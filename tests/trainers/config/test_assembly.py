@@ -32,6 +32,10 @@ def test_a_model_is_compared_as_it_was_trained(
     )
     model: Any = open_model(build_run(args))
     assert model.similarity == similarity
+    if normalize:  # a prefix is served at unit length, and has none of its own
+        args.matryoshka_dims = [32, 8]
+        with pytest.raises(ValueError, match=r"loss_args: similarity: .*normalize false"):
+            open_model(build_run(args))
     model.save_pretrained(tmp_path / "model")
     assert Embedder.from_pretrained(tmp_path / "model").similarity == similarity
 
