@@ -102,6 +102,7 @@ def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
     _check_vocabulary(folder, tokenizer, model)
     _set_padding(folder, tokenizer, model)
     _allow_autocast(model)
+    _attend_in_full(model)
     # How a model is called, not what it is; some old folders have tuples, or all attention weights.
     model.config.return_dict, model.config.output_attentions = True, False
     limit = _smallest_limit(folder, tokenizer, model, reader.processing_kwargs)
@@ -252,6 +253,21 @@ def _allow_autocast(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, XmodAdapter):
             module.register_forward_hook(lambda _, given, found: found.to(given[0].dtype))
+
+
+def _attend_in_full(model: PreTrainedModel) -> None:
+    """BigBird gives sparse attention up at its first short batch: it does without from the start.
+
+    Otherwise what it gives for a text would depend on the texts before it.
+    """
+    backbone: Any = model.base_model
+    if getattr(backbone, "attention_type", None) == "block_sparse":
+        backbone.set_attention_type("original_full")
+        logger.warning(
+            "%s attends in full, also in long texts, as transformers has it do from the first "
+            "batch of short texts on",
+            model.config.model_type,
+        )
 
 
 def _set_padding(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import Tensor, nn
+from transformers import BigBirdConfig
 
 import zoo
 from encoders import Embedder, Reranker
@@ -92,6 +93,17 @@ def test_an_embedder_of_each_family(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_chain_of_modules(chain: str, tmp_path: Path, bert: Path) -> None:
     check_embedder(CHAINS[chain](tmp_path / "model", bert))
+
+
+def test_sparse_attention_does_not_depend_on_what_came_before(tmp_path: Path) -> None:
+    """transformers gives it up at the first batch of short texts, and not before."""
+    sparse = {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1}
+    FAMILIES["big bird"] = (BigBirdConfig, {**zoo.SIZES, **sparse}, 0, "bert")
+    folder = zoo.backbone(tmp_path / "model", "big bird")
+    model = Embedder.from_pretrained(folder, unpad_inputs=False)
+    FAMILIES.pop("big bird")
+    before, _, after = (model.encode([text]) for text in (zoo.LONG, "a", zoo.LONG))
+    assert torch.equal(before, after)
 
 
 EMBEDDERS = ("t5", "mt5", "umt5", "gemma3 bidirectional", "embeddinggemma 2")

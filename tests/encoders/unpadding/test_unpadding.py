@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
+    ConvBertConfig,
     DebertaV2Config,
     Llama4TextConfig,
     MPNetConfig,
@@ -189,6 +190,12 @@ def test_a_backbone_that_cannot_take_it_runs_padded_and_says_so(
         message
         == f"{config.model_type} cannot run without padding: it runs padded, which is slower"
     )
+
+
+def test_a_backbone_that_computes_on_padding_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    config = ConvBertConfig(**SMALL, embedding_size=32, initializer_range=0.3)
+    assert not unpad_inputs(AutoModel.from_config(config))
+    assert "convbert computes on padding" in caplog.messages[-1]
 
 
 def test_the_switch_of_an_embedder(tiny_bert: Path, tmp_path: Path) -> None:
