@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from common.prompts import PADDED
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import ONNX_FILE
+from encoders.opening.positions import position_limit
 from encoders.opening.transformer import OUTPUTS
 
 # Shapes: B texts, L tokens of the longest, H width of a state.
@@ -61,6 +62,9 @@ def export_onnx(encoder: Encoder, folder: Path, int8: bool = False) -> None:
             "WeightedLayerPooling needs those of all layers; take fp16 or bf16"
         )
     encoder.tokenizer.padding_side = "right"  # the graph counts positions from the left
+    if limit := position_limit(encoder.backbone):
+        # RoBERTa and similar models have fewer than they state, which a graph does not show.
+        encoder.config.max_position_embeddings = limit
     encoder.save_pretrained(folder)
     for weights in folder.glob("model*.safetensors*"):  # not those of a projection
         weights.unlink()

@@ -151,6 +151,16 @@ def test_caches_tell_weights_beside_a_graph_apart(
     assert digests[0] == digests[1] != model_digest(Embedder.from_pretrained(folder))
 
 
+def test_a_graph_of_roberta_has_as_many_positions_as_the_model(tmp_path: Path) -> None:
+    """It states two more: the first are those of padding."""
+    model = Embedder.from_pretrained(backbone(tmp_path / "base", "roberta"), unpad_inputs=False)
+    graph = Embedder.from_pretrained(exported(model, tmp_path / "graph"))
+    found = [each.encode(LONG[-1:], max_length=64) for each in (model, graph)]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="65 tokens are asked for, but roberta takes at most 64"):
+        graph.encode(LONG[-1:], max_length=65)
+
+
 def test_what_no_graph_can_be_made_of_is_refused(
     tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
