@@ -35,7 +35,7 @@ from transformers import TrainerCallback
 
 from common.flags import Settings, exit_code, option, parse, required
 from common.recipe import read_recipe
-from common.run_files import RUN_FILE, WEIGHT_FILES
+from common.run_files import CARD_FILE, RUN_FILE, WEIGHT_FILES
 from scripts.train import train
 from trainers import parse_run
 from trainers.base import BaseTrainer
@@ -199,7 +199,8 @@ def run_trial(
     except torch.OutOfMemoryError:
         reason = "the device's memory does not suffice"
     except SystemExit as stop:
-        if int(stop.code or 0) >= FIRST_SIGNAL:  # it is run again when the search goes on
+        if int(stop.code or 0) >= FIRST_SIGNAL:
+            logger.warning("trial %s runs anew when the same search is started again", number)
             raise
         reason = f"see {folder}"
     gc.collect()
@@ -232,10 +233,20 @@ def tidy(output: Path, study: Any) -> None:
             # What it was called when it was written, which no kill can separate from it.
             before = json.loads((best / RUN_FILE).read_text(encoding="utf-8"))["output_dir"]
             best.rename(output / Path(before).name)
+        name_in_card(output / f"trial-{number}", best)
         (output / f"trial-{number}").rename(best)
     for folder in (output / f"trial-{trial.number}" for trial in ended):
         for path in (path for pattern in WEIGHTS for path in folder.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def name_in_card(folder: Path, name: Path) -> None:
+    """Let the model card in a folder speak of the folder that this one becomes."""
+    card = folder / CARD_FILE
+    if card.is_file():
+        text = card.read_text(encoding="utf-8").replace(str(folder), str(name))
+        text = text.replace(f"\n# {folder.name}\n", f"\n# {name.name}\n")
+        card.write_text(text, encoding="utf-8")
 
 
 def finish(args: SearchSettings, recipe: dict[str, Any], study: Any) -> None:

@@ -1,6 +1,8 @@
 """scripts/search_settings.py: what it draws, keeps, gives up, and goes on with."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from forked import together
 from launching import TWO_PROCESSES, launched_environment
 from runs import assert_same_weights, losses, train, write_format
 from scripts.search_settings import main, tidy
-from trainers.config.search_space import Range, fill, find_ranges
+from trainers.config.search_space import Range, Reports, fill, find_ranges
 
 optuna = pytest.importorskip("optuna")
 
@@ -118,6 +120,8 @@ def test_the_best_recipe_gives_the_best_model(
     # The recipe alone gives the model that was kept, and its value.
     again = train(tmp_path / "again", **{k: v for k, v in best.items() if k != "output_dir"})
     assert_same_weights(again, output / "best")
+    card = (output / "best" / "README.md").read_text(encoding="utf-8")
+    assert "\n# best\n" in card and f'("{output / "best"}")' in card and "trial-" not in card
     assert losses(again, "eval_loss")[-1] == study.best_value
     others = {folder for folder in output.glob("trial-*") if folder.is_dir()}
     assert others == {output / f"trial-{n}" for n in range(3) if n != study.best_trial.number}
@@ -138,6 +142,20 @@ def test_a_trial_that_was_killed_is_run_again_with_its_values(
     trials = study_in(tmp_path).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert trials[2].params == values
+
+
+def test_a_search_that_is_stopped_says_how_it_goes_on(
+    recipe: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Reports, "on_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit, match="143"):
+            search(tmp_path, recipe, "--trials=1")
+    assert "trial 0 runs anew when the same search" in capsys.readouterr().out
+    assert search(tmp_path, recipe, "--trials=1") == 0
 
 
 def test_a_run_that_falls_behind_is_given_up(recipe: dict[str, Any], tmp_path: Path) -> None:
