@@ -18,10 +18,14 @@ class EpochRows(Dataset[dict[str, Any]]):
     Index ``epoch * len(rows) + row`` gives row ``row`` with ``{"row": row, "epoch": epoch}``
     added. The epoch travels in the index because a dataloader worker has a copy of the dataset, on
     which nothing that is set later arrives.
+
+    Args:
+        rows: Indexed from 0.
+        digest: Of their content.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows = rows
+    def __init__(self, rows: Sequence[dict[str, Any]], digest: str = "") -> None:
+        self.rows, self.digest = rows, digest
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,6 +41,10 @@ class EpochRows(Dataset[dict[str, Any]]):
     def counts(self) -> list[int]:
         """The number of rows of each source."""
         return [len(self)]
+
+    def digests(self) -> list[str]:
+        """Of the content of each source."""
+        return [self.digest]
 
     def epoch_rows(self, step_rows: int) -> int:
         """How many rows an epoch takes; arguments as for ``sampler``."""
@@ -87,16 +95,19 @@ class EpochSampler(Sampler[int]):
 class EpochCallback(TrainerCallback, ExportableState):
     """Set the sampler's epoch; ``set_epoch`` may not reach it through a wrapped dataloader.
 
-    Checkpoints keep the numbers of rows, so that a run resumed on other data can warn.
+    Checkpoints keep the numbers of rows and digests, so that a run resumed on other data can warn.
     """
 
-    def __init__(self, sampler: EpochSampler, counts: list[int]) -> None:
-        self.sampler, self.counts = sampler, counts
-        self.saved_counts = counts
+    def __init__(self, sampler: EpochSampler, rows: EpochRows) -> None:
+        self.sampler, self.counts, self.digests = sampler, rows.counts(), rows.digests()
+        self.saved_counts, self.saved_digests = self.counts, self.digests
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, and a resumed run finds in this callback."""
-        return {"args": {}, "attributes": {"saved_counts": self.counts}}
+        return {
+            "args": {},
+            "attributes": {"saved_counts": self.counts, "saved_digests": self.digests},
+        }
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -107,6 +118,11 @@ class EpochCallback(TrainerCallback, ExportableState):
                 "remaining steps take them in another order; the result matches neither run",
                 _listed(self.saved_counts), _listed(self.counts),
             )  # fmt: skip
+        elif self.saved_digests != self.digests and state.is_world_process_zero:
+            logger.warning(
+                "resume_from_checkpoint: the training rows are as many as the run had, but not the "
+                "same; the result matches neither run"
+            )
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from collators.epochs import EpochRows, EpochSampler
+from collators.epochs import EpochRows, EpochSampler, numbered
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class MixtureRows(EpochRows):
 
     def __init__(self, sources: Sequence[SourceRows], one_source: bool) -> None:
         self.sources = sources
-        self.datasets = [EpochRows(source.rows) for source in sources]
+        self.datasets = [numbered(source.rows) for source in sources]
         self.one_source = one_source
         self.ends = np.cumsum(self.counts())
 
@@ -67,6 +67,9 @@ class MixtureRows(EpochRows):
     def counts(self) -> list[int]:
         """The number of rows of each source."""
         return [len(rows) for rows in self.datasets]
+
+    def digests(self) -> list[str]:
+        return [digest for rows in self.datasets for digest in rows.digests()]
 
     def epoch_rows(self, step_rows: int) -> int:
         """How many rows an epoch takes of all sources."""

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import marshal
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from datasets import Dataset
 
@@ -13,13 +15,14 @@ from common.hashing import text_hash
 from common.typed_values import one_line
 from loaders.formats.sources import Source
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
-from loaders.parsing.row_stream import RowStream
+from loaders.parsing.row_stream import LocatedRow, RowStream
 from loaders.shapes.arrow import GROUP, SCORED_PAIR, ArrowFile
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.grouping import unite
 from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
 ROWS, REJECTED, NOTES = "rows.arrow", "rejected_rows.jsonl", "notes.json"
+DIGEST = "digest"
 
 
 class Note(NamedTuple):
@@ -37,7 +40,7 @@ class Note(NamedTuple):
 
 
 class Build:
-    """Reads sources once, into ``folder``: the rows, the rejected rows, and the notes.
+    """Reads sources once, into ``folder``: rows, rejected rows, notes, a digest of the content.
 
     Positive pairs are stored as candidate groups, some of which may have no positive.
     """
@@ -50,6 +53,7 @@ class Build:
         self.options = options
         self.folder = folder
         self.notes: list[Note] = []
+        self.digest = 0
 
     def run(self) -> None:
         """Read and write.
@@ -67,9 +71,16 @@ class Build:
             self._note(f"{bad} of {total} rows are bad and skipped; the first: {first}")
         self._note_labels_and_fields()
         (self.folder / NOTES).write_text(json.dumps(self.notes), encoding="utf-8")
+        (self.folder / DIGEST).write_text(f"{self.digest:08x}", encoding="utf-8")
+
+    def _located(self) -> Iterator[LocatedRow]:
+        for located in self.stream:
+            # Version 2 writes values alone, not which of them are the same object.
+            self.digest = crc32(marshal.dumps(tuple(located.row), 2), self.digest)
+            yield located
 
     def _rows(self) -> Iterator[Row]:
-        return (located.row for located in self.stream)
+        return (located.row for located in self._located())
 
     def _write_scored_pairs(self) -> None:
         with ArrowFile(self.folder / ROWS, SCORED_PAIR.arrow_schema) as file:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from filelock import FileLock
 
 from common.hashing import source_code
-from loaders.build import NOTES, REJECTED, ROWS, Build, Note
+from loaders.build import DIGEST, NOTES, REJECTED, ROWS, Build, Note
 from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
 from loaders.options import ReadOptions
@@ -38,6 +38,9 @@ class DataFiles:
         files: A path, a folder, a data set of the Hub, or a list of them; see ``find_sources``.
         options: See ``ReadOptions``.
 
+    Attributes:
+        digest: Of the content of the rows that were read last, whatever their shape.
+
     Raises:
         ValueError: Here or by a method, for whatever the user has to repair, with file, line and
             reason.
@@ -47,6 +50,7 @@ class DataFiles:
         self.options = options
         self.sources: list[Source] = find_sources(files, options.split, options.evaluates)
         self._told: set[Note] = set()
+        self.digest = ""
 
     @cached_property
     def _first(self) -> tuple[Row | None, str]:
@@ -129,6 +133,7 @@ class DataFiles:
                 f"the cache of rows, {folder.parent}, cannot be written: {error}; make room, or "
                 "name another place (HF_DATASETS_CACHE)"
             ) from None
+        self.digest = (folder / DIGEST).read_text(encoding="utf-8")
         return folder
 
     def _cache_folder(self, build: type[Build], shape: Shape) -> Path:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +19,26 @@ from loaders.formats.opening import open_text, read_errors
 from loaders.formats.records import Record
 from loaders.formats.sources import Source
 from loaders.options import ReadOptions
-from loaders.parsing.fields import RowError
 from loaders.parsing.row_parser import RowParser
 from loaders.shapes.conversions import to_group, to_scored_pairs
 from loaders.shapes.rows import CandidateGroup, Row, ScoredPair, Shape
 
-# Where a row is: the number of its file, first byte and length of its line, the hash of its query.
+# Where a row is: number of its file, first byte, length and CRC of its line; the hash of its query.
 # "count" is a group's number of positives, or which of the line's scored pairs the row is.
 _PLACE = np.dtype(
-    [("file", "<u4"), ("count", "<u4"), ("begin", "<u8"), ("bytes", "<u8"), ("query", "<u8")]
+    {
+        "names": ["file", "count", "begin", "bytes", "crc", "query"],
+        "formats": ["<u4", "<u4", "<u8", "<u4", "<u4", "<u8"],
+    }
 )
-_ENTRY = struct.Struct("<IIQQQ")  # a place, as it is written
+_ENTRY = struct.Struct("<IIQIIQ")  # a place, as it is written
 _POSITIVES = "positives.bin"
 # Scored pairs of a long line are asked for one after the other: the last such lines stay parsed.
 _LONG, _RECENT = 1 << 14, 4
+
+
+class RowsChanged(ValueError):
+    """A file is no longer what it was when the run began; the message says which."""
 
 
 class RowsInPlace:
@@ -70,23 +77,25 @@ class RowsInPlace:
         """The row at ``index``, which may count from the end.
 
         Raises:
-            ValueError: If the file has changed since the run began.
+            RowsChanged: If the file has changed since the run began.
         """
-        file, count, begin, size, query = self.places[index].tolist()
+        file, count, begin, size, crc, _ = self.places[index].tolist()
         try:
-            rows = self.recent.get((file, begin)) or self._rows_at(file, begin, size)
-            found = rows[count if self.shape == "scored_pair" else 0]
-        except (OSError, ValueError, RowError, IndexError) as error:
-            raise self._changed(file, error) from error
-        if text_hash(found["query"]) != query:
-            raise self._changed(file, "another query stands where the row was")
-        return found
+            rows = self.recent.get((file, begin)) or self._rows_at(file, begin, size, crc)
+        except (OSError, ValueError) as error:
+            raise RowsChanged(
+                f"{self.paths[file]} has changed since the run began to read it, or cannot be read "
+                f"any more ({error}); start the run again"
+            ) from error
+        return rows[count if self.shape == "scored_pair" else 0]
 
-    def _rows_at(self, file: int, begin: int, size: int) -> list[dict[str, Any]]:
+    def _rows_at(self, file: int, begin: int, size: int, crc: int) -> list[dict[str, Any]]:
         # Opened anew each time: forked processes that share a descriptor share its position.
         with self.paths[file].open("rb") as stream:
             stream.seek(begin)
             line = stream.read(size)
+        if crc32(line) != crc:
+            raise ValueError("another line stands where the row was")
         rows = self._rows_of(self.parser.parse(Record(0, DECODER.decode(line.decode("utf-8-sig")))))
         if size >= _LONG:
             while len(self.recent) >= _RECENT:
@@ -98,12 +107,6 @@ class RowsInPlace:
         if self.shape == "scored_pair":
             return [pair._asdict() for pair in to_scored_pairs(row)]
         return [to_group(row, self.options.positive_threshold)._asdict()]
-
-    def _changed(self, file: int, reason: Exception | str) -> ValueError:
-        return ValueError(
-            f"{self.paths[file]} has changed since the run began to read it, or cannot be read "
-            f"any more ({reason}); start the run again"
-        )
 
 
 class IndexBuild(Build):
@@ -118,7 +121,7 @@ class IndexBuild(Build):
     ) -> None:
         super().__init__(sources, shape, options, folder)
         self.paths = [_lines_file(source) for source in sources]
-        self.place = (0, 0, 0)  # of the row just read: number of its file, first byte, length
+        self.place = (0, 0, 0, 0)  # of the row just read: number of its file, first byte, ...
 
     def _write_scored_pairs(self) -> None:
         with (self.folder / ROWS).open("wb") as file:
@@ -136,8 +139,8 @@ class IndexBuild(Build):
                     positives.write(text_hashes(group.pos).tobytes())
 
     def _entry(self, count: int, query: str) -> bytes:
-        file, begin, size = self.place
-        return _ENTRY.pack(file, count, begin, size, text_hash(query))
+        file, *line = self.place
+        return _ENTRY.pack(file, count, *line, text_hash(query))
 
     def _groups(self) -> Iterator[CandidateGroup]:
         for row in self._rows():
@@ -150,15 +153,15 @@ class IndexBuild(Build):
             yield to_group(row, self.options.positive_threshold)
 
     def _rows(self) -> Iterator[Row]:
-        for number, located_rows in groupby(self.stream, key=lambda _: self.stream.number):
+        for number, located_rows in groupby(self._located(), key=lambda _: self.stream.number):
             with self.paths[number].open("rb") as stream:
-                line = begin = size = 0
+                line, begin, text = 0, 0, b""
                 for located in located_rows:
                     while line < located.record.line:
-                        begin += size
-                        size = len(stream.readline())
+                        begin += len(text)
+                        text = stream.readline()
                         line += 1
-                    self.place = (number, begin, size)
+                    self.place = (number, begin, len(text), crc32(text))
                     yield located.row
 
 

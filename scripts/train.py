@@ -40,6 +40,7 @@ from common.hardware import prepare_cpu
 from common.run_files import LOCK_FILE
 from encoders.opening.tokens import TokenWithoutRow
 from evaluation.measure import Measure
+from loaders.in_place import RowsChanged
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
 from trainers.checkpoints.output import hold, let_go, prepare_output, write_run_file
@@ -244,6 +245,9 @@ def ending(args: TandemArguments) -> Iterator[None]:
             logger.info("stopped by %s; %s", stop, going_on(Path(args.output_dir)))
             raise SystemExit(128 + stop.number) from None
         complain(stop)
+        raise SystemExit(2) from None
+    except RowsChanged as stop:  # of a worker: behind its traceback
+        complain(ValueError(str(stop).strip().rpartition("RowsChanged: ")[2]))
         raise SystemExit(2) from None
 
 

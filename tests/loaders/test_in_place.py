@@ -155,7 +155,8 @@ def test_the_cache_holds_32_bytes_a_row(tmp_path: Path, monkeypatch: pytest.Monk
         for path in (tmp_path / "cache").rglob("*")
         if path.is_file() and path.suffix != ".lock"
     }
-    assert sizes == {"rows.arrow": 32 * rows, "notes.json": 2, "rejected_rows.jsonl": 0}
+    others = {"notes.json": 2, "rejected_rows.jsonl": 0, "digest": 8}
+    assert sizes == {"rows.arrow": 32 * rows, **others}
 
 
 def test_processes_share_the_files(tmp_path: Path) -> None:
@@ -185,7 +186,11 @@ def _rewritten(path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("q1", "q9"), encoding="utf-8")
 
 
-@pytest.mark.parametrize("change", [_shortened, _shifted, _rewritten, Path.unlink])
+def _corrected(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace("p1", "p9"), encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", [_shortened, _shifted, _rewritten, _corrected, Path.unlink])
 def test_a_file_that_changes_during_a_run_is_told(
     change: Callable[[Path], None], tmp_path: Path
 ) -> None:

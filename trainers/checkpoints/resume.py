@@ -215,12 +215,13 @@ def compare_runs(args: TandemArguments, checkpoint: Path) -> None:
         if name in theirs and theirs[name] != value and not _HARMLESS.fullmatch(name)
     }
     if changed:
-        kept = ", ".join(name for name in changed if name in _IN_OPTIMIZER)
+        waits = {"lr_scheduler_kwargs"} if args.lr_scheduler_type in WAITING else set()
+        kept = ", ".join(name for name in changed if name in _IN_OPTIMIZER | waits)
         logger.warning(
             "resume_from_checkpoint: %s is of a run with other settings: %s. The remaining steps "
             "use the new settings%s; the result matches neither run",
             checkpoint, ", ".join(changed.values()),
-            kept and f", but for {kept}, which the optimizer's state keeps as it was",
+            kept and f", but for {kept}, which the state of optimizer and schedule keeps as it was",
         )  # fmt: skip
 
 

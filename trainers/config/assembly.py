@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from collators.epochs import EpochRows
 from collators.mixture import MixtureRows, SourceCollator, SourceRows
 from common.similarity import Similarity
 from encoders import Embedder, kinds
@@ -32,7 +33,7 @@ def read_rows(
     rejected: str,
     in_place: bool = False,
     evaluates: bool = False,
-) -> Any:
+) -> EpochRows:
     """Rows in a shape that the objective takes; bad rows go to the file ``rejected``."""
     options = read_options(task, rejected, evaluates)
     # The others then find the rows in the cache.
@@ -47,10 +48,10 @@ def read_rows(
         rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     draws_from_batch = task.args.in_batch_negatives and shape == "candidate_group"
-    return JudgedGroups(rows) if draws_from_batch else rows
+    return EpochRows(JudgedGroups(rows) if draws_from_batch else rows, opened.digest)
 
 
-def read_train_rows(run: Run) -> Any:
+def read_train_rows(run: Run) -> EpochRows:
     """The rows to train on: of ``train_file``, or of all ``train_files``."""
     in_place = run.args.streaming
     if not run.sources:
@@ -63,7 +64,7 @@ def read_train_rows(run: Run) -> Any:
     return MixtureRows(sources, one_source=run.args.batches_from == "one_source")
 
 
-def read_eval_rows(run: Run) -> Any:
+def read_eval_rows(run: Run) -> EpochRows:
     """The rows of ``eval_file``."""
     return read_rows(run, run.args.eval_file or [], "rejected_eval_rows.jsonl", evaluates=True)
 

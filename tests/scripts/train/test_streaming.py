@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from runs import TEXTS, assert_same_weights, refused, train, write_format
+from runs import TEXTS, assert_same_weights, refused, six_steps, train, write_format
 from tiny import save_backbone, save_classifier
+from trainers.base import BaseTrainer
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,26 @@ def test_streaming_with_several_sources(tmp_path: Path) -> None:
     }
     copied = train(tmp_path / "copied", **settings)
     assert_same_weights(copied, train(tmp_path / "in_place", **settings, streaming=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_row_that_is_edited_ends_the_run_in_one_line(
+    workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    rows = write_format("pairs", tmp_path)
+    step = BaseTrainer.training_step
+
+    def edited(*args: Any, **kwargs: Any) -> Any:
+        rows.write_text(rows.read_text(encoding="utf-8").replace("slept", "sat"), encoding="utf-8")
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(BaseTrainer, "training_step", edited)
+    settings = six_steps(save_backbone(tmp_path / "model", TEXTS), tmp_path, max_steps=20)
+    more = {"dataloader_num_workers": workers, "streaming": True}
+    with pytest.raises(SystemExit):
+        train(tmp_path / "run", **settings, **more)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {rows} has changed since the run began")
 
 
 def test_what_cannot_be_streamed_is_told(

@@ -381,15 +381,20 @@ def test_refusals_of_all_libraries_are_known(tmp_path: Path, tiny_tokenizer: Any
 def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path) -> None:
     settings = six_steps(tiny_bert, tmp_path)
     whole = train(tmp_path / "whole", **settings)
-    same, run = (stopped(whole, tmp_path / name) for name in ("same", "other"))
-    for folder in (same, run):
+    same, edited, run = (stopped(whole, tmp_path / name) for name in ("same", "edited", "other"))
+    for folder in (same, edited, run):
         shutil.rmtree(folder / "checkpoint-6")
-    train(same, **settings, resume_from_checkpoint=True, dataloader_num_workers=1)
+    more: dict[str, Any] = {"resume_from_checkpoint": True}
+    train(same, **settings, **more, dataloader_num_workers=1, streaming=True)
     assert "resume_from_checkpoint" not in (same / "finetune.log").read_text(encoding="utf-8")
     rows = Path(settings["train_file"])
     text = rows.read_text(encoding="utf-8")
+    rows.write_text(text.replace("dog slept", "dog sat"), encoding="utf-8")
+    train(edited, **settings, **more)
+    told = "the training rows are as many as the run had, but not the same; the result matches"
+    assert told in (edited / "finetune.log").read_text(encoding="utf-8")
     rows.write_text(text + text.splitlines(keepends=True)[0], encoding="utf-8")
-    more = {"resume_from_checkpoint": True, "learning_rate": 2e-3, "loss_args": {"symmetric": True}}
+    more |= {"learning_rate": 2e-3, "loss_args": {"symmetric": True}}
     train(run, **settings, **more)
     log = (run / "finetune.log").read_text(encoding="utf-8").splitlines()
     # It is so: the rates of the schedule go on.
@@ -398,8 +403,8 @@ def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path)
     assert [line[20:] for line in log if "resume_from" in line] == [
         f"resume_from_checkpoint: {checkpoint} is of a run with other settings: loss_args "
         "{'symmetric': True} (it had {}), learning_rate 0.002 (it had 0.001). The remaining "
-        "steps use the new settings, but for learning_rate, which the optimizer's state keeps as "
-        "it was; the result matches neither run",
+        "steps use the new settings, but for learning_rate, which the state of optimizer and "
+        "schedule keeps as it was; the result matches neither run",
         "resume_from_checkpoint: the run had 12 training rows and now has 13: the remaining "
         "steps take them in another order; the result matches neither run",
     ]

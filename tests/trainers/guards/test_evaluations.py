@@ -150,6 +150,10 @@ def test_such_a_scheduler_lets_a_metric_rise(recipe: dict[str, Any], tmp_path: P
     first, second, *_ = losses(run, "eval_ndcg@10")
     assert first < second
     assert len({*losses(run, "learning_rate")[:3]}) == 1
+    more |= {"lr_scheduler_kwargs": {"patience": 5}, "max_steps": 6}
+    run = train(run, **recipe | more, resume_from_checkpoint=True)
+    kept = "but for lr_scheduler_kwargs, which the state of optimizer and schedule keeps"
+    assert kept in (run / "finetune.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
