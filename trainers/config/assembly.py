@@ -45,7 +45,7 @@ def read_rows(
                 f"in_batch_negatives: adds candidates to groups, but {files[0]} has scored pairs; "
                 "set it to 0, or give groups"
             )
-        rows = opened.rows_in_place(shape) if in_place else opened.rows(shape)
+        rows: Any = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
     draws_from_batch = task.args.in_batch_negatives and shape == "candidate_group"
     return EpochRows(JudgedGroups(rows) if draws_from_batch else rows, opened.digest)
