@@ -163,8 +163,9 @@ def _check_sizes(args: TandemArguments, model: Embedder) -> None:
     for name in ("query_max_length", "document_max_length"):
         if (getattr(args, name) or 0) > model.max_length:
             raise ValueError(
-                f"{name}: {getattr(args, name)} tokens are asked for, but the model takes at most "
-                f"{model.max_length}; give {model.max_length} or less"
+                f"{name}: {getattr(args, name)} tokens are asked for, but the folder states "
+                f"{model.max_length}; give {model.max_length} or less, or query_max_length and "
+                "document_max_length both, to go beyond that"
             )
 
 

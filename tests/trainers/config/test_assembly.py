@@ -8,6 +8,7 @@ import pytest
 from encoders import Embedder
 from trainers import TandemArguments, build_run
 from trainers.config.assembly import open_model, read_train_rows
+from zoo import backbone
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,16 @@ def test_sources_of_different_similarities_are_refused(tiny_bert: Path, tmp_path
     args = TandemArguments(objective="contrastive", train_files=files, normalize=False, **given)
     with pytest.raises(ValueError, match="the losses of a run must compare alike"):
         open_model(build_run(args))
+
+
+def test_to_go_beyond_the_limit_of_a_folder_both_lengths_are_given(tmp_path: Path) -> None:
+    given: Any = {"model_name_or_path": str(backbone(tmp_path / "model", limit=32))}
+    given |= {"objective": "cosent", "train_file": "b", "output_dir": str(tmp_path)}
+    args = TandemArguments(**given, document_max_length=64)
+    with pytest.raises(ValueError, match=r"document_max_length: 64 .* states 32; .* both"):
+        open_model(build_run(args))
+    args.query_max_length = 16
+    assert open_model(build_run(args)).max_length == 64
 
 
 def test_pairs_have_no_candidates_to_be_added_to(tmp_path: Path) -> None:
