@@ -82,8 +82,10 @@ def synchronize(
                 table.upsert(new, vectors)
             same = [chunk[at] for at in changed]
             there = table.vectors([each.id for each in same])
-            # One may have been deleted in between.
-            if same := [each for each in same if each.id in there]:
+            digests = table.digests(list(there))
+            # One may have been deleted in between, or got another text, and with it a vector.
+            same = [each for each in same if is_of_text(each, digests.get(each.id))]
+            if same:
                 table.upsert(same, np.stack([there[each.id] for each in same]))
         counts["embedded"] += len(missing)
         counts["updated"] += len(changed)
@@ -104,7 +106,7 @@ def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int],
     missing, changed = [], []
     for at, each in enumerate(chunk):
         there = known.get(each.id)
-        if there is None or there[:TEXT_DIGEST] != each.digest[:TEXT_DIGEST]:
+        if not is_of_text(each, there):
             missing.append(at)
         elif there != each.digest:
             changed.append(at)
@@ -113,17 +115,22 @@ def _changes(table: Table | None, chunk: Sequence[Document]) -> tuple[list[int],
     return missing, changed, sum(stale[each].source != of.source for each, of in old.items())
 
 
+def is_of_text(document: Document, digest: str | None) -> bool:
+    """Whether a digest is there, and that of a document with the same text."""
+    return digest is not None and digest[:TEXT_DIGEST] == document.digest[:TEXT_DIGEST]
+
+
 def delete_gone(
     table: Table, keys: NDArray[np.uint64], is_own: Callable[[str], bool], block: int
 ) -> int:
     """Delete the documents of some sources that are not among those with the given keys [N, 2]."""
-    kept, gone = KeyTable(keys), list[str]()
+    kept, gone = KeyTable(keys), list[tuple[str, str]]()
     for chunk in table.ids(block):
-        own = [identity for identity, source in chunk if is_own(source)]
-        places = kept.find(text_keys(own))
-        gone += [identity for identity, place in zip(own, places, strict=True) if place < 0]
+        own = [(identity, digest) for identity, source, digest in chunk if is_own(source)]
+        places = kept.find(text_keys([identity for identity, _ in own]))
+        gone += [each for each, place in zip(own, places, strict=True) if place < 0]
     for start in range(0, len(gone), block):
-        table.delete(gone[start : start + block])
+        table.delete(*zip(*gone[start : start + block], strict=True))
     return len(gone)
 
 
@@ -151,7 +158,7 @@ def move_others(
 
     def read() -> Iterator[Document]:
         for chunk in [] if old is None else old.ids(block):
-            ids = [identity for identity, of in chunk if of != source]
+            ids = [identity for identity, of, _ in chunk if of != source]
             own = text_keys(ids)
             found.append(own)
             others = [ids[at] for at in np.flatnonzero(stay.find(own) < 0)]

@@ -110,8 +110,8 @@ class Table(ABC):
         """The digests of those documents that are there."""
 
     @abstractmethod
-    def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
-        """All documents, in blocks of up to ``size``: their ids and their sources."""
+    def ids(self, size: int) -> Iterator[list[tuple[str, str, str]]]:
+        """All documents, in blocks of up to ``size``: their ids, sources and digests."""
 
     @abstractmethod
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
@@ -129,8 +129,11 @@ class Table(ABC):
         """
 
     @abstractmethod
-    def delete(self, ids: Sequence[str]) -> None:
-        """Delete documents; those that are not there do not matter."""
+    def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
+        """Delete documents; those that are not there do not matter.
+
+        ``digests``: of each; what was written anew in the meantime is left.
+        """
 
     @abstractmethod
     def build_index(self) -> None:

@@ -112,10 +112,9 @@ class LanceTable(Table):
         rows = self._rows(ids, ["id", "digest"])
         return dict(zip(rows["id"].to_pylist(), rows["digest"].to_pylist(), strict=True))
 
-    def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
-        for batch in self.table.search().select(["id", "source"]).to_batches(size):
-            rows = batch.to_pydict()
-            yield list(zip(rows["id"], rows["source"], strict=True))
+    def ids(self, size: int) -> Iterator[list[tuple[str, str, str]]]:
+        for batch in self.table.search().select(["id", "source", "digest"]).to_batches(size):
+            yield list(zip(*batch.to_pydict().values(), strict=True))
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
         rows = self._rows(ids, ["id", "text", "fields", "source"]).to_pylist()
@@ -147,10 +146,11 @@ class LanceTable(Table):
         }
         _upsert(self.table, pa.table(columns))
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
+        still = "" if digests is None else f" AND {among(digests, 'digest')}"
         if ids:
             with _among_others():
-                self.table.delete(among(ids))
+                self.table.delete(among(ids) + still)
 
     def build_index(self) -> None:
         for _ in range(TRIES):

@@ -41,9 +41,9 @@ def sortable(value: Any) -> Any:
     return bits if value >= 0 else -bits
 
 
-def among(ids: Sequence[str]) -> str:
-    """The condition that an id is one of these."""
-    return f"id IN ({', '.join(map(quoted, ids))})" if ids else "false"
+def among(values: Sequence[str], what: str = "id") -> str:
+    """The condition that an id, or ``what``, is one of these."""
+    return f"{what} IN ({', '.join(map(quoted, values))})" if values else "false"
 
 
 def quoted(text: str) -> str:

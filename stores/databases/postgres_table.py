@@ -87,16 +87,16 @@ class PostgresTable(Table):
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
         return dict(self._rows("id, digest", ids))
 
-    def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
+    def ids(self, size: int) -> Iterator[list[tuple[str, str, str]]]:
         last = ""
-        query = "SELECT id, source FROM {} WHERE id > %s ORDER BY id LIMIT %s"
+        query = "SELECT id, source, digest FROM {} WHERE id > %s ORDER BY id LIMIT %s"
         while True:
             with self.connection() as connection:
                 rows = connection.execute(sql_of(query, self.name), [last, size]).fetchall()
             if not rows:
                 return
             last = rows[-1][0]
-            yield [(identity, source) for identity, source in rows]
+            yield [(identity, source, digest) for identity, source, digest in rows]
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
         rows = self._rows("id, text, metadata, source", ids)
@@ -142,10 +142,15 @@ class PostgresTable(Table):
             )
             recount(connection, self.name, 1, "staged")
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
         with self._writing() as connection:
             connection.execute("CREATE TEMP TABLE staged (id text PRIMARY KEY) ON COMMIT DROP")
-            connection.execute("INSERT INTO staged SELECT DISTINCT unnest(%s::text[])", [list(ids)])
+            query = (
+                "INSERT INTO staged SELECT DISTINCT id FROM {} AS there JOIN unnest(%s::text[], "
+                "%s::text[]) AS given (id, digest) USING (id) "
+                "WHERE given.digest IS NULL OR given.digest = there.digest"
+            )
+            connection.execute(sql_of(query, self.name), [list(ids), list(digests or ())])
             recount(connection, self.name, -1, self.name)
             connection.execute(
                 sql_of("DELETE FROM {} WHERE id IN (SELECT id FROM staged)", self.name)

@@ -136,17 +136,16 @@ class QdrantTable(Table):
             for record in self._records(ids, ["id", "digest"])
         }
 
-    def ids(self, size: int) -> Iterator[list[tuple[str, str]]]:
+    def ids(self, size: int) -> Iterator[list[tuple[str, str, str]]]:
         start: Any = None
         while True:
             with self.reached():
                 records, start = self.client.scroll(
-                    self.name, limit=size, offset=start, with_payload=["id", "source"]
+                    self.name, limit=size, offset=start, with_payload=["id", "source", "digest"]
                 )
             if records:
-                yield [
-                    (each.payload["id"], each.payload["source"]) for each in records if each.payload
-                ]
+                found = [each.payload or {} for each in records]
+                yield [(each["id"], each["source"], each["digest"]) for each in found]
             if start is None:
                 return
 
@@ -183,10 +182,14 @@ class QdrantTable(Table):
             with self.reached():
                 self.client.upsert(self.name, points[start : start + AT_ONCE], wait=True)
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
         if ids:
+            must: list[Any] = [models.HasIdCondition(has_id=[point_id(each) for each in ids])]
+            if digests is not None:
+                still = models.MatchAny(any=list(digests))
+                must.append(models.FieldCondition(key="digest", match=still))
+            chosen = models.FilterSelector(filter=models.Filter(must=must))
             with self.reached():
-                chosen = models.PointIdsList(points=[point_id(each) for each in ids])
                 self.client.delete(self.name, chosen, wait=True)
 
     def build_index(self) -> None:

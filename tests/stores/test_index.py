@@ -60,7 +60,7 @@ def contents(url: str, collection: str = "docs") -> dict[str, tuple[Document, li
     """All that is in a collection, by id."""
     store = open_store(url)
     table = live(store, collection)
-    ids = [identity for block in table.ids(3) for identity, _ in block]
+    ids = [identity for block in table.ids(3) for identity, *_ in block]
     documents, vectors = table.documents(ids), table.vectors(ids)
     assert len(ids) == len(set(ids)) == len(documents) == table.count()
     store.close()
@@ -110,6 +110,33 @@ def test_embeds_only_what_is_new(
     assert found["d2"][0].metadata["year"] == 1900 and found["d2"][1] == first["d2"][1]
     assert index(url, model, write(corpus, changed[:2]), delete="false") == 0
     assert len(contents(url)) == 10
+
+
+def test_what_a_client_writes_meanwhile_is_left(
+    url: str, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a document that is gone from the corpus, and one of which only the metadata differ."""
+    index(url, model, corpus)
+    store = open_store(url)
+    table = live(store)
+    vectors, delete = type(table).vectors, type(table).delete
+    late = [client_document("of a client", "d0"), client_document("of a client", "d1")]
+
+    def writing(of: Any) -> Any:
+        def do(self: Table, *given: Any) -> Any:
+            self.upsert([late.pop()], np.eye(1, 32, dtype=np.float32))
+            return of(self, *given)
+
+        return do
+
+    monkeypatch.setattr(type(table), "vectors", writing(vectors))
+    monkeypatch.setattr(type(table), "delete", writing(delete))
+    store.close()
+    assert index(url, model, write(corpus, [DOCUMENTS[1] | {"year": 1}, *DOCUMENTS[3:]])) == 0
+    monkeypatch.undo()
+    found = contents(url)
+    assert sorted(found) == ["d0", "d1", *(f"d{at}" for at in range(3, 10))]
+    assert {found[each][0].text for each in ("d0", "d1")} == {"of a client"}
 
 
 def test_sources_leave_each_other_alone(

@@ -68,7 +68,7 @@ def test_written_is_read(table: Table) -> None:
     blocks = list(table.ids(2))
     assert all(1 <= len(block) <= 2 for block in blocks)
     assert sorted(pair for block in blocks for pair in block) == sorted(
-        (each.id, each.source) for each in documents
+        (each.id, each.source, each.digest) for each in documents
     )
 
 
@@ -85,6 +85,10 @@ def test_replaced_and_deleted(texts: Table) -> None:
     assert {hit.id for hit in texts.search(unit(1)[0], 100)} == {
         f"d{at}" for at in range(len(TEXTS)) if at not in (0, 3)
     }
+    kept = texts.digests(["d1", "d2"])
+    texts.delete(["d1", "d2"], [kept["d1"], kept["d1"]])
+    assert texts.digests(["d1", "d2"]) == {"d2": kept["d2"]}
+    texts.upsert([Document("d1", "again")], unit(1))
     texts.delete([])
     texts.upsert([], np.empty((0, H), np.float32))
     assert texts.count() == len(TEXTS) - 2
@@ -145,7 +149,7 @@ METADATA: list[dict[str, Any]] = [
     {},
     {"lang": None, "year": [1999, 2020], "f": 1, "ok": 1, "n": "text"},
     {"lang": "", "tags": "line\n\ttab \u2028",
-     "n": [{"x": "in a list"}, {"y": 9, "z": [{"q": 1}]}]},
+     "n": [{"x": "in a list"}, {"y": 9, "z": [{"q": 1}]}], "in": [["a", ["b"]], [[1]]]},
 ]  # fmt: skip
 
 
@@ -176,6 +180,8 @@ METADATA: list[dict[str, Any]] = [
         ({"n.y": {"gt": 2}}, "05"),
         ({"n.x": ["in a list", 3]}, "5"),
         ({"n.z.q": 1}, "5"),
+        ({"in": "a"}, "5"),
+        ({"in": ["b", 1]}, ""),
         ({"absent": 1}, ""),
         ({"lang": ""}, "5"),
         ({"lang": {"not": ""}}, "01234"),
@@ -209,7 +215,7 @@ def test_writers_of_the_same_ids_leave_one_of_each(url: str) -> None:
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(3)))
-    ids = [identity for block in tables[0].ids(100) for identity, _ in block]
+    ids = [identity for block in tables[0].ids(100) for identity, *_ in block]
     assert sorted(ids) == ["d0", "d1", "d2", "d3", "d4", "d5", "seed"]
     store.close()
 
