@@ -159,15 +159,17 @@ def _id_of_text(text: str) -> str:
 
 def _as_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata as they come back; dates become texts."""
-    for name in metadata:
-        if "." in name:
-            raise RowError(
-                f'"{name}": a dot leads into an object in filters; rename it, or write an object '
-                f"{show({name.split('.')[0]: {name.partition('.')[2]: '...'}})}"
-            )
-    return {
-        check_characters(name, "a name"): _stored(value, name) for name, value in metadata.items()
-    }
+    return {_named(name, "a name"): _stored(value, name) for name, value in metadata.items()}
+
+
+def _named(name: str, where: str) -> str:
+    """The name of a value, which a filter can ask for."""
+    if "." in name:
+        raise RowError(
+            f'"{name}": a dot leads into an object in filters; rename it, or write an object '
+            f"{show({name.split('.')[0]: {name.partition('.')[2]: '...'}})}"
+        )
+    return check_characters(name, where)
 
 
 def _stored(value: Any, name: str, depth: int = 1) -> Any:
@@ -177,10 +179,7 @@ def _stored(value: Any, name: str, depth: int = 1) -> Any:
     if isinstance(value, dict | list) and depth > DEEPEST:
         raise RowError(f'"{name}" is nested too deeply; {DEEPEST} levels are kept')
     if isinstance(value, dict):
-        return {
-            check_characters(key, name): _stored(each, name, depth + 1)
-            for key, each in value.items()
-        }
+        return {_named(key, name): _stored(each, name, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
         return [_stored(each, name, depth + 1) for each in value]
     if isinstance(value, datetime.date | datetime.time):

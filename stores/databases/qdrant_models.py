@@ -77,6 +77,5 @@ def _equals(key: str, value: Any) -> models.FieldCondition:
 
 
 def _keys(path: tuple[str, ...]) -> list[str]:
-    """Where a field can be: each step but the last leads to an object, or to a list of these."""
-    outer = [[step, f"{step}[]"] for step in path[:-1]]
-    return [".".join(["metadata", *steps]) for steps in product(*outer, [path[-1]])]
+    """Where a field can be: each step leads to a value, or to a list of these."""
+    return [".".join(["metadata", *steps]) for steps in product(*([s, f"{s}[]"] for s in path))]

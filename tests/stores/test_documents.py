@@ -93,6 +93,7 @@ def nested(depth: int) -> list[Any]:
             "{'url': {'host': '...'}}",
         ),
         ({"metadata": {"a.b": 1}}, '"a.b": a dot leads into an object'),
+        ({"m": [{"a.b": 1}]}, '"a.b": a dot leads into an object'),
         ({"metadata": {"n": 1}, "n": 2}, '"n" is both in "metadata" and beside it; leave one out'),
     ],
 )
