@@ -3,7 +3,7 @@
 import importlib
 import re
 
-from stores.store import Store
+from stores.store import Store, StoreUnavailable, first_line
 
 # What a URL begins with -> the module and class, and the extra that brings its package.
 KINDS = {
@@ -29,6 +29,8 @@ def open_store(url: str) -> Store:
         ValueError: The URL has another form, or a package is missing.
         StoreUnavailable: The database does not answer.
     """
+    if url in ("", "qdrant:"):
+        raise ValueError(f"store: {url!r} names no folder; give one")
     scheme = re.match(r"([a-z][a-z0-9+]+):", url)
     if scheme is None or scheme[1] in OBJECT_STORES:
         module, name, extra = LANCE
@@ -46,7 +48,14 @@ def open_store(url: str) -> Store:
             f"store: {shown(url)}: the package {error.name} is missing; install it with "
             f"pip install -c constraints.txt -e '.[{extra}]'"
         ) from None
-    store: Store = kind(url)
+    try:
+        store: Store = kind(url)
+        store.tables()  # only now does LanceDB reach for an object store
+    except RuntimeError as error:
+        raise StoreUnavailable(
+            f"store: {shown(url)}: {first_line(error).partition(', /')[0]}; an object store needs "
+            "the variables that LanceDB reads, such as AWS_REGION and AWS_ACCESS_KEY_ID"
+        ) from None
     return store
 
 

@@ -96,6 +96,18 @@ def test_who_always_comes_too_late_is_told_to_come_back(
         table.build_index()
 
 
+def test_an_object_store_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise RuntimeError("lance error: no region for bucket 'b', /root/.cargo/aws.rs:319:13")
+
+    monkeypatch.setattr("lancedb.connect", away)
+    with pytest.raises(StoreUnavailable) as error:
+        open_store("s3://b/store")
+    assert str(error.value).startswith(
+        "store: s3://b/store: lance error: no region for bucket 'b'; an"
+    )
+
+
 def test_words_behind_a_filter(tmp_path: Path) -> None:
     table = open_store(str(tmp_path)).open("t", Layout(2), create=True)
     documents = [Document(str(at), f"word {at}", {"number": at}) for at in range(ROWS)]
