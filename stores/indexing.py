@@ -159,10 +159,11 @@ def move_others(
     def read() -> Iterator[Document]:
         for chunk in [] if old is None else old.ids(block):
             ids = [identity for identity, of, _ in chunk if of != source]
-            own = text_keys(ids)
-            found.append(own)
-            others = [ids[at] for at in np.flatnonzero(stay.find(own) < 0)]
-            yield from old.documents(others).values() if old and others else ()
+            others = [ids[at] for at in np.flatnonzero(stay.find(text_keys(ids)) < 0)]
+            # One may have been deleted since it was listed.
+            there = old.documents(others) if old and others else {}
+            found.append(text_keys(list(there)))
+            yield from there.values()
 
     def everywhere() -> Iterator[Document]:
         blocks = chunks(read(), block)

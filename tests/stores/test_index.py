@@ -265,6 +265,26 @@ def test_a_switch_that_is_killed_or_written_to_loses_nothing(
     assert sorted(each.id for each, _ in found.values() if each.source == "api") == ["new", "old"]
 
 
+def test_what_is_deleted_while_it_is_moved_is_gone(
+    model: Path, other_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(tmp_path / "s")
+    index(url, model, corpus)
+    written(url, client_document("one", "a"))
+    kind = type(live(open_store(url)))
+    documents, reads = kind.documents, list[Sequence[str]]()
+
+    def reading(self: Table, ids: Sequence[str]) -> dict[str, Document]:
+        reads.append(ids)
+        if reads.count(["a"]) == 2:  # it has been moved, and the old table is closed
+            written(url, delete=["a"])
+        return documents(self, ids)
+
+    monkeypatch.setattr(kind, "documents", reading)
+    assert index(url, other_model, corpus, migrate="true") == 0
+    assert len(reads) == 2 and "a" not in contents(url)
+
+
 def test_what_is_not_to_be_deleted_is_migrated(
     model: Path, other_model: Path, tmp_path: Path
 ) -> None:
