@@ -44,6 +44,7 @@ from encoders.kinds import KINDS, detect_kind
 from encoders.opening.holding import place_for_inference
 from evaluation.search.distributed import How
 from evaluation.settings import ModelSettings
+from serving.served_models import find_served
 from stores.collection import Version, check_name, is_version
 from stores.documents import check_documents, corpus_files, read_documents
 from stores.fingerprint import fingerprint
@@ -63,7 +64,9 @@ class IndexSettings(ModelSettings):
         "qdrant:folder."
     )
     collection: str = option("docs", "Name of the collection.")
-    model: str | None = option(None, "The embedder.")
+    model: str | None = option(
+        None, "The embedder; of a run the checkpoint that scripts/serve.py serves."
+    )
     corpus: list[str] = option(
         [], "Documents: JSON Lines, JSON or Parquet with id, text, title and metadata, or folders."
     )
@@ -133,10 +136,11 @@ def index(args: IndexSettings, store: Store | None) -> None:
     prepare_cpu()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if not KINDS[kind := detect_kind(args.model)].retrieves:
+    folder, _ = find_served(args.model)
+    if not KINDS[kind := detect_kind(folder)].retrieves:
         raise ValueError(f"model: {args.model} is of kind {kind}; give an embedder")
     embedder = Embedder.from_pretrained(
-        args.model, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
+        folder, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
     )
     embedder.replace_prompts(args.query_prompt, args.document_prompt)
     embedder = place_for_inference(embedder, PartialState().device)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from common.run_files import BEST_FILE
 from encoders import Embedder
 from forked import Copy, together
 from scripts.index import main
 from stores import Document, Store, Table, open_store
-from stores.collection import find_live
+from stores.collection import find_live, open_live
 from stores.fingerprint import fingerprint
 from stores.store import Layout
 from tiny import TEXTS, save_backbone, save_classifier
@@ -137,6 +139,18 @@ def test_what_a_client_writes_meanwhile_is_left(
     found = contents(url)
     assert sorted(found) == ["d0", "d1", *(f"d{at}" for at in range(3, 10))]
     assert {found[each][0].text for each in ("d0", "d1")} == {"of a client"}
+
+
+def test_of_a_run_the_model_is_indexed_that_is_served(
+    model: Path, other_model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(model, tmp_path / "run")
+    shutil.copytree(other_model, run / "checkpoint-1")
+    (run / BEST_FILE).write_text('{"checkpoint": "checkpoint-1"}')
+    assert index(str(tmp_path / "s"), run, corpus) == 0
+    store = open_store(str(tmp_path / "s"))
+    open_live(store, "docs", fingerprint(Embedder.from_pretrained(other_model)))
+    store.close()
 
 
 def test_sources_leave_each_other_alone(
