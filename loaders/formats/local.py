@@ -55,10 +55,10 @@ class SavedSource(_LocalSource):
         Raises:
             ValueError: If it cannot be read.
         """
-        for file in self.path.glob("*.arrow"):
-            check_fetched(file)
         number = 0
         try:
+            for file in self.path.glob("*.arrow"):
+                check_fetched(file)
             rows = datasets.load_from_disk(str(self.path)).with_format("arrow")
             for table in rows.iter(batch_size=_ROWS):
                 for fields in table.to_pylist():

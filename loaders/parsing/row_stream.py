@@ -154,11 +154,14 @@ def copy_rejected(path: Path, options: ReadOptions) -> bool:
     if path.stat().st_size == 0:
         target.unlink(missing_ok=True)
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # All processes of a run may do this at once.
-    beside = target.with_name(f"{target.name}.{os.getpid()}")
-    shutil.copyfile(path, beside)
-    beside.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # All processes of a run may do this at once.
+        beside = target.with_name(f"{target.name}.{os.getpid()}")
+        shutil.copyfile(path, beside)
+        beside.replace(target)
+    except OSError as error:
+        raise ValueError(f"rejected_file: {target} cannot be written: {error}") from None
     return True
 
 

@@ -59,6 +59,14 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         load_rows(str(tmp_path / "a.jsonl"), "scored_pair", ReadOptions())
 
 
+def test_a_file_of_bad_rows_that_cannot_be_written(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a.jsonl").write_text('{"query": "a"}\n')
+    options = ReadOptions(rejected_file=tmp_path / "link" / "bad.jsonl")
+    with pytest.raises(ValueError, match=r"rejected_file: .* cannot be written: \[Errno"):
+        load_rows(str(tmp_path / "a.jsonl"), "scored_pair", options)
+
+
 def test_one_reading_serves_the_loss_and_the_metrics(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
