@@ -26,6 +26,9 @@ from evaluation.report.fonts import can_draw
 from evaluation.report.wording import WORDS, Language, Words
 from evaluation.results import BASE, TUNED, MetricResult, Results, ScoreSamples
 
+# Names of all figures that a report may have.
+FIGURES = ("comparison", "scores", "loss", "learning_rate", "in_batch_accuracy",
+           "evaluation_metrics")  # fmt: skip
 BINS = 40
 NAME_KEPT = 44  # characters of a model's name in a legend
 

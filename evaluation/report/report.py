@@ -16,7 +16,7 @@ from evaluation.checkpoints import find_recipe
 from evaluation.metrics.comparison import Comparison
 from evaluation.report.curves import Log
 from evaluation.report.drawing import Drawing
-from evaluation.report.figures import draw_figures
+from evaluation.report.figures import FIGURES, draw_figures
 from evaluation.report.tables import settings
 from evaluation.report.wording import WORDS, Language, Words
 from evaluation.results import BASE, TUNED, MetricResult, Results
@@ -48,6 +48,8 @@ def write_report(
     words = WORDS[language]
     model = folder if results is None else Path(results.models[TUNED])
     drawings = draw_figures(results, log_history, language)
+    for name in FIGURES:  # of an earlier report
+        (folder / FIGURES_FOLDER / f"{name}.png").unlink(missing_ok=True)
     for drawing in drawings:
         drawing.write(folder / FIGURES_FOLDER)
     # Whatever is put into the page is escaped.

@@ -15,7 +15,7 @@ from PIL import Image
 from evaluation.report import curves, fonts
 from evaluation.report.curves import draw_run, series
 from evaluation.report.drawing import DARK, Drawing, draw, figure_words
-from evaluation.report.figures import draw_bars, draw_figures, draw_scores
+from evaluation.report.figures import FIGURES, draw_bars, draw_figures, draw_scores
 from evaluation.report.wording import WORDS, Language
 from evaluation.results import Results
 from measured import LOG, RUN_FIGURES
@@ -47,7 +47,7 @@ def test_every_figure_is_drawn_and_described(
     language: Language, drawn: dict[str, list[Drawing]]
 ) -> None:
     drawings = {drawing.name: drawing for drawing in drawn[language]}
-    assert list(drawings) == ["comparison", "scores", *RUN_FIGURES]
+    assert list(drawings) == ["comparison", "scores", *RUN_FIGURES] == list(FIGURES)
     for drawing in drawings.values():
         picture = Image.open(io.BytesIO(drawing.png))
         assert picture.format == "PNG"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evaluation.report.figures import FIGURES
 from evaluation.report.report import verdict, write_report
 from evaluation.report.wording import WORDS, Language
 from evaluation.results import Results
@@ -72,6 +73,14 @@ def report(
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    """Figures of an earlier report do not stay beside it, and others' files do."""
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in (*FIGURES, "mine"):
+        (figures / f"{name}.png").touch()
+    report(tmp_path, None)
+    assert sorted(path.name for path in figures.iterdir()) == ["loss.png", "mine.png"]
+    (figures / "mine.png").unlink()
     page = report(tmp_path, results(), "zh", LOG)
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert "url(" not in page.style and "@import" not in page.style
