@@ -1,5 +1,6 @@
 """Evaluate a model on retrieval data or on judged pairs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from common.run_files import FUSION_FILE
 from encoders.backbone import Encoder
 from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
@@ -14,9 +16,11 @@ from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
 from evaluation.search.distributed import How
-from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse
+from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse, read_fusion
 from evaluation.search.reranking import check_scores, rerank
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
+
+logger = logging.getLogger(__name__)
 
 RESAMPLES = 300  # of judged pairs, where each takes a sort: enough for a line in the log
 FEW = 8  # rows of the trial evaluation before a training run
@@ -104,6 +108,21 @@ def measure_fused(
     scores, k = both_scores(model, data, metrics, how, first), depth_of(metrics)
     fused = fuse(scores.own, scores.other, fusion.weight)
     return judge(best(scores.alone, k), data, metrics), judge(best(fused, k), data, metrics)
+
+
+def usable_fusion(
+    name: str, model: Encoder, first: FirstStage | None, first_name: str
+) -> Fusion | None:
+    """What a model's scores are fused with, unless its other scores are not at hand here."""
+    fusion = read_fusion(name, model)
+    if fusion is None or retrieves(model):
+        return fusion
+    reason: str | None = f"{FUSION_FILE}: the data give candidates without scores"
+    if first is not None:
+        reason = fusion.unfit(first.digest, first_name)
+    if reason:
+        logger.warning("left out: %s", reason)
+    return None if reason else fusion
 
 
 def both_scores(

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 Data = RetrievalData | PairData
 
+LABELS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")  # of the data
 # Settings that change no figure, and those of which results tell by themselves.
 TOLD = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
         "trust_remote_code")  # fmt: skip
@@ -248,7 +249,7 @@ def find_first_stage(
                 "corpus; give an embedder, or bm25"
             )
         embedder = place_for_inference(embedder, PartialState().device)
-        fusion = read_fusion(args.first_stage)
+        fusion = read_fusion(args.first_stage, embedder)
         if fusion is None:
             run: Run = retrieve(embedder, data, args.top_k, how(args))
         else:
@@ -270,7 +271,6 @@ def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: boo
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
     retrieves, usual = KINDS[kind].retrieves, EvaluationSettings(data=[])
     given = isinstance(data, PairData) or data.candidates is not None
-    labels = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")
     for applies, names, reason in (
         (retrieves, first, "the model is an embedder, which searches by itself"),
         (retrieves, ("max_length",), f"is a reranker's; an embedder's are {' and '.join(lengths)}"),
@@ -291,7 +291,7 @@ def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: boo
         ),
         (
             isinstance(data, RetrievalData) and data.split is not None and not of_several,
-            ("columns", "as_groups", *labels),
+            ("columns", "as_groups", *LABELS),
             "is of rows in training formats, and the data are an evaluation set by themselves",
         ),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.table import Table
 
@@ -65,6 +66,8 @@ def read_suite(suite: str) -> list[SuiteTask]:
     tasks = [SuiteTask(name, 1 / len(groups) / len(group)) for group in groups for name in group]
     folders: dict[str, str] = {}
     for task in tasks:
+        if not folder_of(task):
+            raise ValueError(f"suite: the folder of {task.data} has no name; give its whole path")
         other = folders.setdefault(folder_of(task), task.data)
         if other != task.data:
             raise ValueError(
@@ -105,7 +108,7 @@ def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, An
             identity.append(name)
             continue
         model = open_model(name, detect_kind(name), args)
-        digest = first_stage_digest(model, read_fusion(name))
+        digest = first_stage_digest(model, read_fusion(name, model))
         identity.append(f"{digest}, {model.max_length} tokens")
     settings = {k: str(v) for k, v in vars(args).items() if k not in NOT_MEASURED}
     found = {"models": identity, "settings": settings}
@@ -114,7 +117,7 @@ def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, An
 
 def folder_of(task: SuiteTask) -> str:
     """The name of a task's folder, readable."""
-    return re.sub(r"[^\w.-]+", "_", task.data.removeprefix(MTEB)).strip("_")
+    return re.sub(r"[^\w.-]+", "_", task.data.removeprefix(MTEB)).strip("_.")
 
 
 def read_measured(folder: Path, identity: Mapping[str, Any]) -> Results | None:
@@ -179,7 +182,8 @@ def run_suite(
     found: dict[str, Results] = {}
     for task in tasks:
         folder, own = output / folder_of(task), {**identity, "files": files_of(task.data)}
-        results = read_measured(folder, own)
+        # The first process decides for all: the others may be on machines without its folder.
+        (results,) = broadcast_object_list([read_measured(folder, own)])
         if results is None:
             results = measure(task.data, folder)
             if PartialState().is_main_process:

@@ -38,8 +38,8 @@ from rich.console import Console
 from common.flags import exit_code, parse
 from common.hardware import prepare_cpu
 from common.json_files import write_json
-from common.run_files import CARD_FILE, EVALUATION_FILE, FUSION_FILE, RANKING_FILE, RUN_FILE
-from encoders.kinds import KINDS, Kind, detect_kind, retrieves
+from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE
+from encoders.kinds import KINDS, detect_kind, retrieves
 from evaluation.checkpoints import (
     choose_best,
     find_checkpoints,
@@ -50,21 +50,21 @@ from evaluation.checkpoints import (
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
 from evaluation.measure import (
-    FirstStage,
     Ranked,
     judge,
     measure_fused,
     measure_ranking,
     score_pairs,
+    usable_fusion,
 )
 from evaluation.metrics.pairs import Figure
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
-from evaluation.search.fusion import Fusion, read_fusion
+from evaluation.search.fusion import read_fusion
 from evaluation.settings import (
+    LABELS,
     EvaluateSettings,
-    EvaluationSettings,
     build_measure,
     changed_settings,
     find_first_stage,
@@ -81,8 +81,6 @@ from trainers.config.assembly import evaluation_loss
 from trainers.model_card.evaluation import add_evaluation
 
 logger = logging.getLogger(__name__)
-
-LABELS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")  # of the data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +115,7 @@ def evaluate_store(args: EvaluateSettings, url: str) -> None:
     if isinstance(data, PairData):
         raise ValueError("data: are judged pairs; give queries with judged documents of the store")
     find_first_stage(args, "embedder", data)  # there is none, and none may be named
-    fusion = read_fusion(args.measured)
+    fusion = read_fusion(args.measured, embedder)
     with closing(open_store(url)) as store:
         asked = Asked(embedder, data, args.metrics, how(args), fusion.weight if fusion else 0.0)
         show_store(measure_store(store, args.collection, asked), Console(width=120))
@@ -151,12 +149,15 @@ def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, 
     kind = detect_kind(args.measured)
     data = read_data(args, kind)
     first = find_first_stage(args, kind, data, of_several=of_several)
+    pairs = isinstance(data, PairData)
+    if args.show_queries and (BASE not in models or (pairs and not of_several)):
+        raise ValueError("show_queries: needs a --baseline, and data with rankings; leave it out")
     subject = Subject(
         kind=kind,
         data=" ".join(args.data),
         split=args.split or (None if isinstance(data, PairData) else data.split),
         models=models,
-        task="pairs" if isinstance(data, PairData) else KINDS[kind].task,
+        task="pairs" if pairs else KINDS[kind].task,
         settings=changed_settings(args),
     )
     if isinstance(data, PairData):
@@ -167,16 +168,15 @@ def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, 
         return pair_results(scores, data, subject), None
     if unfit := ids_with_blanks(data):
         logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
-    fusion = usable_fusion(args.measured, args, kind, first)
-    ranked, fused = {}, None
+    ranked, fusion, fused = {}, None, None
     for which, model in models.items():
-        opened = open_model(model, kind, args)
+        opened, given = open_model(model, kind, args), (data, args.metrics, how(args))
+        if which == TUNED:
+            fusion = usable_fusion(model, opened, first, args.first_stage)
         if which == TUNED and fusion is not None:
-            ranked[which], fused = measure_fused(
-                opened, data, args.metrics, how(args), fusion, first
-            )
+            ranked[which], fused = measure_fused(opened, *given, fusion, first)
         else:
-            ranked[which] = measure_ranking(opened, data, args.metrics, how(args), first)
+            ranked[which] = measure_ranking(opened, *given, first)
     results = ranking_results(ranked, data, subject)
     before, against = ranked[TUNED], args.measured
     if first is not None:
@@ -212,21 +212,6 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
     return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
 
 
-def usable_fusion(
-    model: str, args: EvaluationSettings, kind: Kind, first: FirstStage | None
-) -> Fusion | None:
-    """What a model's scores are fused with, unless its other scores are not at hand here."""
-    fusion = read_fusion(model)
-    if fusion is None or KINDS[kind].retrieves:
-        return fusion
-    reason: str | None = f"{FUSION_FILE}: the data give candidates without scores"
-    if first is not None:
-        reason = fusion.unfit(first.digest, args.first_stage)
-    if reason:
-        logger.warning("left out: %s", reason)
-    return None if reason else fusion
-
-
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     """Measure each checkpoint of a run; note the best one for serving, if asked to."""
     recipe = read_train_config(run)
@@ -238,6 +223,10 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     if metric not in ("loss", *known):
         raise ValueError(
             f"metric: {metric!r} is not measured here; what is: loss, {', '.join(known)}"
+        )
+    if metric == "loss" and (unused := changed_settings(args).keys() - LABELS):
+        raise ValueError(
+            f"{min(unused)}: the loss is of all rows, with the run's own settings; leave it out"
         )
     measure = build_measure(args, kind, data)
     figures: dict[str, dict[str, Figure]] = {}

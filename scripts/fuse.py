@@ -32,7 +32,7 @@ from encoders.kinds import KINDS, detect_kind
 from evaluation.data.sets import PairData
 from evaluation.measure import both_scores
 from evaluation.metrics.comparison import Comparison
-from evaluation.search.fusion import BM25_SCORES, Fusion, WeightTrial, try_weights
+from evaluation.search.fusion import BM25_SCORES, Fusion, WeightTrial, settings_of, try_weights
 from evaluation.settings import EvaluationSettings, find_first_stage, how, open_model, read_data
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def fuse_model(args: FuseSettings) -> None:
             "the fused order is not surely better than that of %s alone: the reranker adds "
             "nothing on these data", name
         )  # fmt: skip
-    Fusion(best.weight, digest, name).write(folder)
+    Fusion(best.weight, digest, name, settings_of(model)).write(folder)
     print(f"{folder / FUSION_FILE}: own score + {best.weight:.4g} × that of {name}")
 
 

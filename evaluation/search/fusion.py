@@ -7,10 +7,11 @@ Hybrid Retrieval", ACM TOIS 42(1), 2023.)
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.comparison import Comparison, compare
 from evaluation.metrics.ranking import Run, order, per_query, undefined
+
+logger = logging.getLogger(__name__)
 
 BM25_SCORES = "bm25"
 # Weights that are tried, times the one with which both scores spread alike.
@@ -36,11 +39,13 @@ class Fusion:
         weight: Of the other score; above 0.
         other: Whose score: ``bm25``, or what ``first_stage_digest`` says of a first stage.
         first_stage: The first stage's name, for messages.
+        settings: The model's when the weight was chosen, see ``settings_of``.
     """
 
     weight: float
     other: str
     first_stage: str = BM25_SCORES
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``fusion.json`` into a model's folder."""
@@ -58,9 +63,28 @@ class Fusion:
             f"then, not for those of {name}; choose it anew by scripts/fuse.py, or delete the file"
         )
 
+    def unfit_for(self, model: Encoder) -> str | None:
+        """Why the weight does not hold for a model's scores; None: it does."""
+        if self.settings == (now := settings_of(model)):
+            return None
+        return (
+            f"{FUSION_FILE}: the weight was chosen with {json.dumps(self.settings)}, not with "
+            f"{json.dumps(now)}; choose it anew by scripts/fuse.py, with these settings"
+        )
 
-def read_fusion(model: str) -> Fusion | None:
+
+def settings_of(model: Encoder) -> dict[str, Any]:
+    """What can be asked of a model, and changes the scale of its scores."""
+    return {"prompts": model.prompts, "truncate_dim": getattr(model, "truncate_dim", None)}
+
+
+def read_fusion(model: str, opened: Encoder | None = None) -> Fusion | None:
     """What the scores of a model are fused with; None: with nothing.
+
+    Args:
+        model: Its name.
+        opened: As it is used; where the weight does not hold for that, it is left out, with a
+            warning. None: whatever the weight was chosen for.
 
     Raises:
         ValueError: The file is damaged.
@@ -75,6 +99,9 @@ def read_fusion(model: str) -> Fusion | None:
         valid = False
     if not valid:
         raise ValueError(f"{file} is damaged; write it anew by scripts/fuse.py, or delete it")
+    if opened is not None and (reason := fusion.unfit_for(opened)):
+        logger.warning("left out: %s", reason)
+        return None
     return fusion
 
 

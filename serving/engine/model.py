@@ -225,11 +225,15 @@ def open_model(
         settings: As of ``encoders.kinds.open_model``.
 
     Raises:
-        ValueError: There is no such model or device.
+        ValueError: There is no such model or device, or its scores are fused by a weight that was
+            chosen for other settings.
     """
     opened = kinds.open_model(folder, kind, **settings)
     model = place_for_inference(opened, find_device(device))
-    return ServedModel(model, name, max_batch_tokens, read_fusion(str(folder)))
+    fusion = read_fusion(str(folder))
+    if fusion is not None and (reason := fusion.unfit_for(model)):
+        raise ValueError(f"{kind}: {reason}")
+    return ServedModel(model, name, max_batch_tokens, fusion)
 
 
 def warm_up(models: Iterable[ServedModel], device: torch.device, bf16: bool) -> None:

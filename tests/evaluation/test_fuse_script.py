@@ -188,6 +188,27 @@ def test_another_first_stage_is_not_fused(
         assert "not for those of other" in str(engine.start_error)
 
 
+def test_a_weight_holds_for_the_settings_it_was_chosen_with(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, cut = save_backbone(tmp_path / "model"), "--truncate_dim=8"
+    assert main([f"--model={model}", f"--data={data}", "--weight=0.25", cut]) == 0
+    flags = ["--data", data, "--model", model]
+    assert "fused" in evaluated(tmp_path, *flags, cut)
+    assert "left out" not in caplog.text
+    for other in ([], [cut, "--query_prompt=q: "]):
+        caplog.clear()
+        assert "fused" not in evaluated(tmp_path, *flags, *other)
+        assert '"truncate_dim": 8}, not with {' in caplog.text
+    reranker = save_classifier(tmp_path / "reranker")
+    caplog.clear()
+    evaluated(tmp_path, "--data", data, "--model", reranker, "--first_stage", model)
+    assert '"truncate_dim": 8}, not with {' in caplog.text
+    with engine_of({"embedder": model}, ready=False) as engine:
+        engine._thread.join(60)
+        assert "embedder: fusion.json: the weight was" in str(engine.start_error)
+
+
 def test_a_weight_by_hand_and_wrong_input(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from evaluation.metrics.comparison import Comparison
 from evaluation.results import MetricResult, Results
 from evaluation.settings import EvaluateSettings
 from evaluation.suite import mean_of, read_suite
+from forked import together
 from runs import WORDS, write_set
 from scripts import evaluate
 from tiny import save_backbone, save_classifier
@@ -97,6 +98,17 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     shutil.rmtree(model)
     save_backbone(model, seed=4)
     assert again("--query_max_length", "8") == ["1", "2"]
+
+
+def test_machines_without_a_common_folder_measure_the_same_tasks(
+    listed: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    flags = ["--suite", listed, "--model", tiny_bert]
+    assert run(*flags, "--output_dir", tmp_path / "home0" / "all") == 0
+    shutil.rmtree(next((tmp_path / "home0" / "all").glob("*set_1")))
+    command = ["scripts/evaluate.py", *flags, "--output_dir=~/all"]
+    assert "the mean is in" in together(2, command, HOME=f"{tmp_path}/home{{rank}}")
+    assert not (tmp_path / "home1").exists()
 
 
 def test_a_changed_corpus_is_measured_anew(tiny_bert: Path, tmp_path: Path) -> None:
@@ -190,6 +202,8 @@ def test_the_suites_of_mteb() -> None:
         ("\n", "names no task"),
         ("a\nb\na\n", "names a more than once"),
         ("a/b\na_b\n", "a/b and a_b would have their results in one folder"),
+        (".", "the folder of . has no name; give its whole path"),
+        ("../a\na", "../a and a would have their results in one folder"),
         ("[1]", "must be a list of texts"),
         ("[", "is not JSON"),
     ],

@@ -88,7 +88,10 @@ class Copy:
 
 
 def copies(processes: int, command: Sequence[object], **environment: str) -> list[Copy]:
-    """So many processes that find each other as those of ``accelerate launch`` on a CPU do."""
+    """So many processes that find each other as those of ``accelerate launch`` on a CPU do.
+
+    ``{rank}`` in a value of ``environment`` stands for a process's own.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,7 +99,10 @@ def copies(processes: int, command: Sequence[object], **environment: str) -> lis
     shared |= {"LOCAL_WORLD_SIZE": processes, "ACCELERATE_USE_CPU": "true"}
     given = {name: str(value) for name, value in shared.items()} | environment
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    return [Copy(command, **given, **rank) for rank in ranks]
+    return [
+        Copy(command, **{k: v.replace("{rank}", rank["RANK"]) for k, v in given.items()}, **rank)
+        for rank in ranks
+    ]
 
 
 def together(processes: int, command: Sequence[object], **environment: str) -> str:

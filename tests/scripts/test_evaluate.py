@@ -143,6 +143,7 @@ def test_what_would_be_ignored_is_refused(
 ) -> None:
     groups, scored = write_format("groups", tmp_path), write_format("scored", tmp_path)
     for model, data, flag, message in (
+        (tiny_bert, heldout, "--show_queries=true", "show_queries: needs a --baseline, and data"),
         (tiny_classifier, groups, "--top_k=5", "top_k: the data say which documents are scored"),
         (tiny_classifier, scored, f"--first_stage={tiny_bert}", "first_stage: the data say which"),
         (tiny_bert, groups, "--top_k=5", "top_k: the model is an embedder"),
@@ -222,6 +223,15 @@ def test_the_best_checkpoint_is_chosen_as_training_measured_it(
     assert list(chosen["all"]) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     assert np.allclose(list(chosen["all"].values()), logged, atol=1e-5)
     assert f"best: {run / chosen['checkpoint']} ({metric} " in capsys.readouterr().out
+
+
+def test_the_loss_of_checkpoints_is_not_of_other_settings(
+    finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--checkpoints", finished[0], "--data", finished[1], "--metric", "loss"]
+    for flag in ("--max_queries=3", "--max_length=9"):
+        assert main([str(word) for word in [*flags, flag]]) == 2
+        assert f"{flag[2:-2]}: the loss is of all rows, with the run's" in capsys.readouterr().err
 
 
 def test_one_checkpoint_is_compared_with_the_base_of_its_run(
