@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.json_files import read_json
-from common.run_files import BEST_FILE, RUN_FILE
+from common.run_files import BEST_FILE, FUSION_FILE, RUN_FILE
 from encoders.kinds import KINDS, Kind, detect_kind
 from encoders.opening.model_name import resolve_model
 
@@ -62,7 +62,8 @@ def find_served(name: str) -> tuple[str, str]:
     """Find the folder to serve, of a run its best model, and why it is this one.
 
     Raises:
-        ValueError: The run has no such model, or has not ended.
+        ValueError: The run has no such model, has not ended, or its scores are fused by a weight
+            that is another model's.
     """
     folder = Path(name).expanduser()
     if (folder / BEST_FILE).is_file():
@@ -73,6 +74,12 @@ def find_served(name: str) -> tuple[str, str]:
             raise ValueError(
                 f"{folder / BEST_FILE}: {fault}; choose anew by scripts/evaluate.py --checkpoints "
                 "--select_best, or delete the file"
+            )
+        if (folder / best).resolve() != folder.resolve() and (folder / FUSION_FILE).is_file():
+            raise ValueError(
+                f"{folder / FUSION_FILE}: is of the final model, and {BEST_FILE} names {best}; "
+                f"choose a weight for that (scripts/fuse.py --model {folder / best}) and delete "
+                "this one"
             )
         value = noted.get("value")
         known = isinstance(value, int | float)

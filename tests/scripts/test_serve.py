@@ -109,6 +109,13 @@ def test_of_a_run_the_best_checkpoint_is_served_or_else_the_final_model(
         assert folder == wanted
         assert "the run's best" in said
         assert models_of(ServeSettings(model=str(run)))["embedder"].name == "run"
+    fusion = run / "fusion.json"  # of the final model, which is the best by now
+    fusion.touch()
+    assert served()[0] == "run"
+    (run / "best_checkpoint.json").write_text('{"checkpoint": "checkpoint-64"}')
+    with pytest.raises(ValueError, match=r"fusion.json: is of the final model, and .*-64; choose"):
+        served()
+    fusion.unlink()
     (run / "best_checkpoint.json").write_text('{"checkpoint": "checkpoint-999"}')
     with pytest.raises(ValueError, match="checkpoint-999 is not there any more"):
         served()
