@@ -16,7 +16,14 @@ from itertools import count
 from pathlib import Path
 
 from common.hashing import file_digest
-from common.run_files import CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART, WEIGHT_FILES
+from common.run_files import (
+    BEST_FILE,
+    CONFIG_FILE,
+    FUSION_FILE,
+    MANIFEST_FILE,
+    MODEL_PART,
+    WEIGHT_FILES,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +173,8 @@ def put_model_in_place(output_dir: Path) -> None:
     part = output_dir / MODEL_PART
     _flush(part)
     (output_dir / CONFIG_FILE).unlink(missing_ok=True)
-    # A weight for fused scores was chosen for the model that was there.
-    for name in (*WEIGHT_FILES, FUSION_FILE):
+    # A weight for fused scores, and the best checkpoint, were chosen of the models that were there.
+    for name in (*WEIGHT_FILES, FUSION_FILE, BEST_FILE):
         for stale in output_dir.glob(name):
             stale.unlink()
     for path in sorted(part.rglob("*"), key=lambda path: path == part / CONFIG_FILE):

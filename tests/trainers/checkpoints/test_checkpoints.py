@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import trainers.checkpoints.trainer
-from common.run_files import CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART
+from common.run_files import BEST_FILE, CONFIG_FILE, FUSION_FILE, MANIFEST_FILE, MODEL_PART
 from runs import assert_same_weights, losses, refused, six_steps, train, write_format
 from trainers.checkpoints.files import (
     checkpoints_in,
@@ -194,7 +194,8 @@ def test_half_a_final_model_opens_by_nothing(
     replace = Path.replace
     for stop in range(len(new) + 1):
         run = tmp_path / str(stop)
-        for file, text in {**new, "model-00001-of-00002.safetensors": "", FUSION_FILE: ""}.items():
+        stale = dict.fromkeys(("model-00001-of-00002.safetensors", FUSION_FILE, BEST_FILE), "")
+        for file, text in (new | stale).items():
             (run / file).parent.mkdir(parents=True, exist_ok=True)
             (run / file).write_text("old")
             (run / MODEL_PART / file).parent.mkdir(parents=True, exist_ok=True)
