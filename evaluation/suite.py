@@ -21,6 +21,7 @@ from evaluation.results import BASE, TUNED, MetricResult, Results
 from evaluation.search.fusion import BM25_SCORES, first_stage_digest, read_fusion
 from evaluation.settings import EvaluationSettings, open_model
 from loaders.formats.folders import everything_in
+from loaders.formats.opening import open_text, read_errors
 
 # Settings that change no figure, and those of which the models' own digests tell.
 NOT_MEASURED = (
@@ -77,7 +78,8 @@ def read_suite(suite: str) -> list[SuiteTask]:
 
 
 def _read_list(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8-sig")
+    with read_errors(file), open_text(file, newline="\n") as stream:
+        text = stream.read()
     if not text.lstrip().startswith("["):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:

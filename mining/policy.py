@@ -69,7 +69,7 @@ class Policy(LimitSettings):
     """Choice of negatives.
 
     Ranks count from 1, the best hit of the search. What is drawn for a query depends on the seed
-    and on the query alone.
+    and the query, at random also on the order of the corpus.
     """
 
     num_negatives: int = option(7, "Negatives to mine per query.", least=1)

@@ -63,7 +63,7 @@ def run(args: DocstringsSettings) -> None:
     found: list[DocstringPair] = []
     for package, module, path in tqdm(files, desc="reading source files", unit="file"):
         found += read_file(package, module, path, dropped)
-    pairs = unique(found, dropped)
+    pairs = unique(found, dropped) if found else []
     parts = split_by_topic(pairs, args.heldout_size, args.dev_size, args.seed)
     for part in ("train", "dev"):
         _write_training(args.output_dir, part, parts[part], args.num_negatives, args.seed)

@@ -206,6 +206,7 @@ def test_the_suites_of_mteb() -> None:
         ("../a\na", "../a and a would have their results in one folder"),
         ("[1]", "must be a list of texts"),
         ("[", "is not JSON"),
+        ("数据".encode("gb18030").decode("latin1"), "is not in UTF-8 but probably in GB18030"),
     ],
 )
 def test_wrong_suites(
@@ -214,7 +215,7 @@ def test_wrong_suites(
     name = suite
     if suite != "nanobier":
         name = str(tmp_path / "suite.txt")
-        Path(name).write_text(suite)
+        Path(name).write_text(suite, encoding="latin1")
     assert run("--suite", name, "--model", "m", "--output_dir", tmp_path / "all") == 2
     assert message in capsys.readouterr().err
 

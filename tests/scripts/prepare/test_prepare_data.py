@@ -172,6 +172,7 @@ def test_files_that_are_there_are_kept_unless_told(
         (["docstrings", "--packages", "no_such_package"], "no_such_package is not installed"),
         (["docstrings", "--packages", "os.path"], "not the name of a top-level package"),
         (["docstrings", "--source", "no/such/folder"], "no/such/folder is not a folder"),
+        (["docstrings", "--source", str(Path(__file__).parents[3] / "configs")], "only 0 pairs"),
         (["docstrings", "--packages", "tqdm"], "read more packages or ask for less"),
     ],
 )
