@@ -187,6 +187,8 @@ def run_suite(
         # The first process decides for all: the others may be on machines without its folder.
         (results,) = broadcast_object_list([read_measured(folder, own)])
         if results is None:
+            if PartialState().is_main_process:
+                (output / SUITE_FILE).unlink(missing_ok=True)  # of what was there before
             results = measure(task.data, folder)
             if PartialState().is_main_process:
                 write_measured(folder, own, results)

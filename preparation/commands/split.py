@@ -80,6 +80,12 @@ def run(args: SplitSettings) -> None:
     """Group linked rows, assign the groups to parts, and write the parts."""
     names = PARTS[len(args.shares)]
     args.check_output(f"{name}.jsonl" for name in names)
+    for name in set(PARTS[3]) - set(names):
+        if (stale := args.output_dir / f"{name}.jsonl").exists():
+            raise ValueError(
+                f"{stale} is of another split, and its rows may be in these parts too; remove it, "
+                "or give another output_dir"
+            )
     stream = RowStream(args.input, args.read_options())
     passes = iter(("reading", "near-duplicate queries", "near-duplicate documents"))
 

@@ -83,6 +83,7 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
         assert run(*flags, *more) == 0
         return list(measured)
 
+    shutil.copy(tmp_path / "set 2" / "qrels" / "test.tsv", tmp_path / "qrels")
     assert again() == ["1", "2"]
     first = (output / "suite.json").read_bytes()
     assert again("--language", "zh") == []
@@ -94,6 +95,9 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     corpus = tmp_path / "set 1" / "corpus.jsonl"
     corpus.write_text(corpus.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert again("--query_max_length", "8") == ["1"]
+    (judged := tmp_path / "set 2" / "qrels" / "test.tsv").write_text("query-id corpus-id score\n")
+    assert run(*flags) == 2 and not (output / "suite.json").exists()
+    shutil.copy(tmp_path / "qrels", judged)
     # The name is the same, the weights are not.
     shutil.rmtree(model)
     save_backbone(model, seed=4)

@@ -78,7 +78,7 @@ def test_seeds(source: Path, tmp_path: Path) -> None:
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_two_parts_of_several_files(tmp_path: Path) -> None:
+def test_two_parts_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         lines = [
             json.dumps({"query": f"问{name}{n}", "pos_doc": f"答{name}{n}"}) for n in range(50)
@@ -89,6 +89,10 @@ def test_two_parts_of_several_files(tmp_path: Path) -> None:
     assert main(["split", *files, "--output_dir", str(tmp_path / "out"), *shares]) == 0
     assert [len(read(tmp_path / "out", part)) for part in ("train", "test")] == [75, 25]
     assert not (tmp_path / "out" / "validation.jsonl").exists()
+    again = ["split", *files, "--output_dir", str(tmp_path / "out"), "--overwrite"]
+    assert main([*again, "--near_duplicates", "0"]) == 0
+    assert main([*again, *shares]) == 2
+    assert "validation.jsonl is of another split, and its rows may be" in capsys.readouterr().err
 
 
 def test_shared_negatives_hang_everything_together(
