@@ -45,6 +45,7 @@ from evaluation.checkpoints import (
     find_checkpoints,
     read_log,
     read_train_config,
+    tell_best,
     write_best,
 )
 from evaluation.data.sets import PairData
@@ -209,7 +210,10 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
             f"baseline: {baseline} is no {kind}, and {args.measured} is one; give a model of its "
             "kind"
         )
-    return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
+    models = {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
+    for model in models.values():
+        tell_best(model)
+    return models
 
 
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:

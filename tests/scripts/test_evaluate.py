@@ -279,6 +279,18 @@ def test_the_base_of_a_run_that_began_with_a_revision_is_not_guessed(
     assert "at v1; give its folder as baseline" in capsys.readouterr().err
 
 
+def test_that_a_checkpoint_would_be_served_is_told(
+    finished: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, file = finished
+    (run / BEST_FILE).write_text('{"checkpoint": "checkpoint-2"}')
+    for model, told in ((run, 1), (run / "checkpoint-2", 0)):
+        caplog.clear()
+        evaluated("--model", model, "--data", file, "--output_dir", tmp_path)
+        assert caplog.text.count("final model is taken; scripts/serve.py serves its") == told
+    (run / BEST_FILE).unlink()
+
+
 def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> None:
     """Once, however often it was measured."""
     run, file = finished
