@@ -34,9 +34,17 @@ class Corpus:
             positives that are not part of the corpus.
         empty: How many documents had no text and were left out.
         digest: Of all texts, their order and their ids.
+
+    Raises:
+        ValueError: It is not there.
     """
 
     def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder}, which the first process has written, is not here; give a cache_dir "
+                "that all machines share"
+            )
         self.rows = Dataset.from_file(str(folder / TEXTS))
         with np.load(folder / ARRAYS) as arrays:
             keys = arrays["keys"]

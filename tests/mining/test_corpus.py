@@ -125,6 +125,11 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
         build_corpus(tmp_path / "corpus", [Document("", "1")], [])
 
 
+def test_a_machine_without_the_folder_of_the_first_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give a cache_dir that all machines share"):
+        Corpus(tmp_path / "corpus")
+
+
 def test_a_run_keeps_its_folder_until_it_is_done(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), work_folder(tmp_path, ["run", 1]) as first:
         build_corpus(first / "corpus", [Document("a", None)], [])
