@@ -1,5 +1,6 @@
 """Names of the files in a run's folder, which of them a run may delete, and which stay private."""
 
+import tempfile
 from pathlib import Path
 
 RUN_FILE = "train_config.json"  # the resolved arguments; a recipe itself
@@ -58,3 +59,21 @@ MODEL_FILES = [name for name in _MODEL if not set("[*") & set(name)]
 DELETABLE = (*_PRIVATE, *_MODEL)
 # Patterns that are not pushed to the Hub: logs and bad rows may contain private data.
 NOT_UPLOADED = [".*", "*.log", "rejected_*", *_PRIVATE, *(f"{name}/*" for name in _PRIVATE)]
+
+
+def make_output_dir(folder: Path) -> None:
+    """Create the folder of a setting ``output_dir``, before the work that is to be kept there.
+
+    Raises:
+        ValueError: It cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir: {folder} is a file; give a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"output_dir: {folder} cannot be written to ({error.strerror}); give another folder"
+        ) from None

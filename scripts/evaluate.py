@@ -38,7 +38,7 @@ from rich.console import Console
 from common.flags import exit_code, parse
 from common.hardware import prepare_cpu
 from common.json_files import write_json
-from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE
+from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE, make_output_dir
 from encoders.kinds import KINDS, detect_kind, retrieves
 from evaluation.checkpoints import (
     choose_best,
@@ -98,6 +98,8 @@ def evaluate(args: EvaluateSettings) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    if args.output_dir and state.is_main_process:
+        make_output_dir(args.output_dir)
     if args.checkpoints:
         evaluate_checkpoints(args, args.checkpoints)
     elif args.store:

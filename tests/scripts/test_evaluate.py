@@ -152,6 +152,7 @@ def test_what_would_be_ignored_is_refused(
         (tiny_classifier, heldout, "--index=flat", "index: is an embedder's, and none is"),
         (tiny_bert, heldout, "--positive_threshold=0.9", "positive_threshold: is of rows in"),
         (tiny_bert, scored, "--metrics=recall@5", "metrics: are of rankings, and the data are"),
+        (tmp_path, tmp_path, f"--output_dir={groups}", f"output_dir: {groups} is a file"),
     ):
         assert main(["--data", str(data), "--model", str(model), flag]) == 2
         assert message in capsys.readouterr().err

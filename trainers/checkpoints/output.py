@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import tempfile
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +18,7 @@ from common.run_files import (
     MODEL_FILES,
     REJECTED_FILES,
     RUN_FILE,
+    make_output_dir,
 )
 from encoders.kinds import Kind
 from trainers.checkpoints.files import checkpoints_in, clear_up, set_aside, write_atomically
@@ -65,16 +65,7 @@ def hold(folder: Path, lock: BaseFileLock) -> None:
     Raises:
         ValueError: Another run writes into it, or it cannot be written to.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir: {folder} is a file; give a folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"output_dir: {folder} cannot be written to ({error.strerror}); give another folder"
-        ) from None
+    make_output_dir(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
