@@ -27,7 +27,7 @@ class SourceRows(NamedTuple):
     """
 
     name: str
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[dict[str, Any]] | EpochRows
     weight: float = 1.0
     query_prompt: str | None = None
 
