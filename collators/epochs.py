@@ -96,32 +96,44 @@ class EpochCallback(TrainerCallback, ExportableState):
     """Set the sampler's epoch; ``set_epoch`` may not reach it through a wrapped dataloader.
 
     Checkpoints keep the numbers of rows and digests, so that a run resumed on other data can warn.
+
+    Args:
+        sampler: Of training.
+        rows: To train on.
+        evaluation: The ``EpochRows`` of ``eval_file``, if there are any.
     """
 
-    def __init__(self, sampler: EpochSampler, rows: EpochRows) -> None:
+    def __init__(self, sampler: EpochSampler, rows: EpochRows, evaluation: Any = None) -> None:
         self.sampler, self.counts, self.digests = sampler, rows.counts(), rows.digests()
         self.saved_counts, self.saved_digests = self.counts, self.digests
+        self.evaluation = None if evaluation is None else evaluation.digests()
+        self.saved_evaluation = self.evaluation
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, and a resumed run finds in this callback."""
-        return {
-            "args": {},
-            "attributes": {"saved_counts": self.counts, "saved_digests": self.digests},
-        }
+        saved = {"saved_counts": self.counts, "saved_digests": self.digests}
+        return {"args": {}, "attributes": {**saved, "saved_evaluation": self.evaluation}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self.saved_counts != self.counts and state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        if self.saved_counts != self.counts:
             logger.warning(
                 "resume_from_checkpoint: the run had %s training rows and now has %s: the "
                 "remaining steps take them in another order; the result matches neither run",
                 _listed(self.saved_counts), _listed(self.counts),
             )  # fmt: skip
-        elif self.saved_digests != self.digests and state.is_world_process_zero:
+        elif self.saved_digests != self.digests:
             logger.warning(
                 "resume_from_checkpoint: the training rows are as many as the run had, but not the "
                 "same; the result matches neither run"
+            )
+        if self.saved_evaluation and self.evaluation and self.saved_evaluation != self.evaluation:
+            logger.warning(
+                "resume_from_checkpoint: the rows of eval_file are not those that the run had: "
+                "figures from before, and a best model chosen by them, are of other rows"
             )
 
     def on_epoch_begin(

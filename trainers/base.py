@@ -296,5 +296,5 @@ class BaseTrainer(CheckpointTrainer):
         assert isinstance(self.train_dataset, EpochRows)
         sampler = self.train_dataset.sampler(seed, self.get_total_train_batch_size(self.args))
         self.remove_callback(EpochCallback)
-        self.add_callback(EpochCallback(sampler, self.train_dataset))
+        self.add_callback(EpochCallback(sampler, self.train_dataset, self.eval_dataset))
         return sampler

@@ -151,9 +151,12 @@ def test_such_a_scheduler_lets_a_metric_rise(recipe: dict[str, Any], tmp_path: P
     assert first < second
     assert len({*losses(run, "learning_rate")[:3]}) == 1
     more |= {"lr_scheduler_kwargs": {"patience": 5}, "max_steps": 6}
+    rows = recipe["eval_file"]
+    rows.write_text(rows.read_text(encoding="utf-8").replace("slept", "sat"), encoding="utf-8")
     run = train(run, **recipe | more, resume_from_checkpoint=True)
-    kept = "but for lr_scheduler_kwargs, which the state of optimizer and schedule keeps"
-    assert kept in (run / "finetune.log").read_text(encoding="utf-8")
+    log = (run / "finetune.log").read_text(encoding="utf-8")
+    assert "but for lr_scheduler_kwargs, which the state of optimizer and schedule keeps" in log
+    assert "the rows of eval_file are not those that the run had" in log
 
 
 @pytest.mark.parametrize(
