@@ -47,8 +47,9 @@ def read_rows(
             )
         rows: Any = opened.rows_in_place(shape) if in_place else opened.rows(shape)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
-    draws_from_batch = task.args.in_batch_negatives and shape == "candidate_group"
-    return EpochRows(JudgedGroups(rows) if draws_from_batch else rows, opened.digest)
+    if task.args.in_batch_negatives and shape == "candidate_group":
+        rows = JudgedGroups(rows)
+    return EpochRows(rows, opened.digest)
 
 
 def read_train_rows(run: Run) -> EpochRows:
