@@ -112,6 +112,9 @@ def _json_record(number: int, value: Any) -> Record:
     return Record(number, value)
 
 
+_QUOTES = 'a cell with a quotation mark stands in quotes, with the mark doubled: "a ""b"" c"'
+
+
 def read_csv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
     """Comma-separated cells, quoted where needed."""
     csv.field_size_limit(sys.maxsize)  # the default rejects documents above 128 KiB
@@ -126,7 +129,7 @@ def read_csv(path: Path, columns: Collection[str] = ()) -> Iterator[Record]:
                     yield begin, cells
                     begin = reader.line_num + 1
             except csv.Error as error:
-                raise BrokenFile(begin, f"not CSV: {error}") from None
+                raise BrokenFile(begin, f"not CSV: {error}; {_QUOTES}") from None
 
     return _read_table(rows(), columns)
 
@@ -178,7 +181,7 @@ _TEXTS = {name for field in ("query", "doc", "pos_doc") for name in ALIASES[fiel
 def _check_header(line: int, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise BrokenFile(line, f'the header names two columns "{name}"')
+            raise BrokenFile(line, f'the header names two columns "{name}"; rename one')
 
 
 def _headless_names(line: int, cells: list[str]) -> list[str]:

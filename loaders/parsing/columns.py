@@ -107,13 +107,28 @@ class Columns:
         if name is None:
             first, *others = self.names[field] or (field,)
             if first in self.columns:
-                raise RowError(f'missing field "{field}" (columns: "{first}")')
+                raise RowError(f'missing column "{first}", which columns maps to "{field}"')
+            if empty := [given for given in self.names[field] if given in fields]:
+                raise RowError(f'"{empty[0]}" is empty')
             also = f" (also read from {', '.join(others)})" if others else ""
-            unknown = next((column for column in fields if field_of(column) is None), None)
-            mapped = json.dumps({unknown: field}, ensure_ascii=False)
-            hint = f"; map its column: columns {mapped}" if unknown else ""
-            raise RowError(f'missing field "{first}"{also}{hint}')
+            raise RowError(f'missing field "{first}"{also}{self.hint(fields, field)}')
         return name
+
+    def hint(self, fields: Mapping[str, Any], field: str) -> str:
+        """How ``columns`` may find a field that a record lacks; empty if nothing may be it."""
+        for column, value in fields.items():
+            item = next(iter(value), None) if isinstance(value, list) else value
+            if field_of(column) is None and isinstance(item, dict) and item is not value:
+                return f'; if "{column}" holds the rows, give that list alone as the file'
+            if field_of(column) is None and isinstance(
+                item, str | float if field == "rel" else str
+            ):
+                return (
+                    f"; map its column: columns {json.dumps({column: field}, ensure_ascii=False)}"
+                )
+        doc = self.find(fields, "doc") if field == "rel" else None
+        pair = json.dumps({doc: "pos_doc"}, ensure_ascii=False)
+        return f"; if each document answers its query, give columns {pair}" if doc else ""
 
     def negatives(self, fields: Mapping[str, Any]) -> list[str]:
         """The columns with a record's negatives: the plain one, then the numbered ones in order."""

@@ -41,13 +41,13 @@ def show(value: object) -> str:
     return _VALUES.repr(value)
 
 
-def require(record: Mapping[str, Any], field: str) -> str:
-    """The name under which ``record`` has ``field``, and not null."""
+def require(record: Mapping[str, Any], field: str, place: str) -> str:
+    """The name under which the object at ``place`` has ``field``, and not null."""
     name = next((name for name in ALIASES[field] if record.get(name) is not None), None)
     if name is None:
         first, *others = ALIASES[field]
         also = f" (also read from {', '.join(others)})" if others else ""
-        raise RowError(f'missing field "{first}"{also}')
+        raise RowError(f'missing field "{place}.{first}"{also}')
     return name
 
 
@@ -56,7 +56,7 @@ def passage_text(item: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ..
 
     A title is put before the text, as BEIR does.
     """
-    doc = require(item, "doc")
+    doc = require(item, "doc", name)
     title, text = item.get("title"), item[doc]
     if title is None:
         return as_text(text, f"{name}.{doc}"), (doc,)
@@ -114,7 +114,7 @@ def as_number(value: object, name: str, from_text: bool) -> float:
     """A finite number; ``from_text``: parsed, where the format has only texts (CSV, TSV)."""
     if isinstance(value, bool) or not isinstance(value, str if from_text else (int, float)):
         quoted = isinstance(value, str) and is_quoted_number(value)
-        remedy = "; write it without quotes, or give label_map" if quoted else ""
+        remedy = "; write it without quotes" if quoted else ""
         raise RowError(f'"{name}" must be a number, got {show(value)}{remedy}')
     try:
         number = float(value)

@@ -38,7 +38,13 @@ class Labels:
         if self.label_range is None and record.labels == "default_map":
             self.by_default += 1
             return _mapped(DEFAULT_LABEL_MAP, value, name)
-        number = as_score(value, name, record.labels != "typed")
+        try:
+            number = as_score(value, name, record.labels != "typed")
+        except RowError as error:
+            if not isinstance(value, str):
+                raise
+            remedy = ", or" if is_quoted_number(value) else "; for words"
+            raise RowError(f"{error}{remedy} give label_map") from None
         return as_relevance(number, name, self.label_range)
 
     def may_be_one(self, value: object, record: Record) -> bool:

@@ -102,9 +102,10 @@ class _ParsedRecord:
             for field in _DOCUMENTS:
                 if any(known in columns.columns for known in columns.names[field]):
                     columns.require(fields, field)  # raises, and names the column
+            hint = columns.hint(fields, "doc" if columns.find(fields, "rel") else "pos_doc")
             raise RowError(
                 f'no document in the fields {show(list(fields))}: a row needs "pos", "hits", '
-                '"pos_doc", or "doc" with "rel"'
+                f'"pos_doc", or "doc" with "rel"{hint}'
             )
         self.used.append(name)
         if labels := self._labels_of(name):
@@ -172,9 +173,7 @@ class _ParsedRecord:
         sides = (("pos", pos, pos_scores), ("neg", neg, neg_scores))
         for side, documents, scores in sides:
             if documents and scores is None:
-                raise RowError(
-                    f'missing field "{side}_scores", which relevance_from_scores asks for'
-                )
+                raise RowError(f'"{side}_scores" is missing; relevance_from_scores needs it')
         relevances = [
             as_relevance(score, f"{side}_scores[{at}]", self.options.label_range)
             for side, _, scores in sides
@@ -192,7 +191,7 @@ class _ParsedRecord:
             if not isinstance(hit, dict):
                 raise RowError(f'"{place}" must be an object, got {show(hit)}')
             text, made_of = passage_text(hit, place)
-            rel = require(hit, "rel")
+            rel = require(hit, "rel", place)
             documents.append(text)
             relevances.append(self.labels.relevance(hit[rel], f"{place}.{rel}", self.record))
             self._count_others(hit, name, (*made_of, rel))
@@ -202,8 +201,8 @@ class _ParsedRecord:
         """Parse parallel lists of documents and labels."""
         documents, given = self._documents(name), self.fields[labels]
         if not isinstance(given, list) or len(given) != len(documents):
-            count = len(given) if isinstance(given, list) else "no list of"
-            raise RowError(f'"{labels}" has {count} labels for {len(documents)} texts in "{name}"')
+            texts = f'{len(documents)} texts in "{name}"'
+            raise RowError(f'"{labels}" must be a list with a label for each of {texts}')
         relevances = [
             self.labels.relevance(label, f"{labels}[{at}]", self.record)
             for at, label in enumerate(given)

@@ -48,12 +48,28 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
         ),
         (
             '{"query": "q", "doc": "d"}',
-            'missing field "rel" (also read from relevance, score, label, labels)',
+            'missing field "rel" (also read from relevance, score, label, labels); if each '
+            'document answers its query, give columns {"doc": "pos_doc"}',
+        ),
+        ('{"query": "q", "doc": "d", "rel": null}', '"rel" is empty'),
+        (
+            '{"query": "q", "doc": "d", "grade": 0.5}',
+            'missing field "rel" (also read from relevance, score, label, labels); map its column: '
+            'columns {"grade": "rel"}',
         ),
         (
             '{"query": "q", "dok": "d", "rel": 1}',
             "no document in the fields ['query', 'dok', 'rel']: a row needs \"pos\", \"hits\", "
-            '"pos_doc", or "doc" with "rel"',
+            '"pos_doc", or "doc" with "rel"; map its column: columns {"dok": "doc"}',
+        ),
+        (
+            '{"data": [{"query": "q", "pos_doc": "d"}]}',
+            'missing field "query" (also read from anchor, sentence1, text1); if "data" holds the '
+            "rows, give that list alone as the file",
+        ),
+        (
+            '{"query": "q", "doc": ["d"], "rel": 1}',
+            '"rel" must be a list with a label for each of 1 texts in "doc"',
         ),
         ('{"query": "q", "doc": 7, "rel": 1}', '"doc" must be a text, got 7'),
         ('{"query": " \\n", "doc": "d", "rel": 1}', '"query" is empty'),
@@ -67,7 +83,10 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
             '{"query": "q", "doc": "d", "rel": "1"}',
             "\"rel\" must be a number, got '1'; write it without quotes, or give label_map",
         ),
-        ('{"query": "q", "doc": "d", "rel": "true"}', "\"rel\" must be a number, got 'true'"),
+        (
+            '{"query": "q", "doc": "d", "rel": "true"}',
+            "\"rel\" must be a number, got 'true'; for words give label_map",
+        ),
         ('{"query": "q", "doc": "d", "rel": NaN}', '"rel" must be a finite number, got nan'),
         ('{"query": "q", "doc": "d", "rel": 1, "weight": -2}', '"weight" must be above 0, got -2'),
         ('{"query": "q", "doc": "d", "rel": 1, "weight": 0}', '"weight" must be above 0, got 0'),
@@ -90,7 +109,7 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
         ('{"query": "q", "hits": []}', "a group without any document"),
         (
             '{"query": "q", "hits": [{"content": "c"}]}',
-            'missing field "rel" (also read from relevance, score, label, labels)',
+            'missing field "hits[0].rel" (also read from relevance, score, label, labels)',
         ),
         ('{"query": "a\\u0000b", "pos": ["p"]}', '"query" contains a NUL character'),
         (
@@ -179,7 +198,7 @@ def test_bad_rows_by_option(tmp_path: Path) -> None:
     )
     assert (
         reason(tmp_path, missing, "candidate_group", relevance_from_scores=True)
-        == 'missing field "pos_scores", which relevance_from_scores asks for'
+        == '"pos_scores" is missing; relevance_from_scores needs it'
     )
     pair = '{"query": "q", "doc": "d", "label": 7}'
     assert reason(tmp_path, pair, label_range=(0, 5)) == '"label" is 7, outside label_range (0, 5)'
@@ -445,14 +464,14 @@ def test_tables(tmp_path: Path) -> None:
     _, *lines = error_of(path).split("\n")
     assert lines == [
         f"  {path}:4: 2 cells, where there are 3 columns (query, doc, rel)",
-        f"  {path}:5: \"rel\" must be a number, got 'high'",
+        f"  {path}:5: \"rel\" must be a number, got 'high'; for words give label_map",
         f'  {path}:6: "query" is empty',
-        f'  {path}:7: missing field "rel" (also read from relevance, score, label, labels)',
+        f'  {path}:7: "rel" is empty',
     ]
     path.write_text('query,doc,rel\nq,"d,1\nq,d,1\n')
-    assert error_of(path) == f"{path}:2: not CSV: unexpected end of data"
+    assert error_of(path).startswith(f"{path}:2: not CSV: unexpected end of data; a cell with a ")
     path.write_text("query,doc,rel,doc\nq,d,1,e\n")
-    assert error_of(path) == f'{path}:1: the header names two columns "doc"'
+    assert error_of(path) == f'{path}:1: the header names two columns "doc"; rename one'
     path.write_text("a,b,c,d\n")
     assert error_of(path) == (
         f"{path}:1: 4 columns and no header; without one a file has query, doc, label, or query, "

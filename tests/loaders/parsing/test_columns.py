@@ -182,7 +182,9 @@ def test_a_list_with_scores_is_told_of(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_labels_of_another_length_than_their_texts(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {"query": "q", "positive": ["a", "b"], "labels": [1]})
-    assert '"labels" has 1 labels for 2 texts in "positive"' in error_of(file)
+    assert '"labels" must be a list with a label for each of 2 texts in "positive"' in error_of(
+        file
+    )
 
 
 @pytest.mark.parametrize("name", ["positive_passages", "neg", "hits", "negative_2", "doc"])
@@ -272,4 +274,6 @@ def test_names_of_fields_stay_on_one_line_and_can_be_pasted(
 
 def test_a_header_over_several_lines_is_one_in_a_message(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('query,"pos\ndoc","pos\ndoc"\nq,p,p\n')
-    assert error_of(str(tmp_path / "a.csv")).endswith('the header names two columns "pos\\ndoc"')
+    assert error_of(str(tmp_path / "a.csv")).endswith(
+        'the header names two columns "pos\\ndoc"; rename one'
+    )
