@@ -137,9 +137,10 @@ def test_every_objective_recipe_launch_file_and_known_name_is_there(folder: str)
 def test_the_table_of_objectives_has_the_arguments_of_each_loss(folder: str) -> None:
     text = TEXTS[f"{folder}/guide/objectives.md"]
     for name, row in OBJECTIVES.items():
-        (cell,) = re.findall(rf"^\| `{name}` \|.* \| (.+) \|$", text, re.MULTILINE)
+        cells = re.findall(rf"^\| `{name}` \|.* \| (.+) \|$", text, re.MULTILINE)
+        assert len(cells) == 1, f"{folder}/guide/objectives.md has no row for {name}"
         parameters = signature(row.loss).parameters.values()
-        assert dict(re.findall(r"`(\w+)` \((.+?)\)", cell)) == {
+        assert dict(re.findall(r"`(\w+)` \((.+?)\)", cells[0])) == {
             parameter.name: json.dumps(parameter.default)
             for parameter in parameters
             if parameter.default is not parameter.empty
