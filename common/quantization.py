@@ -36,7 +36,7 @@ def quantize(vectors: ArrayLike, output_dtype: OutputDtype) -> np.ndarray:
     """
     if output_dtype not in get_args(OutputDtype):
         known = ", ".join(get_args(OutputDtype))
-        raise ValueError(f"output_dtype: {output_dtype!r} is none of {known}")
+        raise ValueError(f"output_dtype: {output_dtype!r} is not one of {known}")
     floats = np.asarray(vectors, dtype=np.float32)
     if not np.isfinite(floats).all():
         raise ValueError("vectors: NaN or infinity cannot be quantized; look for where it arises")

@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(None, None, "a name must be a text", key.start_mark)
             if key.value in names:
-                twice = f"{key.value} stands twice"
+                twice = f"{key.value} occurs twice"
                 raise yaml.MarkedYAMLError(None, None, twice, node.start_mark)
             names.add(key.value)
         self.flatten_mapping(node)
@@ -65,7 +65,7 @@ def read_recipe(file: Path, flag: str = "config") -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"--{flag}: there is no file {file}")
     if file.suffix not in {".json", ".yaml", ".yml"}:
-        raise ValueError(f"--{flag}: {file} is no recipe; give a .json, .yaml or .yml file")
+        raise ValueError(f"--{flag}: {file} is not a recipe; give a .json, .yaml or .yml file")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

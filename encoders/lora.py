@@ -164,7 +164,7 @@ def _linear_layers(
         if not any(f".{name}".endswith(f".{end}") for name in linear):
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise ValueError(
-                f"lora_target_modules: {end!r} is no linear layer of this model; its layers are "
+                f"lora_target_modules: {end!r} is not a linear layer of this model; its layers are "
                 f"{', '.join(known)}"
             )
     ends = tuple(f".{end}" for end in target_modules)

@@ -177,12 +177,12 @@ def _backbone(folder: Path) -> Path:
     names = [entry["type"].rpartition(".")[2] for entry in entries]
     if names[:1] != ["Transformer"] or (kind == CROSS_ENCODER and len(names) > 1):
         raise ValueError(
-            f"{file}: a reranker of the modules {', '.join(names)} cannot be trained or run here; "
-            "what can is a sequence classifier (one module, Transformer)"
+            f"{file}: a reranker of the modules {', '.join(names)} cannot be trained or run here, "
+            "unlike a sequence classifier (one module, Transformer)"
             + (", which scripts/convert_reranker.py makes of a decoder" * ("LogitScore" in names))
         )
     if kind not in (CROSS_ENCODER, "SentenceTransformer"):
-        raise ValueError(f"{folder / SETTINGS}: model_type {kind} is no reranker")
+        raise ValueError(f"{folder / SETTINGS}: model_type {kind} is not a reranker")
     return folder / str(entries[0]["path"])
 
 

@@ -59,7 +59,8 @@ def read_train_config(folder: Path) -> dict[str, Any]:
     if recipe is not None:
         return recipe
     raise ValueError(
-        f"{folder} is no checkpoint of a run: neither it nor the folder above it has a {RUN_FILE}"
+        f"{folder} is not a checkpoint of a run: neither it nor the folder above it has a "
+        f"{RUN_FILE}"
     )
 
 

@@ -54,7 +54,7 @@ class DataSettings(ReadingSettings):
     as_groups: bool = option(False, "Scored pairs: rank the documents of each query.")
     metrics: list[str] = option(list(DEFAULT_METRICS), "Such as ndcg@10 recall@100.")
     max_queries: int | None = option(
-        None, "Take so many queries, evenly spread; null: all.", least=1
+        None, "Use this many queries, evenly spread; null: all.", least=1
     )
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class ModelSettings(Settings):
     )
     document_prompt: str | None = option(None, "Put before documents; null: as the model says.")
     tokens_per_batch: int | None = option(
-        None, "About so many tokens in one forward; null: what suits the device.", least=1
+        None, "About how many tokens go into one forward; null: what suits the device.", least=1
     )
     bf16: bool = option(False, "Compute in bf16, on devices that have it.")
     trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")
@@ -96,9 +96,7 @@ class EvaluationSettings(DataSettings, ModelSettings):
     index: IndexKind | None = option(
         None, "Embedder: a FAISS index, for large corpora; null: exact search."
     )
-    truncate_dim: int | None = option(
-        None, "Embedder: keep so many of an embedding's dimensions.", least=1
-    )
+    truncate_dim: int | None = option(None, "Embedder: keep only this many dimensions.", least=1)
     first_stage: str = option("bm25", "Reranker: an embedder, or bm25, whose hits it orders.")
     top_k: int = option(100, "Reranker: how many of its hits, for each query.", least=1)
 
@@ -126,7 +124,8 @@ class EvaluateSettings(EvaluationSettings):
     collection: str = option("docs", "Of the store.")
     select_best: bool = option(False, "With checkpoints: note the best one, to be served.")
     metric: str | None = option(
-        None, "With checkpoints: what the best one is best at: loss, or a metric; null: the first."
+        None,
+        "With checkpoints: loss or the metric that decides which is best; null: the first metric.",
     )
     output_dir: Path | None = option(
         None,
@@ -157,7 +156,7 @@ class EvaluateSettings(EvaluationSettings):
         for chosen, names in others.items():
             for name in names:
                 if getattr(self, chosen) and getattr(self, name):
-                    raise ValueError(f"{name}: is of no use with --{chosen}; leave one out")
+                    raise ValueError(f"{name}: has no effect with --{chosen}; leave one out")
 
     @property
     def measured(self) -> str:
@@ -238,8 +237,8 @@ def find_first_stage(
         return None
     if deep := [name for name in args.metrics if "@" in name and depth_of([name]) > args.top_k]:
         logger.warning(
-            "top_k: %s count what is beyond the %d documents that are ranked as not found",
-            ", ".join(deep), args.top_k,
+            "top_k: only %d documents are ranked, and %s count all others as not found",
+            args.top_k, ", ".join(deep),
         )  # fmt: skip
     if args.first_stage != BM25_SCORES:
         embedder = kinds.open_model(args.first_stage, trust_remote_code=args.trust_remote_code)

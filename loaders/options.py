@@ -73,8 +73,8 @@ class ReadOptions:
             raise ValueError(f'on_bad_rows is "{self.on_bad_rows}"; give "error" or "skip"')
         if self.rejected_file is not None and not _is_free(self.rejected_file):
             raise ValueError(
-                f"rejected_file: {self.rejected_file} is there and holds no bad rows of an earlier "
-                "reading, which would replace it; give another name"
+                f"rejected_file: {self.rejected_file} already exists and is not a list of bad "
+                "rows of an earlier reading; give another name"
             )
 
 

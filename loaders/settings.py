@@ -20,14 +20,14 @@ class ReadingSettings(Settings):
         None, 'Labels to relevances: {"good": 1, "bad": 0}.'
     )
     label_range: tuple[float, float] | None = option(
-        None, "Lowest and highest of scores on another scale, such as 0 5; brought to 0..1."
+        None, "Lowest and highest of scores on another scale, such as 0 5; mapped to 0..1."
     )
     relevance_from_scores: bool = option(
         False,
-        "Take a group's pos_scores and neg_scores for its relevances, not a teacher's.",
+        "Use a group's pos_scores and neg_scores as its relevances, not as a teacher's scores.",
     )
     positive_threshold: float = option(
-        ReadOptions.positive_threshold, "The least relevance of a positive."
+        ReadOptions.positive_threshold, "The lowest relevance of a positive."
     )
 
     def read_options(self, **changes: Any) -> ReadOptions:

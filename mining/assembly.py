@@ -156,7 +156,7 @@ def embed(
 def open_teacher(args: WorkSettings, name: str, digests: Digests) -> Teacher:
     """Open a reranker with its score cache; record its digest."""
     if KINDS[detect_kind(name)].retrieves:
-        raise ValueError(f"reranker: {name} is no reranker (it has no scoring head)")
+        raise ValueError(f"reranker: {name} is not a reranker (it has no scoring head)")
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = place_for_inference(reranker, PartialState().device)
     digests["reranker"] = digest = model_digest(reranker)

@@ -49,17 +49,17 @@ NO_LIMITS = Limits()
 class LimitSettings(Settings):
     """Filters against false negatives."""
 
-    max_score: float | None = option(None, "Documents that score more.")
+    max_score: float | None = option(None, "Drop documents that score more than this.")
     absolute_margin: float | None = option(
-        None, "Those that score more than the lowest positive's score minus this.", least=0
+        None, "Drop those that score more than the lowest positive's score minus this.", least=0
     )
     relative_margin: float | None = option(
-        None, "Those above (1 - this) of that score; 0.05 keeps up to 95 % of it.", least=0
+        None, "Drop those above (1 - this) times that score; 0.05 keeps up to 95 % of it.", least=0
     )
     near_duplicates: float = option(
         0.8,
-        "Those that share so many of their runs of three words with a positive or the query; 0: "
-        "off.",
+        "Drop those that share this fraction of their word trigrams with a positive or the query; "
+        "0: off.",
         least=0,
     )
 

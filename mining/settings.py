@@ -35,7 +35,7 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
     )
     relabel_from: float | None = option(
         None,
-        "Reranker: negatives that score so much or more, from 0 to 1, are written as positives.",
+        "Reranker: negatives that score at least this, from 0 to 1, are written as positives.",
     )
     cache_dir: Path = option(
         CACHE_DIR,

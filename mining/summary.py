@@ -64,7 +64,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         f", {summary['random']:,} random ({_share(summary['random'], total)})"
     )
     for name, meaning in (
-        ("with_too_few", "got fewer than asked for; they are kept with those they have"),
+        ("with_too_few", "got fewer negatives than asked for, and are kept with those"),
         ("without_positive", "have no positive; they are kept, and nothing is mined for them"),
     ):
         if summary[name]:

@@ -110,7 +110,7 @@ def whole_grades(relevances: Counter[float]) -> int:
             return grades
     some = ", ".join(f"{relevance:g}" for relevance in list(relevances)[:3])
     raise ValueError(
-        f"a judgement is a whole grade, and the relevances ({some}, ...) are no multiples of one "
+        f"a judgement is a whole grade, and the relevances ({some}, ...) are not multiples of one "
         "number; give --grades 4 to have them rounded to quarters"
     )
 

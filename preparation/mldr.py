@@ -197,7 +197,7 @@ class MldrFolder(BeirFolder):
     def add_row(self, split: str, row: MldrRow, shortened: MldrRow) -> None:
         """Add a query and its whole documents, and judge in a split what is left of them."""
         if (split, row.id) in self.judged:
-            raise ValueError(f"the query_id {row.id} stands in {split} twice; give each its own id")
+            raise ValueError(f"the query_id {row.id} occurs twice in {split}; give each its own id")
         self.judged.add((split, row.id))
         if _is_new(self.known_queries, "query", row.id, row.query):
             self.add_query(row.id, row.query)

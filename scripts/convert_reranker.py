@@ -56,8 +56,8 @@ def convert(args: ConvertRerankerSettings) -> None:
         template = args.pair_template.read_text(encoding="utf-8-sig")
     if args.instruction != INSTRUCTION and "{instruction}" not in template:
         raise ValueError(
-            f"instruction: {args.pair_template} has no {{instruction}} in which it would stand; "
-            "add that, or leave it out"
+            f"instruction: {args.pair_template} has no {{instruction}} to put it in; add that, or "
+            "leave instruction out"
         )
     reranker = open_causal_reranker(
         args.model,

@@ -116,7 +116,7 @@ def evaluate_store(args: EvaluateSettings, url: str) -> None:
     embedder = open_model(args.measured, "embedder", args)
     assert retrieves(embedder)
     if isinstance(data, PairData):
-        raise ValueError("data: are judged pairs; give queries with judged documents of the store")
+        raise ValueError("data: has judged pairs; give queries with judged documents of the store")
     find_first_stage(args, "embedder", data)  # there is none, and none may be named
     fusion = read_fusion(args.measured, embedder)
     with closing(open_store(url)) as store:
@@ -209,8 +209,8 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
             )
     elif baseline and detect_kind(baseline) != (kind := detect_kind(args.measured)):
         raise ValueError(
-            f"baseline: {baseline} is no {kind}, and {args.measured} is one; give a model of its "
-            "kind"
+            f"baseline: {baseline} is not of kind {kind}, but {args.measured} is; give a model of "
+            "the same kind"
         )
     models = {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
     for model in models.values():
@@ -228,7 +228,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     metric = args.metric or known[0]
     if metric not in ("loss", *known):
         raise ValueError(
-            f"metric: {metric!r} is not measured here; what is: loss, {', '.join(known)}"
+            f"metric: {metric!r} is not measured here; give one of loss, {', '.join(known)}"
         )
     if metric == "loss" and (unused := changed_settings(args).keys() - LABELS):
         raise ValueError(

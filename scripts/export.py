@@ -59,7 +59,7 @@ class ExportSettings(EvaluationSettings):
     model: str = required("A folder, a Hub name or package://<module>/<path>.")
     output_dir: Path = required("A new folder.")
     format: Literal["onnx", "int8", "fp16", "bf16"] = option("onnx", "What is written.")
-    max_drop: float = option(0.005, "By how much the metric may fall.")
+    max_drop: float = option(0.005, "How much the metric may drop.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

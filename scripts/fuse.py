@@ -43,14 +43,16 @@ class FuseSettings(EvaluationSettings):
     """Fuse."""
 
     model: str = required("The folder of an embedder or a reranker.")
-    weight: float | None = option(None, "Keep this one; null: the best by the first metric.")
+    weight: float | None = option(
+        None, "Write this weight untested; null: the best by the first metric."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not Path(self.model).expanduser().is_dir():
             raise ValueError(
-                f"model: {self.model} is no folder here, and the weight is kept in that of the "
-                "model; save a copy of it first"
+                f"model: {self.model} is not a local folder, and the weight is written to the "
+                "folder of the model; save a copy of the model first"
             )
         if self.weight is not None and not 0 < self.weight < float("inf"):
             raise ValueError(f"weight: must be above 0, got {self.weight:g}")
@@ -71,7 +73,7 @@ def fuse_model(args: FuseSettings) -> None:
     # Rows too are searched whole: candidates would have no scores of a first stage.
     data = read_data(args, "embedder")
     if isinstance(data, PairData):
-        raise ValueError("data: are judged pairs; give data with a ranking for each query")
+        raise ValueError("data: has judged pairs; give data with documents to rank for each query")
     first = find_first_stage(args, kind, data)
     if not KINDS[kind].retrieves and first is None:
         raise ValueError(

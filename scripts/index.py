@@ -13,7 +13,7 @@
 
 Documents are known by their ids. Those with a new text are embedded, those with other metadata
 written, and those that the corpus no longer has are deleted; nothing else is touched. A run that
-was killed goes on when it is started again. The collection notes what made its vectors (weights,
+was killed continues when it is started again. The collection notes what made its vectors (weights,
 prompt, length, dimensions), and refuses any other model.
 """
 
@@ -75,17 +75,17 @@ class IndexSettings(ModelSettings):
     )
     delete: bool = option(True, "Delete the documents of the source that the corpus lacks.")
     truncate_dim: int | None = option(
-        None, "Keep so many of an embedding's dimensions, as Matryoshka trains them.", least=1
+        None, "Keep only this many dimensions, for models trained with Matryoshka.", least=1
     )
-    dtype: Dtype = option("float32", "Of the vectors that are kept.")
+    dtype: Dtype = option("float32", "Number format of the vectors in the store.")
     quantization: Quantization = option(
         "none", "int8 or binary: the index searches smaller copies; the vectors order the best."
     )
     block_size: int = option(4096, "Documents that are embedded and written at once.", least=1)
     migrate: bool = option(
-        False, "The collection is another model's: index beside it, and switch in the end."
+        False, "The collection is another model's: index beside it, and switch at the end."
     )
-    prune: bool = option(False, "Delete what an earlier migration or an abandoned one left.")
+    prune: bool = option(False, "Delete the tables left by finished or abandoned migrations.")
     list: bool = option(False, "Show the collections of the store, and do nothing.")
 
     def __post_init__(self) -> None:
@@ -165,8 +165,10 @@ def index(args: IndexSettings, store: Store | None) -> None:
     if table is not None:
         print(f"{args.collection}: {table.count():,} documents in {shown(args.store)}")
     if old:
-        print(f"{args.collection}: switched to {version.name}; servers of {old['name']} go on with "
-              "the old vectors; --prune true deletes them")  # fmt: skip
+        print(
+            f"{args.collection}: switched to {version.name}; servers of {old['name']} continue "
+            "with the old vectors; --prune true deletes them"
+        )
 
 
 def check_version(store: Store, args: IndexSettings, version: Version) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def check_tokenizers(models: Sequence[Encoder], names: Sequence[str]) -> None:
     for model, name in zip(models[1:], names[1:], strict=True):
         if model.tokenizer.get_vocab() != vocabulary:
             raise ValueError(
-                f"models: the vocabulary of {name} is not that of {names[0]}; only models "
+                f"models: the vocabulary of {name} differs from that of {names[0]}; only models "
                 "fine-tuned from one base can be merged"
             )
 

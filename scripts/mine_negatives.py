@@ -13,7 +13,7 @@
         --reranker BAAI/bge-reranker-base --reranker_max_score 0.5
 
 Rows are written as groups in the order in which they are read. accelerate launch shares the work
-among processes or GPUs; the file is the same. A run that was killed goes on when the same command
+among processes or GPUs; the file is the same. A run that was killed continues when the same command
 is started again.
 """
 

@@ -8,7 +8,7 @@
 
 Rows in any training format are written as groups with pos_scores and neg_scores, in the order in
 which they are read. accelerate launch shares the work among processes or GPUs; the file is the
-same. A run that was killed goes on when the same command is started again.
+same. A run that was killed continues when the same command is started again.
 """
 
 import logging
@@ -94,7 +94,9 @@ def check_settings(args: ScoringSettings, kind: Kind) -> None:
         usual = {"max_length": None, "scores": "raw", "relabel_from": None}
     for name, value in usual.items():
         if getattr(args, name) != value:
-            raise ValueError(f"{name}: is no setting of {args.model}, which is of kind {kind}")
+            raise ValueError(
+                f"{name}: does not apply to {args.model}, which is of kind {kind}; leave it out"
+            )
 
 
 def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Digests) -> Score:

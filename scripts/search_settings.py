@@ -8,7 +8,7 @@ In the recipe, ranges stand in place of values: {"learning_rate": {"log": [1e-5,
 Each trial is a run of scripts/train.py in a folder of its own; what counts is a metric of its
 eval_file at its last evaluation. Optuna chooses the values (TPE) and ends runs early that fall
 behind the median of the others (--prune false: never). All is kept in study.db: a search that was
-stopped goes on when the same command is started again. The best recipe is best_recipe.json, the
+stopped continues when the same command is started again. The best recipe is best_recipe.json, the
 best model best/; the other trials keep their logs only. accelerate launch runs each trial on
 several processes.
 """
@@ -66,11 +66,11 @@ class SearchSettings(Settings):
 
     recipe: Path = required("A recipe of train.py with ranges, and an eval_file.")
     output_dir: Path = required("For the trials, the study and the best recipe.")
-    trials: int = option(20, "How many, those of an earlier call included.", least=1)
+    trials: int = option(20, "How many trials, including those of earlier calls.", least=1)
     metric: str | None = option(
-        None, "Of eval_file, or loss, which is to be low; null: its first metric."
+        None, "A metric of eval_file, or loss (lower is better); null: its first metric."
     )
-    prune: bool = option(True, "End runs early that fall behind.")
+    prune: bool = option(True, "End runs early if they fall behind.")
     seed: int = option(0, "Of the sampler.")
 
 
@@ -134,8 +134,8 @@ def open_study(args: SearchSettings, recipe: dict[str, Any]) -> Any:
     has_values = any(trial.value is not None for trial in study.trials)
     if has_values and study.user_attrs.get("about") != about:
         raise ValueError(
-            f"recipe: {file} is a search with another recipe or another metric; give the same "
-            "again, or another output_dir"
+            f"recipe: {file} belongs to a search with another recipe or metric; give the same "
+            "ones again, or another output_dir"
         )
     study.set_user_attr("about", about)
     if not has_values:  # nothing went well yet: failures say nothing of the values
@@ -197,7 +197,7 @@ def run_trial(
     except ValueError as error:
         reason = str(error)
     except torch.OutOfMemoryError:
-        reason = "the device's memory does not suffice"
+        reason = "the device ran out of memory"
     except SystemExit as stop:
         if int(stop.code or 0) >= FIRST_SIGNAL:
             logger.warning("trial %s runs anew when the same search is started again", number)
@@ -265,7 +265,7 @@ def finish(args: SearchSettings, recipe: dict[str, Any], study: Any) -> None:
         table.add_row(str(trial.number), value, trial.state.name.lower(), *cells)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if not any(trial.state.name == "COMPLETE" for trial in ended):
-        raise ValueError(f"trials: none came to its end; see the logs in {args.output_dir}")
+        raise ValueError(f"trials: none finished; see the logs in {args.output_dir}")
     best, file = study.best_trial, args.output_dir / RECIPE_FILE
     write_recipe(file, fill(recipe, best.params))
     print(f"best: trial {best.number}, {best.value:.4f}; {file}, {args.output_dir / BEST_FOLDER}")

@@ -113,7 +113,7 @@ def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
     """Refuse settings of a kind of model that is not served."""
     for name in ("corpus", "store"):
         if getattr(args, name) and "embedder" not in models:
-            raise ValueError(f"{name}: is searched by an embedder; give one")
+            raise ValueError(f"{name}: needs an embedder to search it; give one")
     if args.text_max_length and "embedder" not in models:
         raise ValueError("text_max_length: is for an embedder; a reranker's is max_length")
     if args.truncate_dim and "embedder" not in models:
@@ -126,8 +126,8 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
     """Prepare the process; return the cores that it is to use."""
     if args.host not in LOCAL_HOSTS and not has_keys:
         logger.warning(
-            "%s can be reached from other machines, and there is no API key: whoever reaches it "
-            "may use it",
+            "%s can be reached from other machines, and there is no API key: anyone who can reach "
+            "it may use it",
             args.host,
         )
     # The model thread needs the interpreter between any two kernels; by default another thread

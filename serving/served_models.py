@@ -50,8 +50,8 @@ def find_models(
         role = KINDS[kind].role
         if role not in found:
             raise ValueError(
-                f"--baseline: {baseline} is no {next(iter(found))}, and can be compared with "
-                "none; give a model of the kind that is served"
+                f"--baseline: {baseline} is of kind {kind}, and no such model is served; give a "
+                "model of the kind that is served"
             )
         found[f"{role}_baseline"] = Served(kind, folder, short_name(baseline))
         logger.info("comparing with %s (%s)", folder, why)
@@ -115,8 +115,8 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
         return kind
     if content.get("architectures"):
         raise ValueError(
-            f"{folder}: is no {asked} (config.json: {', '.join(content['architectures'])}) but "
-            f"serves as {kind}"
+            f"{folder}: cannot be served as {asked} (config.json: "
+            f"{', '.join(content['architectures'])}), only as {kind}"
         )
     return asked
 

@@ -119,7 +119,7 @@ class Service:
             if before:
                 raise wrong_field(
                     place,
-                    "no prompt can be put before token ids, not the model's default one either; "
+                    "a prompt, such as the model's default one, cannot be put before token ids; "
                     "send text, or ask for no prompt (input_type: classification)",
                 )
 
@@ -250,8 +250,8 @@ class Service:
         if count == 0:
             raise wrong_field(param, "is empty; give at least one text", "empty_input")
         if count > most:
-            reason = f"{count} texts are more than the {most} that one request may have"
-            raise wrong_field(param, f"{reason}; send them in several", "too_many_items")
+            reason = f"one request may have at most {most} texts, got {count}"
+            raise wrong_field(param, f"{reason}; send several requests", "too_many_items")
 
     def _check_pairs(
         self, pairs: Sequence[Pair], params: tuple[str, str], places: Sequence[str]
@@ -267,7 +267,7 @@ class Service:
         """Refuse an empty text, and one that is too long to be tokenized."""
         most = self.engine.limits.max_characters
         if len(text) > most:
-            reason = f"{len(text)} characters are more than the {most} that one text may have"
+            reason = f"one text may have at most {most} characters, got {len(text)}"
             raise wrong_field(param, reason, "text_too_long")
         if not text or text.isspace():
             raise wrong_field(param, "is empty; give a text", "empty_text")

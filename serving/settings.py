@@ -31,9 +31,7 @@ class ServeSettings(Limits, Settings):
     )
     collection: str = option("docs", "Of the store: the collection to search.")
     allow_writes: bool = option(False, "Of the store: clients may write and delete documents.")
-    allow_loading: bool = option(
-        False, "Clients may load models beside those that are served, and have them go live."
-    )
+    allow_loading: bool = option(False, "Clients may load more models and switch to them.")
     served_model_name: str | None = option(
         None, "Model name reported to clients; null: the folder's name."
     )
@@ -64,11 +62,13 @@ class ServeSettings(Limits, Settings):
     trust_remote_code: bool = option(False, "Let Python code of a model's folder run.")
     truncate_dim: int | None = option(
         None,
-        "Embedder: keep so many of an embedding's dimensions, as Matryoshka trains them.",
+        "Embedder: keep only this many dimensions, for models trained with Matryoshka.",
         least=1,
     )
     api_key_file: str | None = option(None, f"API keys, one a line (or in {VARIABLE}).")
-    cors_origins: list[str] = option([], "Other sites whose pages may ask, such as https://a.b.")
+    cors_origins: list[str] = option(
+        [], "Other sites whose pages may send requests, such as https://a.b."
+    )
     open_metrics: bool = option(False, "/metrics needs no API key.")
     exit_when_unhealthy: bool = option(
         False, "Exit with status 3 if the model thread dies, so that a supervisor restarts it."

@@ -133,8 +133,8 @@ class StoredCorpus:
         if about.get("table") != self.table_name or about.get("closed"):
             raise ServingError(
                 "collection_moved",
-                f"the collection {self.collection!r} gets the vectors of another model; write to a "
-                "server of that one",
+                f"the collection {self.collection!r} is being, or has been, migrated to another "
+                "model; write to a server of that model",
             )
 
     def _asked(self, ask: Callable[[], Result]) -> Result:
@@ -153,8 +153,8 @@ class StoredCorpus:
                 raise
             raise ServingError(
                 "collection_moved",
-                f"the vectors of this server's model were deleted from {self.collection!r}; start "
-                "it anew with the collection's model",
+                f"the vectors of this server's model were deleted from {self.collection!r}; "
+                "restart it with the collection's model",
             ) from None
 
     def _tables(self) -> list[str] | None:

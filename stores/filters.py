@@ -55,8 +55,8 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     for name, condition in given.items():
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"filter: {name!r} is no field; names have letters, digits, _ and -, and up to "
-                "four dots lead into objects"
+                f"filter: {name!r} is not a valid field; names have letters, digits, _ and -, and "
+                "up to four dots lead into objects"
             )
         path = tuple(name.split("."))
         if not isinstance(condition, dict):
@@ -99,7 +99,7 @@ def _checked(value: Any, name: str) -> Any:
         except RowError as error:
             raise ValueError(f"filter: {error}") from None
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"filter: {name}: {value} is no number to compare with")
+        raise ValueError(f"filter: {name}: {value} is not a number to compare with")
     if isinstance(value, int) and abs(value) > MOST:
         raise ValueError(
             f"filter: {name}: {show(value)} is beyond 2^53, where databases round whole numbers; "

@@ -159,7 +159,7 @@ def _check_dense(file: Path) -> None:
         )
     known = {"in_features", "out_features", "bias", "activation_function"}
     if unknown := sorted(config.keys() - known - set(Dense.config_keys)):
-        raise ValueError(f"{file}: {', '.join(unknown)} is nothing that a Dense module knows")
+        raise ValueError(f"{file}: {', '.join(unknown)} is not a setting of a Dense module")
 
 
 def write_modules(

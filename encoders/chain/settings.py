@@ -153,7 +153,7 @@ def change_modules(
         if dense := [module for module in modules if isinstance(module, Dense)]:
             raise ValueError(
                 f"projection_dim: {folder} has a projection already (to {dense[-1].out_features}); "
-                "leave projection_dim out to go on with it"
+                "leave projection_dim out to keep it"
             )
         width = next(m for m in reversed(rest) if hasattr(m, "get_embedding_dimension"))
         rest = [

@@ -94,7 +94,8 @@ def _find_template(content: dict[str, Any]) -> dict[str, Any]:
             return template
     if any(part["type"] != "ByteLevel" for part in parts):
         raise ValueError(
-            f"append_eos_token: the tokenizer's {own['type']} cannot be added to; leave it out"
+            f"append_eos_token: the token cannot be added to a tokenizer with {own['type']}; "
+            "leave it out"
         )
     plain = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
     template = json.loads(plain.__getstate__())

@@ -155,8 +155,8 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
     if task == "sequence-classification" and classifier and config.num_labels != 1:
         labels = ", ".join(map(str, (config.id2label or {}).values()))
         raise ValueError(
-            f"{folder / 'config.json'}: a classifier with {config.num_labels} labels ({labels}) is "
-            "no reranker, which has one score for a pair; give a reranker with one label "
+            f"{folder / 'config.json'}: a classifier with {config.num_labels} labels ({labels}) "
+            "is not a reranker, which gives one score per pair; give a reranker with one label "
             "(num_labels 1), or the backbone from which this model was made, to train one"
         )
 
@@ -172,8 +172,8 @@ def _check_settings(file: Path, settings: dict[str, Any], task: Task) -> None:
     text = settings["modality_config"].get("text", {})
     if (text.get("method"), text.get("method_output_name")) != ("forward", OUTPUTS[given]):
         raise _Refused(
-            f"{file}: modality_config gives {text or 'no method'} for text; what can be run here "
-            f"is forward, with {OUTPUTS[given]} coming out"
+            f"{file}: modality_config gives {text or 'no method'} for text; only forward with the "
+            f"output {OUTPUTS[given]} can be run here"
         )
     for name in ("query_length", "document_length", "query_expansion"):
         if settings.get(name) is not None:

@@ -50,7 +50,7 @@ def open_data(
     whole = next((name for name in names if _is_set(name)), None)
     if whole is not None and len(names) > 1:
         raise ValueError(
-            f"{whole} is an evaluation set by itself, and one is measured at a time; give it "
+            f"{whole} is a complete evaluation set, and only one is measured at a time; give it "
             "alone, or list the sets in a file for --suite of scripts/evaluate.py"
         )
     data: RetrievalData | PairData
@@ -63,7 +63,7 @@ def open_data(
         data = read_beir(folder, split or "test", allow_unknown=allow_unknown)
     if corpus and (whole or isinstance(data, PairData) or data.candidates is not None):
         raise ValueError(
-            f"{corpus}: a corpus is searched beside the documents of training rows, and "
+            f"corpus: {corpus} can only be added to training rows that are searched, and "
             f"{' '.join(names)} says itself which documents are searched or scored; leave it out"
         )
     if isinstance(data, PairData):

@@ -29,7 +29,7 @@ def write_run(path: str | Path, run: Run, tag: str = "tandem") -> None:
 
 
 def ids_with_blanks(data: RetrievalData) -> str | None:
-    """The reason why a set's ids cannot stand in a TREC file; None: they can."""
+    """The reason why a set's ids cannot be written to a TREC file; None: they can."""
     wrong = [name for name in (*data.queries, *data.documents) if name.split() != [name]]
     if not wrong:
         return None
@@ -81,4 +81,6 @@ def _add(line: str, run: dict[str, dict[str, float]]) -> None:
 
 def _check_word(name: str, word: str) -> None:
     if word.split() != [word]:
-        raise ValueError(f"{name}: {word!r} cannot stand in a TREC file; use one without spaces")
+        raise ValueError(
+            f"{name}: {word!r} cannot be written to a TREC file; use one without spaces"
+        )

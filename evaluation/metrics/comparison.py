@@ -207,4 +207,6 @@ def _draw(draw: Callable[[], float], wanted: int) -> Scores:
             continue
         if len(found) == wanted:
             return np.array(found)
-    raise UndefinedMetric("too few pairs differ in score or judgement to tell chance from more")
+    raise UndefinedMetric(
+        "too few pairs differ in score or judgement to tell the difference from chance"
+    )

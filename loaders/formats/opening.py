@@ -70,7 +70,9 @@ def open_text(path: Path, newline: str) -> io.TextIOWrapper:
         head = stream.read(4096)
     for begin, kind in _OTHER_FILES.items():
         if head.startswith(begin):
-            raise ValueError(f"{path} is {kind}, not text; save it as text, or name it as it is")
+            raise ValueError(
+                f"{path} is {kind}, not text; save it as text, or give it the suffix of its format"
+            )
     for mark, name in _MARKS.items():
         if head.startswith(mark):
             raise _wrong_encoding(path, name)

@@ -107,7 +107,7 @@ def _json_line(number: int, line: str) -> Record:
 
 def _json_record(number: int, value: Any) -> Record:
     if isinstance(value, RepeatedName):
-        problem = f'"{value.name}" stands twice in this row; keep one'
+        problem = f'"{value.name}" occurs twice in this row; keep one'
         return Record(number, value.fields, problem=problem)
     return Record(number, value)
 

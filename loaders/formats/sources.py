@@ -108,7 +108,7 @@ def _folder(spec: str) -> tuple[str | None, Found] | None:
     """The split that a folder's spec names, and all sources in it; None if it is no folder."""
     if not spec.strip():
         # Path("") is the current folder.
-        raise ValueError("the name of a file is empty, as of a shell variable not set; give one")
+        raise ValueError("a file name is empty (a shell variable that is not set?); give one")
     path, config, split = Path(spec).expanduser(), None, None
     match = _WITHIN.fullmatch(spec)
     if not path.exists() and match is not None:

@@ -287,7 +287,8 @@ def _check_needs(row: Row, options: ReadOptions) -> None:
         return
     group = to_group(row, options.positive_threshold)
     if options.needs_negatives and not group.graded and not group.neg:
-        raise RowError('"neg" is empty or missing, and the objective needs negatives')
+        need = "the objective needs negatives; scripts/mine_negatives.py adds them"
+        raise RowError(f'"neg" is empty or missing, and {need}')
     for side, documents, scores in (
         ("pos", group.pos, group.pos_scores),
         ("neg", group.neg, group.neg_scores),

@@ -44,7 +44,7 @@ class BeirSettings(InputSettings, OutputSettings, RowSettings):
     input: list[str] = required("A folder in the BEIR layout; with to_beir training files.")
     split: str | None = option(None, "File of qrels/; null: all; with to_beir: test.")
     min_grade: int | None = option(
-        None, "The least grade of a positive; null: all above 0.", least=1
+        None, "The lowest grade of a positive; null: all above 0.", least=1
     )
     allow_unknown: bool = option(False, "Skip judgements of unknown ids, counted.")
     keep_identical_ids: bool = option(
@@ -53,7 +53,8 @@ class BeirSettings(InputSettings, OutputSettings, RowSettings):
     to_beir: bool = option(False, "From training files to a BEIR folder.")
     grades: int | None = option(
         None,
-        "With to_beir: judge round(relevance x grades); null: the least number without rounding.",
+        "With to_beir: judge round(relevance x grades); null: the smallest number that rounds "
+        "nothing.",
         least=1,
     )
     allow_loss: bool = option(False, "With to_beir: go on though something is lost.")
@@ -110,8 +111,10 @@ def _to_groups(args: BeirSettings) -> None:
         if left_out := len(qrels[split]) - file.rows:
             print(f"{left_out} queries were left out: none of their documents is a positive")
         if own:
-            print(f"{own} documents with the id of their query are no negatives of it "
-                  "(--keep_identical_ids makes them some)")  # fmt: skip
+            print(
+                f"{own} documents with the id of their query are not used as its negatives "
+                "(--keep_identical_ids uses them)"
+            )
     if highest:
         print(
             f"pos_scores and neg_scores are grades divided by {highest:g}; to train on them set "

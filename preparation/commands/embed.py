@@ -7,7 +7,7 @@
         --input 'data/corpus/*.parquet' --output_dir outputs/vectors --dtype float16
 
 Shards are Parquet, JSON Lines or JSON files with an id and a text, and may have a title. For each
-one a Parquet file with id and vector is written. A run that was stopped goes on when the same
+one a Parquet file with id and vector is written. A run that was stopped continues when the same
 command is started again.
 """
 
@@ -30,13 +30,13 @@ class EmbedSettings(Settings):
     output_dir: Path = required("The folder of the vectors, a Parquet file for each shard.")
     model: str = required("The embedder: a folder or a name on the Hub.")
     dtype: DType = option("float32", "Of the vectors.")
-    truncate_dim: int | None = option(None, "Keep so many of the first dimensions.", least=1)
+    truncate_dim: int | None = option(None, "Keep only this many dimensions.", least=1)
     document_prompt: str | None = option(None, "Put before documents; null: as the model says.")
     document_max_length: int | None = option(
         None, "Tokens of a document; null: the model's limit.", least=1
     )
     tokens_per_batch: int | None = option(
-        None, "About so many tokens in one forward; null: what suits the device.", least=1
+        None, "About how many tokens go into one forward; null: what suits the device.", least=1
     )
     bf16: bool = option(False, "Compute in bf16, on devices that have it.")
     trust_remote_code: bool = option(False, "Let Python code of the model's folder run.")

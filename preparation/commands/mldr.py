@@ -41,7 +41,7 @@ class MldrSettings(InputSettings, OutputSettings):
     input: list[str] = required("Folders or files of MLDR: rows, and perhaps the corpus.")
     max_characters: int | None = option(None, "Cut documents here.", least=1)
     passages: int | None = option(
-        None, "Split documents into passages of at most so many characters.", least=1
+        None, "Split documents into passages of at most this many characters.", least=1
     )
     best: int | None = option(
         None, "With passages: how many are taken of each document; null: 1.", least=1
@@ -51,7 +51,7 @@ class MldrSettings(InputSettings, OutputSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_characters and self.passages:
-            raise ValueError("max_characters: stands beside passages; give one of them")
+            raise ValueError("max_characters: cannot be combined with passages; give one of them")
         if self.best and not self.passages:
             raise ValueError("best: chooses among passages; give --passages too, or leave it out")
 

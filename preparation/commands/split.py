@@ -59,8 +59,7 @@ class SplitSettings(InputSettings, OutputSettings, RowSettings):
     by: By = option("document", "Which texts link rows.")
     near_duplicates: float = option(
         0.8,
-        "Texts that have this share of their runs of three words in common are one; 0: the same "
-        "texts only.",
+        "Texts that share this fraction of their word trigrams count as one; 0: only equal texts.",
     )
     seed: int = option(42, "Decides which rows go to which part.")
 

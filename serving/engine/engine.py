@@ -82,7 +82,7 @@ class Engine:
         for running in list(self._running.values()):
             seconds = time.monotonic() - running.since
             if self._state == "ready" and seconds > self.limits.stall_timeout:
-                return "unhealthy", f"the model has been at one batch for {seconds:.0f} s"
+                return "unhealthy", f"the model has been computing one batch for {seconds:.0f} s"
         return self._state, self._reason
 
     @property

@@ -7,7 +7,7 @@ from common.flags import option
 
 @dataclass
 class Limits:
-    """All limits of a server; the help of each field explains it."""
+    """Limits of the server."""
 
     max_items: int = option(2048, "Texts (or pairs) of one request.")
     max_characters: int = option(1_000_000, "Characters of one text.")
@@ -24,13 +24,13 @@ class Limits:
     )
     body_timeout: float = option(30.0, "Seconds in which a body must have arrived.")
     stall_timeout: float = option(
-        30.0, "Seconds of one forward after which the server calls itself unhealthy."
+        30.0, "Seconds of one forward after which the server reports itself unhealthy."
     )
     grace: float = option(25.0, "Seconds that waiting requests get after SIGTERM.")
     truncate: bool = option(
         True,
-        "Cut texts that are too long, and report it, where a request does not say; else they are "
-        "refused.",
+        "Truncate texts that are too long, and report it; false: refuse them. A request may "
+        "choose itself.",
     )
     accept_token_ids: bool = option(
         False,

@@ -138,7 +138,7 @@ class Replica:
         try:
             message = self._received.get(timeout=seconds)
         except Empty:
-            raise ReplicaLost(f"has been at one batch for {seconds:g} s") from None
+            raise ReplicaLost(f"has been computing one batch for {seconds:g} s") from None
         if message is None:
             self._process.join(1)  # for its exit code, which comes a little later
             raise ReplicaLost(f"has ended with exit code {self._process.exitcode}")

@@ -151,7 +151,7 @@ class Versions:
         """
         version = self.find(name)
         if version is self.live:
-            raise ServingError("model_conflict", "this model is live; have another one go live")
+            raise ServingError("model_conflict", "this model is live; activate another one first")
         del self.ready[version.name]
         Thread(target=_unload, args=(version, forget), daemon=True).start()
 

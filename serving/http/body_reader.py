@@ -141,8 +141,7 @@ def too_large(most: int) -> ServingError:
     """The error of a body of more than ``most`` bytes."""
     return ServingError(
         "payload_too_large",
-        f"the body is larger than the {most} bytes that it may have; send the texts in several "
-        "requests",
+        f"the body is larger than {most} bytes; send the texts in several requests",
         headers=CLOSE,
     )
 
@@ -185,7 +184,7 @@ def unpack(body: bytes, encoding: str, most: int) -> bytes:
             return _inflate(body, RAW, most)
     except zlib.error:
         raise ServingError(
-            "invalid_content_encoding", f"the body is not {encoding}, or not all of it"
+            "invalid_content_encoding", f"the body is not valid {encoding}, or is incomplete"
         ) from None
 
 

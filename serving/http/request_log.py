@@ -29,7 +29,11 @@ MOST_ERRORS, LONGEST_NAME = 10, 60
 # What FastAPI raises before a handler is called.
 RAISED_BY_FASTAPI: dict[int, tuple[Code, str]] = {
     400: ("invalid_json", "the body cannot be read as JSON"),
-    404: ("not_found", "there is no such route here (another task's?); /openapi.json lists all"),
+    404: (
+        "not_found",
+        "this server has no such route; /docs lists those it has (an embedder, a reranker and "
+        "--store each add some)",
+    ),
     405: ("method_not_allowed", "this route does not take this method"),
 }
 

@@ -34,7 +34,7 @@ def open_provider() -> TracerProvider | None:
     protocol = next((name for name in PROTOCOLS if os.environ.get(name)), None)
     if protocol and os.environ[protocol] != "http/protobuf":
         raise ValueError(
-            f"{protocol}: {os.environ[protocol]} is not spoken here; set it to http/protobuf, and "
+            f"{protocol}: {os.environ[protocol]} is not supported; set it to http/protobuf, and "
             f"{endpoint} to the collector's HTTP port (usually 4318)"
         )
     try:

@@ -223,7 +223,7 @@ def tokenize_routes(service: Service, role: str) -> Router:
         def decode_all() -> list[str]:
             for at, ids in enumerate(lists):
                 if any(not 0 <= id_ < 2**32 or raw.id_to_token(id_) is None for id_ in ids):
-                    reason = "has a number that is no token of the model"
+                    reason = "has a number that is not a token id of the model"
                     raise wrong_field(f"ids.{at}", reason, "invalid_token_id")
             return raw.decode_batch(lists, skip_special_tokens=body.skip_special_tokens)
 

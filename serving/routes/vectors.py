@@ -74,11 +74,13 @@ async def embed(
     if unit and not to_unit:
         raise wrong_field(
             "normalize",
-            "this model brings its embeddings to unit length itself; leave normalize out, or give "
-            "true",
+            "this model always normalizes its embeddings to unit length; leave normalize out, or "
+            "give true",
         )
     if dimensions > most:
-        raise wrong_field("dimensions", f"{dimensions} are more than the {most} of the model")
+        raise wrong_field(
+            "dimensions", f"must be at most {most}, the dimensions of the model, got {dimensions}"
+        )
     integers = options.integers()
     if integers and model.similarity == "dot" and not to_unit:
         raise wrong_field(

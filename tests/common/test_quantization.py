@@ -75,7 +75,7 @@ def test_tensors_and_lists_are_taken() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="output_dtype: 'int4' is none of float, int8"):
+    with pytest.raises(ValueError, match="output_dtype: 'int4' is not one of float, int8"):
         quantize(vectors(), "int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="NaN or infinity"):
         quantize([[1.0, math.nan]], "binary")

@@ -54,7 +54,7 @@ def test_yaml_anchors_and_merges(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("seed: 1\nseed: 2", "recipe.yaml:1: not YAML: seed stands twice"),
+        ("seed: 1\nseed: 2", "recipe.yaml:1: not YAML: seed occurs twice"),
         (
             "loss_args:\n\ttemperature: 0.1",
             r"recipe.yaml:6: not YAML: found character '\t' that cannot start any token; indent "
@@ -74,7 +74,9 @@ def test_yaml_that_cannot_be(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_a_recipe_of_another_format(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"recipe.toml is no recipe; give a .json, .yaml or .yml"):
+    with pytest.raises(
+        ValueError, match=r"recipe.toml is not a recipe; give a .json, .yaml or .yml"
+    ):
         parse_run(written(tmp_path, "recipe.toml", 'objective = "bce"'))
 
 

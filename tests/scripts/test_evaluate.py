@@ -93,7 +93,7 @@ def test_a_reranker_orders_what_a_first_stage_finds(
     flags = ["--data", heldout, "--model", tiny_classifier, "--top_k", "5", "--max_queries", "6"]
     flags += ["--metrics", *DEFAULT_METRICS, "recall@7"]
     evaluated(*flags, "--first_stage", first, "--output_dir", tmp_path)
-    assert "recall@7 count what is beyond the 5 documents that are ranked" in caplog.text
+    assert "recall@7 count all others as not found" in caplog.text
     data = read_beir(heldout).sample(6)
     run = read_run(tmp_path / "run.trec")
     reranker = Reranker.from_pretrained(tiny_classifier)
@@ -325,7 +325,7 @@ def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> 
         ),
         (["--input", "x"], "input: unknown key; did you mean data?"),
         *(
-            (["--data", "x", *flags], f"{name}: is of no use with --{given}; leave one out")
+            (["--data", "x", *flags], f"{name}: has no effect with --{given}; leave one out")
             for given, name, flags in (
                 ("checkpoints", "baseline", ["--checkpoints", "r", "--baseline", "m"]),
                 ("checkpoints", "output_dir", ["--checkpoints", "r", "--output_dir", "o"]),
@@ -350,7 +350,7 @@ def test_models_of_different_kinds_are_not_compared(
     flags = ["--data", str(heldout), "--model", str(tiny_bert), "--baseline", str(tiny_classifier)]
     assert main(flags) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: baseline: ") and "is no embedder" in error
+    assert error.startswith("error: baseline: ") and "is not of kind embedder" in error
 
 
 def test_a_mistake_in_the_data_is_one_line_and_exit_code_2(tiny_bert: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_query_with_too_few_is_kept_and_counted(
     assert len(groups) == 5
     assert all(len(each["neg"]) <= 4 for each in groups)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "5 queries got fewer than asked for; they are kept with those they have" in printed
+    assert "5 queries got fewer negatives than asked for, and are kept with those" in printed
 
 
 def test_graded_rows_keep_their_relevances(
@@ -337,7 +337,7 @@ def test_models_of_the_wrong_kind(
     line = error(capsys, command(data, output, "--embedder", tiny_classifier))
     assert "is a reranker; give an embedder" in line
     line = error(capsys, command(data, output, "--bm25", "--reranker", tiny_bert))
-    assert "is no reranker" in line
+    assert "is not a reranker" in line
 
 
 def test_outputs_that_are_refused(

@@ -124,8 +124,8 @@ def test_mistakes(
 ) -> None:
     data = write(tmp_path / "rows.jsonl", groups(2))
     for model, flags, message in (
-        (tiny_bert, ("--scores", "sigmoid"), "scores: is no setting of"),
-        (tiny_classifier, ("--query_prompt", "x"), "query_prompt: is no setting of"),
+        (tiny_bert, ("--scores", "sigmoid"), "scores: does not apply to"),
+        (tiny_classifier, ("--query_prompt", "x"), "query_prompt: does not apply to"),
         (tmp_path, (), "holds no model"),
     ):
         assert main(command(data, tmp_path / "out.jsonl", model, *flags)) == 2

@@ -147,9 +147,15 @@ def test_what_the_user_can_mend_is_one_line(
         assert f"{name}: is for an embedder" in refused(
             capsys, "--model", tiny_classifier, f"--{name}", 9
         )
-    assert "is no embedder" in refused(capsys, "--model", tiny_classifier, "--task", "embedder")
-    assert "is no reranker" in refused(capsys, "--embedder", tiny_bert, "--reranker", tiny_bert)
-    assert "is no embedder" in refused(capsys, "--model", tiny_bert, "--baseline", tiny_classifier)
+    assert "cannot be served as embedder" in refused(
+        capsys, "--model", tiny_classifier, "--task", "embedder"
+    )
+    assert "cannot be served as reranker" in refused(
+        capsys, "--embedder", tiny_bert, "--reranker", tiny_bert
+    )
+    assert "is of kind reranker, and no" in refused(
+        capsys, "--model", tiny_bert, "--baseline", tiny_classifier
+    )
     pickled = copy("pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     assert "no safetensors weights" in refused(capsys, "--model", pickled)

@@ -18,14 +18,14 @@ def test_read() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"a b": 1}, "filter: 'a b' is no field"),
+        ({"a b": 1}, "filter: 'a b' is not a valid field"),
         ({"a.b.c.d.e.f": 1}, "up to four dots"),
         ({"n": {}}, "filter: n: is empty"),
         ({"n": {"is": 1}}, "filter: n: unknown condition 'is'; known are gt, gte, lt, lte, not"),
         ({"n": {"gt": "1"}}, "filter: n: gt compares numbers, got '1'"),
         ({"n": {"gt": True}}, "filter: n: gt compares numbers, got True"),
-        ({"n": {"lt": float("nan")}}, "filter: n: nan is no number to compare with"),
-        ({"n": float("inf")}, "filter: n: inf is no number to compare with"),
+        ({"n": {"lt": float("nan")}}, "filter: n: nan is not a number to compare with"),
+        ({"n": float("inf")}, "filter: n: inf is not a number to compare with"),
         ({"n": []}, "got an empty list"),
         ({"n": [1, None]}, "got None"),
         ({"n": 2**53 + 1}, "filter: n: 9007199254740993 is beyond 2^53"),

@@ -70,8 +70,8 @@ def hold(folder: Path, lock: BaseFileLock) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
-            f"output_dir: another run writes into {folder}; wait for its end, or give another "
-            "folder"
+            f"output_dir: another run is writing into {folder}; wait until it ends, or give "
+            "another folder"
         ) from None
 
 
@@ -97,8 +97,8 @@ def _refuse_own_rows(args: TandemArguments, folder: Path) -> None:
             inside = path.iterdir() if path.is_dir() else ()
             if own & {path, *path.parents, *inside}:
                 raise ValueError(
-                    f"{key}: {file} is what a run in {folder} writes, and would be written over; "
-                    "move it to another folder"
+                    f"{key}: {file} would be overwritten by the run in {folder}; move it to "
+                    "another folder"
                 )
 
 
@@ -159,7 +159,7 @@ def _set_aside(checkpoint: Path, output_dir: Path) -> None:
     is_own = checkpoint.resolve() in map(Path.resolve, checkpoints_in(output_dir).values())
     if is_own and (moved := set_aside(checkpoint)):
         logger.warning(
-            "this run goes on from %s; its later checkpoints are set aside: %s",
+            "this run continues from %s; later checkpoints are set aside: %s",
             checkpoint.name, ", ".join(path.name for path in moved),
         )  # fmt: skip
 

@@ -79,14 +79,14 @@ def _check_whole(checkpoint: Path, folder: Path) -> None:
     if damage is not None:
         name, _, what = damage.partition(" ")
         raise ValueError(
-            f"resume_from_checkpoint: {checkpoint / name} {what}; {remedy}, or train on from its "
-            f"model: --model_name_or_path {checkpoint}"
+            f"resume_from_checkpoint: {checkpoint / name} {what}; {remedy}, or start a new run "
+            f"from its model: --model_name_or_path {checkpoint}"
         )
 
 
 def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> None:
     """Refuse to continue another run's steps and optimizer."""
-    remedy = f"or train on from its model: --model_name_or_path {checkpoint}"
+    remedy = f"or start a new run from its model: --model_name_or_path {checkpoint}"
     run_file = checkpoint.parent / RUN_FILE
     if run_file.is_file():
         run = _read(run_file)
@@ -107,7 +107,7 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
         if (rate is None) != (args.head_learning_rate is None):
             raise ValueError(
                 f"resume_from_checkpoint: {checkpoint} was made with head_learning_rate {rate}, "
-                "whose weights the optimizer keeps apart or not; give what it was made with, "
+                "on which its optimizer state depends; give the same, "
                 f"{remedy}"
             )
     found = kind_of_folder(checkpoint)
@@ -123,22 +123,22 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
     if not has_optimizer(checkpoint):
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} holds no optimizer state (save_only_model), "
-            "without which the run cannot be continued exactly; train on from its model: "
+            "without which the run cannot be continued exactly; start a new run from its model: "
             f"--model_name_or_path {checkpoint}"
         )
     adapted = (checkpoint / "adapter").is_dir()
     if adapted != (args.lora_r is not None):
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} is of a run {'with' if adapted else 'without'} "
-            f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or train on from its "
-            f"model: --model_name_or_path {checkpoint}"
+            f"lora_r; {'give its lora_r' if adapted else 'leave lora_r out'}, or start a new run "
+            f"from its model: --model_name_or_path {checkpoint}"
         )
     state = read_state(checkpoint)
     best = best_checkpoint(args, state)
     if best is not None and not best.is_dir():
         raise ValueError(
-            f"resume_from_checkpoint: {best}, the best so far, is gone, and load_best_model_at_end "
-            "asks for it; put it back, or give load_best_model_at_end false"
+            f"resume_from_checkpoint: {best}, the best so far, is missing, and "
+            "load_best_model_at_end needs it; put it back, or give load_best_model_at_end false"
         )
     limit = limit_reached(args, state)
     if limit is not None and _is_complete(args, state):
@@ -221,7 +221,7 @@ def compare_runs(args: TandemArguments, checkpoint: Path) -> None:
             "resume_from_checkpoint: %s is of a run with other settings: %s. The remaining steps "
             "use the new settings%s; the result matches neither run",
             checkpoint, ", ".join(changed.values()),
-            kept and f", but for {kept}, which the state of optimizer and schedule keeps as it was",
+            kept and f", except {kept}: the state of optimizer and schedule keeps the old value",
         )  # fmt: skip
 
 
@@ -237,12 +237,12 @@ def _compare_processes(args: TandemArguments, checkpoint: Path, theirs: dict[str
     rows = (
         "the order of the rows continues where it was"
         if before == now
-        else f"a step takes {now} rows instead of {before}, so that the resumed step is at another "
-        f"place of the epoch (for {before} rows, change {' or '.join(sizes)})"
+        else f"a step takes {now} rows instead of {before}, so the run resumes at another "
+        f"point of the epoch (to keep {before} rows, change {' or '.join(sizes)})"
     )
     logger.warning(
-        "resume_from_checkpoint: %s is of a run of %d processes, this one has %d: %s; dropout "
-        "draws other random numbers",
+        "resume_from_checkpoint: %s is of a run on %d processes, and this one has %d: %s; dropout "
+        "draws different random numbers",
         checkpoint, processes, args.world_size, rows,
     )  # fmt: skip
 
@@ -261,8 +261,8 @@ def _check_optimizer(checkpoint: Path) -> None:
         if path.exists():
             raise ValueError(
                 f"resume_from_checkpoint: {checkpoint} holds the optimizer state of a run with "
-                f"{other}, this one is launched with {kind}; launch it like that one, or train on "
-                f"from its model: --model_name_or_path {checkpoint}"
+                f"{other}, this one is launched with {kind}; launch it the same way, or start a "
+                f"new run from its model: --model_name_or_path {checkpoint}"
             )
 
 

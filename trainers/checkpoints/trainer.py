@@ -191,8 +191,8 @@ class CheckpointTrainer(Trainer):
         except Exception as error:
             name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
             raise SavingFailed(
-                f"push_to_hub: {name} cannot be made on the Hub ({one_line(error)}); give another "
-                "hub_model_id, organisation/name, or leave push_to_hub out"
+                f"push_to_hub: {name} cannot be created on the Hub ({one_line(error)}); give "
+                "another hub_model_id, organisation/name, or leave push_to_hub out"
             ) from error
         self.args.hub_model_id = self.hub_model_id or self.args.hub_model_id
 

@@ -78,5 +78,7 @@ def going_on(output_dir: Path) -> str:
     if not last:
         return "start again, as there is no checkpoint yet"
     if not has_optimizer(last[0]):
-        return f"train on from {last[0].name} (save_only_model): --model_name_or_path {last[0]}"
+        return (
+            f"start a new run from {last[0].name} (save_only_model): --model_name_or_path {last[0]}"
+        )
     return f"resume from {last[0].name} with --resume_from_checkpoint true"

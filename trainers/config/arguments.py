@@ -132,8 +132,8 @@ def _check_arguments(args: RecipeFields) -> None:
 def _check_required(args: RecipeFields) -> None:
     if args.train_files is not None and args.train_file:
         raise ValueError(
-            "train_files: stands beside train_file; give one of them (a flag --train_files "
-            "null takes it out of the recipe)"
+            "train_files: cannot be combined with train_file; give one of them (a flag "
+            "--train_files null takes it out of the recipe)"
         )
     if args.train_files == []:
         raise ValueError("train_files: is empty; give sources, or train_file")

@@ -106,8 +106,8 @@ def open_model(run: Run) -> Encoder:
     args, model = run.args, open_base_model(run)
     if args.head_learning_rate is not None and not model.new_weights:
         raise ValueError(
-            f"head_learning_rate: {args.model_name_or_path} has all its weights, and none is new; "
-            "leave it out"
+            f"head_learning_rate: {args.model_name_or_path} has no new weights (such as an "
+            "untrained scoring head) to use it for; leave it out"
         )
     if args.attention_dropout is not None:
         set_attention_dropout(model.backbone, args.attention_dropout)

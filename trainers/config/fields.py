@@ -85,10 +85,14 @@ class DataArguments:
     streaming: bool = option(
         False, "Leave the rows of training in their JSON Lines files, without a copy in the cache."
     )
-    eval_file: list[str] | str | None = option(None, "The same for evaluation: loss and metrics.")
-    eval_split: str | None = option(None, "The same of eval_file; of a BEIR folder, of its qrels.")
+    eval_file: list[str] | str | None = option(
+        None, "What to evaluate on, given as train_file is: loss and metrics."
+    )
+    eval_split: str | None = option(
+        None, "The split of eval_file; of a BEIR folder, the file in its qrels/."
+    )
     eval_columns: dict[str, str] | None = option(
-        None, "Those of eval_file; null: as columns; {}: none."
+        None, "The columns of eval_file; null: as columns; {}: none."
     )
     eval_corpus: str | None = option(
         None, "Embedder: more documents to search in evaluation (corpus.jsonl or its folder)."
@@ -97,12 +101,12 @@ class DataArguments:
         None, "Metrics of eval_file; null: what suits it; []: the loss only."
     )
     allow_weak_teacher: bool = option(
-        False, "Train on a teacher's scores that order eval_file no better than the model does."
+        False, "Train even if the teacher's scores order eval_file no better than the model does."
     )
     on_worse: Literal["warn", "error", "keep_base"] = option(
         "warn",
-        "If the model ends surely worse than its base on eval_file: say so; exit with 1, too; or "
-        "save the base instead.",
+        "If the model ends significantly worse than its base on eval_file: warn; also exit with "
+        "1; or save the base instead.",
     )
     merge_with_base: Literal["auto"] | float | None = option(
         None,
@@ -110,7 +114,8 @@ class DataArguments:
         "best on eval_file.",
     )
     guard_file: list[str] | str | None = option(
-        None, "merge_with_base auto: other data, as eval_file, on which no a may be worse than 0."
+        None,
+        "merge_with_base auto: more data, as eval_file, on which a must not be worse than 0.",
     )
     query_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
     document_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
@@ -124,20 +129,21 @@ class DataArguments:
         "Candidates of a query in one step: one positive, the rest negatives drawn per epoch.",
     )
     in_batch_negatives: int = option(
-        0, "Reranker: so many candidates of other queries of the batch are negatives of each, too."
+        0,
+        "Reranker: this many candidates of other queries in the batch are negatives of each.",
     )
     label_map: dict[str, float] | None = option(
         None, 'Labels to relevances; {"3":1,"2":0.75,"1":0.5,"0":0.25} for headerless TSV.'
     )
     label_range: list[float] | None = option(
-        None, "[lowest, highest] of scores on another scale; brought to 0..1."
+        None, "[lowest, highest] of scores on another scale; mapped to 0..1."
     )
     relevance_from_scores: bool = option(
-        False, "Take a group's pos_scores and neg_scores for its relevances, not 1 and 0."
+        False, "Use a group's pos_scores and neg_scores as its relevances, instead of 1 and 0."
     )
     positive_threshold: float = option(
         ReadOptions.positive_threshold,
-        "Relevance from which a scored document is a positive where a group is made of it.",
+        "Documents of at least this relevance become positives where scored pairs become groups.",
     )
     on_bad_rows: Literal["error", "skip"] = option(
         "error", "Stop at bad rows, or write them to rejected_rows.jsonl and go on."
@@ -152,12 +158,13 @@ class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
     loss_args: dict[str, Any] = option({}, 'Arguments of the loss: {"temperature": 0.02}.')
     head_learning_rate: float | None = option(
         None,
-        "Of weights that the base does not have, such as a new scoring head; null: learning_rate.",
+        "Learning rate of weights that the base lacks, such as a new scoring head; null: "
+        "learning_rate.",
     )
     guide_model: str | None = option(
         None,
-        "Contrastive: an embedder by whose similarities the margins in loss_args find false "
-        "negatives; null: by the model's own.",
+        "contrastive: an embedder whose similarities the margins in loss_args compare to find "
+        "false negatives; null: the model's own.",
     )
     matryoshka_dims: list[int] | None = option(
         None, "Embedder: prefix lengths that should be usable as embeddings; the loss is summed."
@@ -172,11 +179,11 @@ class RecipeFields(ModelArguments, DataArguments, TrainingArguments):
         True, "contrastive: the documents of all processes are negatives, with their gradients."
     )
     on_bad_loss: Literal["error", "skip"] = option(
-        "error", "Stop where a loss or gradient is NaN or infinite, or skip such steps, counted."
+        "error", "Stop where a loss or gradient is NaN or infinite, or skip and count such steps."
     )
     overwrite: bool = option(False, "Delete the run that output_dir holds, and train.")
     early_stopping_patience: int | None = option(
-        None, "Stop after so many evaluations that are no better than the best."
+        None, "Stop after this many evaluations without a new best."
     )
 
     # Other defaults than TrainingArguments has:

@@ -55,7 +55,7 @@ def _measure_on(run: Run, files: Sequence[str], corpus: str | None, rejected: st
         if data.candidates is None and not KINDS[run.objective.model].retrieves:
             raise ValueError(
                 f"{', '.join(files)}: a reranker in training is measured by how it orders each "
-                "query's own documents, and no query has relevant and irrelevant ones; give "
+                "query's own documents, and no query has both relevant and irrelevant ones; give "
                 "negatives (scripts/mine_negatives.py), or set eval_metrics to []"
             )
         names = args.eval_metrics or list(DEFAULT_METRICS)
@@ -78,6 +78,6 @@ def check_best_metric(run: Run, names: Sequence[str]) -> None:
     known = ["loss", *run.objective.trainer.recorded_metrics, *names]
     if wanted is not None and wanted.removeprefix("eval_") not in known:
         raise ValueError(
-            f"metric_for_best_model: {wanted!r} is not measured in this run; what is measured: "
+            f"metric_for_best_model: {wanted!r} is not measured in this run; give one of "
             f"{', '.join(f'eval_{name}' for name in known)}"
         )

@@ -133,7 +133,7 @@ def find_metric(metric: str | None, trainer: BaseTrainer) -> str:
     found = metric or next(iter(measured), None)
     if found not in known:
         raise ValueError(
-            f"metric: {found} is not measured; what is: {', '.join(known)}"
+            f"metric: {found} is not measured; give one of {', '.join(known)}"
             if found
             else "metric: the recipe measures nothing but the loss; give --metric loss"
         )

@@ -170,7 +170,7 @@ def _build(place: str, entry: str | Mapping[str, Any], run: Task) -> Source:
     # Part of a file's name and of a log's key.
     name = given.pop("name", None) or re.sub(r"[^\w.-]", "_", Path(files[0]).stem)
     if not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"{place}.name: {name!r} may have letters, digits, _ - and . only")
+        raise ValueError(f"{place}.name: {name!r} may contain only letters, digits, _ - and .")
     weight = given.pop("weight", 1.0)
     if weight <= 0:
         raise ValueError(
@@ -200,8 +200,8 @@ def _check_shared(place: str, given: Mapping[str, Any], args: TandemArguments) -
     for name in SHARED_IN_A_BATCH:
         if name in given and given[name] != getattr(args, name):
             raise ValueError(
-                f"{place}.{name}: a source has no {name} of its own where the rows of all sources "
-                'share batches; give batches_from "one_source", or leave it out'
+                f"{place}.{name}: cannot differ between sources whose rows share batches; give "
+                'batches_from "one_source", or leave it out'
             )
 
 
@@ -223,6 +223,7 @@ def _own_settings(
     if objective.model != run.objective.model:
         raise ValueError(
             f"{place}.objective: {own.objective} trains the {objective.model}, but the run's "
-            f"objective {run.args.objective} the {run.objective.model}; one run trains one model"
+            f"objective {run.args.objective} trains the {run.objective.model}; one run trains one "
+            "model"
         )
     return own, objective

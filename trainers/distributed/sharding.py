@@ -57,8 +57,8 @@ def check_sharding(args: TandemArguments) -> None:
             )
     if args.on_worse != "warn" and args.merge_with_base != "auto":
         raise ValueError(
-            f"on_worse: {args.on_worse} needs a comparison with the base, and a sharded model is "
-            "compared by merge_with_base auto alone; give that, or leave on_worse out"
+            f"on_worse: {args.on_worse} needs a comparison with the base, which with FSDP only "
+            "merge_with_base auto makes; give that, or leave on_worse out"
         )
     launched = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no"
     if (args.torch_compile or launched) and args.unpad_inputs:
@@ -81,8 +81,8 @@ def check_layers(model: nn.Module) -> None:
     for name in given.split(","):
         if name not in layers:
             raise ValueError(
-                f"fsdp_transformer_layer_cls_to_wrap: {name} is no layer of this model; leave it "
-                f"out of the launch file, or give {','.join(layers)}"
+                f"fsdp_transformer_layer_cls_to_wrap: {name} is not a layer of this model; leave "
+                f"it out of the launch file, or give {','.join(layers)}"
             )
 
 

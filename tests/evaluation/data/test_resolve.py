@@ -54,14 +54,16 @@ def test_several_sets_are_not_taken_for_one(name: str, tmp_path: Path) -> None:
     write_set(tmp_path / "set", WORDS[:4])
     names = [name if ":" in name else tmp_path / name, "mteb:NFCorpus"]
     for given in (names, names[::-1], [write_format("pairs", tmp_path), names[0]]):
-        with pytest.raises(ValueError, match="is an evaluation set by itself, and one is measured"):
+        with pytest.raises(
+            ValueError, match="is a complete evaluation set, and only one is measured"
+        ):
             opened(*given, kind="embedder")
 
 
 def test_a_corpus_that_would_not_be_searched_is_refused(tmp_path: Path) -> None:
     scored = write_format("scored", tmp_path)
     for file in (write_set(tmp_path / "set"), write_format("groups", tmp_path), scored):
-        with pytest.raises(ValueError, match=r"corpus\.jsonl: a corpus is searched beside"):
+        with pytest.raises(ValueError, match=r"corpus: .*corpus\.jsonl can only be added"):
             opened(file, corpus=corpus_in(tmp_path))
 
 

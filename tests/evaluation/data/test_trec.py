@@ -68,7 +68,7 @@ def test_a_missing_file_and_another_encoding_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "tag", "message"),
     [
-        ({"q 1": {"d": 1.0}}, "x", "query-id: 'q 1' cannot stand in a TREC file"),
+        ({"q 1": {"d": 1.0}}, "x", "query-id: 'q 1' cannot be written to a TREC file"),
         ({"q": {"文\u3000献": 1.0}}, "x", r"document-id: '文\u3000献' cannot"),
         ({"": {"d": 1.0}}, "x", "query-id: ''"),
         ({"q": {"d": 1.0}}, "my tag", "tag: 'my tag'"),

@@ -238,7 +238,7 @@ HALF = '"\\ud83d of a pair"'
         ('{"_id": " ", "text": "x"}', r'"_id" is empty'),
         ('{"_id": null, "text": "x"}', r"missing id \(_id, docid, "),
         ('{"_id": "d9"}', r'missing field "text"'),
-        ('{"_id": "d9", "_id": "d8", "text": "x"}', r'"_id" stands twice'),
+        ('{"_id": "d9", "_id": "d8", "text": "x"}', r'"_id" occurs twice'),
         ('{"_id": "d9", "text": "x"', r"not JSON"),
         ("[1]", r"expected an object|array"),
     ],

@@ -119,7 +119,7 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
         ('{"query": "q", "pos": ["p"], "prompt": 5}', '"prompt" must be a text, got 5'),
         (
             '{"query": "q", "query": "r", "doc": "d", "rel": 1}',
-            '"query" stands twice in this row; keep one',
+            '"query" occurs twice in this row; keep one',
         ),
         (
             '{"query": "q", "hits": [{"content": "a", "content": "b", "label": 1}]}',
@@ -178,7 +178,7 @@ def test_the_bad_rows_of_before_do_not_outlive_their_repair(tmp_path: Path) -> N
     load_rows(str(file), "scored_pair", ReadOptions(rejected_file=rejected))
     assert not rejected.exists()
     for other in (file, tmp_path):  # neither removed nor replaced
-        with pytest.raises(ValueError, match="is there and holds no bad rows of an earlier"):
+        with pytest.raises(ValueError, match="already exists and is not a list of bad rows"):
             ReadOptions(rejected_file=other)
 
 
@@ -194,7 +194,8 @@ def test_bad_rows_by_option(tmp_path: Path) -> None:
     missing = '{"query": "q", "pos": ["p"]}'
     assert (
         reason(tmp_path, missing, "candidate_group", needs_negatives=True)
-        == '"neg" is empty or missing, and the objective needs negatives'
+        == '"neg" is empty or missing, and the objective needs negatives; '
+        "scripts/mine_negatives.py adds them"
     )
     assert (
         reason(tmp_path, missing, "candidate_group", relevance_from_scores=True)
@@ -351,7 +352,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, content: bytes, kind: s
     for name in ("a.csv", "a.jsonl", "a.txt"):
         (tmp_path / name).write_bytes(content)
         assert error_of(tmp_path / name) == (
-            f"{tmp_path / name} is {kind}, not text; save it as text, or name it as it is"
+            f"{tmp_path / name} is {kind}, not text; save it as text, or give it the suffix of its "
+            "format"
         )
 
 
@@ -400,7 +402,7 @@ def test_array_elements_name_their_own_line(tmp_path: Path) -> None:
 def test_repeated_names_in_an_array_are_bad_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(f'[{GOOD},\n{{"query": "q", "doc": "d", "doc": "e", "rel": 1}}]')
-    assert error_of(path).endswith(f'\n  {path}:3: "doc" stands twice in this row; keep one')
+    assert error_of(path).endswith(f'\n  {path}:3: "doc" occurs twice in this row; keep one')
     rejected = tmp_path / "rejected.jsonl"
     options = ReadOptions(on_bad_rows="skip", rejected_file=rejected)
     assert len(load_rows(str(path), "scored_pair", options)) == 1

@@ -219,7 +219,7 @@ def test_an_empty_name_is_not_the_current_folder(
     folder_of(tmp_path, "a.jsonl")
     monkeypatch.chdir(tmp_path)
     for find in (find_sources, all_files):
-        with pytest.raises(ValueError, match="the name of a file is empty"):
+        with pytest.raises(ValueError, match="a file name is empty"):
             find([files] if isinstance(files, str) else files)
 
 

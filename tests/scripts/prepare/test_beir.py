@@ -140,7 +140,10 @@ def test_the_query_itself_is_no_negative(
     )
     judge(folder, "d3\td1\t1", "d3\td3\t0", "d3\td4\t0", "d2\td2\t1")
     assert beir(folder, tmp_path / "out") == 0
-    assert "1 documents with the id of their query are no negatives" in capsys.readouterr().out
+    assert (
+        "1 documents with the id of their query are not used as its negatives"
+        in capsys.readouterr().out
+    )
     first, second = read(tmp_path / "out" / "train.jsonl")
     assert first["neg"] == ["上海"]
     assert second["pos"] == ["Paris"]  # judged relevant: the ids are the same by chance
@@ -234,7 +237,7 @@ def test_grades_are_whole_and_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lost in capsys.readouterr().out
     lines(tmp_path / "in.jsonl", [{"query": "q", "doc": "d", "rel": 0.123}])
     assert beir(tmp_path / "in.jsonl", tmp_path / "out2", "--to_beir") == 2
-    assert "the relevances (0.123, ...) are no multiples" in capsys.readouterr().err
+    assert "the relevances (0.123, ...) are not multiples" in capsys.readouterr().err
 
 
 def test_two_grades_of_one_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,7 +161,7 @@ def test_bad_rows(
 def test_one_id_for_two_things(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in.jsonl", [ROWS[0], ROWS[0]])
     assert mldr(source, tmp_path / "out", "--beir") == 2
-    assert "the query_id q1 stands in in twice" in capsys.readouterr().err
+    assert "the query_id q1 occurs twice in in" in capsys.readouterr().err
     source = write(tmp_path / "in.jsonl", [ROWS[0], row(1, "other", "text") | {"query_id": "q9"}])
     assert mldr(source, tmp_path / "out", "--beir") == 2
     assert "the document p1 has two different texts" in capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mldr(corpus, tmp_path / "out") == 2
     assert "there is no file of rows with a query in it" in capsys.readouterr().err
     assert mldr(source, tmp_path / "out", "--passages", "10", "--max_characters", "10") == 2
-    assert "max_characters: stands beside passages" in capsys.readouterr().err
+    assert "max_characters: cannot be combined with passages" in capsys.readouterr().err
     assert mldr(source, tmp_path / "out") == 0
     assert mldr(source, tmp_path / "out") == 2
     assert "already holds train.jsonl; add --overwrite" in capsys.readouterr().err

@@ -174,7 +174,7 @@ def test_where_the_best_model_cannot_be_loaded_the_run_fails(
     [
         (
             {"metric_for_best_model": "eval_ndgc@10"},
-            "metric_for_best_model: 'eval_ndgc@10' is not measured in this run; what is measured: "
+            "metric_for_best_model: 'eval_ndgc@10' is not measured in this run; give one of "
             "eval_loss, eval_in_batch_accuracy, eval_ndcg@10",
         ),
         ({"eval_metrics": ["ndgc@10"]}, "ndcg@10"),
@@ -213,4 +213,4 @@ def test_a_reranker_is_not_measured_on_rows_without_negatives(
         **STEPS,
     }
     error = refused(capsys, tmp_path / "run", **recipe)
-    assert "no query has relevant and irrelevant ones; give negatives" in error
+    assert "no query has both relevant and irrelevant ones; give negatives" in error

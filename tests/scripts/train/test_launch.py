@@ -108,9 +108,9 @@ def test_a_hub_that_refuses_costs_no_model(
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         named = recipe | {"hub_model_id": "me/my model"}
         line = refused(capsys, tmp_path / "run", **named)
-        assert "error: push_to_hub: me/my model cannot be made on the Hub (" in line
+        assert "error: push_to_hub: me/my model cannot be created on the Hub (" in line
         line = refused(capsys, tmp_path / "检索模型", **recipe)
-        assert "error: push_to_hub: 检索模型 cannot be made on the Hub (" in line
+        assert "error: push_to_hub: 检索模型 cannot be created on the Hub (" in line
         assert not list(tmp_path.glob("*/*.safetensors"))
 
         def gone(*_: Any, **__: Any) -> None:

@@ -231,7 +231,7 @@ def test_another_search_in_the_same_folder_is_refused(
     assert search(tmp_path, {**recipe, "max_steps": 1}, "--trials=1") == 0
     other = {**recipe, "learning_rate": {"log": [1e-4, 1e-2]}}
     assert search(tmp_path, other, "--trials=2") == 2
-    assert "is a search with another recipe" in capsys.readouterr().err
+    assert "belongs to a search with another recipe" in capsys.readouterr().err
 
 
 def test_the_value_is_that_of_the_model_that_is_kept(

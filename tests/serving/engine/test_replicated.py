@@ -144,7 +144,7 @@ def test_a_replica_that_stops_is_lost_even_if_its_batch_does_not_fit_into_the_pi
     replica.open(0, partial(open_folders, folders, None))
     os.kill(replica.pid, signal.SIGSTOP)
     large = [Tokens(list(range(1000)), [0] * 1000, False) for _ in range(2000)]
-    with pytest.raises(ReplicaLost, match=r"has been at one batch for 0\.5 s"):
+    with pytest.raises(ReplicaLost, match=r"has been computing one batch for 0\.5 s"):
         replica.compute(0, "embedder", large, 0.5)
     replica.kill()
     until(lambda: not replica.alive)

@@ -272,7 +272,7 @@ def test_the_newest_whole_checkpoint_is_taken(
     assert refused(capsys, run, **by_path) == (
         f"error: resume_from_checkpoint: {run}/checkpoint-6/optimizer.pt is not what was written "
         f"(its SHA-256 differs from {MANIFEST_FILE}'s); give true for the last complete one in "
-        f"{run}, or train on from its model: --model_name_or_path {run}/checkpoint-6"
+        f"{run}, or start a new run from its model: --model_name_or_path {run}/checkpoint-6"
     )
     part = part_of(run / "checkpoint-8")
     part.mkdir()
@@ -404,8 +404,8 @@ def test_other_settings_and_other_rows_are_told(tiny_bert: Path, tmp_path: Path)
     assert [line[20:] for line in log if "resume_from" in line] == [
         f"resume_from_checkpoint: {checkpoint} is of a run with other settings: loss_args "
         "{'symmetric': True} (it had {}), learning_rate 0.002 (it had 0.001). The remaining "
-        "steps use the new settings, but for learning_rate, which the state of optimizer and "
-        "schedule keeps as it was; the result matches neither run",
+        "steps use the new settings, except learning_rate: the state of optimizer and schedule "
+        "keeps the old value; the result matches neither run",
         "resume_from_checkpoint: the run had 12 training rows and now has 13: the remaining "
         "steps take them in another order; the result matches neither run",
     ]
@@ -434,7 +434,7 @@ def test_a_run_that_was_moved_ends_with_its_best_model(
         train(folder, **settings, resume_from_checkpoint=True)
         assert_same_weights(folder, tmp_path / "away")
     line = refused(capsys, gone, **settings, resume_from_checkpoint=True)
-    assert "checkpoint-2, the best so far, is gone" in line
+    assert "checkpoint-2, the best so far, is missing" in line
     train(gone, **settings | {"load_best_model_at_end": False}, resume_from_checkpoint=True)
 
 
@@ -464,6 +464,6 @@ def test_without_an_optimizer_no_resuming_is_advised(tiny_bert: Path, tmp_path: 
     run = train(tmp_path / "run", **six_steps(tiny_bert, tmp_path, save_only_model=True))
     last = run / "checkpoint-6"
     assert going_on(run) == (
-        f"train on from checkpoint-6 (save_only_model): --model_name_or_path {last}"
+        f"start a new run from checkpoint-6 (save_only_model): --model_name_or_path {last}"
     )
     assert going_on(tmp_path) == "start again, as there is no checkpoint yet"

@@ -142,7 +142,7 @@ def test_rejected_rows_are_not_read_from_where_they_are_written(
     for key, files in given.items():
         line = refused(run, **settings | files, overwrite=True)
         assert line.startswith(f"error: {key}: {run}")
-        assert f"is what a run in {run} writes" in line
+        assert f"would be overwritten by the run in {run}" in line
     assert "mended" in rejected.read_text(encoding="utf-8")
     moved = rejected.rename(tmp_path / "mended.jsonl")
     train(run, **settings | {"train_file": str(moved), "overwrite": True})
@@ -153,7 +153,7 @@ def test_two_runs_do_not_share_a_folder(tiny_bert: Path, tmp_path: Path, refused
     part = run / ".checkpoint-2.part"
     part.mkdir(parents=True)
     with FileLock(run / ".lock"):
-        assert f"output_dir: another run writes into {run}" in refused(run, **settings)
+        assert f"output_dir: another run is writing into {run}" in refused(run, **settings)
         assert part.is_dir()
     train(run, **settings)
     assert not list(run.glob(".*"))
@@ -192,7 +192,7 @@ def test_a_run_does_not_go_on_as_another(
     scored = {"objective": "cosent", "train_file": write_format("scored", tmp_path)}
     assert refused(tmp_path / "run", **{**settings, **scored}) == (
         f"error: resume_from_checkpoint: {checkpoint} is of a run with objective contrastive, "
-        "this one's is cosent; give objective contrastive, or train on from its model: "
+        "this one's is cosent; give objective contrastive, or start a new run from its model: "
         f"--model_name_or_path {checkpoint}"
     )
     alone = copy(checkpoint, tmp_path)  # without the folder that says its objective
@@ -343,7 +343,7 @@ def test_going_back_sets_the_later_checkpoints_aside(
     }  # fmt: skip
     train(run, **settings, resume_from_checkpoint=True)
     log = (run / "finetune.log").read_text(encoding="utf-8")
-    assert "its later checkpoints are set aside: checkpoint-4.aside-1" in log
+    assert "later checkpoints are set aside: checkpoint-4.aside-1" in log
     assert f"resuming from {run / 'checkpoint-3'}\n" in log
     train(run, **back)
     assert {path.name for path in run.glob("*aside*")} == {

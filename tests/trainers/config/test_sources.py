@@ -174,7 +174,11 @@ def test_the_command_line_takes_paths_or_json() -> None:
     ("files", "more", "expected"),
     [
         ([], {}, "train_files: is empty; give sources, or train_file"),
-        (["a"], {"train_file": "b"}, "train_files: stands beside train_file; give one of them"),
+        (
+            ["a"],
+            {"train_file": "b"},
+            "train_files: cannot be combined with train_file; give one of them",
+        ),
         ([{"name": "a"}], {}, "train_files[0].path: is missing"),
         ([{"path": []}], {}, "train_files[0].path: is missing"),
         ([{"path": 1}], {}, "train_files[0].path: 1 is not a list or text"),
@@ -185,7 +189,7 @@ def test_the_command_line_takes_paths_or_json() -> None:
         ([{"path": "b", "weight": 0}], {}, "train_files[0].weight: must be above 0, got 0"),
         ([{"path": "b", "weight": "2"}], {}, 'train_files[0].weight: "2" is not a number'),
         (["x/a.csv", "y/a.csv"], {}, "train_files[1].name: 'a' is the name of train_files[0] too"),
-        ([{"path": "a", "name": "a/b"}], {}, "train_files[0].name: 'a/b' may have letters"),
+        ([{"path": "a", "name": "a/b"}], {}, "train_files[0].name: 'a/b' may contain only letters"),
         (
             ["a", {"path": "b", "objective": "bce"}],
             {},
@@ -210,7 +214,7 @@ def test_the_command_line_takes_paths_or_json() -> None:
         (
             ["a", {"path": "b", "document_prompt": "d: "}],
             {"batches_from": "all_sources"},
-            "train_files[1].document_prompt: a source has no document_prompt of its own where",
+            "train_files[1].document_prompt: cannot differ between sources whose rows share",
         ),
     ],
 )

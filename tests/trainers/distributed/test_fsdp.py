@@ -208,7 +208,7 @@ def test_on_a_cpu_it_is_refused(
         (["--fsdp_cpu_ram_efficient_loading", "true"], "every process reads the model itself"),
         (
             ["--fsdp_transformer_layer_cls_to_wrap", "BertEmbeddings,BertLayer"],
-            "BertEmbeddings is no layer of this model; leave it out of the launch file, or give "
+            "BertEmbeddings is not a layer of this model; leave it out of the launch file, or give "
             "BertLayer",
         ),
     ],
@@ -234,7 +234,7 @@ def test_a_worse_model_cannot_be_seen(
     monkeypatch.setattr("trainers.distributed.sharding.NOT_SHARDING", ())
     given = recipes(folder, 3)["bert"] | {"on_worse": "keep_base"}
     line = refused(capsys, folder / "one" / "refused", **given)
-    assert "on_worse: keep_base needs a comparison with the base, and a sharded" in line
+    assert "on_worse: keep_base needs a comparison with the base, which with FSDP" in line
 
 
 def test_layers_are_not_compiled(

@@ -357,7 +357,7 @@ def test_a_run_goes_on_with_another_number_of_processes(launched: Path) -> None:
     one = train(launched / "1" / "saved", **recipe("bce", launched, 8, **more))
     assert_same_weights(one, two, tolerance=1e-6)
     log = (one / "finetune.log").read_text(encoding="utf-8")
-    assert "checkpoint-2 is of a run of 2 processes, this one has 1: the order of the" in log
+    assert "checkpoint-2 is of a run on 2 processes, and this one has 1: the order of the" in log
     smaller = train(launched / "1" / "smaller", **recipe("bce", launched, 4, **more))
     log = (smaller / "finetune.log").read_text(encoding="utf-8")
     assert "a step takes 4 rows instead of 8" in log
