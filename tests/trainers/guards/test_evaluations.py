@@ -155,7 +155,10 @@ def test_such_a_scheduler_lets_a_metric_rise(recipe: dict[str, Any], tmp_path: P
     rows.write_text(rows.read_text(encoding="utf-8").replace("slept", "sat"), encoding="utf-8")
     run = train(run, **recipe | more, resume_from_checkpoint=True)
     log = (run / "finetune.log").read_text(encoding="utf-8")
-    assert "except lr_scheduler_kwargs: the state of optimizer and schedule keeps the old value" in log
+    said = "except lr_scheduler_kwargs: the state of optimizer and schedule keeps the old value"
+    assert said in log
+        "except lr_scheduler_kwargs: the state of optimizer and schedule keeps the old value" in log
+    )
     assert "the rows of eval_file are not those that the run had" in log
 
 
