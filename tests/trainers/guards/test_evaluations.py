@@ -157,8 +157,6 @@ def test_such_a_scheduler_lets_a_metric_rise(recipe: dict[str, Any], tmp_path: P
     log = (run / "finetune.log").read_text(encoding="utf-8")
     said = "except lr_scheduler_kwargs: the state of optimizer and schedule keeps the old value"
     assert said in log
-        "except lr_scheduler_kwargs: the state of optimizer and schedule keeps the old value" in log
-    )
     assert "the rows of eval_file are not those that the run had" in log
 
 
