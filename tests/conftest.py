@@ -51,6 +51,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/train", "scripts")]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: for a sixth of their time, tests wait for other processes."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_slow(item):
@@ -87,8 +92,12 @@ def _no_log_handler_is_left() -> Iterator[None]:
     root.setLevel(logging.WARNING)
 
 
-def pytest_collection_finish() -> None:
-    """Spare every full garbage collection, of which a run makes two, the objects of all imports."""
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_no_garbage() -> None:
+    """Spare every full garbage collection, of which a run makes two, what is there by now.
+
+    Tests import more and more: in the end a collection would look at a million objects.
+    """
     gc.collect()
     gc.freeze()
 
