@@ -51,9 +51,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/train", "scripts")]
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: for a sixth of their time, tests wait for other processes."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as there are cores; one more where tests wait for the processes that they start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    return cores + (config.getoption("markexpr") != "not slow")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
