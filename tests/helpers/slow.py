@@ -36,6 +36,7 @@ STARTERS = {
     ("served", "replicated"),
     ("served", "running"),
     ("served", "served"),
+    ("serving.engine.replica", "Replica"),
     ("torch.utils.data.dataloader", "DataLoader"),
 }
 MODULES = {"runpy", "scripts.evaluate", "subprocess"}
