@@ -51,6 +51,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/train", "scripts")]
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many as there are cores; one more where tests wait for the processes that they start."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
