@@ -55,7 +55,7 @@ LONGEST = [ROOT / "tests" / name for name in ("trainers/distributed", "scripts/t
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many as there are cores; one more where tests wait for the processes that they start."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    return cores + (config.getoption("markexpr") != "not slow")
+    return cores if config.getoption("markexpr") == "not slow" else cores + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
