@@ -29,11 +29,11 @@ class ContrastiveTrainer(BaseTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Encode all texts and pick out each query's document."""
-        loss, outputs = contrastive_step(self, model, inputs, self.loss, num_items_in_batch)
+        loss, outputs = compute_contrastive_loss(self, model, inputs, self.loss, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
 
-def contrastive_step(
+def compute_contrastive_loss(
     trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: Any, num_items: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scaled loss of a batch, and its embeddings: queries [Q, H], all documents [E, H]."""

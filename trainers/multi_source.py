@@ -7,41 +7,42 @@ from torch import Tensor, nn
 
 from trainers.base import BaseTrainer
 
-# As `contrastive_step`: trainer, model, batch, loss and the step's items to loss and outputs.
-Step = Callable[
+# What ``compute_loss`` of a trainer does, as a function such as ``compute_contrastive_loss``: from
+# trainer, model, batch, loss and the items of the optimizer step to scaled loss and outputs.
+ComputeLoss = Callable[
     [BaseTrainer, nn.Module, dict[str, Any], nn.Module, Any], tuple[Tensor, dict[str, Tensor]]
 ]
 
 
-class SourceStep(NamedTuple):
-    """How the batches of one source are trained on.
+class SourceLoss(NamedTuple):
+    """How the loss of one source's batches is computed.
 
     Args:
         name: The source's; None for the run's own objective, which evaluates.
-        step: The objective's.
+        compute_loss: The objective's.
         loss: With the source's ``loss_args``.
     """
 
     name: str | None
-    step: Step
+    compute_loss: ComputeLoss
     loss: nn.Module
 
 
 class MultiSourceTrainer(BaseTrainer):
-    """Hands each batch to the step of its source.
+    """Computes the loss of each batch as its source says.
 
     Batches are from ``SourceCollator``. All batches of an optimizer step are of one source, so that
     the items that ``scale_loss`` divides by are of one kind. Metrics are logged by source too:
     ``loss_<source>`` beside ``loss``.
 
     Args:
-        source_steps: By number of source; the last one is for evaluation.
+        source_losses: By number of source; the last one is for evaluation.
         kwargs: As for ``BaseTrainer``.
     """
 
-    def __init__(self, *, source_steps: Sequence[SourceStep], **kwargs: Any) -> None:
+    def __init__(self, *, source_losses: Sequence[SourceLoss], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.source_steps = source_steps
+        self.source_losses = source_losses
         self._source: str | None = None  # whose batch is computed now
 
     def compute_loss(
@@ -52,9 +53,9 @@ class MultiSourceTrainer(BaseTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """The loss of the batch's source."""
-        self._source, step, own_loss = self.source_steps[inputs["source"]]
+        self._source, compute_loss, own_loss = self.source_losses[inputs["source"]]
         batch = {name: value for name, value in inputs.items() if name != "source"}
-        loss, outputs = step(self, model, batch, own_loss, num_items_in_batch)
+        loss, outputs = compute_loss(self, model, batch, own_loss, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def record_metric(self, name: str, value: Tensor, items: Tensor) -> None:

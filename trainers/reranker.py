@@ -19,11 +19,11 @@ class RerankerTrainer(BaseTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Score all pairs in one forward pass and compare the scores with the targets."""
-        loss, outputs = reranker_step(self, model, inputs, self.loss, num_items_in_batch)
+        loss, outputs = compute_reranker_loss(self, model, inputs, self.loss, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
 
-def reranker_step(
+def compute_reranker_loss(
     trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scaled loss of a batch, and its scores (raw logits) [P]."""

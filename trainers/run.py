@@ -9,11 +9,17 @@ from collators.epochs import numbered
 from common.flags import read_values
 from trainers.base import BaseTrainer
 from trainers.config.arguments import TandemArguments, defaults
-from trainers.config.task import Source, Task, build_sources, check_kind, find_objective
-from trainers.contrastive import ContrastiveTrainer, contrastive_step
-from trainers.multi_source import MultiSourceTrainer, SourceStep, Step
-from trainers.reranker import RerankerTrainer, reranker_step
-from trainers.similarity import SimilarityTrainer, similarity_step
+from trainers.config.task import (
+    TrainingSource,
+    TrainingTask,
+    build_sources,
+    check_kind,
+    find_objective,
+)
+from trainers.contrastive import ContrastiveTrainer, compute_contrastive_loss
+from trainers.multi_source import ComputeLoss, MultiSourceTrainer, SourceLoss
+from trainers.reranker import RerankerTrainer, compute_reranker_loss
+from trainers.similarity import SimilarityTrainer, compute_similarity_loss
 
 USAGE = """Fine-tune an embedder or a reranker.
 
@@ -21,25 +27,25 @@ USAGE = """Fine-tune an embedder or a reranker.
     accelerate launch scripts/train.py --config configs/reranker.json --learning_rate 1e-4
 """
 
-STEPS: dict[type[BaseTrainer], Step] = {
-    ContrastiveTrainer: contrastive_step,
-    SimilarityTrainer: similarity_step,
-    RerankerTrainer: reranker_step,
+COMPUTE_LOSS: dict[type[BaseTrainer], ComputeLoss] = {
+    ContrastiveTrainer: compute_contrastive_loss,
+    SimilarityTrainer: compute_similarity_loss,
+    RerankerTrainer: compute_reranker_loss,
 }
 
 
 @dataclass(frozen=True)
-class Run(Task):
-    """A run of ``scripts/train.py``.
+class Run(TrainingTask):
+    """A run of ``scripts/train.py``: arguments, objective, and sources if there are several.
 
     Args:
         sources: Of ``train_files``; none for a run with one ``train_file``.
     """
 
-    sources: list[Source]
+    sources: list[TrainingSource]
 
     @property
-    def has_several_steps(self) -> bool:
+    def one_source_per_step(self) -> bool:
         """Whether each step is of one source, with the objective and settings of the source."""
         return bool(self.sources) and self.args.batches_from == "one_source"
 
@@ -49,17 +55,17 @@ class Run(Task):
         Args:
             given: What the trainer takes beside ``args`` and ``loss``: model, data, measure, ...
         """
-        if not self.has_several_steps:
+        if not self.one_source_per_step:
             return self.objective.trainer(args=self.args, loss=self.build_loss(), **given)
-        steps = [_source_step(source.name, source) for source in self.sources]
-        evaluation = _source_step(None, self)
+        losses = [_source_loss(source.name, source) for source in self.sources]
+        evaluation = _source_loss(None, self)
         return MultiSourceTrainer(
-            args=self.args, loss=evaluation.loss, source_steps=[*steps, evaluation], **given
+            args=self.args, loss=evaluation.loss, source_losses=[*losses, evaluation], **given
         )
 
 
-def _source_step(name: str | None, task: Task) -> SourceStep:
-    return SourceStep(name, STEPS[task.objective.trainer], task.build_loss())
+def _source_loss(name: str | None, task: TrainingTask) -> SourceLoss:
+    return SourceLoss(name, COMPUTE_LOSS[task.objective.trainer], task.build_loss())
 
 
 def build_run(args: TandemArguments) -> Run:
@@ -68,7 +74,7 @@ def build_run(args: TandemArguments) -> Run:
     Raises:
         ValueError: A key, value or combination that cannot work, named in one sentence.
     """
-    task = Task(args, find_objective(args))
+    task = TrainingTask(args, find_objective(args))
     check_kind(task)
     return Run(args, task.objective, build_sources(task))
 

@@ -23,11 +23,11 @@ class SimilarityTrainer(BaseTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Encode all texts in one forward pass and compare them pair by pair."""
-        loss, outputs = similarity_step(self, model, inputs, self.loss, num_items_in_batch)
+        loss, outputs = compute_similarity_loss(self, model, inputs, self.loss, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
 
-def similarity_step(
+def compute_similarity_loss(
     trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scaled loss of a batch, and its embeddings of queries and documents, [P, H] each."""

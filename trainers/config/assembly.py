@@ -20,7 +20,7 @@ from loaders import DataFiles, ReadOptions
 from loaders.shapes.judged_groups import JudgedGroups
 from mining.guide import GuideEmbeddings, encode_texts
 from trainers.config.arguments import OWN_FIELDS, TandemArguments
-from trainers.config.task import Task
+from trainers.config.task import TrainingTask
 from trainers.distributed.sharding import launches_fsdp
 from trainers.run import Run, build_run
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_rows(
-    task: Task,
+    task: TrainingTask,
     files: Sequence[str],
     rejected: str,
     in_place: bool = False,
@@ -70,7 +70,7 @@ def read_eval_rows(run: Run) -> EpochRows:
     return read_rows(run, run.args.eval_file or [], "rejected_eval_rows.jsonl", evaluates=True)
 
 
-def read_options(task: Task, rejected: str, evaluates: bool = False) -> ReadOptions:
+def read_options(task: TrainingTask, rejected: str, evaluates: bool = False) -> ReadOptions:
     """How files are read: those to train on, or, with its own settings, ``eval_file``.
 
     Args:
@@ -206,12 +206,12 @@ def build_collator(run: Run, model: Encoder, rows: Sequence[Any] = ()) -> Any:
     if (name := run.args.guide_model) is not None:
         guide = encode_texts(name, rows, run.args.bf16, run.args.trust_remote_code)
     own = task_collator(run, model, guide)
-    if not run.has_several_steps:
+    if not run.one_source_per_step:
         return own
     return SourceCollator([task_collator(source, model, guide) for source in run.sources], own)
 
 
-def task_collator(task: Task, model: Encoder, guide: GuideEmbeddings | None) -> Any:
+def task_collator(task: TrainingTask, model: Encoder, guide: GuideEmbeddings | None) -> Any:
     """The objective's collator; its fields say which of the settings it takes."""
     args = task.args
     document_prompt = args.document_prompt

@@ -32,11 +32,11 @@ SHARED_IN_A_BATCH = ("objective", "loss_args", "document_prompt", "train_group_s
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a model is trained for: of a run, or of one of its sources.
+class TrainingTask:
+    """An objective with its arguments: what a ``Run`` and each ``TrainingSource`` of it are.
 
     Args:
-        args: The run's arguments, or a source's.
+        args: The run's arguments, or a source's: the run's with the source's own settings.
         objective: The row of ``OBJECTIVES`` that ``args.objective`` names.
     """
 
@@ -94,7 +94,7 @@ def find_objective(args: TandemArguments) -> Objective:
     return objective
 
 
-def check_kind(task: Task) -> None:
+def check_kind(task: TrainingTask) -> None:
     """Refuse settings of another kind of model.
 
     Raises:
@@ -126,8 +126,8 @@ def _check_loss_args(args: TandemArguments, objective: Objective) -> None:
 
 
 @dataclass(frozen=True)
-class Source(Task):
-    """One entry of ``train_files``.
+class TrainingSource(TrainingTask):
+    """One entry of ``train_files``: files, an objective to train them by, a weight.
 
     Its ``args`` are the run's, with the source's files as ``train_file`` and its own settings in
     place of the run's.
@@ -141,13 +141,13 @@ class Source(Task):
     weight: float
 
 
-def build_sources(run: Task) -> list[Source]:
+def build_sources(run: TrainingTask) -> list[TrainingSource]:
     """The sources that a run's ``train_files`` names; none for a run with one ``train_file``.
 
     Raises:
         ValueError: An entry that cannot work; it names entry and key.
     """
-    sources: list[Source] = []
+    sources: list[TrainingSource] = []
     for number, entry in enumerate(run.args.train_files or []):
         source = _build(f"train_files[{number}]", entry, run)
         for other, known in enumerate(sources):
@@ -160,7 +160,7 @@ def build_sources(run: Task) -> list[Source]:
     return sources
 
 
-def _build(place: str, entry: str | Mapping[str, Any], run: Task) -> Source:
+def _build(place: str, entry: str | Mapping[str, Any], run: TrainingTask) -> TrainingSource:
     args = run.args
     given = _typed_entry(place, {"path": entry} if isinstance(entry, str) else entry, type(args))
     if not given.get("path"):
@@ -180,7 +180,7 @@ def _build(place: str, entry: str | Mapping[str, Any], run: Task) -> Source:
     if args.batches_from == "all_sources":
         _check_shared(place, given, args)
     own, objective = _own_settings(place, run, {**given, "train_file": files})
-    return Source(own, objective, name, weight)
+    return TrainingSource(own, objective, name, weight)
 
 
 def _typed_entry(place: str, entry: Mapping[str, Any], kind: type) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _check_shared(place: str, given: Mapping[str, Any], args: TandemArguments) -
 
 
 def _own_settings(
-    place: str, run: Task, given: dict[str, Any]
+    place: str, run: TrainingTask, given: dict[str, Any]
 ) -> tuple[TandemArguments, Objective]:
     own = copy.copy(run.args)
     own.train_files = None

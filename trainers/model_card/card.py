@@ -16,7 +16,7 @@ from common.run_files import CARD_FILE, EVALUATION_FILE
 from encoders.kinds import KINDS
 from evaluation.results import Results
 from trainers.config.arguments import TandemArguments
-from trainers.config.task import Source, Task
+from trainers.config.task import TrainingSource, TrainingTask
 from trainers.guards.base_comparison import find_comparison, in_words
 from trainers.model_card.code import code_blocks, server_commands
 from trainers.model_card.evaluation import add_evaluation, as_code
@@ -141,14 +141,14 @@ def _language(args: TandemArguments) -> str | list[str] | None:
 # Sections
 
 
-def _tasks(run: Run) -> Sequence[Task]:
+def _tasks(run: Run) -> Sequence[TrainingTask]:
     """The run's sources, or the run itself."""
     return run.sources or [run]
 
 
-def _losses(run: Run) -> list[Task]:
+def _losses(run: Run) -> list[TrainingTask]:
     """One task for each different loss of the run."""
-    found: list[Task] = []
+    found: list[TrainingTask] = []
     for task in _tasks(run):
         same = [task.args.objective, task.args.loss_args]
         if all([known.args.objective, known.args.loss_args] != same for known in found):
@@ -162,7 +162,7 @@ def _data(run: Run, counts: Sequence[int] | None) -> list[str]:
     lines = [f"- base model: {as_code(args.model_name_or_path)}"]
     for number, task in enumerate(_tasks(run)):
         details = [] if counts is None else [f"{counts[number]:,} rows"]
-        if isinstance(task, Source):
+        if isinstance(task, TrainingSource):
             details += [f"weight {task.weight:g}", f"objective {task.args.objective}"]
         about = f" ({', '.join(details)})" if details else ""
         lines.append(f"- trained on: {_files(task.args.train_file)}{about}")
@@ -181,7 +181,7 @@ def _files(files: Iterable[str]) -> str:
     return ", ".join(map(as_code, files))
 
 
-def _objective(task: Task) -> list[str]:
+def _objective(task: TrainingTask) -> list[str]:
     """The docstring of the loss, which has its formula, and its arguments."""
     loss = task.objective.loss
     about = inspect.cleandoc(loss.__doc__ or "").partition("\nArgs:")[0].strip()

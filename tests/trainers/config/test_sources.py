@@ -14,7 +14,7 @@ from collators.mixture import MixtureRows, MixtureSampler, SourceCollator, Sourc
 from runs import write_format
 from trainers import OBJECTIVES, Run, TandemArguments, build_run, parse_run
 from trainers.config.assembly import read_train_rows
-from trainers.run import STEPS
+from trainers.run import COMPUTE_LOSS
 
 
 def run_of(*files: Any, **more: Any) -> Run:
@@ -154,9 +154,9 @@ def test_a_source_has_the_runs_settings_and_its_own() -> None:
     assert [source.args.label_range for source in (first, second)] == [None, [0, 5]]
     assert {source.args.query_prompt for source in (first, second, third)} == {"query: "}
     assert run.objective is OBJECTIVES["contrastive"] and run.args.train_file == []
-    assert run.has_several_steps
+    assert run.one_source_per_step
     mixed = run_of("a.jsonl", "b.jsonl", batches_from="all_sources")
-    assert not mixed.has_several_steps
+    assert not mixed.one_source_per_step
 
 
 def test_the_command_line_takes_paths_or_json() -> None:
@@ -231,4 +231,4 @@ def test_batches_from_is_for_several_sources() -> None:
 
 def test_every_objective_can_be_that_of_a_source() -> None:
     for name, objective in OBJECTIVES.items():
-        assert objective.trainer in STEPS, name
+        assert objective.trainer in COMPUTE_LOSS, name
