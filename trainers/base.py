@@ -24,8 +24,8 @@ from trainers.config.arguments import TandemArguments
 from trainers.config.learning_rates import set_learning_rate
 from trainers.distributed.compiling import compile_unpadded
 from trainers.distributed.item_means import ItemMeans
-from trainers.distributed.sharding import keep_fp32_outside, whole
-from trainers.guards.base_comparison import BaseComparison, new_head
+from trainers.distributed.sharding import keep_fp32_outside, unsharded
+from trainers.guards.base_comparison import BaseComparison, copy_new_weights
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
 from trainers.guards.loaders import IsolatedLoaders
@@ -87,7 +87,7 @@ class BaseTrainer(CheckpointTrainer):
         # A sharded model cannot be measured before the first step.
         compared = None if self.is_fsdp_enabled else measure
         self.base_comparison = BaseComparison(compared) if compared else None
-        self.first_head = new_head(model)
+        self.initial_new_weights = copy_new_weights(model)
         self._skipped_since_log = False
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -102,7 +102,7 @@ class BaseTrainer(CheckpointTrainer):
     def count_items(self, inputs: dict[str, Any]) -> Tensor:
         """What the loss of a batch is a mean over, a float []: queries, groups, or pairs' weights.
 
-        A pair of weight 2 counts as two.
+        ``Trainer`` calls them items (``num_items_in_batch``). A pair of weight 2 counts as two.
         """
         for key in ("positives", "mask"):  # of queries; of groups
             if key in inputs:
@@ -132,10 +132,10 @@ class BaseTrainer(CheckpointTrainer):
         means = self.train_means if self.model.training else self.eval_means
         means.add(name, value, items)
 
-    def note_signal(self, can_learn: Tensor, reason: str) -> None:
-        """Note whether a batch of training can teach something, and why it would not."""
+    def record_signal(self, has_signal: Tensor, reason: str) -> None:
+        """Record for ``IdleSteps`` whether a batch has a training signal, and why it would not."""
         if self.model.training:
-            self.idle_steps.note(can_learn, reason)
+            self.idle_steps.record(has_signal, reason)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give weights that the base does not have (a new head) a learning rate of their own."""
@@ -214,10 +214,10 @@ class BaseTrainer(CheckpointTrainer):
             raise
         except Exception as error:
             failed = f"the evaluation after step {self.state.global_step} failed: {describe(error)}"
-            raise EvaluationFailed(f"{failed}; {self._what_is_left()}") from error
+            raise EvaluationFailed(f"{failed}; {self._save_and_name_checkpoint()}") from error
 
-    def _what_is_left(self) -> str:
-        """Save a checkpoint after a failed evaluation, and name it."""
+    def _save_and_name_checkpoint(self) -> str:
+        """Save a checkpoint after a failed evaluation; name where to resume, for the message."""
         output_dir = self.args.output_dir
         if not self.is_in_train:
             return f"the model of this step is in {output_dir}"
@@ -247,7 +247,7 @@ class BaseTrainer(CheckpointTrainer):
         """What the model is now worth."""
         reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
         model: Encoder = self.accelerator.unwrap_model(self.model)
-        with whole(model, reshard):
+        with unsharded(model, reshard):
             return measure.judge(model)
 
     def _evaluate(

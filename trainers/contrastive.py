@@ -10,7 +10,7 @@ from losses.contrastive import GatheredQueries, Guide, in_batch_accuracy
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.distributed.gradient_cache import embed_in_chunks
-from trainers.guards.idle_steps import NO_NEGATIVE
+from trainers.guards.idle_steps import NO_NEGATIVES
 
 # Shapes: Q queries and D documents of this process, A queries and E documents of all of them, R
 # relevant documents of the query that has most, H dimensions of an embedding.
@@ -54,7 +54,7 @@ def compute_contrastive_loss(
         trainer.record_metric("false_negatives", share, trainer.count_items(inputs))
         # Where documents are the only negatives, a batch may have lost all of them.
         left = mask if loss.has_more_terms else found
-    trainer.note_signal((~left).sum() > len(queries), NO_NEGATIVE)
+    trainer.record_signal((~left).sum() > len(queries), NO_NEGATIVES)
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
     similarity: Similarity = getattr(loss, "similarity", "cosine")
     accuracy = in_batch_accuracy(queries, documents, positives, mask, similarity)

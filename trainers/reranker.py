@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainers.base import BaseTrainer
-from trainers.guards.idle_steps import ALIKE, ALONE, groups_differ
+from trainers.guards.idle_steps import EQUAL_IN_EACH_GROUP, ONE_CANDIDATE_EACH, groups_differ
 
 
 class RerankerTrainer(BaseTrainer):
@@ -29,8 +29,10 @@ def compute_reranker_loss(
     """The scaled loss of a batch, and its scores (raw logits) [P]."""
     targets = {name: value for name, value in inputs.items() if name != "texts"}
     if getattr(loss, "needs_different_relevances", False):
-        trainer.note_signal(groups_differ(targets["relevances"], targets["mask"]), ALIKE)
+        trainer.record_signal(
+            groups_differ(targets["relevances"], targets["mask"]), EQUAL_IN_EACH_GROUP
+        )
     elif "mask" in targets:
-        trainer.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
+        trainer.record_signal((targets["mask"].sum(dim=1) > 1).any(), ONE_CANDIDATE_EACH)
     scores = model(**inputs["texts"])  # [P]
     return trainer.scale_loss(loss(scores, **targets), inputs, num_items), {"scores": scores}

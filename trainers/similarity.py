@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
-from trainers.guards.idle_steps import ALONE, ONE_RELEVANCE
+from trainers.guards.idle_steps import EQUAL_RELEVANCES, ONE_CANDIDATE_EACH
 
 
 class SimilarityTrainer(BaseTrainer):
@@ -44,8 +44,8 @@ def compute_similarity_loss(
             queries, documents = gathering.gather(queries), gathering.gather(documents)
             targets = {name: gathering.gather(values) for name, values in targets.items()}
         relevances = targets["relevances"]
-        trainer.note_signal(relevances.max() > relevances.min(), ONE_RELEVANCE)
+        trainer.record_signal(relevances.max() > relevances.min(), EQUAL_RELEVANCES)
     elif "mask" in targets:
-        trainer.note_signal((targets["mask"].sum(dim=1) > 1).any(), ALONE)
+        trainer.record_signal((targets["mask"].sum(dim=1) > 1).any(), ONE_CANDIDATE_EACH)
     value = loss(queries, documents, **targets)
     return trainer.scale_loss(value, inputs, num_items), outputs

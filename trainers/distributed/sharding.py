@@ -101,7 +101,7 @@ def keep_fp32_outside(plugin: Any) -> None:
 
 
 @contextmanager
-def whole(model: nn.Module, reshard_after_forward: bool) -> Iterator[None]:
+def unsharded(model: nn.Module, reshard_after_forward: bool) -> Iterator[None]:
     """Unshard the model inside the block, so that each process can run it independently.
 
     A forward pass of a sharded model is collective, and in an evaluation each process has another

@@ -54,8 +54,8 @@ class BaseComparison:
         add_comparison(state, self.measure.metrics[0], compared)
 
 
-def new_head(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the weights that no folder has: with them the base can be had again."""
+def copy_new_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies, before training, of weights that the base lacks (a new head): they complete it."""
     names: Any = getattr(model, "new_weights", ())
     return {n: w.detach().cpu().clone() for n, w in model.state_dict().items() if n in names}
 

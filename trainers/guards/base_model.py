@@ -93,8 +93,8 @@ def _blend(run: Run, trainer: BaseTrainer) -> Callable[[float], Any]:
     """
     model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
     tuned = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-    base = shared_out(open_base_model(run).state_dict() | trainer.first_head, tuned)
+    base = shared_out(open_base_model(run).state_dict() | trainer.initial_new_weights, tuned)
     base = {name: w.to(tuned[name].device) for name, w in base.items() if name in tuned}
     return lambda share: model.load_state_dict(
-        merge_with_base(tuned, base, share, trainer.first_head if share else ())
+        merge_with_base(tuned, base, share, trainer.initial_new_weights if share else ())
     )

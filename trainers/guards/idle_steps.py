@@ -1,4 +1,4 @@
-"""Idle steps, from whose batches nothing can be learned: warn of the first, count all."""
+"""Idle steps have no training signal, so that their gradient is 0: warn of the first, count all."""
 
 import logging
 
@@ -11,20 +11,20 @@ logger = logging.getLogger(__name__)
 
 _MOST_PENDING = 1000  # steps between two counts
 
-# Why a batch may teach nothing.
-NO_NEGATIVE = (
+# Why a batch may have no training signal.
+NO_NEGATIVES = (
     "no query of the step has a negative: it has one different document, or all are known to "
     "answer its queries; raise per_device_train_batch_size, or give rows negatives"
 )
-ONE_RELEVANCE = (
+EQUAL_RELEVANCES = (
     "all rows of the step have the same relevance, and the objective learns from their order; "
     "raise per_device_train_batch_size, or give rows with other relevances"
 )
-ALIKE = (
+EQUAL_IN_EACH_GROUP = (
     "each group of the step has one candidate, or candidates of the same relevance; give groups "
     "with both, or raise train_group_size"
 )
-ALONE = (
+ONE_CANDIDATE_EACH = (
     "each group of the step has one candidate, and the objective learns from their differences; "
     "give groups with more"
 )
@@ -38,7 +38,7 @@ def groups_differ(relevances: Tensor, mask: Tensor) -> Tensor:
 
 
 class IdleSteps:
-    """Counts the steps in which no batch of any process can teach the model anything.
+    """Counts the steps in which no batch of any process has a training signal.
 
     The answers stay on their device and are read when the loss is logged, so that no step has to
     synchronise with the device for them.
@@ -46,21 +46,21 @@ class IdleSteps:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        # Of each step since the last count: whether its batches can teach something, or why not.
+        # Of each step since the last count: whether its batches have a signal, or why not.
         self._steps: list[list[tuple[Tensor, str]]] = []
         self._unlogged = 0
         self._warned = False
 
     def begin_step(self, state: TrainerState) -> None:
-        """Start a step: what is noted from now on belongs to it."""
+        """Start a step: what is recorded from now on belongs to it."""
         if len(self._steps) >= _MOST_PENDING:
             self._count(state)
         self._steps.append([])
 
-    def note(self, can_learn: Tensor, reason: str) -> None:
-        """Note whether a batch can teach something (a bool []), and why it would not."""
+    def record(self, has_signal: Tensor, reason: str) -> None:
+        """Record whether a batch has a training signal (a bool []), and why it would have none."""
         if self._steps:
-            self._steps[-1].append((can_learn.detach(), reason))
+            self._steps[-1].append((has_signal.detach(), reason))
 
     def pop(self, state: TrainerState) -> int:
         """The run's idle steps up to now if there are new ones, else 0; a collective operation."""
@@ -73,7 +73,7 @@ class IdleSteps:
         noted = [at for at, step in enumerate(steps) if step]
         if not noted:
             return
-        signals = [torch.stack([can_learn for can_learn, _ in steps[at]]) for at in noted]
+        signals = [torch.stack([has_signal for has_signal, _ in steps[at]]) for at in noted]
         learns = torch.stack([signal.any() for signal in signals]).float()
         learns = self.accelerator.reduce(learns, "sum")
         idle = [at for at, learned in zip(noted, learns.tolist(), strict=True) if not learned]
