@@ -18,7 +18,7 @@ from encoders.opening.positions import check_positions, position_limit
 from encoders.opening.template import save_tokenizer
 from encoders.opening.tokens import batches, check_tokens, tokens_without_a_row
 from encoders.opening.transformer import Task
-from encoders.sharding import layer_classes, shared_out
+from encoders.sharding import layer_classes, shard_like
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
@@ -209,7 +209,7 @@ class Encoder(nn.Module):
             loaded = self.lora.load(Path(folder) / FOLDER, self.backbone.state_dict())
             rest = {k: v for k, v in weights.items() if not k.startswith("backbone.")}
             weights = own | rest | {f"backbone.{name}": w for name, w in loaded.items()}
-        self.load_state_dict(shared_out(weights, own))
+        self.load_state_dict(shard_like(weights, own))
 
     def run_backbone(self, host_mask: unpadding.HostMask | None, **inputs: Any) -> Any:
         """The backbone's output; ``host_mask`` spares it to read the attention mask of a GPU."""

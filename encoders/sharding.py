@@ -30,7 +30,7 @@ def layer_classes(backbone: PreTrainedModel) -> list[str]:
     )
 
 
-def shared_out(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def shard_like(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Shard full weights as a model's ``own`` are sharded; each process keeps its part.
 
     Args:

@@ -41,7 +41,7 @@ from trainers import parse_run
 from trainers.base import BaseTrainer
 from trainers.config.search_space import (
     Range,
-    Reports,
+    TrialReporter,
     broadcast,
     fill,
     find_metric,
@@ -178,11 +178,11 @@ def run_trial(
         write_recipe(file, fill(recipe, values) | TRIAL | {"output_dir": str(folder)})
         logger.info("trial %d: %s", number, in_words(values))
     PartialState().wait_for_everyone()
-    reports: list[Reports] = []
+    reporters: list[TrialReporter] = []
 
     def callbacks(trainer: BaseTrainer) -> list[TrainerCallback]:
-        reports.append(Reports(trial, f"eval_{find_metric(args.metric, trainer)}"))
-        return [*reports]
+        reporters.append(TrialReporter(trial, f"eval_{find_metric(args.metric, trainer)}"))
+        return [*reporters]
 
     reason, value = None, None
     try:
@@ -193,7 +193,7 @@ def run_trial(
                 "merge the best model by scripts/merge.py"
             )
         trainer = train(run, callbacks)
-        value = reports[0].value(trainer.state, run.args.load_best_model_at_end)
+        value = reporters[0].value(trainer.state, run.args.load_best_model_at_end)
     except ValueError as error:
         reason = str(error)
     except torch.OutOfMemoryError:
@@ -206,7 +206,7 @@ def run_trial(
     gc.collect()
     if trial is None:
         return
-    pruned = bool(reports) and reports[0].pruned
+    pruned = bool(reporters) and reporters[0].pruned
     if reason is None and (pruned or value is not None):
         study.tell(trial, None if pruned else value, TrialState.PRUNED if pruned else None)
     else:

@@ -43,10 +43,10 @@ from evaluation.measure import Measure
 from loaders.in_place import RowsChanged
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
-from trainers.checkpoints.output import hold, let_go, prepare_output, write_run_file
+from trainers.checkpoints.output import lock_folder, prepare_output, unlock_folder, write_run_file
 from trainers.checkpoints.resume import compare_runs, evaluated
 from trainers.checkpoints.run_log import RunLog, set_up_logging
-from trainers.checkpoints.write_errors import SavingFailed, going_on
+from trainers.checkpoints.write_errors import SavingFailed, how_to_resume
 from trainers.config.assembly import (
     build_collator,
     open_model,
@@ -56,7 +56,7 @@ from trainers.config.assembly import (
 from trainers.config.measures import build_guard, build_measure
 from trainers.config.optimization import check_optimization
 from trainers.distributed.sharding import check_layers, check_sharding
-from trainers.guards.base_model import end_with_base
+from trainers.guards.base_model import merge_or_restore_base
 from trainers.guards.evaluations import EvaluationFailed
 from trainers.guards.idle_steps import count_idle
 from trainers.guards.interruption import Interrupted, Interruption
@@ -159,7 +159,7 @@ def fit(
         trainer.save_state()
         trainer.evaluate()
     try:
-        worse = end_with_base(run, trainer, guard)
+        worse = merge_or_restore_base(run, trainer, guard)
     except EvaluationFailed as error:
         # Saving is collective, and only what is wrong with the data is so on all processes.
         if args.world_size == 1 or isinstance(error.__cause__, ValueError):
@@ -201,14 +201,14 @@ def holding(args: TandemArguments) -> Iterator[None]:
     lock = FileLock(Path(args.output_dir) / LOCK_FILE)
     try:
         check_sharding(args)
-        on_main_process(args, lambda: hold(Path(args.output_dir), lock))
+        on_main_process(args, lambda: lock_folder(Path(args.output_dir), lock))
     except ValueError as error:
         complain(error)
         raise SystemExit(2) from None
     try:
         yield
     finally:
-        let_go(lock)
+        unlock_folder(lock)
 
 
 def set_up(run: Run) -> str | None:
@@ -242,7 +242,7 @@ def ending(args: TandemArguments) -> Iterator[None]:
     ) as stop:
         stop.__traceback__ = None  # its frames keep the dataloader's workers alive
         if isinstance(stop, Interrupted):
-            logger.info("stopped by %s; %s", stop, going_on(Path(args.output_dir)))
+            logger.info("stopped by %s; %s", stop, how_to_resume(Path(args.output_dir)))
             raise SystemExit(128 + stop.number) from None
         complain(stop)
         raise SystemExit(2) from None

@@ -43,7 +43,7 @@ def has_optimizer(checkpoint: Path) -> bool:
     return any(checkpoint.glob("optimizer*")) or any(checkpoint.glob("global_step*"))
 
 
-def part_of(checkpoint: Path) -> Path:
+def part_path(checkpoint: Path) -> Path:
     """Where a checkpoint is written until it is complete."""
     return checkpoint.with_name(f".{checkpoint.name}.part")
 

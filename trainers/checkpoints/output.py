@@ -33,7 +33,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "sentence-transfo
 
 
 def prepare_output(args: TandemArguments, kind: Kind) -> str | None:
-    """Check ``output_dir``, which is held, and find the checkpoint to resume from.
+    """Check ``output_dir``, which is locked, and find the checkpoint to resume from.
 
     Returns:
         The checkpoint's folder, or None for a fresh run.
@@ -59,8 +59,8 @@ def prepare_output(args: TandemArguments, kind: Kind) -> str | None:
     return checkpoint
 
 
-def hold(folder: Path, lock: BaseFileLock) -> None:
-    """Create a run's folder and let no other run write into it, until the lock is released.
+def lock_folder(folder: Path, lock: BaseFileLock) -> None:
+    """Create a run's folder and lock it: no other run may write into it until it is unlocked.
 
     Raises:
         ValueError: Another run writes into it, or it cannot be written to.
@@ -75,7 +75,7 @@ def hold(folder: Path, lock: BaseFileLock) -> None:
         ) from None
 
 
-def let_go(lock: BaseFileLock) -> None:
+def unlock_folder(lock: BaseFileLock) -> None:
     """Release and remove the lock of a run's folder, where this process holds it."""
     if lock.is_locked:
         with suppress(OSError):  # the folder has become read-only

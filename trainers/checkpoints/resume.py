@@ -11,7 +11,7 @@ from typing import Any
 from common.run_files import CONFIG_FILE, RUN_FILE, STATE_FILE
 from encoders.kinds import Kind, kind_of_folder
 from trainers.checkpoints.files import checkpoints_in, clear_up, find_damage, has_optimizer
-from trainers.config.arguments import WAITING, TandemArguments
+from trainers.config.arguments import METRIC_SCHEDULES, TandemArguments
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +36,16 @@ def find_checkpoint(args: TandemArguments, kind: Kind) -> str:
     folder = Path(args.output_dir)
     clear_up(folder, resume=True)
     if args.resume_from_checkpoint in (True, "true", "True"):
-        checkpoint = _last_whole(folder)
+        checkpoint = _last_complete(folder)
     else:
         checkpoint = Path(str(args.resume_from_checkpoint)).expanduser()
-        _check_whole(checkpoint, folder)
+        _check_complete(checkpoint, folder)
     _check_objective(args, kind, checkpoint)
     _check_state(args, checkpoint)
     return str(checkpoint)
 
 
-def _last_whole(folder: Path) -> Path:
+def _last_complete(folder: Path) -> Path:
     """The complete checkpoint of the most steps."""
     found = list(checkpoints_in(folder).values())
     if not found:
@@ -67,7 +67,7 @@ def _last_whole(folder: Path) -> Path:
     )
 
 
-def _check_whole(checkpoint: Path, folder: Path) -> None:
+def _check_complete(checkpoint: Path, folder: Path) -> None:
     """Refuse what is no checkpoint, or a damaged one."""
     remedy = f"give true for the last complete one in {folder}"
     if not checkpoint.is_dir():
@@ -96,7 +96,7 @@ def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> Non
         if read_state(checkpoint).get("best_metric") is not None and chosen != own:
             changed.append("metric_for_best_model")  # its best value so far is another metric's
         schedules = {args.recipe["lr_scheduler_type"], run.get("lr_scheduler_type")}
-        if len(schedules) > 1 and schedules & WAITING:
+        if len(schedules) > 1 and schedules & METRIC_SCHEDULES:
             changed.append("lr_scheduler_type")  # the rate would stay what the other one left
         for name in changed:
             raise ValueError(
@@ -215,7 +215,7 @@ def compare_runs(args: TandemArguments, checkpoint: Path) -> None:
         if name in theirs and theirs[name] != value and not _HARMLESS.fullmatch(name)
     }
     if changed:
-        waits = {"lr_scheduler_kwargs"} if args.lr_scheduler_type in WAITING else set()
+        waits = {"lr_scheduler_kwargs"} if args.lr_scheduler_type in METRIC_SCHEDULES else set()
         kept = ", ".join(name for name in changed if name in _IN_OPTIMIZER | waits)
         logger.warning(
             "resume_from_checkpoint: %s is of a run with other settings: %s. The remaining steps "

@@ -14,7 +14,7 @@ from collators.epochs import EpochRows
 from common.run_files import MODEL_PART, NOT_UPLOADED, STATE_FILE
 from trainers.checkpoints.files import (
     make_empty,
-    part_of,
+    part_path,
     put_in_place,
     put_model_in_place,
     rotate,
@@ -50,7 +50,7 @@ class CheckpointTrainer(Trainer):
         best = output_dir / f"checkpoint-{self.state.best_global_step}"
         if best.name == name or best.is_dir():
             self.state.best_model_checkpoint = str(best)
-        part, writes = part_of(output_dir / name), self.args.should_save
+        part, writes = part_path(output_dir / name), self.args.should_save
         with write_errors(name, output_dir, part):
             if writes:
                 make_empty(part)

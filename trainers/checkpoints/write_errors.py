@@ -69,11 +69,11 @@ def _remedy(output_dir: Path) -> str:
         free = f" ({shutil.disk_usage(output_dir).free / 1e6:,.0f} MB are free)"
     except OSError:
         free = ""
-    return f"free space{free} or make it writable, then {going_on(output_dir)}"
+    return f"free space{free} or make it writable, then {how_to_resume(output_dir)}"
 
 
-def going_on(output_dir: Path) -> str:
-    """How a run that has stopped is gone on with."""
+def how_to_resume(output_dir: Path) -> str:
+    """How a run that has stopped is resumed, for a message."""
     last = [*checkpoints_in(output_dir).values()][-1:]
     if not last:
         return "start again, as there is no checkpoint yet"

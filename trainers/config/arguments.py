@@ -31,7 +31,7 @@ LEAST = {
 
 LARGEST_SEED = 2**32 - 1  # NumPy's
 MOST_WORKERS = 4  # of a GPU by default
-WAITING = {"reduce_lr_on_plateau", "greedy"}  # schedules that a metric decides on
+METRIC_SCHEDULES = {"reduce_lr_on_plateau", "greedy"}  # schedules that a metric decides on
 
 
 @dataclass
@@ -76,7 +76,7 @@ class TandemArguments(RecipeFields):
         except (ImportError, OSError, TypeError) as error:
             # A missing package (deepspeed, ...) or file; an object with unknown keys.
             raise ValueError(" ".join(str(error).split())) from None
-        if self.lr_scheduler_type in WAITING:
+        if self.lr_scheduler_type in METRIC_SCHEDULES:
             # By itself it takes a metric that rises for one that gets worse.
             given: Any = self.lr_scheduler_kwargs or {}
             mode = "max" if self.greater_is_better else "min"

@@ -84,7 +84,7 @@ def fill(recipe: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
     return filled
 
 
-class Reports(TrainerCallback):
+class TrialReporter(TrainerCallback):
     """Tells the study of each evaluation, and ends a run that it gives up.
 
     Args:

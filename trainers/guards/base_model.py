@@ -6,7 +6,7 @@ from typing import Any
 
 from encoders.backbone import Encoder
 from encoders.merging import merge_with_base
-from encoders.sharding import shared_out
+from encoders.sharding import shard_like
 from evaluation.measure import Measure
 from evaluation.merging import Shares, Trials
 from trainers.base import BaseTrainer
@@ -18,8 +18,10 @@ from trainers.run import Run
 logger = logging.getLogger(__name__)
 
 
-def end_with_base(run: Run, trainer: BaseTrainer, guard: Measure | None = None) -> str | None:
-    """Merge the trained model with its base and judge it, as ``merge_with_base`` and ``on_worse``.
+def merge_or_restore_base(
+    run: Run, trainer: BaseTrainer, guard: Measure | None = None
+) -> str | None:
+    """Do what ``merge_with_base`` says, and ``on_worse`` if the model is worse than its base.
 
     Collective. The trainer's model has the chosen weights afterwards, and is not saved yet.
 
@@ -93,7 +95,7 @@ def _blend(run: Run, trainer: BaseTrainer) -> Callable[[float], Any]:
     """
     model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
     tuned = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-    base = shared_out(open_base_model(run).state_dict() | trainer.initial_new_weights, tuned)
+    base = shard_like(open_base_model(run).state_dict() | trainer.initial_new_weights, tuned)
     base = {name: w.to(tuned[name].device) for name, w in base.items() if name in tuned}
     return lambda share: model.load_state_dict(
         merge_with_base(tuned, base, share, trainer.initial_new_weights if share else ())

@@ -14,7 +14,7 @@ from forked import together
 from launching import TWO_PROCESSES, launched_environment
 from runs import assert_same_weights, losses, train, write_format
 from scripts.search_settings import main, tidy
-from trainers.config.search_space import Range, Reports, fill, find_ranges
+from trainers.config.search_space import Range, TrialReporter, fill, find_ranges
 
 optuna = pytest.importorskip("optuna")
 
@@ -151,7 +151,9 @@ def test_a_search_that_is_stopped_says_how_it_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Reports, "on_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(
+            TrialReporter, "on_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+        )
         with pytest.raises(SystemExit, match="143"):
             search(tmp_path, recipe, "--trials=1")
     assert "trial 0 runs anew when the same search" in capsys.readouterr().out

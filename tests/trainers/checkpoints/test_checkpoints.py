@@ -21,13 +21,13 @@ from trainers.checkpoints.files import (
     checkpoints_in,
     clear_up,
     find_damage,
-    part_of,
+    part_path,
     put_in_place,
     put_model_in_place,
     rotate,
     write_manifest,
 )
-from trainers.checkpoints.write_errors import going_on, system_reason
+from trainers.checkpoints.write_errors import how_to_resume, system_reason
 
 FILES = {
     "model.safetensors": b"\x00" * 5000,
@@ -274,7 +274,7 @@ def test_the_newest_whole_checkpoint_is_taken(
         f"(its SHA-256 differs from {MANIFEST_FILE}'s); give true for the last complete one in "
         f"{run}, or start a new run from its model: --model_name_or_path {run}/checkpoint-6"
     )
-    part = part_of(run / "checkpoint-8")
+    part = part_path(run / "checkpoint-8")
     part.mkdir()
     train(run, **settings, resume_from_checkpoint=True)
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -463,7 +463,7 @@ def test_another_metric_or_optimizer_cannot_go_on(
 def test_without_an_optimizer_no_resuming_is_advised(tiny_bert: Path, tmp_path: Path) -> None:
     run = train(tmp_path / "run", **six_steps(tiny_bert, tmp_path, save_only_model=True))
     last = run / "checkpoint-6"
-    assert going_on(run) == (
+    assert how_to_resume(run) == (
         f"start a new run from checkpoint-6 (save_only_model): --model_name_or_path {last}"
     )
-    assert going_on(tmp_path) == "start again, as there is no checkpoint yet"
+    assert how_to_resume(tmp_path) == "start again, as there is no checkpoint yet"
