@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class EpochRows(Dataset[dict[str, Any]]):
-    """Rows that know their own number and the epoch.
+    """A dataset whose rows know their own number and the epoch, by which negatives are drawn.
 
     Index ``epoch * len(rows) + row`` gives row ``row`` with ``{"row": row, "epoch": epoch}``
     added. The epoch travels in the index because a dataloader worker has a copy of the dataset, on
@@ -46,22 +46,22 @@ class EpochRows(Dataset[dict[str, Any]]):
         """Of the content of each source."""
         return [self.digest]
 
-    def epoch_rows(self, step_rows: int) -> int:
-        """How many rows an epoch takes; arguments as for ``sampler``."""
+    def rows_per_epoch(self, rows_per_step: int) -> int:
+        """How many rows an epoch has; arguments as for ``sampler``."""
         return len(self)
 
-    def sampler(self, seed: int, step_rows: int) -> "EpochSampler":
+    def sampler(self, seed: int, rows_per_step: int) -> "EpochSampler":
         """The order of training.
 
         Args:
             seed: The run's ``data_seed`` or ``seed``.
-            step_rows: Rows of an optimiser step, over all processes and accumulated batches.
+            rows_per_step: Rows of an optimiser step, over all processes and accumulated batches.
         """
         return EpochSampler(len(self), seed)
 
 
-def numbered(rows: Any) -> EpochRows:
-    """The rows as ``EpochRows``, unless they are already."""
+def as_epoch_rows(rows: Any) -> EpochRows:
+    """Rows as ``EpochRows``; those that are stay as they are."""
     return rows if isinstance(rows, EpochRows) else EpochRows(rows)
 
 

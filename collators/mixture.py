@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from collators.epochs import EpochRows, EpochSampler, numbered
+from collators.epochs import EpochRows, EpochSampler, as_epoch_rows
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class MixtureRows(EpochRows):
 
     def __init__(self, sources: Sequence[SourceRows], one_source: bool) -> None:
         self.sources = sources
-        self.datasets = [numbered(source.rows) for source in sources]
+        self.datasets = [as_epoch_rows(source.rows) for source in sources]
         self.one_source = one_source
         self.ends = np.cumsum(self.counts())
 
@@ -71,18 +71,18 @@ class MixtureRows(EpochRows):
     def digests(self) -> list[str]:
         return [digest for rows in self.datasets for digest in rows.digests()]
 
-    def epoch_rows(self, step_rows: int) -> int:
-        """How many rows an epoch takes of all sources."""
-        return len(self._order(0, step_rows))
+    def rows_per_epoch(self, rows_per_step: int) -> int:
+        """How many rows an epoch has, of all sources."""
+        return len(self._make_sampler(0, rows_per_step))
 
-    def _order(self, seed: int, step_rows: int) -> "MixtureSampler":
-        block = step_rows if self.one_source else 1
+    def _make_sampler(self, seed: int, rows_per_step: int) -> "MixtureSampler":
+        block = rows_per_step if self.one_source else 1
         weights = [source.weight for source in self.sources]
         return MixtureSampler(self.counts(), weights, seed, block)
 
-    def sampler(self, seed: int, step_rows: int) -> "MixtureSampler":
+    def sampler(self, seed: int, rows_per_step: int) -> "MixtureSampler":
         """The order that a recipe's weights ask for; it is logged."""
-        sampler = self._order(seed, step_rows)
+        sampler = self._make_sampler(seed, rows_per_step)
         for source, rows, taken in zip(self.sources, self.counts(), sampler.taken, strict=True):
             logger.info(
                 "%s: %d rows, weight %g: %d rows in an epoch (%.3g times each), %.1f %% of all",

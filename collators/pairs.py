@@ -36,9 +36,9 @@ class PairCollator:
         document_prompt: Put before each document.
         train_group_size: Candidates drawn from a group.
         seed: The run's seed; see ``collators.sampling``.
-        in_batch_negatives: For each group so many candidates of other queries of the batch, too,
-            with the relevance 0: easy negatives, which mined ones alone do not teach. None that a
-            row of the batch, or the rows of ``loaders.shapes.judged_groups``, judge for its query.
+        in_batch_negatives: Number of candidates of other queries in the batch that each group gets
+            as well, with the relevance 0: easy negatives, which mined ones alone do not teach. None
+            that a row of the batch, or of its source (``JudgedGroups``), judges for the query.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -113,8 +113,8 @@ class PairCollator:
         )
         return model_inputs(batch)
 
-    def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-        """For each length setting, how many of the pairs of ``rows`` it cuts, and of how many."""
+    def count_truncated(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+        """For each length setting, how many of the pairs of ``rows`` it truncates, of how many."""
         pairs = [(self.query_text(row), text) for row in rows for text, _ in self.candidates(row)]
         queries = [query for query, _ in pairs]
         documents = [with_prompt(document, self.document_prompt) for _, document in pairs]
@@ -151,4 +151,5 @@ class RerankerDistillationCollator(GroupCollator):
 
     def candidates(self, row: dict[str, Any]) -> list[tuple[str, float]]:
         """The documents of a row that are trained on in this epoch, with the teacher's scores."""
+        # The scores of a graded group are what is learned, its positives and negatives alike.
         return super().candidates({**row, "graded": True})

@@ -1,4 +1,4 @@
-"""Batches of an embedder: judged pairs and taught groups, each different text tokenized once."""
+"""Batches of an embedder: scored pairs, groups with a teacher's scores; equal texts are one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,8 +88,8 @@ class EmbedderCollator:
             "texts": model_inputs(batch),
         }
 
-    def count_cut(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-        """For each length setting, how many of the texts of ``rows`` it cuts, and of how many."""
+    def count_truncated(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+        """For each length setting, how many of the texts of ``rows`` it truncates, of how many."""
         queries = [self.query_text(row) for row in rows]
         documents = [
             with_prompt(text, self.document_prompt)
@@ -157,6 +157,7 @@ class EmbedderDistillationCollator(EmbedderCollator):
 
     def candidates(self, row: dict[str, Any]) -> list[tuple[str, float]]:
         """The documents of a row that are trained on in this epoch, with the teacher's scores."""
+        # The scores of a graded group are what is learned, its positives and negatives alike.
         return draw_group({**row, "graded": True}, self.train_group_size, self.seed)
 
     def documents_of(self, row: dict[str, Any]) -> list[str]:

@@ -34,7 +34,7 @@ from transformers import (
     set_seed,
 )
 
-from collators.epochs import numbered
+from collators.epochs import as_epoch_rows
 from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from common.run_files import LOCK_FILE
@@ -259,7 +259,7 @@ def early_stopping(args: TandemArguments) -> list[TrainerCallback]:
 
 def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:
     """Log how many texts the maximum lengths truncate, estimated from some of the rows."""
-    known = numbered(rows)
+    known = as_epoch_rows(rows)
     sampled = [known[row] for row in range(0, len(known), max(1, len(known) // sample))]
     if isinstance(collator, SourceCollator):
         for number, own in enumerate(collator.sources):
@@ -271,7 +271,7 @@ def report_lengths(collator: Any, rows: Any, sample: int = 1000) -> None:
 
 def report_cut(collator: Any, rows: list[dict[str, Any]], source: str = "") -> None:
     """Log how many texts of ``rows`` the maximum lengths truncate."""
-    for setting, (cut, total) in collator.count_cut(rows).items() if rows else ():
+    for setting, (cut, total) in collator.count_truncated(rows).items() if rows else ():
         if cut:
             limit = getattr(collator, setting)
             share = 100 * cut / total

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.optimization import GreedyLR
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from collators.epochs import EpochCallback, EpochRows, numbered
+from collators.epochs import EpochCallback, EpochRows, as_epoch_rows
 from encoders.backbone import Encoder
 from evaluation.measure import Found, Measure
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
@@ -46,7 +46,7 @@ class BaseTrainer(CheckpointTrainer):
         model: An ``Embedder`` or a ``Reranker``.
         args: The run's arguments.
         loss: Called by ``compute_loss`` with tensors.
-        train_dataset: Rows, numbered here (``EpochRows``) unless they are already.
+        train_dataset: Rows; made ``EpochRows`` here unless they are already.
         eval_dataset: Rows, all of them seen as in epoch 0.
         measure: Called with the model at every evaluation, on every process. Its metrics are logged
             beside the loss and may choose the best checkpoint.
@@ -73,8 +73,8 @@ class BaseTrainer(CheckpointTrainer):
         super().__init__(
             model,
             args,
-            train_dataset=None if train_dataset is None else numbered(train_dataset),
-            eval_dataset=None if eval_dataset is None else numbered(eval_dataset),
+            train_dataset=None if train_dataset is None else as_epoch_rows(train_dataset),
+            eval_dataset=None if eval_dataset is None else as_epoch_rows(eval_dataset),
             **kwargs,
         )
         self.loss, self.measure, self.write_card = loss, measure, write_card

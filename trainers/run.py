@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collators.epochs import numbered
+from collators.epochs import as_epoch_rows
 from common.flags import read_values
 from trainers.base import BaseTrainer
 from trainers.config.arguments import TandemArguments, defaults
@@ -99,7 +99,7 @@ def check_steps(args: TandemArguments, rows: Any) -> None:
         ValueError: It names the keys.
     """
     batch = args.train_batch_size * args.world_size
-    count = numbered(rows).epoch_rows(batch * args.gradient_accumulation_steps)
+    count = as_epoch_rows(rows).rows_per_epoch(batch * args.gradient_accumulation_steps)
     if args.dataloader_drop_last and count < batch:
         processes = f" on {args.world_size} processes" if args.world_size > 1 else ""
         raise ValueError(

@@ -29,8 +29,8 @@ class PositivePair(NamedTuple):
 class CandidateGroup(NamedTuple):
     """A query with its positives and negatives.
 
-    ``graded``: the scores are relevances in [0, 1] and never None. Otherwise they are a
-    teacher's, on any scale, or None, and the relevances are 1 for ``pos`` and 0 for ``neg``.
+    ``graded`` says what the scores are. True: graded relevance judgements in [0, 1], never None.
+    False: a teacher's, on any scale, or None, and the relevances are 1 for ``pos``, 0 for ``neg``.
     """
 
     query: str

@@ -72,7 +72,7 @@ def test_prompts_and_lengths_of_each_side(tiny_tokenizer: BertTokenizer) -> None
     sentence = [cls, on, word["a"], word["cat"], word["sat"], sep]
     assert rows[batch["documents"][0]].tolist() == sentence
     assert batch["documents"].tolist()[0] == batch["documents"].tolist()[1]
-    cut = collate.count_cut([scored(CAT, CAT, 1.0)])
+    cut = collate.count_truncated([scored(CAT, CAT, 1.0)])
     assert cut == {"query_max_length": (1, 1), "document_max_length": (0, 1)}
 
 
@@ -147,7 +147,7 @@ def test_hard_negatives_are_no_known_positive_and_no_text_twice(
     for epoch in range(20):
         drawn = collate.hard_negatives({**row, "epoch": epoch})
         assert sorted(drawn) == ["a csv file", "on the mat"]
-    assert collate.count_cut([row]) == {
+    assert collate.count_truncated([row]) == {
         "query_max_length": (0, 1),
         "document_max_length": (0, 3),
     }
@@ -248,7 +248,9 @@ def test_the_document_is_cut_before_the_query(tiny_tokenizer: BertTokenizer) -> 
     row = batch["texts"]["input_ids"][0].tolist()
     assert row[:5] == ids(tiny_tokenizer, CAT)
     assert len(row) == 10
-    assert collate.count_cut([scored(CAT, " ".join([DOG] * 9), 1.0)]) == {"max_length": (1, 1)}
+    assert collate.count_truncated([scored(CAT, " ".join([DOG] * 9), 1.0)]) == {
+        "max_length": (1, 1)
+    }
 
 
 def test_groups_are_padded_to_the_largest(tiny_tokenizer: BertTokenizer) -> None:

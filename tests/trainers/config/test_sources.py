@@ -89,7 +89,7 @@ def test_rows_know_their_source_and_its_prompt() -> None:
     assert rows[10 + 4] == {"query": "b1", "prompt": "own: ", "row": 1, "epoch": 2, "source": 1}
     assert second[0]["prompt"] is None
     # All rows of a step together, or row by row.
-    assert rows.sampler(seed=0, step_rows=2).block == 2
+    assert rows.sampler(seed=0, rows_per_step=2).block == 2
     assert MixtureRows(sources, one_source=False).sampler(0, 2).block == 1
 
 
