@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from encoders.opening.holding import hold_in_bf16
+from encoders.opening.bf16_weights import store_in_bf16
 
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
@@ -42,7 +42,7 @@ class Lora:
         for name, weight in weights.items():
             if f".lora_A.{NAME}" in name or f".lora_B.{NAME}" in name:
                 continue
-            if weight.dtype == torch.bfloat16:  # see encoders.opening.holding
+            if weight.dtype == torch.bfloat16:  # see encoders.opening.bf16_weights
                 weight = weight.float()
             before, layer, after = name.rpartition(".base_layer.")
             if layer and after == "weight":
@@ -111,7 +111,7 @@ def add_lora(
         dropout: On the adapters' inputs.
         target_modules: Names, or ends of names, of linear layers; None: all of the encoder's.
         classifier: Whether the backbone has a scoring head, which is trained in full.
-        frozen_in_bf16: Hold what is frozen in bf16 where that loses nothing.
+        frozen_in_bf16: Store what is frozen in bf16 where that loses nothing.
 
     Raises:
         ValueError: peft is not installed, or no layer has such a name.
@@ -139,7 +139,7 @@ def add_lora(
     for name, weight in backbone.named_parameters():
         weight.requires_grad_(lora.trains(name))
     if frozen_in_bf16:
-        hold_in_bf16(backbone)
+        store_in_bf16(backbone)
     return lora
 
 

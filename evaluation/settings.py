@@ -13,7 +13,7 @@ from common.flags import Settings, option, required
 from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.kinds import KINDS, Kind
-from encoders.opening.holding import place_for_inference
+from encoders.opening.bf16_weights import place_for_inference
 from evaluation.data.mteb_task import SUITES
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData

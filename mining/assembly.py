@@ -17,7 +17,7 @@ from common.hardware import prepare_cpu
 from common.hashing import file_digest
 from common.prompts import with_prompt
 from encoders.kinds import KINDS, detect_kind, open_model, retrieves
-from encoders.opening.holding import place_for_inference
+from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest
 from loaders import ReadOptions
 from loaders.formats.local import FileSource

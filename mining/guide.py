@@ -13,7 +13,7 @@ from common.hashing import text_hash
 from common.prompts import prompt_of, with_prompt
 from common.text_digest import text_keys
 from encoders.kinds import detect_kind, open_model, retrieves
-from encoders.opening.holding import place_for_inference
+from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Encoding, cache_key, encode_block

@@ -41,7 +41,7 @@ from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
 from encoders import Embedder
 from encoders.kinds import KINDS, detect_kind
-from encoders.opening.holding import place_for_inference
+from encoders.opening.bf16_weights import place_for_inference
 from evaluation.search.distributed import How
 from evaluation.settings import ModelSettings
 from serving.served_models import find_served

@@ -91,7 +91,7 @@ def train(
         run: What to train.
         callbacks: More of them, for the trainer.
     """
-    with holding(run.args):
+    with locked_output(run.args):
         return train_in_folder(run, callbacks)
 
 
@@ -196,8 +196,8 @@ def complain(error: Exception) -> None:
 
 
 @contextmanager
-def holding(args: TandemArguments) -> Iterator[None]:
-    """Create the output folder, and let no other run write into it meanwhile."""
+def locked_output(args: TandemArguments) -> Iterator[None]:
+    """Create the output folder and keep it locked: no other run may write into it meanwhile."""
     lock = FileLock(Path(args.output_dir) / LOCK_FILE)
     try:
         check_sharding(args)

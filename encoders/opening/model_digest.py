@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from encoders.backbone import Encoder
-from encoders.opening.holding import held_weights
+from encoders.opening.bf16_weights import weights_in_bf16
 
 # Ends of the names of settings that say where a tokenizer was found, and of those of a call.
 PLACES = ("_file", "_path", "max_length", "_side")
@@ -19,9 +19,9 @@ def model_digest(model: Encoder) -> str:
     which are settings of a call.
     """
     digest = hashlib.blake2b(digest_size=16)
-    held = held_weights(model)
+    in_bf16 = weights_in_bf16(model)
     for name, weight in sorted(model.state_dict().items()):
-        weight = weight.float() if name in held else weight
+        weight = weight.float() if name in in_bf16 else weight
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     config = model.config.to_dict()

@@ -10,7 +10,7 @@ import torch
 from common.hardware import bf16_is_fast, prepare_cpu
 from encoders.backbone import RunSettings
 from encoders.kinds import open_model, retrieves
-from encoders.opening.holding import place_for_inference
+from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest
 from loaders.beir.texts import IDS, find_id, find_text
 from loaders.parsing.fields import RowError

@@ -17,7 +17,7 @@ from common.prompts import PADDED, prompt_mask, with_prompt
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
 from encoders.kinds import Kind, kind_of, retrieves
-from encoders.opening.holding import place_for_inference
+from encoders.opening.bf16_weights import place_for_inference
 from encoders.unpadding import to_device
 from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
 from serving.engine.tokenization import Cut, TextTokenizer, Tokens

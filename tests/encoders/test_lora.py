@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config
 
 from encoders import Embedder, Reranker, lora
-from encoders.opening.holding import hold_in_bf16
+from encoders.opening.bf16_weights import store_in_bf16
 from runs import TOPICS, assert_same_weights, losses, train, weights, write_format
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES, TandemArguments
@@ -214,17 +214,17 @@ def test_a_run_in_bf16_holds_them_so_and_resumes(
 
     def noted(model: nn.Module) -> None:
         held.append(model)
-        hold_in_bf16(model)
+        store_in_bf16(model)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lora, "hold_in_bf16", noted)
+        patch.setattr(lora, "store_in_bf16", noted)
         whole = train(tmp_path / "whole", **settings)
         start = str(whole / "checkpoint-2")
         assert_same_weights(
             whole, train(tmp_path / "resumed", **settings, resume_from_checkpoint=start)
         )
         assert len(held) == 2
-        patch.setattr(lora, "hold_in_bf16", lambda model: None)
+        patch.setattr(lora, "store_in_bf16", lambda model: None)
         assert_same_weights(whole, train(tmp_path / "fp32", **settings))
     assert not any(weight.dtype == torch.bfloat16 for weight in weights(whole).values())
 

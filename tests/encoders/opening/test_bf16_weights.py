@@ -1,4 +1,4 @@
-"""Matrices held in bf16 are those that bf16 holds without loss, and change nothing."""
+"""Matrices stored in bf16 are those that bf16 holds without loss, and change nothing."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from encoders import Embedder
-from encoders.opening.holding import HeldLinear, hold_in_bf16, place_for_inference
+from encoders.opening.bf16_weights import BF16Linear, place_for_inference, store_in_bf16
 from encoders.opening.model_digest import model_digest
 from runs import TEXTS
 from tiny import save_backbone
@@ -37,11 +37,11 @@ def test_what_is_computed_stays_and_so_does_the_digest(
 ) -> None:
     monkeypatch.setattr("encoders.backbone.bf16_is_fast", lambda device: True)
     held = Embedder.from_pretrained(folder)
-    hold_in_bf16(held, trainable=True)
+    store_in_bf16(held, trainable=True)
     types = {name: type(module) for name, module in held.named_modules()}
     (plain,) = [name for name, kind in types.items() if kind is nn.Linear]
     assert plain.endswith("layer.0.output.dense")
-    assert len([name for name, kind in types.items() if kind is HeldLinear]) == 12
+    assert len([name for name, kind in types.items() if kind is BF16Linear]) == 12
     assert torch.equal(held.encode(TEXTS, bf16=bf16), model.encode(TEXTS, bf16=bf16))
     assert model_digest(held) == model_digest(model)
     assert held.state_dict()["backbone.pooler.dense.weight"].dtype == torch.bfloat16
@@ -57,8 +57,8 @@ def test_a_cpu_keeps_them_and_other_devices_do_not(folder: Path) -> None:
 
 def test_nothing_is_rounded_in_silence(folder: Path, model: Embedder) -> None:
     held = Embedder.from_pretrained(folder)
-    hold_in_bf16(held, trainable=True)
+    store_in_bf16(held, trainable=True)
     held.load_state_dict(model.state_dict())
     longer = {name: weight + 2**-20 for name, weight in model.state_dict().items()}
-    with pytest.raises(ValueError, match="is held in bf16, which would round what it is given"):
+    with pytest.raises(ValueError, match="is stored in bf16, which would round what it is given"):
         held.load_state_dict(longer)
