@@ -15,16 +15,16 @@ from common.prompts import check_lists, check_pairs, with_prompt
 from common.run_files import share_weights
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
-from encoders.chain.modules import OWN, pooling_modes, read_folder, write_modules
-from encoders.chain.running import run_modules, run_padded
-from encoders.chain.settings import (
+from encoders.modules.files import PACKABLE, pooling_modes, read_folder, write_modules
+from encoders.modules.running import run_modules, run_padded
+from encoders.modules.settings import (
     POOLINGS,
     change_modules,
     is_unit_length,
     output_width,
     prompt_lengths,
     read_prompts,
-    warn_if_not_used,
+    warn_of_unknown_similarity,
     width_of,
 )
 from encoders.opening.model_name import is_classifier, resolve_model
@@ -132,7 +132,7 @@ class Embedder(Encoder):
         check_weights(folder, opened.backbone, missing)
         modules = stated.modules or [Pooling(width_of(opened.backbone), "mean"), Normalize()]
         modules = change_modules(modules, folder, pooling, projection_dim, normalize)
-        warn_if_not_used(name_or_path, stated.settings, modules)
+        warn_of_unknown_similarity(name_or_path, stated.settings, modules)
         model = cls(
             opened.backbone,
             end_with_eos(opened.tokenizer) if append_eos_token else opened.tokenizer,
@@ -197,7 +197,7 @@ class Embedder(Encoder):
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         modules = list(self.head)[: -1 if self._ends_with_unit_length else None]
         prompts = self._prompt_lengths(input_ids, attention_mask, prompt_mask)
-        if all(type(module) in OWN for module in modules):
+        if all(type(module) in PACKABLE for module in modules):
             packs = self.token_states(host_mask=host_mask, **given)
             pooled = []
             for pack in packs:

@@ -13,9 +13,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import Embedder, Reranker
-from encoders.chain.running import run_modules
-from encoders.chain.settings import POOLINGS
 from encoders.kinds import detect_kind
+from encoders.modules.running import run_modules
+from encoders.modules.settings import POOLINGS
 from tiny import TEXTS, save_backbone
 from zoo import dense, embedder
 

@@ -11,8 +11,8 @@ from collators.mixture import MixtureRows, SourceCollator, SourceRows
 from common.similarity import Similarity
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
-from encoders.chain.settings import is_unit_length
 from encoders.export.onnx_backbone import is_onnx
+from encoders.modules.settings import is_unit_length
 from encoders.opening.model_name import resolve_model
 from encoders.unpadding import set_attention_dropout
 from evaluation.metrics.pairs import Figure

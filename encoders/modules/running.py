@@ -19,7 +19,7 @@ def run_modules(
     """The embeddings [N, H] of a packed sequence of texts.
 
     Args:
-        modules: Each of ``OWN``.
+        modules: Each of ``PACKABLE``.
         states: Token states [T, W].
         lengths: Tokens of each text, [N].
         layers: States of all layers, [1, T, W] each, if the model outputs them.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from encoders.chain.modules import OWN, pooling_modes
-from encoders.chain.running import run_modules, run_padded
+from encoders.modules.files import PACKABLE, pooling_modes
+from encoders.modules.running import run_modules, run_padded
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def width_of(backbone: Any) -> int:
-    """The width of token states."""
+    """The width of token states (``hidden_size``)."""
     config = backbone.config
     text = config.get_text_config()
     # EmbeddingGemma 2 projects its states to a width of its own.
@@ -45,7 +45,7 @@ def output_width(modules: nn.ModuleList, width: int) -> int:
     chain: list[Any] = list(modules)
     try:
         with torch.no_grad():
-            if all(type(module) in OWN for module in chain):
+            if all(type(module) in PACKABLE for module in chain):
                 found = run_modules(chain, torch.zeros(3, width), torch.tensor([1, 2]))
             else:
                 tokens = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(1, 3).long())
@@ -66,10 +66,10 @@ def is_unit_length(module: nn.Module) -> bool:
     return isinstance(module, Normalize) and module.module_output_name == "sentence_embedding"
 
 
-def warn_if_not_used(
+def warn_of_unknown_similarity(
     name: str | Path, settings: dict[str, Any], modules: Sequence[nn.Module]
 ) -> None:
-    """Say so where a model was trained for a similarity that search does not know."""
+    """Warn where a folder names a similarity that neither training nor search computes here."""
     similarity = settings.get("similarity_fn_name") or "cosine"
     # Of unit vectors, the nearest are those of the highest cosine.
     alike = ["euclidean"] if is_unit_length(modules[-1]) else []

@@ -26,7 +26,7 @@ from torch import Tensor
 from common.json_files import read_entries, read_json, read_settings, write_json
 
 # Modules that treat every token, or every text, by itself: they can run on packed sequences.
-OWN: tuple[type[Module], ...] = (
+PACKABLE: tuple[type[Module], ...] = (
     Pooling,
     Dense,
     Normalize,
@@ -80,7 +80,9 @@ def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder
     settings = read_settings(folder / "config_sentence_transformers.json")
     _check_settings(folder / "config_sentence_transformers.json", settings)
     first, *rest = read_entries(file)
-    if first["type"].rpartition(".")[2] != "Transformer" or not _is_theirs(first["type"]):
+    if first["type"].rpartition(".")[2] != "Transformer" or not _is_of_sentence_transformers(
+        first["type"]
+    ):
         raise ValueError(
             f"{file}: the first module is {first['type']}; what can be trained and run here begins "
             "with sentence-transformers' Transformer"
@@ -106,7 +108,7 @@ def _check_settings(file: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _is_theirs(name: str) -> bool:
+def _is_of_sentence_transformers(name: str) -> bool:
     return name.startswith("sentence_transformers.")
 
 
@@ -116,7 +118,7 @@ def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Modul
     path = folder / entry["path"]
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{file}: the path {entry['path']} leads out of the folder")
-    if not _is_theirs(name) and not trust_remote_code:
+    if not _is_of_sentence_transformers(name) and not trust_remote_code:
         raise ValueError(
             f"{file}: module {name} is not one of sentence-transformers, and its code is not run; "
             "if you trust it, give trust_remote_code"
@@ -130,8 +132,8 @@ def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Modul
         kind: Any = import_module_class(name, str(folder), trust_remote_code=trust_remote_code)
     except (ImportError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{file}: module {name} cannot be imported: {error}") from error
-    if _is_theirs(name) and kind not in OWN:
-        known = ", ".join(own.__name__ for own in (Transformer, *OWN))
+    if _is_of_sentence_transformers(name) and kind not in PACKABLE:
+        known = ", ".join(own.__name__ for own in (Transformer, *PACKABLE))
         raise ValueError(
             f"{file}: module {name} cannot be trained or run here; an embedder is made of {known}"
         )
@@ -218,7 +220,7 @@ def _old_config(module: Module) -> tuple[dict[str, Any], bool]:
     if not names <= {None, "sentence_embedding"} or config.get("use_residual"):
         return config, False
     config = {key: value for key, value in config.items() if not key.startswith("module_")}
-    return config, type(module) in OWN
+    return config, type(module) in PACKABLE
 
 
 def _module_name(kind: type[Module], folder: Path) -> str:
