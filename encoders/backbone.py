@@ -17,7 +17,7 @@ from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import check_positions, position_limit
 from encoders.opening.template import save_tokenizer
 from encoders.opening.tokens import batches, check_tokens, tokens_without_a_row
-from encoders.opening.transformer import Task
+from encoders.opening.transformer import BackboneTask
 from encoders.sharding import layer_classes, shard_like
 
 TOKENS_PER_BATCH = 2**15
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
     """
 
     kind: ClassVar[str]  # its row in ``encoders.kinds``
-    task: ClassVar[Task]  # what the backbone is opened for
+    backbone_task: ClassVar[BackboneTask]  # what transformers opens the backbone for
     backbone: PreTrainedModel
 
     def __init__(

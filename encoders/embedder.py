@@ -55,7 +55,7 @@ class Embedder(Encoder):
     """
 
     kind = "embedder"
-    task = "feature-extraction"
+    backbone_task = "feature-extraction"
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Embedder(Encoder):
         if is_classifier(folder):
             logger.warning("%s is a reranker: its scoring head is left out", name_or_path)
         stated = read_folder(folder, trust_remote_code)
-        opened = open_backbone(stated.backbone, cls.task, trust_remote_code)
+        opened = open_backbone(stated.backbone, cls.backbone_task, trust_remote_code)
         missing = {name for name in opened.missing if not name.startswith("pooler.")}
         check_weights(folder, opened.backbone, missing)
         modules = stated.modules or [Pooling(width_of(opened.backbone), "mean"), Normalize()]

@@ -1,5 +1,8 @@
 """The kinds of model, one row each. No other file asks which kind a model is.
 
+A kind is how a model is built and saved, a role its stage in search, an evaluation task what it is
+judged on.
+
 To add one: write its class (an ``Encoder``) and add its row here. What can be trained with it
 stands in ``trainers/objectives.py``; the code in its card, in ``trainers/model_card/code.py``.
 """
@@ -34,7 +37,7 @@ class ModelKind(NamedTuple):
         summary: The first sentence of the model card.
         pipeline_tag: Of the Hub.
         tags: Of the Hub, beside those of the run.
-        hub_tasks: Task -> type and name of the result in the card's model-index.
+        hub_tasks: Evaluation task -> type and name of the result in the card's model-index.
         labels: What reports call it, by language.
         retrieves: Whether it searches a corpus, with one vector per text (``Embedder.encode``);
             else it puts in order what a first stage has found.
@@ -59,13 +62,16 @@ class ModelKind(NamedTuple):
     library: str = "sentence-transformers"
 
     @property
-    def task(self) -> Literal["retrieval", "reranking"]:
-        """What it is measured by, unless the data are judged pairs."""
+    def evaluation_task(self) -> Literal["retrieval", "reranking"]:
+        """What it is evaluated on, unless the data are scored pairs."""
         return "retrieval" if self.retrieves else "reranking"
 
     @property
     def role(self) -> Literal["embedder", "reranker"]:
-        """Its place in a server: the first stage, or the second."""
+        """Its stage in search: the first finds documents, the second orders them.
+
+        Kinds that do the same work have the same role, by which a server knows its models.
+        """
         return "embedder" if self.retrieves else "reranker"
 
 

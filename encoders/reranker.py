@@ -44,7 +44,7 @@ class Reranker(Encoder):
     """
 
     kind = "reranker"
-    task = "sequence-classification"
+    backbone_task = "sequence-classification"
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Reranker(Encoder):
             ValueError: No such model, no weights, or a classifier of several labels.
         """
         folder = resolve_model(str(name_or_path), revision)
-        opened = open_backbone(_backbone(folder), cls.task, trust_remote_code)
+        opened = open_backbone(_backbone(folder), cls.backbone_task, trust_remote_code)
         backbone: Any = opened.backbone
         body = {  # an ONNX graph lacks nothing, and has no prefix
             name

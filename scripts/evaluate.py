@@ -160,7 +160,7 @@ def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, 
         data=" ".join(args.data),
         split=args.split or (None if isinstance(data, PairData) else data.split),
         models=models,
-        task="pairs" if pairs else KINDS[kind].task,
+        task="pairs" if pairs else KINDS[kind].evaluation_task,
         settings=changed_settings(args),
     )
     if isinstance(data, PairData):

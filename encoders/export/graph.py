@@ -97,7 +97,7 @@ def _write_graph(encoder: Encoder, file: Path) -> None:
     backbone: Any = encoder.backbone.eval()
     # Other attention implementations add a check for fully masked rows to every score.
     backbone.set_attn_implementation("eager")
-    output = OUTPUTS[encoder.task]
+    output = OUTPUTS[encoder.backbone_task]
     tokens = encoder.tokenizer(EXAMPLE, padding=True, **PADDED)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.max_length)
     try:

@@ -22,8 +22,8 @@ from encoders.opening.tokens import tokens_without_a_row
 
 logger = logging.getLogger(__name__)
 
-Task = Literal["feature-extraction", "sequence-classification"]
-OUTPUTS: dict[Task, str] = {
+BackboneTask = Literal["feature-extraction", "sequence-classification"]
+OUTPUTS: dict[BackboneTask, str] = {
     "feature-extraction": "last_hidden_state",
     "sequence-classification": "logits",
 }
@@ -66,7 +66,7 @@ class _Reader(Transformer):
         return model
 
 
-def open_backbone(folder: Path, task: Task, trust_remote_code: bool) -> Opened:
+def open_backbone(folder: Path, task: BackboneTask, trust_remote_code: bool) -> Opened:
     """Load a model in fp32 from safetensors, and its tokenizer.
 
     Args:
@@ -130,7 +130,7 @@ def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) ->
     )
 
 
-def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
+def _check_config(folder: Path, task: BackboneTask, trust_remote_code: bool) -> None:
     """Refuse, by ``config.json``, models that would open as something else."""
     if not (folder / "config.json").is_file():
         found = "no config.json"
@@ -161,7 +161,7 @@ def _check_config(folder: Path, task: Task, trust_remote_code: bool) -> None:
         )
 
 
-def _check_settings(file: Path, settings: dict[str, Any], task: Task) -> None:
+def _check_settings(file: Path, settings: dict[str, Any], task: BackboneTask) -> None:
     """Refuse settings of sentence-transformers' Transformer that are not supported here."""
     given = settings.get("transformer_task", "feature-extraction")
     if given not in list(OUTPUTS):
