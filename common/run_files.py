@@ -24,7 +24,7 @@ LOCK_FILE = ".lock"  # held by the run that writes into the folder
 MODEL_PART = ".model.part"
 
 
-def share_weights(folder: Path) -> None:
+def make_weights_readable(folder: Path) -> None:
     """Let whoever may read a model's configuration read its weights.
 
     safetensors writes files that only their owner may read, and a server is often another user.

@@ -16,7 +16,7 @@ from encoders.export import OnnxBackbone
 from encoders.lora import FOLDER, Lora, add_lora
 from encoders.opening.positions import check_positions, position_limit
 from encoders.opening.template import save_tokenizer
-from encoders.opening.tokens import batches, check_tokens, tokens_without_a_row
+from encoders.opening.tokens import batches, check_tokens, tokens_without_embedding
 from encoders.opening.transformer import BackboneTask
 from encoders.sharding import layer_classes, shard_like
 
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         self.new_weights: set[str] = set()  # names of those that no folder had, such as a new head
         self.trust_remote_code = trust_remote_code
         self.masks_prompts = False  # whether ``forward`` is given ``prompt_mask``
-        self._unknown = tokens_without_a_row(tokenizer, backbone) if computed_here else []
+        self._unknown = tokens_without_embedding(tokenizer, backbone) if computed_here else []
 
     def check_tokens(self, input_ids: Tensor) -> None:
         """Refuse token ids beyond the embedding matrix; see ``encoders.opening.tokens``."""
@@ -141,10 +141,10 @@ class Encoder(nn.Module):
         """The prompt of a text for which none is chosen; none, where the kind has no such thing."""
         return ""
 
-    def joined(
+    def add_prompts(
         self, queries: Sequence[str], documents: Sequence[str], settings: ScoreSettings
     ) -> tuple[list[str], list[str]]:
-        """Queries and documents behind their prompts."""
+        """Put the prompts before queries and documents."""
         prompts = settings.get("prompts")
         prompts = self.prompts if prompts is None else prompts
         query, document = prompts.get("query", ""), prompts.get("document", "")
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Score each query with the document beside it: float32 [N] on the CPU, unbounded.
 
-        These scores order pairs; ``encoders.kinds.shown`` brings them to the scale that is shown.
+        These scores order pairs; ``kinds.displayed_scores`` brings them to the scale that is shown.
         Texts go behind the model's own prompts for their sides unless ``settings`` say otherwise.
         """
         raise NotImplementedError
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
         if self.unpadded:
             inputs["attention_mask"] = attention_mask
             return list(self.run_backbone(host_mask, **inputs, pad_output=False))
-        real = unpadding.or_first(attention_mask)
+        real = unpadding.at_least_one_token(attention_mask)
         output = self.backbone(attention_mask=real, **inputs)
         layers = [
             layer[real.bool()][None] for layer in getattr(output, "hidden_states", None) or ()

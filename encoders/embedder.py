@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.prompts import check_lists, check_pairs, with_prompt
-from common.run_files import share_weights
+from common.run_files import make_weights_readable
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
 from encoders.modules.files import PACKABLE, pooling_modes, read_folder, write_modules
@@ -247,7 +247,7 @@ class Embedder(Encoder):
         check_pairs(queries, documents)
         asked_by = run_settings(settings, settings.get("query_max_length"))
         found_by = run_settings(settings, settings.get("document_max_length"))
-        queries, documents = self.joined(queries, documents, settings)  # with their prompts
+        queries, documents = self.add_prompts(queries, documents, settings)
         asked = self.encode(queries, prompt="", **asked_by)  # [N, H]
         found = self.encode(documents, prompt="", **found_by)  # [N, H]
         return pairwise(asked, found, self.similarity)
@@ -282,7 +282,7 @@ class Embedder(Encoder):
             settings["default_prompt_name"] = None  # the user has replaced the prompts
         limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
         write_modules(folder, list(self.head), parts["head"], settings, limits)
-        share_weights(folder)
+        make_weights_readable(folder)
 
     def _prompt_lengths(
         self, input_ids: Tensor, attention_mask: Tensor, prompt_mask: Tensor | None

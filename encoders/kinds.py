@@ -172,7 +172,7 @@ def retrieves(model: Encoder) -> TypeGuard[Embedder]:
     return kind_of(model).retrieves
 
 
-def shown(model: Encoder, scores: NDArray[Float]) -> NDArray[Float]:
+def displayed_scores(model: Encoder, scores: NDArray[Float]) -> NDArray[Float]:
     """The scores [N] of ``model.score_pairs`` on the scale that users see.
 
     Near its ends the sigmoid makes ties of scores that differ: put pairs in order before.

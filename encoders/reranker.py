@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.json_files import read_entries, read_settings, write_json
 from common.prompts import check_pairs
-from common.run_files import share_weights
+from common.run_files import make_weights_readable
 from encoders.backbone import Encoder, ScoreSettings, run_settings
 from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
@@ -138,7 +138,7 @@ class Reranker(Encoder):
         """The logit of each pair; see ``Encoder.score_pairs``."""
         check_pairs(queries, documents)
         return self.run_all(
-            *self.joined(queries, documents, settings),
+            *self.add_prompts(queries, documents, settings),
             truncation="longest_first",
             **run_settings(settings, settings.get("max_length")),
         )
@@ -155,7 +155,7 @@ class Reranker(Encoder):
         state = self.state_dict() if state_dict is None else state_dict
         weights = {name.removeprefix("backbone."): weight for name, weight in state.items()}
         self.save_backbone(folder, weights)
-        share_weights(folder)
+        make_weights_readable(folder)
         if self.settings is not None:
             settings = self.settings | {"activation_fn": about["activation_fn"]}
             if default := settings.get("default_prompt_name"):

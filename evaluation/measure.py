@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.run_files import FUSION_FILE
 from encoders.backbone import Encoder
-from encoders.kinds import retrieves, shown
+from encoders.kinds import displayed_scores, retrieves
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import Figure, Scores, figure, pair_statistics
@@ -167,7 +167,7 @@ def score_pairs(model: Encoder, data: PairData, how: How) -> PairScores:
     scores = model.score_pairs(data.queries, data.documents, query_prompts=data.prompts, **settings)
     check_scores(scores, lambda at: repr(data.documents[at][:60]))
     ranking: Scores = scores.double().numpy()
-    return PairScores(ranking, shown(model, ranking))
+    return PairScores(ranking, displayed_scores(model, ranking))
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,9 @@ def answer(model: Encoder, queries: list[str], documents: list[str]) -> torch.Te
     """Embeddings of documents [N, H], or scores of pairs [N]."""
     if kinds.retrieves(model):
         return model.encode(documents, prompt_name="document")
-    return torch.from_numpy(kinds.shown(model, model.score_pairs(queries, documents).numpy()))
+    return torch.from_numpy(
+        kinds.displayed_scores(model, model.score_pairs(queries, documents).numpy())
+    )
 
 
 def size(folder: Path) -> float:

@@ -38,7 +38,7 @@ from collators.epochs import as_epoch_rows
 from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from common.run_files import LOCK_FILE
-from encoders.opening.tokens import TokenWithoutRow
+from encoders.opening.tokens import TokenWithoutEmbedding
 from evaluation.measure import Measure
 from loaders.in_place import RowsChanged
 from trainers import Run, TandemArguments, parse_run
@@ -237,7 +237,7 @@ def ending(args: TandemArguments) -> Iterator[None]:
         NonFiniteError,
         SavingFailed,
         EvaluationFailed,
-        TokenWithoutRow,
+        TokenWithoutEmbedding,
         Interrupted,
     ) as stop:
         stop.__traceback__ = None  # its frames keep the dataloader's workers alive

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from common.prompts import with_prompt
-from encoders.kinds import shown
+from encoders.kinds import displayed_scores
 from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.engine.similarity import similarities
@@ -60,7 +60,7 @@ class ModelOutput:
 
     def scores(self, raw: bool = False) -> np.ndarray:
         """Scores [N] as people see them: of a reranker's logits the sigmoid, unless ``raw``."""
-        return self.values if raw else shown(self.model.encoder, self.values)
+        return self.values if raw else displayed_scores(self.model.encoder, self.values)
 
 
 class Service:
@@ -147,7 +147,7 @@ class Service:
         """
 
         def tokenize() -> list[Tokens]:
-            asked, found = model.encoder.joined(queries, documents, {})
+            asked, found = model.encoder.add_prompts(queries, documents, {})
             return model.tokenizer.texts([*asked, *found], cut.side)
 
         size = sum(map(len, queries)) + sum(map(len, documents))
@@ -182,7 +182,7 @@ class Service:
 
         def tokenize() -> list[Tokens]:
             queries, documents = zip(*pairs, strict=True)
-            joined = model.encoder.joined(queries, documents, {})
+            joined = model.encoder.add_prompts(queries, documents, {})
             return model.pairs(list(zip(*joined, strict=True)), cut)
 
         size = sum(len(query) + len(document) for query, document in pairs)

@@ -10,11 +10,11 @@ from common.prompts import padded
 from encoders.unpadding import cut_by_tokens
 
 
-class TokenWithoutRow(ValueError):
+class TokenWithoutEmbedding(ValueError):
     """A text has a token beyond the embedding matrix; the message names it."""
 
 
-def tokens_without_a_row(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
+def tokens_without_embedding(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
     """The tokenizer's ids beyond the embedding matrix, ascending; ids may have gaps."""
     rows = len(model.get_input_embeddings().weight)
     return sorted(number for number in tokenizer.get_vocab().values() if number >= rows)
@@ -24,12 +24,12 @@ def check_tokens(input_ids: Tensor, unknown: list[int], tokenizer: PreTrainedTok
     """Refuse token ids that are ``unknown`` to the model.
 
     Raises:
-        TokenWithoutRow: The message names the token.
+        TokenWithoutEmbedding: The message names the token.
     """
     if unknown and bool((found := input_ids[input_ids >= unknown[0]]).numel()):
         number = int(found[0])
         name = tokenizer.convert_ids_to_tokens(number)
-        raise TokenWithoutRow(
+        raise TokenWithoutEmbedding(
             f"a text has the token {name!r} ({number}), for which the model has no row: its "
             f"embeddings end before {unknown[0]}; take the token out, or add rows with "
             f"resize_token_embeddings({unknown[-1] + 1})"

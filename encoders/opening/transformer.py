@@ -18,7 +18,7 @@ from transformers.models.xmod.modeling_xmod import XmodAdapter
 from common.json_files import read_json
 from encoders.export import OnnxBackbone, is_onnx
 from encoders.opening.positions import position_limit, position_offset
-from encoders.opening.tokens import tokens_without_a_row
+from encoders.opening.tokens import tokens_without_embedding
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ OUTPUTS: dict[BackboneTask, str] = {
 NO_LIMIT = 1e9
 # Keys of processing_kwargs that concern texts, and the values that ask for what is done anyway.
 TEXT = ("common", "text", "chat_template")
-USUAL: dict[str, list[Any]] = {"padding": [True], "truncation": [True, "longest_first"]}
+DONE_ANYWAY: dict[str, list[Any]] = {"padding": [True], "truncation": [True, "longest_first"]}
 
 
 class Opened(NamedTuple):
@@ -183,7 +183,7 @@ def _check_settings(file: Path, settings: dict[str, Any], task: BackboneTask) ->
             )
     for modality, kwargs in (settings.get("processing_kwargs") or {}).items():
         for name, value in (kwargs or {}).items():
-            if modality in TEXT and name != "max_length" and value not in USUAL.get(name, []):
+            if modality in TEXT and name != "max_length" and value not in DONE_ANYWAY.get(name, []):
                 raise _Refused(
                     f"{file}: processing_kwargs {modality}.{name} = {value!r} is not applied here; "
                     "take it out if the model can do without"
@@ -235,7 +235,7 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: A
             f"{folder} has no tokenizer (no vocabulary in it); copy the "
             "tokenizer's files of its base model there"
         )
-    unknown = tokens_without_a_row(tokenizer, model)
+    unknown = tokens_without_embedding(tokenizer, model)
     if unknown:
         names = ", ".join(tokenizer.convert_ids_to_tokens(unknown[:3]))
         logger.warning(

@@ -17,16 +17,16 @@ from encoders.unpadding.forward import (
 from encoders.unpadding.packing import cut_by_tokens
 from encoders.unpadding.parallel import parallel_map
 from encoders.unpadding.parts import Parts, parts
-from encoders.unpadding.transfer import HostMask, known_mask, or_first, to_device
+from encoders.unpadding.transfer import HostMask, at_least_one_token, known_mask, to_device
 
 __all__ = [
     "HostMask",
     "PackedSequence",
     "Parts",
+    "at_least_one_token",
     "compile_layers",
     "cut_by_tokens",
     "known_mask",
-    "or_first",
     "parallel_map",
     "parts",
     "set_attention_dropout",

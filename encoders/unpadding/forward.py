@@ -37,7 +37,7 @@ from encoders.unpadding.packing import (
 )
 from encoders.unpadding.parallel import parallel_map, parallel_map_with_gradients
 from encoders.unpadding.parts import parts
-from encoders.unpadding.transfer import mask_on_host, or_first, to_device
+from encoders.unpadding.transfer import at_least_one_token, mask_on_host, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Unpadding:
         given = dict(zip(self.parameters, args, strict=False)) | kwargs
         inputs = {name: value for name, value in given.items() if value is not None}
         ids = inputs.pop("input_ids")  # [B, L]
-        mask = or_first(mask_on_host(ids, inputs.pop("attention_mask", None)))
+        mask = at_least_one_token(mask_on_host(ids, inputs.pop("attention_mask", None)))
         lengths = mask.sum(dim=1).tolist()
         packs, cores = self._pack(lengths, ids.device)
         order = [text for pack in packs for text in pack]

@@ -46,7 +46,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device)
 
 
-def or_first(mask: Tensor) -> Tensor:
+def at_least_one_token(mask: Tensor) -> Tensor:
     """The mask [B, L], with the first token of texts that have none.
 
     Some tokenizers return no token for an empty text; it is then one token of padding.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from encoders.opening.tokens import TokenWithoutRow
+from encoders.opening.tokens import TokenWithoutEmbedding
 from serving.engine.model import SHORT, ServedModel
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
@@ -30,7 +30,7 @@ def compute_batch(model: ServedModel, batch: Sequence[Tokens], count: Count) -> 
         values = model.compute(batch)
         if np.isfinite(values).all():
             return list(values)
-    except TokenWithoutRow:
+    except TokenWithoutEmbedding:
         pass  # trying each alone shows which text it is
     except Exception as error:
         _note(model, error, count)
@@ -44,7 +44,7 @@ def compute_batch(model: ServedModel, batch: Sequence[Tokens], count: Count) -> 
 def _alone(model: ServedModel, tokens: Tokens, count: Count) -> Result:
     try:
         value: np.ndarray = model.compute([tokens])[0]
-    except TokenWithoutRow as error:
+    except TokenWithoutEmbedding as error:
         return ServingError("validation_error", str(error))
     except Exception as error:
         _note(model, error, count)

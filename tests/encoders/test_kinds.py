@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from common.prompts import with_prompt
 from common.similarity import for_dot_product
 from encoders import Embedder, Reranker
-from encoders.kinds import KINDS, detect_kind, kind_of, open_model, retrieves, shown
+from encoders.kinds import KINDS, detect_kind, displayed_scores, kind_of, open_model, retrieves
 from zoo import ENCODED, PAIRS, backbone, change_json, embedder
 
 QUERIES = [query for query, _ in PAIRS]
@@ -68,7 +68,7 @@ def test_an_embedder_scores_pairs_by_its_similarity(similarity: str, tmp_path: P
     wanted = theirs.similarity(theirs.encode(ENCODED), theirs.encode(ENCODED))
     torch.testing.assert_close(prepared @ prepared.T, wanted, atol=1e-4, rtol=1e-5)
     scores = found.numpy()
-    assert shown(model, scores) is scores
+    assert displayed_scores(model, scores) is scores
 
 
 def test_a_reranker_scores_pairs_by_its_logit(tiny_classifier: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_reranker_scores_pairs_by_its_logit(tiny_classifier: Path) -> None:
     logits = theirs.predict(PAIRS, activation_fn=torch.nn.Identity())
     found = model.score_pairs(QUERIES, DOCUMENTS).numpy()
     np.testing.assert_allclose(found, logits, atol=1e-5)
-    np.testing.assert_allclose(shown(model, found), theirs.predict(PAIRS), atol=1e-5)
+    np.testing.assert_allclose(displayed_scores(model, found), theirs.predict(PAIRS), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["embedder", "reranker"])

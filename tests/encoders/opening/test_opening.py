@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 import zoo
 from collators import PairCollator, ScoredPairCollator
 from encoders import Embedder, Reranker
-from encoders.opening.tokens import TokenWithoutRow
+from encoders.opening.tokens import TokenWithoutEmbedding
 from serving.engine.model import ServedModel
 from serving.engine.tokenization import Cut
 from zoo import ENCODED, LONG, PAIRS, backbone, change_json, dense, embedder
@@ -216,10 +216,10 @@ def test_tokens_without_a_row_are_refused_where_they_stand(
     assert "2 tokens of the tokenizer have no row" in caplog.text and "[D1]" in caplog.text
     wanted = zoo.by_sentence_transformers(folder, ENCODED)
     torch.testing.assert_close(model.encode(ENCODED), wanted, atol=1e-5, rtol=1e-5)
-    with pytest.raises(TokenWithoutRow, match=r"'\[D2\]'"):
+    with pytest.raises(TokenWithoutEmbedding, match=r"'\[D2\]'"):
         model.encode(["a", "a [D2]"])
     scorer = Reranker.from_pretrained(folder)
-    with pytest.raises(TokenWithoutRow, match=r"resize_token_embeddings"):
+    with pytest.raises(TokenWithoutEmbedding, match=r"resize_token_embeddings"):
         scorer.score([("a [D1]", "b")])
 
 
@@ -233,7 +233,7 @@ def test_a_token_without_a_row_behind_a_gap_in_the_vocabulary(tmp_path: Path) ->
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["cat"] = len(vocabulary)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(TokenWithoutRow, match=r"'cat' .* has no row"):
+    with pytest.raises(TokenWithoutEmbedding, match=r"'cat' .* has no row"):
         Embedder.from_pretrained(folder).encode(["a cat"])
 
 
