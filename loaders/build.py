@@ -154,7 +154,7 @@ class Build:
 
     def _note_labels_and_fields(self) -> None:
         parser = self.stream.parser
-        if count := parser.labels.by_default:
+        if count := parser.labels.mapped_by_default:
             self._note(
                 f"{count} labels mapped by the default label_map {json.dumps(DEFAULT_LABEL_MAP)}; "
                 "give label_map or label_range to change that"

@@ -74,7 +74,7 @@ class DataFiles:
             return "scored_pair"
         return "positive_pair" if isinstance(row, PositivePair) else "candidate_group"
 
-    def choose(self, wanted: Sequence[Shape]) -> Shape:
+    def choose_shape(self, wanted: Sequence[Shape]) -> Shape:
         """The files' own shape if it is among the wanted ones, else the first of these.
 
         A file without a good row has none: reading it then lists the bad ones.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from loaders.beir.files import QRELS, qrels_files, text_files
 from loaders.beir.problems import Problems, listed
 from loaders.beir.qrels import Qrels, read_qrels
-from loaders.beir.texts import Kind, Texts, Watch, read_texts
+from loaders.beir.texts import TextKind, Texts, Watch, read_texts
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _no_qrels(folder: Path) -> str:
 
 def _texts(
     folder: Path,
-    kind: Kind,
+    kind: TextKind,
     problems: Problems,
     watch: Watch = lambda records, _: records,
     wanted: Container[str] | None = None,

@@ -25,7 +25,7 @@ WORDS = {
 RECORDS = (".jsonl", ".jsonl.gz", ".parquet")  # every row has field names
 
 
-class Columns(NamedTuple):
+class QrelsColumns(NamedTuple):
     """Where a row has its query, document and relevance: cell numbers, or names.
 
     Attributes:
@@ -46,8 +46,9 @@ class Columns(NamedTuple):
         return last < len(cells) <= self.width
 
 
-PLAIN, TREC = Columns(0, 1, 2, 3), Columns(0, 2, 3, 4)
-Row = tuple[int, Any, Columns | None]  # line, cells, and the columns of the header, if there is one
+PLAIN, TREC = QrelsColumns(0, 1, 2, 3), QrelsColumns(0, 2, 3, 4)
+# Line, cells, and the columns of the header, if there is one.
+QrelsRow = tuple[int, Any, QrelsColumns | None]
 
 
 def read_qrels(files: Sequence[Path], problems: Problems) -> Qrels:
@@ -80,7 +81,7 @@ def read_qrels(files: Sequence[Path], problems: Problems) -> Qrels:
     return qrels
 
 
-def _add(qrels: Qrels, cells: Any, columns: Columns | None) -> None:
+def _add(qrels: Qrels, cells: Any, columns: QrelsColumns | None) -> None:
     if columns is None:
         columns = {3: PLAIN, 4: TREC}.get(len(cells))
     if columns is None or not columns.fit(cells):
@@ -109,7 +110,7 @@ def _number(cell: Any) -> float:
         return math.nan
 
 
-def _table(path: Path) -> Iterator[Row]:
+def _table(path: Path) -> Iterator[QrelsRow]:
     header, is_first = None, True
     with read_errors(path), open_text(path, newline="\n") as stream:
         for number, line in enumerate(stream, start=1):
@@ -125,7 +126,7 @@ def _table(path: Path) -> Iterator[Row]:
             is_first = False
 
 
-def _records(path: Path) -> Iterator[Row]:
+def _records(path: Path) -> Iterator[QrelsRow]:
     for record in read_file(path):
         fields, columns = record.fields, None
         if record.problem is None and isinstance(fields, dict):
@@ -133,14 +134,14 @@ def _records(path: Path) -> Iterator[Row]:
         yield record.line, fields if columns else [record.problem or fields], columns
 
 
-def _header(names: Sequence[str], places: Sequence[Any]) -> Columns | None:
+def _header(names: Sequence[str], places: Sequence[Any]) -> QrelsColumns | None:
     """The columns that a header names; None if it is no header."""
     words = [re.sub("[^a-z]", "", name.casefold()) for name in names]
     found = {
         role: next((p for p, word in zip(places, words, strict=True) if word in known), None)
         for role, known in WORDS.items()
     }
-    columns = Columns(**found, width=len(names))
+    columns = QrelsColumns(**found, width=len(names))
     if columns.query is not None and columns.document is not None:
         others = [place for place in places if place not in found.values()]
         if columns.relevance is None and len(others) == 1:

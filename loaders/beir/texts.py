@@ -11,16 +11,16 @@ from loaders.parsing.fields import RowError, check_characters, show
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["document", "query"]
+TextKind = Literal["document", "query"]
 Watch = Callable[[Iterable[Record], str], Iterable[Record]]
 
 # Names of a record's id and text; the first one with a value counts.
-IDS: dict[Kind, tuple[str, ...]] = {
+IDS: dict[TextKind, tuple[str, ...]] = {
     "document": ("_id", "docid", "doc_id", "doc-id", "corpus-id", "corpus_id", "docno", "pid",
                  "id"),
     "query": ("_id", "qid", "query_id", "query-id", "queryid", "id"),
 }  # fmt: skip
-TEXTS: dict[Kind, tuple[str, ...]] = {
+TEXTS: dict[TextKind, tuple[str, ...]] = {
     "document": ("text", "contents", "content", "passage"),
     "query": ("text", "query", "question"),
 }
@@ -41,7 +41,7 @@ class Texts(NamedTuple):
 
 def read_texts(
     files: Sequence[Path],
-    kind: Kind,
+    kind: TextKind,
     problems: Problems,
     *,
     wanted: Container[str] | None = None,
@@ -98,7 +98,7 @@ def read_texts(
 
 
 def _id_and_text(
-    record: Record, kind: Kind, needs_text: Container[str]
+    record: Record, kind: TextKind, needs_text: Container[str]
 ) -> tuple[str | None, str, str]:
     """The id and the text of a record, as far as they can be read, and what is wrong with it."""
     identity, text = None, ""
@@ -142,7 +142,7 @@ def fields_of(record: Record) -> Mapping[str, Any]:
     return record.fields
 
 
-def find_id(fields: Mapping[str, Any], kind: Kind) -> str | None:
+def find_id(fields: Mapping[str, Any], kind: TextKind) -> str | None:
     """The id; None if there is none. Whole numbers become texts, as in the judgements.
 
     Raises:
@@ -163,7 +163,7 @@ def as_id(value: object, name: str) -> str:
     return check_characters(value.strip(), name)
 
 
-def find_text(fields: Mapping[str, Any], kind: Kind) -> str:
+def find_text(fields: Mapping[str, Any], kind: TextKind) -> str:
     """The text, of a document with its title before it; null counts as empty.
 
     Raises:
@@ -177,7 +177,7 @@ def find_text(fields: Mapping[str, Any], kind: Kind) -> str:
     return " ".join(parts).strip()
 
 
-def text_name(fields: Mapping[str, Any], kind: Kind) -> str | None:
+def text_name(fields: Mapping[str, Any], kind: TextKind) -> str | None:
     """The field that is read as the text; None if there is none."""
     given = [name for name in TEXTS[kind] if name in fields]
     return next((name for name in given if fields[name] is not None), given[0] if given else None)

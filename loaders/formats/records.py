@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,15 +23,17 @@ class Record(NamedTuple):
     Attributes:
         line: Where it begins, from 1; in Parquet and on the Hub the number of the row.
         fields: An object of name -> value, or whatever the file has in its place.
-        labels: How numbers are read. "typed": they are numbers (JSON, Parquet). "text": from
-            text (CSV, TSV). "default_map": from text, labels by ``DEFAULT_LABEL_MAP`` unless the
-            options say otherwise.
+        from_text: Whether all values are texts (CSV, TSV), from which numbers are parsed; else they
+            have types (JSON, Parquet).
+        default_labels: Whether labels are read by ``DEFAULT_LABEL_MAP``, unless the options say
+            otherwise.
         problem: Why it could not be parsed, if so.
     """
 
     line: int
     fields: Any
-    labels: Literal["typed", "text", "default_map"] = "typed"
+    from_text: bool = False
+    default_labels: bool = False
     problem: str | None = None
 
 
@@ -150,7 +152,7 @@ def _read_table(
 ) -> Iterator[Record]:
     """Records of a table, with a header or without: query, doc, label, or query, pos_doc."""
     names: list[str] = []
-    labels: Literal["text", "default_map"] = "text"
+    default_labels = False
     for line, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
@@ -160,8 +162,7 @@ def _read_table(
                 _check_header(line, names)
                 continue
             names = _headless_names(line, cells)
-            if cells[-1].strip() in DEFAULT_LABEL_MAP and len(cells) == 3:
-                labels = "default_map"
+            default_labels = cells[-1].strip() in DEFAULT_LABEL_MAP and len(cells) == 3
         if len(cells) != len(names):
             columns = ", ".join(names)
             problem = f"{len(cells)} cells, where there are {len(names)} columns ({columns})"
@@ -172,7 +173,7 @@ def _read_table(
             given = {
                 name: cell if cell or name in _TEXTS else None for name, cell in fields.items()
             }
-            yield Record(line, given, labels)
+            yield Record(line, given, from_text=True, default_labels=default_labels)
 
 
 _TEXTS = {name for field in ("query", "doc", "pos_doc") for name in ALIASES[field]}

@@ -55,7 +55,7 @@ class RowFile:
         self.exits = ExitStack()
 
     def __enter__(self) -> Self:
-        beside = self.exits.enter_context(whole_file(self.path))
+        beside = self.exits.enter_context(atomic_file(self.path))
         if self.suffix == ".parquet":
             schema = pa.schema([(name, _TYPES.get(name, _TEXT)) for name in self.columns])
             self.parquet = self.exits.enter_context(ArrowFile(beside, schema, parquet=True))
@@ -94,7 +94,7 @@ class RowFile:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; it is renamed to ``path`` on success, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.part")
@@ -107,7 +107,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file, which appears when complete."""
-    with whole_file(path) as beside, open_output(beside) as stream:
+    with atomic_file(path) as beside, open_output(beside) as stream:
         stream.writelines(f"{line}\n" for line in lines)
 
 

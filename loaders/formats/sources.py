@@ -11,7 +11,7 @@ import datasets
 from loaders.formats.folders import Found, find_in
 from loaders.formats.local import FileSource, SavedSource
 from loaders.formats.records import Record, check_format, data_suffix
-from loaders.formats.splits import TRAIN, choose
+from loaders.formats.splits import TRAIN, choose_split
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.+-]+))?")
 # FOLDER[:CONFIG][@SPLIT]
@@ -91,7 +91,7 @@ def _of_spec(spec: str, split: str | None, evaluates: bool = False) -> list[Sour
     found = _folder(spec)
     if found is not None:
         own, sources = found
-        return [*choose(spec, sources, own or split, evaluates)]
+        return [*choose_split(spec, sources, own or split, evaluates)]
     path = Path(spec).expanduser()
     if path.exists():
         check_format(path)
@@ -137,7 +137,7 @@ def _hub_source(spec: str, match: re.Match[str], split: str | None, evaluates: b
     if wanted is None and there:
         # Training takes the split train by itself; any other has to be named.
         wanted = TRAIN if TRAIN in there and not evaluates else None
-        (wanted,) = choose(spec, [(name, name) for name in there], wanted, evaluates)
+        (wanted,) = choose_split(spec, [(name, name) for name in there], wanted, evaluates)
     return HubSource(spec, builder, wanted or TRAIN)
 
 

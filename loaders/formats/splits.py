@@ -29,7 +29,7 @@ _KEYWORDS = {
 _SHARD = re.compile(r"(?:.*/)?data/([\w.]+)-\d{5}-of-\d{5}[^/]*")
 
 
-def usual_name(split: str) -> str:
+def canonical_name(split: str) -> str:
     """The canonical name: ``validation`` for ``dev``, ``test`` for ``eval``; others unchanged."""
     word = split.strip().lower()
     return next((name for name, words in _WORDS.items() if word in words), split)
@@ -48,7 +48,7 @@ def split_of(path: PurePath) -> str:
     return shard[1] if shard else ""
 
 
-def choose(
+def choose_split(
     spec: str, found: Iterable[tuple[str, T]], wanted: str | None, evaluates: bool
 ) -> list[T]:
     """Choose the files of a folder or data set to read.
@@ -69,8 +69,8 @@ def choose(
         files.setdefault(split, []).append(item)
     listed = ", ".join(split or "files of no split" for split in files)
     if wanted is not None:
-        usual = {usual_name(split): split for split in files if split}
-        name = wanted if wanted in files else usual.get(usual_name(wanted), "")
+        canonical = {canonical_name(split): split for split in files if split}
+        name = wanted if wanted in files else canonical.get(canonical_name(wanted), "")
         if name:
             if len(files) > 1:
                 logger.info("%s: reading split %s (available: %s)", spec, name, listed)
@@ -81,7 +81,7 @@ def choose(
         return [item for _, item in found]
     if len(files) == 1:
         ((split, items),) = files.items()
-        if evaluates or usual_name(split) not in _HELD_OUT:
+        if evaluates or canonical_name(split) not in _HELD_OUT:
             return items
         raise ValueError(
             f"{spec}: it has only the split {split}, which has to be named to be trained on: "

@@ -12,7 +12,7 @@ from loaders.parsing.fields import ALIASES, RowError, show
 _NUMBERED = re.compile(r"(?:hard_)?neg(?:ative)?s?_?(\d+)")
 # A row has exactly one of these fields.
 _DOCUMENTS = ("hits", "pos", "pos_doc", "doc")
-_LOOKED_AT = 100  # rows whose columns are listed when a column is missing
+_MOST_RECORDS = 100  # whose columns are listed when a mapped one is missing
 _SHOWN = 20
 _ABSENT = object()
 
@@ -74,22 +74,23 @@ class Columns:
             if target is not None and target not in ALIASES:
                 self._numbers[column] = int(target.removeprefix("negative_"))
         self._taken = {number for number in self._numbers.values() if number is not None}
-        self._unmet = set(self.columns)
-        self._seen: dict[str, None] = {}
-        self._looked_at = 0
+        # For ``check``: mapped columns that no record has had, and what the first records have.
+        self._not_found = set(self.columns)
+        self._names_seen: dict[str, None] = {}
+        self._records_seen = 0
 
-    def view(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The record, plus the values that dotted names of ``columns`` lead to."""
+    def with_mapped(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The record, with the values of mapped columns added by their names, dots and all."""
         if not self.columns:
             return fields
-        if self._unmet and self._looked_at < _LOOKED_AT:
-            self._looked_at += 1
-            self._seen |= dict.fromkeys(_leaves(fields))
+        if self._not_found and self._records_seen < _MOST_RECORDS:
+            self._records_seen += 1
+            self._names_seen |= dict.fromkeys(_leaves(fields))
         found = dict(fields)
         for column in self.columns:
             value = _at(fields, column)
             if value is not _ABSENT:
-                self._unmet.discard(column)
+                self._not_found.discard(column)
                 found[column] = value
         return found
 
@@ -116,19 +117,19 @@ class Columns:
 
     def hint(self, fields: Mapping[str, Any], field: str) -> str:
         """How ``columns`` may find a field that a record lacks; empty if nothing may be it."""
+        may_be_it = (str, float) if field == "rel" else (str,)
         for column, value in fields.items():
-            item = next(iter(value), None) if isinstance(value, list) else value
-            if field_of(column) is None and isinstance(item, dict) and item is not value:
+            if field_of(column) is not None:
+                continue
+            first = next(iter(value), None) if isinstance(value, list) else value
+            if isinstance(value, list) and isinstance(first, dict):
                 return f'; if "{column}" holds the rows, give that list alone as the file'
-            if field_of(column) is None and isinstance(
-                item, str | float if field == "rel" else str
-            ):
-                return (
-                    f"; map its column: columns {json.dumps({column: field}, ensure_ascii=False)}"
-                )
-        doc = self.find(fields, "doc") if field == "rel" else None
-        pair = json.dumps({doc: "pos_doc"}, ensure_ascii=False)
-        return f"; if each document answers its query, give columns {pair}" if doc else ""
+            if isinstance(first, may_be_it):
+                return f"; map its column: columns {_as_json({column: field})}"
+        if field == "rel" and (doc := self.find(fields, "doc")):
+            mapped = _as_json({doc: "pos_doc"})
+            return f"; if each document answers its query, give columns {mapped}"
+        return ""
 
     def negatives(self, fields: Mapping[str, Any]) -> list[str]:
         """The columns with a record's negatives: the plain one, then the numbered ones in order."""
@@ -159,14 +160,18 @@ class Columns:
         Raises:
             ValueError: It lists the columns there are.
         """
-        if not self._unmet or not self._looked_at:
+        if not self._not_found or not self._records_seen:
             return
-        missing = min(self._unmet)
-        close = difflib.get_close_matches(missing, self._seen, n=1)
+        missing = min(self._not_found)
+        close = difflib.get_close_matches(missing, self._names_seen, n=1)
         meant = f' (did you mean "{close[0]}"?)' if close else ""
-        more = ", ..." if len(self._seen) > _SHOWN else ""
-        there = ", ".join(show(name) for name in list(self._seen)[:_SHOWN]) + more
+        more = ", ..." if len(self._names_seen) > _SHOWN else ""
+        there = ", ".join(show(name) for name in list(self._names_seen)[:_SHOWN]) + more
         raise ValueError(f'columns: no row has "{missing}"{meant}; there are {there}')
+
+
+def _as_json(columns: dict[str, str]) -> str:
+    return json.dumps(columns, ensure_ascii=False)
 
 
 def _at(value: Any, path: str) -> Any:

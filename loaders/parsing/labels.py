@@ -20,12 +20,12 @@ class Labels:
     """Maps labels to relevances according to the options.
 
     Attributes:
-        by_default: Number of labels mapped by ``DEFAULT_LABEL_MAP``.
+        mapped_by_default: Number of labels mapped by ``DEFAULT_LABEL_MAP``.
     """
 
     def __init__(self, options: ReadOptions) -> None:
         self.label_map, self.label_range = options.label_map, options.label_range
-        self.by_default = 0
+        self.mapped_by_default = 0
 
     def relevance(self, value: object, name: str, record: Record) -> float:
         """The relevance, in [0, 1], of a label.
@@ -35,11 +35,11 @@ class Labels:
         """
         if self.label_map is not None:
             return _mapped(self.label_map, value, name)
-        if self.label_range is None and record.labels == "default_map":
-            self.by_default += 1
+        if self.label_range is None and record.default_labels:
+            self.mapped_by_default += 1
             return _mapped(DEFAULT_LABEL_MAP, value, name)
         try:
-            number = as_score(value, name, record.labels != "typed")
+            number = as_score(value, name, record.from_text)
         except RowError as error:
             if not isinstance(value, str):
                 raise
@@ -47,9 +47,9 @@ class Labels:
             raise RowError(f"{error}{remedy} give label_map") from None
         return as_relevance(number, name, self.label_range)
 
-    def may_be_one(self, value: object, record: Record) -> bool:
+    def may_be_label(self, value: object, record: Record) -> bool:
         """Whether a value is plausible as a label, and not some other text."""
-        if record.labels != "typed" or self.label_map is not None:
+        if record.from_text or self.label_map is not None:
             return True
         return not any(
             not is_quoted_number(item) if isinstance(item, str) else isinstance(item, dict)

@@ -54,7 +54,7 @@ class RowParser:
             raise RowError(record.problem)
         if not isinstance(record.fields, dict):
             raise RowError(f"a row must be an object with named fields, got {show(record.fields)}")
-        fields = self.columns.view(record.fields)
+        fields = self.columns.with_mapped(record.fields)
         if {"_id", "text"} <= fields.keys() and self.columns.find(fields, "query") is None:
             raise RowError(
                 "a document or query of a BEIR folder, not a training row; make groups of "
@@ -138,7 +138,7 @@ class _ParsedRecord:
             value = fields[label]
             if several and isinstance(value, list):
                 return label
-            if not several and value is not None and self.labels.may_be_one(value, self.record):
+            if not several and value is not None and self.labels.may_be_label(value, self.record):
                 return label
         if missing := [label for label in names if fields[label] in (None, "")]:
             raise RowError(f'"{missing[0]}" has no label for "{name}"; give one, or drop the row')
@@ -148,7 +148,7 @@ class _ParsedRecord:
         fields = self.fields
         weight = 1.0
         if name := self._take("weight"):
-            weight = as_number(fields[name], name, self.record.labels != "typed")
+            weight = as_number(fields[name], name, self.record.from_text)
             if weight <= 0:
                 raise RowError(f'"{name}" must be above 0, got {weight:g}')
         key = None
@@ -272,7 +272,7 @@ class _ParsedRecord:
             return None, None
         value = self.fields[name]
         items = value if isinstance(value, list) else [value]
-        from_text = self.record.labels != "typed"
+        from_text = self.record.from_text
         return name, [as_score(item, f"{name}[{at}]", from_text) for at, item in enumerate(items)]
 
     def _count_others(self, item: dict[str, Any], parent: str, used: tuple[str, ...]) -> None:

@@ -35,7 +35,7 @@ def training_documents(
 
 
 def _documents_with_ids(located: LocatedRow, columns: Columns) -> Iterator[tuple[str, str]]:
-    fields = columns.view(located.record.fields)
+    fields = columns.with_mapped(located.record.fields)
     names = [columns.find(fields, field) for field in ("pos", "pos_doc", "doc", "hits")]
     for name in [*filter(None, names), *columns.negatives(fields)]:
         items = fields[name] if isinstance(fields[name], list) else [fields[name]]

@@ -62,7 +62,7 @@ def run(args: ConvertSettings) -> None:
 
 def tell_default_labels(stream: RowStream) -> None:
     """Report labels that were read as grades by default, and rows that were skipped."""
-    if count := stream.parser.labels.by_default:
+    if count := stream.parser.labels.mapped_by_default:
         print(
             f"{count} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, 0.5, 0.25; "
             "give --label_map or --label_range to change that"

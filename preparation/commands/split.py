@@ -140,9 +140,9 @@ def _part_record(located: LocatedRow, parser: RowParser, left_out: Counter[str])
     first, is left out and counted.
     """
     fields, row, columns = located.record.fields, located.row, parser.columns
-    if located.record.labels == "typed" and not columns.columns:
+    if not located.record.from_text and not columns.columns:
         return dict(fields)
-    view = columns.view(fields)
+    mapped = columns.with_mapped(fields)
     own = row._asdict()
     if isinstance(row, ScoredPair):
         own["weight"] = row.weight if row.weight != 1 else None
@@ -150,8 +150,8 @@ def _part_record(located: LocatedRow, parser: RowParser, left_out: Counter[str])
         own["negatives"] = row.negatives or None
     else:
         del own["graded"]
-    found = [columns.find(view, field) for field in ALIASES if field not in _BESIDE - own.keys()]
-    used = [*filter(None, found), *columns.negatives(view)]
+    found = [columns.find(mapped, field) for field in ALIASES if field not in _BESIDE - own.keys()]
+    used = [*filter(None, found), *columns.negatives(mapped)]
     others = {
         name: value
         for name, value in fields.items()

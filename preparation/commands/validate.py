@@ -113,7 +113,7 @@ def _report_problems(
         times = "once" if finding.count == 1 else f"{finding.count:,} times"
         places = _with_more(finding.places, finding.count)
         report.problems.append((f"{name}: {finding.what}, {times}", places))
-    if labels := stream.parser.labels.by_default:
+    if labels := stream.parser.labels.mapped_by_default:
         report.notes.append(
             f"{name}: {labels} labels are read as grades: 3, 2, 1, 0 are the relevances 1, 0.75, "
             "0.5, 0.25 (--label_map, --label_range)"

@@ -77,8 +77,8 @@ def test_one_reading_serves_the_loss_and_the_metrics(
     path.write_text("\n".join(map(json.dumps, records)))
     options = ReadOptions(evaluates=True)
     files = DataFiles(str(path), options)
-    assert files.choose(["positive_pair"]) == "positive_pair"
-    assert files.choose(["candidate_group", "scored_pair"]) == "scored_pair"
+    assert files.choose_shape(["positive_pair"]) == "positive_pair"
+    assert files.choose_shape(["candidate_group", "scored_pair"]) == "scored_pair"
     rows = files.rows("positive_pair")
     assert [(row["query"], row["pos_doc"]) for row in (rows[at] for at in range(3))] == [
         ("q", "a"),

@@ -39,11 +39,13 @@ WORDS = TEXTS.filter(lambda text: not text.isspace())
 SHAPES: list[Shape] = ["scored_pair", "positive_pair", "candidate_group"]
 
 
-@given(st.one_of(RECORDS, VALUES), OPTIONS, st.sampled_from(["typed", "text", "default_map"]))
-def test_a_record_is_a_row_or_a_row_error(record: Any, options: ReadOptions, labels: Any) -> None:
+@given(st.one_of(RECORDS, VALUES), OPTIONS, st.booleans(), st.booleans())
+def test_a_record_is_a_row_or_a_row_error(
+    record: Any, options: ReadOptions, from_text: bool, default_labels: bool
+) -> None:
     parser = RowParser(options)
     try:
-        row = parser.parse(Record(1, record, labels))
+        row = parser.parse(Record(1, record, from_text, default_labels))
     except RowError as error:
         assert str(error)
         assert not {unicodedata.category(one) for one in str(error)} & {"Cc", "Cs", "Zl", "Zp"}

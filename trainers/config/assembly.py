@@ -39,7 +39,7 @@ def read_rows(
     # The others then find the rows in the cache.
     with task.args.main_process_first(desc="reading rows"):
         opened = DataFiles(files, options)
-        shape = opened.choose(task.objective.shapes)
+        shape = opened.choose_shape(task.objective.shapes)
         if task.args.in_batch_negatives and shape == "scored_pair" and not evaluates:
             raise ValueError(
                 f"in_batch_negatives: adds candidates to groups, but {files[0]} has scored pairs; "

@@ -271,7 +271,7 @@ def test_where_no_row_is_good_all_are_listed_whatever_the_objective(tmp_path: Pa
     rejected = tmp_path / "rejected.jsonl"
     files = DataFiles(str(path), ReadOptions(rejected_file=rejected))
     with pytest.raises(ValueError, match='missing field "query"') as refused:
-        files.rows(files.choose(["scored_pair", "candidate_group"]))
+        files.rows(files.choose_shape(["scored_pair", "candidate_group"]))
     assert '; map its column: columns {"question": "query"}' in str(refused.value)
     assert len(rejected.read_text(encoding="utf-8").splitlines()) == 2
 
