@@ -126,10 +126,10 @@ class BM25:
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        for scores in self.each(queries):
+        for scores in self.score_each(queries):
             yield best_hits(scores, top_k)
 
-    def each(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+    def score_each(self, queries: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """Yield the scores of all documents [D] for each query, in blocks of bounded memory."""
         block = max(1, _BLOCK_BYTES // (4 * self.num_documents))
         for start in range(0, len(queries), block):

@@ -59,6 +59,6 @@ def _joined(keys: Keys) -> NDArray[np.bytes_]:
     return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}")[:, 0]
 
 
-def combined(parts: Sequence[str]) -> str:
+def combined_digest(parts: Sequence[str]) -> str:
     """One digest of several strings."""
     return hashlib.blake2b(json.dumps(list(parts)).encode(), digest_size=16).hexdigest()

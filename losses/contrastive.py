@@ -126,7 +126,7 @@ class ContrastiveLoss(nn.Module):
         return self.absolute_margin is not None or self.relative_margin is not None
 
     @property
-    def has_more_terms(self) -> bool:
+    def has_other_negatives(self) -> bool:
         """Whether a query has other negatives than the documents of the batch."""
         return self.symmetric or self.contrast_queries or self.contrast_documents
 

@@ -39,12 +39,12 @@ class ListMLELoss(nn.Module):
         rivals = scores[:, None, :].expand_as(lower).masked_fill(~(lower | itself), float("-inf"))
         losses = rivals.logsumexp(dim=2) - scores  # [G, C]; 0 for the least relevant
         if self.position_aware:
-            losses = losses * place_weights(relevances, mask)
+            losses = losses * position_weights(relevances, mask)
         return losses.masked_fill(~mask, 0.0).sum(dim=1).mean()
 
 
-def place_weights(relevances: Tensor, mask: Tensor) -> Tensor:
-    """``2^(n - r) - 1`` for place r in the order of relevance, summing to 1 in a group: [G, C]."""
+def position_weights(relevances: Tensor, mask: Tensor) -> Tensor:
+    """``2^(n - r) - 1`` for rank r in the order of relevance, summing to 1 in a group: [G, C]."""
     order = relevances.masked_fill(~mask, float("-inf")).argsort(dim=1, descending=True)
     places = order.argsort(dim=1) + 1.0
     count = mask.sum(dim=1, keepdim=True)

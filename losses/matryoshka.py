@@ -29,7 +29,7 @@ class MatryoshkaLoss(nn.Module):
         # What the trainers ask a loss about, they ask of the one inside.
         self.similarity = getattr(loss, "similarity", "cosine")
         self.finds_false_negatives = getattr(loss, "finds_false_negatives", False)
-        self.has_more_terms = getattr(loss, "has_more_terms", False)
+        self.has_other_negatives = getattr(loss, "has_other_negatives", False)
         self.widen_mask = getattr(loss, "widen_mask", None)
         self.compares_all_pairs = getattr(loss, "compares_all_pairs", False)
         self.dims = list(dims)

@@ -96,17 +96,17 @@ def group(
     return record
 
 
-def whole_grades(relevances: Counter[float]) -> int:
+def smallest_grade_count(relevances: Counter[float]) -> int:
     """Find the smallest number of grades that represents all relevances without rounding.
 
-    >>> whole_grades(Counter([0.5, 0.75]))
+    >>> smallest_grade_count(Counter([0.5, 0.75]))
     4
 
     Raises:
         ValueError: If there is none up to 100.
     """
     for grades in range(1, _MOST_GRADES + 1):
-        if not rounded(relevances, grades):
+        if not count_rounded(relevances, grades):
             return grades
     some = ", ".join(f"{relevance:g}" for relevance in list(relevances)[:3])
     raise ValueError(
@@ -115,7 +115,7 @@ def whole_grades(relevances: Counter[float]) -> int:
     )
 
 
-def rounded(relevances: Counter[float], grades: int) -> int:
+def count_rounded(relevances: Counter[float], grades: int) -> int:
     """Count the relevances that are no whole multiple of 1 / ``grades``."""
     return sum(
         count

@@ -166,7 +166,7 @@ class Split:
     components: int
     largest: int
 
-    def off(self) -> list[int]:
+    def off_target(self) -> list[int]:
         """List the parts whose size is off by more than one row and a tenth of what was wanted."""
         return [
             part
@@ -175,7 +175,7 @@ class Split:
         ]
 
 
-def share_out(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> Split:
+def assign_to_parts(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> Split:
     """Assign each component to a part.
 
     Large components come first and go where most room is left; the others come in random order

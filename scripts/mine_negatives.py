@@ -25,7 +25,7 @@ from accelerate import PartialState
 from rich.console import Console
 
 from common.flags import exit_code, parse
-from common.text_digest import combined
+from common.text_digest import combined_digest
 from loaders import load_rows
 from loaders.formats.sources import find_sources
 from mining.assembly import (
@@ -85,7 +85,7 @@ def mine(args: MiningSettings) -> None:
         if args.reranker is not None:
             reranker = open_teacher(args, args.reranker, digests)
         index = open_index(args, queries, corpus, work, digests)
-        blocks = Blocks(work / combined(list(digests.values())), len(queries))
+        blocks = Blocks(work / combined_digest(list(digests.values())), len(queries))
         miner = Miner(
             queries, corpus, index, args, reranker, args.reranker_limits, args.relabel_from
         )

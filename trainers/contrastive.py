@@ -53,7 +53,7 @@ def compute_contrastive_loss(
         share = (found & ~mask).sum() / negatives
         trainer.record_metric("false_negatives", share, trainer.count_items(inputs))
         # Where documents are the only negatives, a batch may have lost all of them.
-        left = mask if loss.has_more_terms else found
+        left = mask if loss.has_other_negatives else found
     trainer.record_signal((~left).sum() > len(queries), NO_NEGATIVES)
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
     similarity: Similarity = getattr(loss, "similarity", "cosine")

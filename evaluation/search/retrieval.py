@@ -72,7 +72,9 @@ def retrieve_with_bm25(
         union = {query: dict.fromkeys(scores) for query, scores in found.items()}
     else:
         union = {query: dict.fromkeys(data.candidates.get(query, [])) for query in data.queries}
-    for query, scores in zip(data.queries, index.each(list(data.queries.values())), strict=True):
+    for query, scores in zip(
+        data.queries, index.score_each(list(data.queries.values())), strict=True
+    ):
         if data.candidates is None:
             union[query] |= dict.fromkeys(ids[at] for at, _ in best_hits(scores, wanted))
         kept = [name for name in union[query] if not data.is_query(query, name)]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common.hardware import bf16_is_fast
 from common.similarity import for_dot_product
-from common.text_digest import Keys, combined, text_keys
+from common.text_digest import Keys, combined_digest, text_keys
 from encoders import Embedder
 from encoders.backbone import Encoder
 from mining.cache.vectors import VectorCache
@@ -50,7 +50,9 @@ def cache_key(model: Encoder, digest: str, how: Encoding) -> str:
     Prompts are no part of it: texts come to a cache behind them.
     """
     bf16 = how.bf16 and bf16_is_fast(model.device)
-    return combined([digest, str(how.max_length or model.max_length), "bf16" if bf16 else "fp32"])
+    return combined_digest(
+        [digest, str(how.max_length or model.max_length), "bf16" if bf16 else "fp32"]
+    )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from loaders.beir.evaluation_set import find_splits, read_set
 from loaders.formats.row_file import RowFile
 from loaders.parsing.row_stream import LocatedRow, RowStream
 from loaders.settings import RowSettings
-from preparation.beir import BeirFolder, group, rounded, whole_grades, write_rows
+from preparation.beir import BeirFolder, count_rounded, group, smallest_grade_count, write_rows
 from preparation.commands.convert import refuse_loss, tell_default_labels
 from preparation.commands.settings import InputSettings, OutputSettings, progress
 from preparation.convert import Survey
@@ -128,8 +128,8 @@ def _to_beir(args: BeirSettings) -> None:
     stream = RowStream(args.input, args.read_options(split=None))
     survey = Survey(progress(stream, "reading"), "beir", "", args.positive_threshold)
     lost = survey.lost(stream.parser.unused)
-    grades = args.grades or whole_grades(survey.relevances)
-    if count := rounded(survey.relevances, grades):
+    grades = args.grades or smallest_grade_count(survey.relevances)
+    if count := count_rounded(survey.relevances, grades):
         lost.append(f"what lies between the grades of {count} relevances, which are rounded")
     tell_default_labels(stream)
     refuse_loss(lost, args.allow_loss)

@@ -23,7 +23,7 @@ from common.flags import option
 from loaders.formats.row_file import as_json, write_lines
 from preparation.beir import BeirFolder
 from preparation.commands.settings import OutputSettings
-from preparation.docstrings.corpus import Part, hard_negatives, split_by_topic, unique
+from preparation.docstrings.corpus import Part, deduplicate, hard_negatives, split_by_topic
 from preparation.docstrings.pairs import PACKAGES, DocstringPair, locate, read_file, source_files
 from preparation.docstrings.text import MAX_DOCUMENT_CHARACTERS
 
@@ -63,7 +63,7 @@ def run(args: DocstringsSettings) -> None:
     found: list[DocstringPair] = []
     for package, module, path in tqdm(files, desc="reading source files", unit="file"):
         found += read_file(package, module, path, dropped)
-    pairs = unique(found, dropped) if found else []
+    pairs = deduplicate(found, dropped) if found else []
     parts = split_by_topic(pairs, args.heldout_size, args.dev_size, args.seed)
     for part in ("train", "dev"):
         _write_training(args.output_dir, part, parts[part], args.num_negatives, args.seed)

@@ -41,7 +41,7 @@ from loaders.shapes.conversions import judged_documents
 from loaders.shapes.rows import PositivePair, Row, ScoredPair
 from preparation.commands.convert import tell_default_labels
 from preparation.commands.settings import InputSettings, OutputSettings, progress
-from preparation.splitting import By, Components, share_out
+from preparation.splitting import By, Components, assign_to_parts
 
 # Columns of these names may stand beside a row without being part of it.
 _BESIDE = {"key", "weight"}
@@ -94,7 +94,7 @@ def run(args: SplitSettings) -> None:
 
     components = Components(read, args.by, args.near_duplicates, args.positive_threshold)
     tell_default_labels(stream)
-    made = share_out(components.labels, args.shares, args.seed)
+    made = assign_to_parts(components.labels, args.shares, args.seed)
     # Hashes of the texts of each part.
     queries, documents = [array("Q") for _ in names], [array("Q") for _ in names]
     left_out: Counter[str] = Counter()
@@ -114,7 +114,7 @@ def run(args: SplitSettings) -> None:
         f"{total} rows form {made.components} components, the largest of "
         f"{made.largest} rows; {components.near_duplicates} pairs of near-duplicate texts"
     )
-    if off := [names[part] for part in made.off()]:
+    if off := [names[part] for part in made.off_target()]:
         print(
             f"the shares of {', '.join(off)} are not met: the largest component has "
             f"{made.largest / total:.1%} of the rows and is not split; --by positive or "

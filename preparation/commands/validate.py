@@ -25,7 +25,7 @@ from loaders.formats.row_file import write_lines
 from loaders.parsing.row_stream import RowStream
 from loaders.settings import ReadingSettings
 from preparation.commands.settings import InputSettings, check_output_file, progress
-from preparation.validation.checks import Examination, shared
+from preparation.validation.checks import Examination, count_shared
 from preparation.validation.lengths import Count, count_characters, token_counter
 from preparation.validation.report import Report, Section, page, show
 
@@ -206,7 +206,7 @@ def _overlaps(report: Report, looked_at: dict[str, Examination]) -> Section:
     rows = []
     pairs: Sequence[tuple[str, str]] = list(combinations(looked_at, 2))
     for one, other in pairs:
-        counts = [shared(looked_at[one], looked_at[other], part) for part in parts]
+        counts = [count_shared(looked_at[one], looked_at[other], part) for part in parts]
         rows.append([f"{one} and {other}", *(f"{count:,}" for count in counts)])
         if counts[0]:
             what = f"{one} and {other} share {counts[0]:,} queries: one leaks into the other"

@@ -20,7 +20,7 @@ _SAME_QUESTION = 0.5
 _LEXICAL_DEPTH = 20  # BM25 hits that negatives are drawn from: not the very best only, for safety
 
 
-def unique(pairs: Sequence[DocstringPair], dropped: Counter[str]) -> list[DocstringPair]:
+def deduplicate(pairs: Sequence[DocstringPair], dropped: Counter[str]) -> list[DocstringPair]:
     """Drop pairs with a repeated name or query or a near-duplicate document.
 
     The first of each kind stays. Because it is done before the split, no text of a training

@@ -185,6 +185,6 @@ def _pair_keys(query: NDArray[np.uint64], document: NDArray[np.uint64]) -> NDArr
     return keys
 
 
-def shared(one: Examination, other: Examination, part: str) -> int:
+def count_shared(one: Examination, other: Examination, part: str) -> int:
     """Count the distinct queries, documents, positives or pairs that two inputs share."""
     return len(np.intersect1d(one.texts(part), other.texts(part), assume_unique=True))

@@ -14,7 +14,7 @@ from loaders import ReadOptions
 from loaders.parsing.row_stream import RowStream
 from loaders.shapes.rows import CandidateGroup, PositivePair, Row, ScoredPair
 from preparation.duplicates.normalized import normalize
-from preparation.splitting import By, Components, share_out
+from preparation.splitting import By, Components, assign_to_parts
 
 
 def pair(query: str, doc: str, rel: float = 1.0) -> ScoredPair:
@@ -105,32 +105,32 @@ def test_shares_are_met_and_components_are_whole() -> None:
     rng = random.Random(0)
     drawn = [rng.randrange(300) for _ in range(2000)] + [300] * 150
     _, names = np.unique(drawn, return_inverse=True)
-    made = share_out(names, (0.8, 0.1, 0.1), 42)
+    made = assign_to_parts(names, (0.8, 0.1, 0.1), 42)
     assert made.sizes == np.bincount(made.part_of).tolist()
     assert made.largest == 150 and made.components == len(set(names.tolist()))
-    assert made.off() == []
+    assert made.off_target() == []
     parts = defaultdict(set)
     for name, part in zip(names.tolist(), made.part_of.tolist(), strict=True):
         parts[name].add(part)
     assert all(len(found) == 1 for found in parts.values())
-    again, other = (share_out(names, (0.8, 0.1, 0.1), seed).part_of for seed in (42, 43))
+    again, other = (assign_to_parts(names, (0.8, 0.1, 0.1), seed).part_of for seed in (42, 43))
     assert (again == made.part_of).all() and (other != made.part_of).any()
 
 
 @given(count=st.integers(100, 400), seed=st.integers(0, 5))
 def test_single_rows_meet_the_shares_to_a_row(count: int, seed: int) -> None:
-    made = share_out(np.arange(count), (0.7, 0.2, 0.1), seed)
+    made = assign_to_parts(np.arange(count), (0.7, 0.2, 0.1), seed)
     assert all(abs(n - w) <= 1 for n, w in zip(made.sizes, made.wanted, strict=True))
 
 
 def test_a_component_that_is_too_large_is_told() -> None:
     names = np.array([0] * 900 + list(range(1, 101)))
-    made = share_out(names, (0.8, 0.1, 0.1), 0)
-    assert made.sizes[0] == 900 and made.off() == [0, 1, 2]
+    made = assign_to_parts(names, (0.8, 0.1, 0.1), 0)
+    assert made.sizes[0] == 900 and made.off_target() == [0, 1, 2]
     with pytest.raises(ValueError, match=r"the part of 0\.1 gets none of the 1000 rows: they form"):
-        share_out(np.array([0] * 999 + [1]), (0.8, 0.1, 0.1), 0)
+        assign_to_parts(np.array([0] * 999 + [1]), (0.8, 0.1, 0.1), 0)
     with pytest.raises(ValueError, match="give it a larger share, or give more rows"):
-        share_out(np.arange(3), (0.98, 0.01, 0.01), 0)
+        assign_to_parts(np.arange(3), (0.98, 0.01, 0.01), 0)
 
 
 @pytest.mark.realdata
@@ -140,8 +140,8 @@ def test_real_sentences_do_not_leak(realdata: Callable[[str], Path], language: s
     stream = RowStream(file, ReadOptions(label_range=(0, 5)))
     rows = [located.row for located in stream]
     found = Components(lambda: rows, "document", 0.8, 0.5)
-    made = share_out(found.labels, (0.8, 0.1, 0.1), 1)
-    assert made.off() == []
+    made = assign_to_parts(found.labels, (0.8, 0.1, 0.1), 1)
+    assert made.off_target() == []
     texts: list[set[str]] = [set(), set(), set()]
     for part, row in zip(made.part_of, rows, strict=True):
         assert isinstance(row, ScoredPair)

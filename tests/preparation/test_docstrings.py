@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preparation.docstrings.corpus import hard_negatives, split_by_topic, unique
+from preparation.docstrings.corpus import deduplicate, hard_negatives, split_by_topic
 from preparation.docstrings.pairs import (
     DocstringPair,
     docstrings,
@@ -261,7 +261,7 @@ def test_duplicates_are_dropped_before_the_split() -> None:
         pair("p.c.four", "Find the reddest kite.", "nothing like the others at all"),
     ]
     dropped: Counter[str] = Counter()
-    assert [kept.name for kept in unique(pairs, dropped)] == ["p.a.one", "p.c.four"]
+    assert [kept.name for kept in deduplicate(pairs, dropped)] == ["p.a.one", "p.c.four"]
     assert dropped == {"summary used before": 1, "document almost as one before": 1}
 
 

@@ -9,7 +9,7 @@ import pytest
 from loaders import ReadOptions
 from loaders.formats.row_file import RowFile
 from loaders.parsing.row_stream import RowStream
-from preparation.validation.checks import Examination, shared
+from preparation.validation.checks import Examination, count_shared
 from preparation.validation.lengths import TextLengths, count_characters
 
 Records = list[dict[str, Any]]
@@ -130,7 +130,9 @@ def test_what_two_inputs_share(tmp_path: Path) -> None:
         tmp_path,
         [{"query": "问", "pos": ["C"], "neg": ["d"]}, {"query": "x", "pos": ["a"], "neg": ["b"]}],
     )
-    counts = {p: shared(one, other, p) for p in ("queries", "positives", "documents", "pairs")}
+    counts = {
+        p: count_shared(one, other, p) for p in ("queries", "positives", "documents", "pairs")
+    }
     assert counts == {"queries": 1, "positives": 1, "documents": 3, "pairs": 1}
 
 
