@@ -133,7 +133,7 @@ def make_recipe(
     """Dropout, a short last batch, accumulation, negatives drawn by epoch, three epochs."""
     objective = name.partition(":")[0]
     row = OBJECTIVES[objective]
-    rows = write_format("taught" if row.needs_scores else KINDS[row.shapes[0]], scratch)
+    rows = write_format("scored_groups" if row.needs_scores else KINDS[row.shapes[0]], scratch)
     two = "two processes" in name
     return {
         "objective": objective,

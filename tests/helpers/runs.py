@@ -27,8 +27,8 @@ TOPICS = {
 }
 TEXTS = [text for topic, documents in TOPICS.items() for text in [topic, *documents]]
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-# The format whose rows an objective takes as they are.
-NATIVE = {
+# The format whose rows an objective takes as they are; scored_groups have a teacher's scores.
+FORMAT_OF = {
     "weighted_mse": "scored",
     "cosent": "scored",
     "contrastive": "pairs",
@@ -38,11 +38,11 @@ NATIVE = {
     "listwise": "groups",
     "lambda_loss": "groups",
     "listmle": "groups",
-    "distillation": "taught",
-    "margin_mse": "taught",
-    "reranker_distillation": "taught",
-    "reranker_margin_mse": "taught",
-    "reranker_adr_mse": "taught",
+    "distillation": "scored_groups",
+    "margin_mse": "scored_groups",
+    "reranker_distillation": "scored_groups",
+    "reranker_margin_mse": "scored_groups",
+    "reranker_adr_mse": "scored_groups",
 }
 
 
@@ -79,7 +79,7 @@ def write_format(kind: str, folder: Path) -> Path:
         rows = [{"query": group["query"], "pos_doc": group["pos"][0]} for group in groups()]
     elif kind == "groups":
         rows = list(groups())
-    elif kind == "taught":
+    elif kind == "scored_groups":
         rows = [
             {**group, "pos_scores": [4.5], "neg_scores": [-3.0 - at for at in range(10)]}
             for group in groups()

@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from common.hardware import process_threads
-from runs import NATIVE, NO_DROPOUT, TEXTS, write_format
+from runs import FORMAT_OF, NO_DROPOUT, TEXTS, write_format
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES, parse_run
 from trainers.config.arguments import MOST_WORKERS, set_loading
@@ -49,7 +49,7 @@ def test_a_step_reads_nothing_back(name: str, folder: Path, tmp_path: Path) -> N
     objective = CASES[name]["objective"]
     recipe = {
         "model_name_or_path": str(folder / OBJECTIVES[objective].model),
-        "train_file": str(write_format(NATIVE[objective], tmp_path)),
+        "train_file": str(write_format(FORMAT_OF[objective], tmp_path)),
         "output_dir": str(tmp_path / "run"),
         **CASES[name],
     }

@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     graded = folder / "分级.jsonl"
     lines = [json.dumps(row, ensure_ascii=False) for row in islice(scored(), 12)]
     graded.write_text("\n".join(lines), encoding="utf-8")
-    found = {kind: str(write_format(kind, folder)) for kind in ("groups", "taught")}
+    found = {kind: str(write_format(kind, folder)) for kind in ("groups", "scored_groups")}
     return {**found, "graded": str(graded)}
 
 
@@ -45,7 +45,7 @@ EMBEDDER: tuple[dict[str, Any], ...] = (
         "query_prompt": "检索 ",
         "document_prompt": "mat ",
     },
-    {"path": "taught", "objective": "margin_mse", "train_group_size": 4},
+    {"path": "scored_groups", "objective": "margin_mse", "train_group_size": 4},
     {"path": "graded", "objective": "cosent", "loss_args": {"temperature": 0.2}},
 )
 RERANKER: tuple[dict[str, Any], ...] = (

@@ -8,7 +8,7 @@ import pytest
 
 from encoders import Embedder, Reranker
 from runs import (
-    NATIVE,
+    FORMAT_OF,
     assert_same_weights,
     base_recipe,
     groups,
@@ -21,8 +21,8 @@ from runs import (
 from trainers import OBJECTIVES, parse_run
 from trainers.config.assembly import build_collator, open_model, read_rows
 
-# What is read besides the native format. Two objectives with the same rows have the same entry.
-ALSO_READ = {
+# What is read besides that of ``FORMAT_OF``. Two objectives with the same rows have the same entry.
+OTHER_FORMATS = {
     "weighted_mse": ["tsv", "groups", "hits"],
     "cosent": ["tsv", "groups", "hits"],
     "contrastive": ["groups", "scored", "hits"],
@@ -36,12 +36,12 @@ LABELS = {"3": 1.0, "1": 0.25, "0": 0.0}  # of the tsv
 
 
 def test_every_objective_is_tried() -> None:
-    assert NATIVE.keys() == OBJECTIVES.keys()
+    assert FORMAT_OF.keys() == OBJECTIVES.keys()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_falls(objective: str, models: dict[str, Path], tmp_path: Path) -> None:
-    file = write_format(NATIVE[objective], tmp_path)
+    file = write_format(FORMAT_OF[objective], tmp_path)
     # What is not compared with others of its query is learned slowly.
     slow = objective in ("bce", "mse", "margin_mse")
     steps, learning_rate = (100, 3e-3) if slow else (40, 5e-3)
@@ -96,14 +96,14 @@ def judged(row: dict[str, Any]) -> Judged:
 
 
 @pytest.mark.parametrize(
-    ("objective", "kind"), [(name, kind) for name, kinds in ALSO_READ.items() for kind in kinds]
+    ("objective", "kind"), [(name, kind) for name, kinds in OTHER_FORMATS.items() for kind in kinds]
 )
 def test_every_format_gives_the_batches_of_the_native_one(
     objective: str, kind: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
     """So what it trains is what the test above trains; tests/loaders/shapes proves the rest."""
     batches = []
-    for name in (NATIVE[objective], kind):
+    for name in (FORMAT_OF[objective], kind):
         recipe = {
             **base_recipe(objective, models),
             "train_file": [str(write_format(name, tmp_path))],
@@ -134,7 +134,7 @@ def test_accumulated_batches_equal_one_batch(
     objective: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
     """8 + 8 + 8 + 5 rows make the step of 29, weights included; four of 8 are an easier case."""
-    file = write_format(NATIVE[objective], tmp_path)
+    file = write_format(FORMAT_OF[objective], tmp_path)
     lines = (file.read_text(encoding="utf-8") * 4).splitlines()[:29]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = {
@@ -171,7 +171,7 @@ def test_a_run_without_padding_is_the_run_with_it(
     """
     settings = {
         **base_recipe(objective, models, dropout=False),
-        "train_file": write_format(NATIVE[objective], tmp_path),
+        "train_file": write_format(FORMAT_OF[objective], tmp_path),
         "train_group_size": 3,
         "max_steps": 10,
         "optim": "sgd",

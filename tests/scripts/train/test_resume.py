@@ -8,7 +8,7 @@ import pytest
 
 from collators import ContrastiveCollator
 from runs import (
-    NATIVE,
+    FORMAT_OF,
     assert_same_weights,
     base_recipe,
     losses,
@@ -30,7 +30,7 @@ def test_a_resumed_run_ends_bit_identical(
     """Dropout, shuffling, sampled negatives, accumulation and a short last batch are on."""
     settings = {
         **base_recipe(objective, models),
-        "train_file": write_format(NATIVE[objective], tmp_path),
+        "train_file": write_format(FORMAT_OF[objective], tmp_path),
         "train_group_size": 3,
         "per_device_train_batch_size": 5,
         "gradient_accumulation_steps": 2,

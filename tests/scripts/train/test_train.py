@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runs import (
-    NATIVE,
+    FORMAT_OF,
     assert_same_weights,
     base_recipe,
     losses,
@@ -150,7 +150,7 @@ def test_attention_dropout_is_that_of_the_recipe(
     """As if it stood in the model's configuration, which stays."""
     recipe = base_recipe(objective, models) | {"max_steps": 3}
     base = Path(recipe["model_name_or_path"])
-    recipe["train_file"] = write_format(NATIVE[objective], tmp_path)
+    recipe["train_file"] = write_format(FORMAT_OF[objective], tmp_path)
     given = train(tmp_path / "given", **recipe, attention_dropout=probability)
     other = with_dropout(base, tmp_path / "model", probability)
     stands = train(tmp_path / "stands", **recipe | {"model_name_or_path": other})

@@ -18,7 +18,7 @@ from common.hardware import multiplies_in_bf16
 from forked import together
 from launching import launch_machines, seen, write_recipes
 from runs import (
-    NATIVE,
+    FORMAT_OF,
     NO_DROPOUT,
     TEXTS,
     assert_same_weights,
@@ -33,7 +33,7 @@ from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES
 
 # Rows for each objective: weights, hard negatives and texts that repeat across processes are in.
-FORMATS = NATIVE | {"contrastive": "groups"}
+FORMATS = FORMAT_OF | {"contrastive": "groups"}
 PREFIXES = {"matryoshka_dims": [32, 8], "matryoshka_weights": [1.0, 0.5], "learning_rate": 0.01}
 # What else a step may hold; each is compared with one process that does the same.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -98,7 +98,7 @@ def recipe(variant: str, folder: Path, per_device: int, **more: Any) -> dict[str
 
 def mixture(folder: Path, per_device: int) -> dict[str, Any]:
     """Three sources with an objective each, over accumulated batches."""
-    paths = {name: str(folder / f"{name}.jsonl") for name in ("groups", "taught", "graded")}
+    paths = {name: str(folder / f"{name}.jsonl") for name in ("groups", "scored_groups", "graded")}
     sources: list[dict[str, Any]] = [
         {
             "path": paths["groups"],
@@ -106,7 +106,7 @@ def mixture(folder: Path, per_device: int) -> dict[str, Any]:
             "query_prompt": "检索 ",
             "document_prompt": "mat ",
         },
-        {"path": paths["taught"], "objective": "margin_mse", "train_group_size": 4},
+        {"path": paths["scored_groups"], "objective": "margin_mse", "train_group_size": 4},
         {"path": paths["graded"], "objective": "weighted_mse", "query_prompt": ""},
     ]
     found = recipe("contrastive", folder, per_device, gradient_accumulation_steps=2)
@@ -191,7 +191,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_backbone(folder / "embedder", TEXTS, **NO_DROPOUT)
     save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT)
     save_backbone(folder / "guide", TEXTS, seed=7)
-    for kind in ("scored", "groups", "taught"):
+    for kind in ("scored", "groups", "scored_groups"):
         write_format(kind, folder)
     lines = [json.dumps(row, ensure_ascii=False) for row in islice(scored(), 12)]
     (folder / "graded.jsonl").write_text("\n".join(lines), encoding="utf-8")

@@ -29,7 +29,9 @@ GRADED = [
     }
     for at, s in enumerate([0.5, 1.0, 0.5, 1.0])
 ]
-TAUGHT = [{"query": f"cat {at}", "pos": ["on the mat"], "pos_scores": [2.5]} for at in range(4)]
+SCORED_GROUPS = [
+    {"query": f"cat {at}", "pos": ["on the mat"], "pos_scores": [2.5]} for at in range(4)
+]
 ONE = {"per_device_train_batch_size": 1}
 GRADES = {"relevance_from_scores": True}
 
@@ -52,13 +54,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         ("cosent", SCORED, {}, 1),
         ("cosent", [*SCORED[:3], {**SCORED[3], "rel": 1}], {}, 0),
         ("weighted_mse", SCORED, {}, 0),
-        ("distillation", TAUGHT, {}, 1),
+        ("distillation", SCORED_GROUPS, {}, 1),
         ("distillation", GRADED, {}, 0),
-        ("margin_mse", TAUGHT, ONE, 4),
+        ("margin_mse", SCORED_GROUPS, ONE, 4),
         ("pairwise", GRADED, GRADES, 1),
         ("pairwise", GRADED, {}, 0),
         ("listwise", GRADED, {**GRADES, "per_device_train_batch_size": 2}, 2),
-        ("reranker_distillation", TAUGHT, {}, 1),
+        ("reranker_distillation", SCORED_GROUPS, {}, 1),
         ("reranker_margin_mse", GRADED, {}, 0),
         ("bce", SCORED, {}, 0),
     ],
