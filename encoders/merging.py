@@ -69,9 +69,9 @@ def merge_with_base(
     adapters stand beside is frozen, and stays.
 
     Args:
-        tuned: The state dict of the model in training.
+        tuned: The state dict of the fine-tuned model, as it is in training.
         base: That of the model it began with, without adapters, sharded alike.
-        share: Of the tuned model.
+        share: Of the fine-tuned model.
         kept: Names of tensors that the base does not have, such as a new head.
     """
     merged = {}

@@ -39,7 +39,7 @@ def checkpoints_in(output_dir: Path) -> dict[int, Path]:
 
 
 def has_optimizer(checkpoint: Path) -> bool:
-    """Whether a run can be continued from it: without ``save_only_model``."""
+    """Whether a run can be resumed from it: not with ``save_only_model``."""
     return any(checkpoint.glob("optimizer*")) or any(checkpoint.glob("global_step*"))
 
 

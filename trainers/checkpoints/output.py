@@ -50,7 +50,7 @@ def prepare_output(args: TandemArguments, kind: Kind) -> str | None:
         return None
     if args.overwrite:
         raise ValueError(
-            "overwrite: would delete the run that resume_from_checkpoint continues; give one of "
+            "overwrite: would delete the run that resume_from_checkpoint resumes; give one of "
             "the two"
         )
     checkpoint = find_checkpoint(args, kind)
@@ -159,7 +159,7 @@ def _set_aside(checkpoint: Path, output_dir: Path) -> None:
     is_own = checkpoint.resolve() in map(Path.resolve, checkpoints_in(output_dir).values())
     if is_own and (moved := set_aside(checkpoint)):
         logger.warning(
-            "this run continues from %s; later checkpoints are set aside: %s",
+            "this run resumes from %s; later checkpoints are set aside: %s",
             checkpoint.name, ", ".join(path.name for path in moved),
         )  # fmt: skip
 

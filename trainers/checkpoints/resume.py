@@ -1,4 +1,4 @@
-"""Find the checkpoint to resume from, refuse one that cannot be continued, compare its run."""
+"""Find the checkpoint to resume from, refuse one that cannot be resumed, compare its run."""
 
 import json
 import logging
@@ -85,7 +85,7 @@ def _check_complete(checkpoint: Path, folder: Path) -> None:
 
 
 def _check_objective(args: TandemArguments, kind: Kind, checkpoint: Path) -> None:
-    """Refuse to continue another run's steps and optimizer."""
+    """Refuse to resume with another run's steps and optimizer."""
     remedy = f"or start a new run from its model: --model_name_or_path {checkpoint}"
     run_file = checkpoint.parent / RUN_FILE
     if run_file.is_file():
@@ -123,7 +123,7 @@ def _check_state(args: TandemArguments, checkpoint: Path) -> None:
     if not has_optimizer(checkpoint):
         raise ValueError(
             f"resume_from_checkpoint: {checkpoint} holds no optimizer state (save_only_model), "
-            "without which the run cannot be continued exactly; start a new run from its model: "
+            "without which the run cannot be resumed exactly; start a new run from its model: "
             f"--model_name_or_path {checkpoint}"
         )
     adapted = (checkpoint / "adapter").is_dir()

@@ -126,7 +126,7 @@ def open_model(run: Run) -> Encoder:
 
 
 def open_base_model(run: Run) -> Encoder:
-    """The model before training and without adapters; raises as ``open_model``."""
+    """The base: the model before training, without adapters; raises as ``open_model``."""
     args = run.args
     if is_onnx(resolve_model(args.model_name_or_path, args.model_revision)):
         raise ValueError(

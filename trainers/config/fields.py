@@ -110,8 +110,8 @@ class DataArguments:
     )
     merge_with_base: Literal["auto"] | float | None = option(
         None,
-        "Save (1 - a) of the base's and a of the tuned weights: a number, or auto: the a that is "
-        "best on eval_file.",
+        "Save (1 - a) of the base's and a of the fine-tuned weights: a number, or auto: the a that "
+        "is best on eval_file.",
     )
     guard_file: list[str] | str | None = option(
         None,

@@ -41,7 +41,7 @@ class BaseComparison:
                 f"the base cannot be measured on eval_file: {describe(error)}; nothing was trained"
             ) from error
         shown = value if isinstance(value, str) else format(value, ".4f")
-        logger.info("before training: %s %s", self.measure.metrics[0], shown)
+        logger.info("base: %s %s", self.measure.metrics[0], shown)
 
     def note(self, found: Found, state: TrainerState) -> None:
         """Compare an evaluation of the model with the base's."""
@@ -77,7 +77,7 @@ def find_comparison(log: Sequence[Mapping[str, Any]], step: int) -> dict[str, An
 def in_words(compared: Mapping[str, Any]) -> str:
     """A comparison in a line."""
     return (
-        f"{compared['metric']} {compared['tuned']:.4f}, before training {compared['base']:.4f}: "
+        f"{compared['metric']} {compared['tuned']:.4f}, base {compared['base']:.4f}: "
         f"{compared['difference']:+.4f} [{compared['low']:+.4f}, {compared['high']:+.4f}]"
     )
 
@@ -87,4 +87,4 @@ def warning(compared: Mapping[str, Any], args: TandemArguments) -> str:
     what = "try a lower learning_rate, merge_with_base auto, or more and cleaner rows"
     if args.on_worse == "keep_base":
         what = "the base is saved instead (on_worse)"
-    return f"the model is worse than before training on eval_file: {in_words(compared)}; {what}"
+    return f"the model is worse than its base on eval_file: {in_words(compared)}; {what}"

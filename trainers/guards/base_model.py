@@ -1,4 +1,4 @@
-"""The model a run began with: merge the tuned one with it, or go back to it."""
+"""The base of a run: merge the fine-tuned model with it, or go back to it."""
 
 import logging
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def merge_or_restore_base(
         _find_share(run, trainer, guard)
     elif share is not None:
         _blend(run, trainer)(share)
-        logger.info("merge_with_base: the model is %g of the tuned one, the rest the base", share)
+        logger.info("merge_with_base: the model is %g of the fine-tuned one, the rest base", share)
         if trainer.eval_dataset is not None:
             trainer.evaluate()
     step = trainer.weights_step or trainer.state.global_step
@@ -72,7 +72,7 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         blend(1.0)
         raise EvaluationFailed(
             f"merge_with_base: auto cannot compare the merges: {describe(error)}; the model in "
-            f"{run.args.output_dir} is the tuned one, unmerged"
+            f"{run.args.output_dir} is the fine-tuned one, unmerged"
         ) from error
     for trial in trials.tried.values():
         guarded = "" if trial.guard is None else f", on guard_file {trial.guard:.4f}"
@@ -82,7 +82,7 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
             trial.shares[1], trainer.measure.metrics[0], trial.value, guarded, refused,
         )  # fmt: skip
     blend(best.shares[1])
-    logger.info("merge_with_base: %g of the tuned model is best, and is saved", best.shares[1])
+    logger.info("merge_with_base: %g of the fine-tuned model is best, and is saved", best.shares[1])
     trainer.evaluate()
     if trainer.base_comparison is None:  # which notes it with the evaluation
         add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)

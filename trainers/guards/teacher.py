@@ -48,7 +48,7 @@ def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -
         ) from error
     by = compare(pupil, taught)
     figures = (
-        f"{METRIC} of its scores {by.tuned:.4f}, of the model before training {by.base:.4f}: "
+        f"{METRIC} of its scores {by.tuned:.4f}, of the base {by.base:.4f}: "
         f"{by.difference:+.4f} [{by.low:+.4f}, {by.high:+.4f}]"
     )
     if by.difference <= 0:

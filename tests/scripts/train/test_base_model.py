@@ -69,7 +69,7 @@ def test_each_evaluation_is_compared_with_the_base(models: dict[str, Path], tmp_
     for name, value in expected._asdict().items():
         assert found[-1][name] == pytest.approx(value, abs=1e-9)
     card = (output / "README.md").read_text(encoding="utf-8")
-    assert f"before training {expected.base:.4f}" in card
+    assert f", base {expected.base:.4f}: " in card
     assert "**Warning:**" not in card
 
 
@@ -84,9 +84,9 @@ def test_a_run_that_hurts_says_so(good: Path, tmp_path: Path, on_worse: str) -> 
         train(tmp_path / "run", **given)
     output = tmp_path / "run"
     assert compared(output)[1]["high"] < 0
-    assert "the model is worse than before training on eval_file" in log(output)[-1]
+    assert "the model is worse than its base on eval_file" in log(output)[-1]
     card = (output / "README.md").read_text(encoding="utf-8")
-    assert "**Warning:** the model is worse than before training" in card
+    assert "**Warning:** the model is worse than its base" in card
     found = measure(tmp_path)(Embedder.from_pretrained(output))[METRIC]
     assert f"| `eval_{METRIC} (step 4)` | `{found:.4g}` |" in card
     if on_worse == "keep_base":
@@ -178,7 +178,7 @@ def recipe_with_head(models: dict[str, Path], folder: Path, **more: Any) -> dict
 def test_the_base_that_is_kept_has_the_head_that_the_run_began_with(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Merged with 0 of the tuned model; what it is worth is what was measured before training."""
+    """Merged with 0 of the fine-tuned model; what it is worth is what was measured of the base."""
     given = recipe_with_head(models, tmp_path)
     started = train(tmp_path / "started", **given | {"learning_rate": 0.0, "head_learning_rate": 0})
     output = train(tmp_path / "run", **given, merge_with_base=0.0)
@@ -192,7 +192,7 @@ def test_auto_compares_with_the_base_that_was_measured(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
     output = train(tmp_path / "run", **recipe_with_head(models, tmp_path, merge_with_base="auto"))
-    (before,) = (line for line in log(output) if line.startswith("before training"))
+    (before,) = (line for line in log(output) if line.startswith("base: "))
     value = before.split()[-1]
     assert any(line.startswith(f"merge_with_base 0: {METRIC} {value}") for line in log(output))
     assert {f"{each['base']:.4f}" for each in compared(output)} == {value}
