@@ -24,8 +24,8 @@ TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
 
 
-class RunSettings(TypedDict, total=False):
-    """How ``Encoder.run_all`` computes.
+class InferenceSettings(TypedDict, total=False):
+    """How ``Encoder.forward_in_batches`` computes.
 
     Args:
         max_length: Tokens after which a text (or pair) is cut; None: the model's own limit.
@@ -40,7 +40,7 @@ class RunSettings(TypedDict, total=False):
     show_progress: bool
 
 
-class ScoreSettings(RunSettings, total=False):
+class ScoreSettings(InferenceSettings, total=False):
     """How ``Encoder.score_pairs`` scores. Kinds take no notice of the lengths of other kinds.
 
     Args:
@@ -58,8 +58,8 @@ class ScoreSettings(RunSettings, total=False):
     document_max_length: int | None
 
 
-def run_settings(settings: ScoreSettings, max_length: int | None) -> RunSettings:
-    """What ``score_pairs`` passes on to ``run_all``, with this limit.
+def inference_settings(settings: ScoreSettings, max_length: int | None) -> InferenceSettings:
+    """What ``score_pairs`` passes on to ``forward_in_batches``, with this limit.
 
     Raises:
         TypeError: There is no such setting.
@@ -232,7 +232,7 @@ class Encoder(nn.Module):
         return [unpadding.PackedSequence(states, texts, real.sum(dim=1), layers or None)]
 
     @torch.inference_mode()
-    def run_all(
+    def forward_in_batches(
         self,
         *texts: Sequence[str],
         truncation: str | bool = True,
@@ -243,7 +243,7 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """``forward`` in batches on any number of texts (or pairs of texts), in the order given.
 
-        Settings as in ``RunSettings``.
+        Settings as in ``InferenceSettings``.
 
         Returns:
             float32 on the CPU, [N, ...] as ``forward`` gives it; [0] of no texts.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from common.prompts import check_lists, check_pairs, with_prompt
 from common.run_files import make_weights_readable
 from common.similarity import Similarity, pairwise
-from encoders.backbone import Encoder, RunSettings, ScoreSettings, run_settings
+from encoders.backbone import Encoder, InferenceSettings, ScoreSettings, inference_settings
 from encoders.modules.files import PACKABLE, pooling_modes, read_folder, write_modules
 from encoders.modules.running import run_modules, run_padded
 from encoders.modules.settings import (
@@ -219,7 +219,7 @@ class Embedder(Encoder):
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
-        **settings: Unpack[RunSettings],
+        **settings: Unpack[InferenceSettings],
     ) -> Tensor:
         """Embed texts: float32 [len(texts), H] on the CPU, in the order given.
 
@@ -229,7 +229,7 @@ class Embedder(Encoder):
                 ``prompt_name``, or else of the folder's ``default_prompt_name``, if it has one.
             prompt_name: One of the model's prompts, such as "query" or "document".
             settings: ``max_length``, ``tokens_per_batch``, ``bf16``, ``show_progress``; see
-                ``RunSettings``.
+                ``InferenceSettings``.
 
         Raises:
             ValueError: The model has no prompt of that name, or one text is given, not a list.
@@ -237,7 +237,7 @@ class Embedder(Encoder):
         check_lists(texts=texts)
         if prompt is None:
             prompt = self.find_prompt(prompt_name) if prompt_name else self.default_prompt
-        found = self.run_all([with_prompt(text, prompt) for text in texts], **settings)
+        found = self.forward_in_batches([with_prompt(text, prompt) for text in texts], **settings)
         return found.view(len(texts), self.dimension)
 
     def score_pairs(
@@ -245,8 +245,8 @@ class Embedder(Encoder):
     ) -> Tensor:
         """The ``similarity`` of each pair; see ``Encoder.score_pairs``."""
         check_pairs(queries, documents)
-        asked_by = run_settings(settings, settings.get("query_max_length"))
-        found_by = run_settings(settings, settings.get("document_max_length"))
+        asked_by = inference_settings(settings, settings.get("query_max_length"))
+        found_by = inference_settings(settings, settings.get("document_max_length"))
         queries, documents = self.add_prompts(queries, documents, settings)
         asked = self.encode(queries, prompt="", **asked_by)  # [N, H]
         found = self.encode(documents, prompt="", **found_by)  # [N, H]

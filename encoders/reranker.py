@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common.json_files import read_entries, read_settings, write_json
 from common.prompts import check_pairs
 from common.run_files import make_weights_readable
-from encoders.backbone import Encoder, ScoreSettings, run_settings
+from encoders.backbone import Encoder, ScoreSettings, inference_settings
 from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 from encoders.unpadding import HostMask
@@ -137,10 +137,10 @@ class Reranker(Encoder):
     ) -> Tensor:
         """The logit of each pair; see ``Encoder.score_pairs``."""
         check_pairs(queries, documents)
-        return self.run_all(
+        return self.forward_in_batches(
             *self.add_prompts(queries, documents, settings),
             truncation="longest_first",
-            **run_settings(settings, settings.get("max_length")),
+            **inference_settings(settings, settings.get("max_length")),
         )
 
     def save_pretrained(

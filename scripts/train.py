@@ -53,7 +53,7 @@ from trainers.config.assembly import (
     read_eval_rows,
     read_train_rows,
 )
-from trainers.config.measures import build_guard, build_measure
+from trainers.config.measures import build_guard_measure, build_measure
 from trainers.config.optimization import check_optimization
 from trainers.distributed.sharding import check_layers, check_sharding
 from trainers.guards.base_model import merge_or_restore_base
@@ -106,7 +106,7 @@ def train_in_folder(
         check_steps(args, rows["train"])
         if args.eval_file:
             rows["eval"] = read_eval_rows(run)
-        measure, guard = build_measure(run), build_guard(run)
+        measure, guard = build_measure(run), build_guard_measure(run)
         model = open_model(run)
         check_layers(model)
         check_optimization(args, model)
@@ -135,7 +135,7 @@ def train_in_folder(
         try:
             worse = fit(run, trainer, rows, checkpoint, guard)
         finally:
-            trainer.loaders.end_workers()
+            trainer.dataloaders.end_workers()
     end(run, trainer, worse)
     return trainer
 

@@ -26,9 +26,9 @@ from trainers.distributed.compiling import compile_unpadded
 from trainers.distributed.item_means import ItemMeans
 from trainers.distributed.sharding import keep_fp32_outside, unsharded
 from trainers.guards.base_comparison import BaseComparison, copy_new_weights
+from trainers.guards.dataloaders import IsolatedDataLoaders
 from trainers.guards.evaluations import EvaluationFailed, UndefinedMetrics, describe
 from trainers.guards.idle_steps import IdleSteps
-from trainers.guards.loaders import IsolatedLoaders
 from trainers.guards.nan_guard import NaNGuard, NonFiniteError, count_skipped
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class BaseTrainer(CheckpointTrainer):
         write_card: WriteCard | None = None,
         **kwargs: Any,
     ) -> None:
-        self.loaders = IsolatedLoaders()
+        self.dataloaders = IsolatedDataLoaders()
         super().__init__(
             model,
             args,
@@ -244,7 +244,7 @@ class BaseTrainer(CheckpointTrainer):
         return output._replace(metrics=defined)
 
     def judge(self, measure: Measure) -> Found:
-        """What the model is now worth."""
+        """Measure the model as it is now."""
         reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
         model: Encoder = self.accelerator.unwrap_model(self.model)
         with unsharded(model, reshard):
@@ -274,20 +274,20 @@ class BaseTrainer(CheckpointTrainer):
         try:
             output = super().train(*args, **kwargs)
         finally:
-            self.loaders.end_workers()
+            self.dataloaders.end_workers()
         if self.args.load_best_model_at_end and self.is_world_process_zero():
             self.undefined.warn_of_no_best(self.state)
         return output
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Leave the global random generator and the signals alone, and label the rows."""
-        return self.loaders.add(self.nan_guard.label_rows(super().get_train_dataloader()))
+        """Leave the global random generator and the signals alone, and name the rows."""
+        return self.dataloaders.add(self.nan_guard.name_rows(super().get_train_dataloader()))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Take all rows: ``dataloader_drop_last`` is about training."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return self.loaders.add(super().get_eval_dataloader(eval_dataset))
+            return self.dataloaders.add(super().get_eval_dataloader(eval_dataset))
         finally:
             self.args.dataloader_drop_last = drop_last
 

@@ -88,7 +88,7 @@ def as_text(value: object, name: str) -> str:
     return check_characters(value, name)
 
 
-def as_truth(value: object) -> bool | None:
+def as_bool(value: object) -> bool | None:
     """A boolean, or the word for one in a table (``true``, ``False``); otherwise None."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
@@ -99,7 +99,7 @@ def as_truth(value: object) -> bool | None:
 def as_score(value: object, name: str, from_text: bool) -> float:
     """A finite number; true and false are 1 and 0."""
     if isinstance(value, bool | np.bool_) or from_text:
-        truth = as_truth(value)
+        truth = as_bool(value)
         if truth is not None:
             return float(truth)
     return as_number(value, name, from_text)

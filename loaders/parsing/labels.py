@@ -6,9 +6,9 @@ from loaders.formats.records import Record
 from loaders.options import DEFAULT_LABEL_MAP, ReadOptions
 from loaders.parsing.fields import (
     RowError,
+    as_bool,
     as_relevance,
     as_score,
-    as_truth,
     is_quoted_number,
     show,
 )
@@ -62,7 +62,7 @@ def _mapped(label_map: dict[str, float], value: object, name: str) -> float:
     label = value.strip() if isinstance(value, str) else show(value)
     # Integer columns with missing values are often stored as floats.
     words = [label, _WHOLE.sub(r"\1", label)]
-    truth = as_truth(value)
+    truth = as_bool(value)
     if truth is not None and label_map is not DEFAULT_LABEL_MAP:
         words += [str(truth), str(truth).lower(), str(int(truth))]
     found = next((word for word in words if word in label_map), None)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from common.hardware import bf16_is_fast, prepare_cpu
-from encoders.backbone import RunSettings
+from encoders.backbone import InferenceSettings
 from encoders.kinds import open_model, retrieves
 from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest
@@ -30,7 +30,7 @@ class EmbedDocuments:
         truncate_dim: Keep so many of the first dimensions.
         dtype: Of the vectors.
         trust_remote_code: Let Python code of the model's folder run.
-        settings: ``max_length``, ``tokens_per_batch`` and ``bf16``; see ``RunSettings``.
+        settings: ``max_length``, ``tokens_per_batch`` and ``bf16``; see ``InferenceSettings``.
 
     Attributes:
         schema: Of what it returns: ``id``, a string, and ``vector``, a list of numbers.
@@ -47,7 +47,7 @@ class EmbedDocuments:
         truncate_dim: int | None = None,
         dtype: DType = "float32",
         trust_remote_code: bool = False,
-        **settings: Unpack[RunSettings],
+        **settings: Unpack[InferenceSettings],
     ) -> None:
         prepare_cpu()
         found = open_model(model, truncate_dim=truncate_dim, trust_remote_code=trust_remote_code)

@@ -14,7 +14,7 @@ from common.hardware import process_threads
 from runs import FORMAT_OF, NO_DROPOUT, TEXTS, write_format
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES, parse_run
-from trainers.config.arguments import MOST_WORKERS, set_loading
+from trainers.config.arguments import MOST_WORKERS, set_dataloader_defaults
 from trainers.config.assembly import build_collator, open_model, read_rows
 
 ROWS = 6
@@ -93,6 +93,6 @@ def test_a_step_reads_nothing_back(name: str, folder: Path, tmp_path: Path) -> N
 def test_a_gpu_is_kept_fed(gpu: bool, given: Any, workers: int | None, config: Any) -> None:
     left_open = {"dataloader_num_workers": None, "accelerator_config": None}
     args: Any = SimpleNamespace(**{**left_open, "dataloader_pin_memory": True, **given})
-    set_loading(args, gpu)
+    set_dataloader_defaults(args, gpu)
     assert workers is None or args.dataloader_num_workers == workers
     assert args.accelerator_config == config

@@ -49,7 +49,7 @@ class TandemArguments(RecipeFields):
         """Refuse what cannot work before anything is loaded."""
         _check_arguments(self)
         gpu = torch.accelerator.is_available() and not self.use_cpu
-        set_loading(self, gpu)
+        set_dataloader_defaults(self, gpu)
         if self.bf16 and not gpu and not multiplies_in_bf16():
             logger.warning(
                 "bf16 is off for this run: this CPU has no bf16 instructions (AVX512-BF16 or AMX), "
@@ -86,7 +86,7 @@ class TandemArguments(RecipeFields):
             self.save_total_limit = 2
 
 
-def set_loading(args: RecipeFields, gpu: bool) -> None:
+def set_dataloader_defaults(args: RecipeFields, gpu: bool) -> None:
     """Where the recipe leaves it open, load batches so that a GPU does not wait for them."""
     if args.dataloader_num_workers is None:
         args.dataloader_num_workers = min(MOST_WORKERS, process_threads() - 1) if gpu else 0

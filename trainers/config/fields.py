@@ -10,7 +10,7 @@ from common.flags import option
 from loaders import ReadOptions
 
 # Keys that a source of train_files may have its own value of.
-OWN_SETTINGS = (
+SOURCE_SETTINGS = (
     "objective",
     "loss_args",
     "query_prompt",
@@ -71,7 +71,7 @@ class DataArguments:
     train_files: list[dict[str, Any] | str] | None = option(
         None,
         "Several sources, each a path or {path, name, weight} and its own "
-        f"{', '.join(OWN_SETTINGS)}.",
+        f"{', '.join(SOURCE_SETTINGS)}.",
     )
     batches_from: Literal["one_source", "all_sources"] = option(
         "one_source", "train_files: whether each step has rows of one source, or of all mixed."

@@ -28,7 +28,7 @@ def build_measure(run: Run) -> Measure | None:
     return measure
 
 
-def build_guard(run: Run) -> Measure | None:
+def build_guard_measure(run: Run) -> Measure | None:
     """The metrics of ``guard_file``, on which a merge with the base must not be worse than it."""
     if not run.args.guard_file:
         return None

@@ -15,7 +15,7 @@ from common.typed_values import typed
 from encoders.kinds import KINDS
 from losses import MatryoshkaLoss
 from trainers.config.arguments import TandemArguments, check_labels
-from trainers.config.fields import OWN_SETTINGS
+from trainers.config.fields import SOURCE_SETTINGS
 from trainers.contrastive import ContrastiveTrainer
 from trainers.objectives import OBJECTIVES, Objective
 
@@ -187,7 +187,7 @@ def _typed_entry(place: str, entry: Mapping[str, Any], kind: type) -> dict[str, 
     """The entry's keys with checked values; null is as if the key were not there."""
     hints: dict[str, Any] = {"path": list[str] | str, "name": str, "weight": float}
     settings = get_type_hints(kind)
-    hints |= {name: settings[name] for name in OWN_SETTINGS}
+    hints |= {name: settings[name] for name in SOURCE_SETTINGS}
     values = {}
     for name, value in entry.items():
         check_key(f"{place}.{name}", name, hints, hint=f"a source has {', '.join(hints)}")

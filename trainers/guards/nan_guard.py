@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from trainers.config.arguments import TandemArguments
 
-_LABELS = "row_labels"  # key of a batch
+_ROW_NAMES = "row_names"  # key of a batch
 _MOST_SHOWN, _MOST_CHARACTERS = 5, 40
 
 
@@ -38,18 +38,18 @@ class NaNGuard:
 
     def __init__(self, args: TandemArguments, accelerator: Accelerator) -> None:
         self.args, self.accelerator = args, accelerator
-        self.labels: list[list[str]] = []
+        self.row_names: list[list[str]] = []
         self.losses: list[Tensor] = []
 
-    def label_rows(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+    def name_rows(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Let a loader's batches name their rows, for messages; ``begin_step`` takes that out."""
         inner = getattr(loader, "base_dataloader", loader)
-        inner.collate_fn = partial(_labelled, inner.collate_fn)
+        inner.collate_fn = partial(_with_row_names, inner.collate_fn)
         return loader
 
     def begin_step(self, batches: list[dict[str, Any]]) -> None:
-        """Start a step of these batches, and take the labels of their rows out of them."""
-        self.labels, self.losses = [batch.pop(_LABELS) for batch in batches], []
+        """Start a step of these batches, and take the names of their rows out of them."""
+        self.row_names, self.losses = [batch.pop(_ROW_NAMES) for batch in batches], []
 
     def add_loss(self, loss: Tensor) -> None:
         """Note the loss of the step's next batch."""
@@ -112,11 +112,11 @@ class NaNGuard:
     def _describe(self) -> str:
         """What is not finite in the step, and on which rows; a collective operation."""
         batches = gather_object(
-            [(float(loss), rows) for loss, rows in zip(self.losses, self.labels, strict=True)]
+            [(float(loss), rows) for loss, rows in zip(self.losses, self.row_names, strict=True)]
         )
         bad = [(loss, rows) for loss, rows in batches if not math.isfinite(loss)]
         what = f"the loss is {bad[0][0]}" if bad else "the gradient is not finite, but the loss is,"
-        rows = [row for _, labels in bad or batches for row in labels]
+        rows = [row for _, names in bad or batches for row in names]
         more = f" and {len(rows) - _MOST_SHOWN} more" if len(rows) > _MOST_SHOWN else ""
         return f"{what} on the batch of rows {', '.join(rows[:_MOST_SHOWN])}{more} (from 0)"
 
@@ -131,13 +131,13 @@ def count_skipped(state: TrainerState) -> int:
     return sum("skipped_steps" in entry for entry in state.log_history)
 
 
-def _labelled(
+def _with_row_names(
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]], rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    return {**collate(rows), _LABELS: [_label(row) for row in rows]}
+    return {**collate(rows), _ROW_NAMES: [_row_name(row) for row in rows]}
 
 
-def _label(row: dict[str, Any]) -> str:
+def _row_name(row: dict[str, Any]) -> str:
     """Its number, its source where there are several, and the beginning of its query."""
     query = row["query"]
     if len(query) > _MOST_CHARACTERS:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 _workers: list[BaseProcess] = []  # of all loaders
 
 
-class IsolatedLoaders:
+class IsolatedDataLoaders:
     """The loaders of a run. Their workers draw no random numbers, ignore signals, end with it."""
 
     def __init__(self) -> None:
