@@ -81,7 +81,7 @@ def _as_rows(fields: dict[str, Any], options: ReadOptions) -> ReadOptions | None
     """Return how a file with such a record is read; None if it is no training row."""
     for columns in (options.columns, None):
         known = Columns(columns)
-        if known.find(known.view(fields), "query"):
+        if known.find(known.with_mapped(fields), "query"):
             return replace(options, columns=columns, split=None)
     return None
 
