@@ -256,7 +256,7 @@ def find_first_stage(
             run = best(fuse(scores.own, scores.other, fusion.weight), args.top_k)
         return FirstStage(run, args.top_k, first_stage_digest(embedder, fusion))
     ids = list(data.documents)
-    wanted = args.top_k + bool(data.own_documents)
+    wanted = args.top_k + bool(data.identical_documents)
     hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
     by_words = {}
     for query, found in zip(data.queries, hits, strict=True):

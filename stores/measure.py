@@ -126,7 +126,7 @@ def _search(
     table: Table, asked: Asked, vectors: np.ndarray, k: int, mode: Mode, exact: bool
 ) -> tuple[Run, np.ndarray]:
     data, run, milliseconds = asked.data, {}, []
-    weight, wanted = asked.bm25_weight, k + bool(data.own_documents)
+    weight, wanted = asked.bm25_weight, k + bool(data.identical_documents)
     for vector, (query, text) in zip(vectors, data.queries.items(), strict=True):
         begun = time.perf_counter()
         hits = search(table, vector, text, wanted, mode=mode, bm25_weight=weight, exact=exact)

@@ -63,7 +63,9 @@ def retrieval_from_groups(
         relevant_from=positive_threshold if graded else None,
         candidates={q: list(judged) for q, judged in qrels.items()} if candidates else None,
         prompts=prompts,
-        own_documents={} if candidates else {q: d for q, d in own.items() if d not in qrels[q]},
+        identical_documents={}
+        if candidates
+        else {q: d for q, d in own.items() if d not in qrels[q]},
     )
     lacking = sum(not any(map(found.is_relevant, judged.values())) for judged in qrels.values())
     if lacking:

@@ -116,7 +116,9 @@ def _to_data(part: Any, ignore_identical_ids: bool) -> RetrievalData:
         queries,
         {query: qrels[query] for query in queries},
         candidates=candidates,
-        own_documents={q: q for q in queries if q in documents} if ignore_identical_ids else {},
+        identical_documents={q: q for q in queries if q in documents}
+        if ignore_identical_ids
+        else {},
     )
 
 

@@ -34,9 +34,9 @@ class RetrievalData:
     candidates: dict[str, list[str]] | None = None
     # By query id, the prompt of a query that has its own; others get the model's.
     prompts: dict[str, str] = field(default_factory=dict)
-    # Query id -> the document that is the query itself, which is no result of it, as in ArguAna
-    # and Quora.
-    own_documents: dict[str, str] = field(default_factory=dict)
+    # Query id -> the document that is the query itself, as in ArguAna and Quora. It is no result
+    # of the query (BEIR: ``ignore_identical_ids``).
+    identical_documents: dict[str, str] = field(default_factory=dict)
     split: str | None = None  # whose judgements these are, where the set has several
 
     def sample(self, count: int | None) -> Self:
@@ -58,7 +58,7 @@ class RetrievalData:
             qrels=kept(self.qrels),
             candidates=self.candidates and kept(self.candidates),
             prompts=kept(self.prompts),
-            own_documents=kept(self.own_documents),
+            identical_documents=kept(self.identical_documents),
         )
 
     def few(self, count: int) -> Self:
@@ -79,7 +79,7 @@ class RetrievalData:
 
     def is_query(self, query: str, document: str) -> bool:
         """Whether a document is the query itself, and so no result."""
-        return self.own_documents.get(query) == document
+        return self.identical_documents.get(query) == document
 
     def prompted(self, prompt: str) -> dict[str, str]:
         """The queries, each behind its own prompt, or else behind ``prompt``."""

@@ -50,7 +50,9 @@ def retrieve(
     if data.candidates is not None:
         found = _rank_candidates(queries, documents, ids, data)
     else:
-        found = _search(embedder, queries, documents, ids, data, k + bool(data.own_documents), how)
+        found = _search(
+            embedder, queries, documents, ids, data, k + bool(data.identical_documents), how
+        )
     return {query: _best(query, scores, data, k) for query, scores in found.items()}
 
 
@@ -64,7 +66,7 @@ def retrieve_with_bm25(
     that shares no word with the query has 0 from BM25. For the rest see ``retrieve``.
     """
     queries, documents, ids = _vectors(embedder, data, how)
-    wanted = max(k, DEPTH) + bool(data.own_documents)
+    wanted = max(k, DEPTH) + bool(data.identical_documents)
     by_words: dict[str, dict[str, float]] = {}
     index, numbers = BM25([data.documents[name] for name in ids]), _numbers(ids)
     if data.candidates is None:

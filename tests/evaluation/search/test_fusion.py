@@ -74,8 +74,8 @@ def test_what_only_words_find_is_found(embedder: Embedder, monkeypatch: pytest.M
 
 
 def test_candidates_and_documents_that_are_the_query(embedder: Embedder) -> None:
-    own_documents = replace(DATA, own_documents={"q1": "d0"})
-    own, by_words, _ = retrieve_with_bm25(embedder, own_documents, 3)
+    identical_documents = replace(DATA, identical_documents={"q1": "d0"})
+    own, by_words, _ = retrieve_with_bm25(embedder, identical_documents, 3)
     assert "d0" not in own["q1"] and "d0" not in by_words["q1"] and "d0" in own["问1"]
     candidates = {"q1": ["d0", "d3"], "问1": ["d2"], "none": []}
     own, by_words, _ = retrieve_with_bm25(embedder, replace(DATA, candidates=candidates), 3)

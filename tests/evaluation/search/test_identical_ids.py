@@ -133,13 +133,13 @@ def test_rows_have_no_ids_but_texts(
     found = measure_ranking(embedder, mine, list(METRICS), How()).means()
     assert found == pytest.approx(measure_ranking(embedder, data, list(METRICS), How()).means())
     same = [{"query": "a", "pos": ["a"], "neg": ["b"]}]  # judged, so it is a result as any other
-    assert retrieval_from_groups(same).own_documents == {}
-    assert retrieval_from_groups(groups, candidates=True).own_documents == {}
+    assert retrieval_from_groups(same).identical_documents == {}
+    assert retrieval_from_groups(groups, candidates=True).identical_documents == {}
 
 
 def test_a_sample_keeps_what_is_known_of_its_queries(arguana: Path, embedder: Embedder) -> None:
     data = read(arguana)
-    assert data.sample(3).own_documents == {q: q for q in data.sample(3).queries}
+    assert data.sample(3).identical_documents == {q: q for q in data.sample(3).queries}
     few = data.few(2)
     assert len(few.queries) == 2 and set(few.qrels) == set(few.queries)
     assert all(d in few.documents for judged in few.qrels.values() for d in judged)

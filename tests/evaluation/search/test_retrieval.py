@@ -99,7 +99,7 @@ def test_the_query_itself_is_no_result(embedder: Embedder) -> None:
     """ArguAna and Quora: queries stand in the corpus."""
     data = RetrievalData(DOCUMENTS, {"d1": DOCUMENTS["d1"]}, {"d1": {"d2": 1}})
     assert next(iter(retrieve(embedder, data, 2)["d1"])) == "d1"
-    found = retrieve(embedder, replace(data, own_documents={"d1": "d1"}), 2)["d1"]
+    found = retrieve(embedder, replace(data, identical_documents={"d1": "d1"}), 2)["d1"]
     assert len(found) == 2 and "d1" not in found
 
 
