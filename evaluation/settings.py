@@ -202,8 +202,9 @@ def how(args: EvaluationSettings) -> How:
 
 def changed_settings(args: EvaluationSettings) -> dict[str, Any]:
     """Those that decide figures and are not at their defaults."""
-    usual = vars(EvaluationSettings(data=[]))
-    return {k: getattr(args, k) for k in usual if k not in TOLD and getattr(args, k) != usual[k]}
+    defaults = vars(EvaluationSettings(data=[]))
+    names = [name for name in defaults if name not in TOLD]
+    return {k: getattr(args, k) for k in names if getattr(args, k) != defaults[k]}
 
 
 def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
@@ -212,27 +213,27 @@ def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
 
 
 def build_measure(
-    args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
+    args: EvaluationSettings, kind: Kind, data: Data, *, shared_settings: bool = False
 ) -> Measure:
     """What measures models of a kind; a reranker's first stage searches here, once for all.
 
-    For ``of_several`` see ``find_first_stage``.
+    For ``shared_settings`` see ``find_first_stage``.
     """
-    first = find_first_stage(args, kind, data, of_several=of_several)
+    first = find_first_stage(args, kind, data, shared_settings=shared_settings)
     return Measure(data, metric_names(args, data), how(args), first)
 
 
 def find_first_stage(
-    args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
+    args: EvaluationSettings, kind: Kind, data: Data, *, shared_settings: bool = False
 ) -> FirstStage | None:
     """Search what a reranker is to order; None where the data say it, or for an embedder.
 
-    ``of_several``: the settings are for other data too, which may need what these do not.
+    ``shared_settings``: they are for several data sets, and others may need what these do not.
 
     Raises:
         ValueError: The settings name what these data or this kind of model would ignore.
     """
-    check_used(args, kind, data, of_several)
+    check_used(args, kind, data, shared_settings)
     if KINDS[kind].retrieves or isinstance(data, PairData) or data.candidates is not None:
         return None
     if deep := [name for name in args.metrics if "@" in name and depth_of([name]) > args.top_k]:
@@ -265,10 +266,10 @@ def find_first_stage(
     return FirstStage(by_words, args.top_k)
 
 
-def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: bool) -> None:
+def check_used(args: EvaluationSettings, kind: Kind, data: Data, shared_settings: bool) -> None:
     """Refuse what would be ignored; see ``find_first_stage``."""
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
-    retrieves, usual = KINDS[kind].retrieves, EvaluationSettings(data=[])
+    retrieves, defaults = KINDS[kind].retrieves, EvaluationSettings(data=[])
     given = isinstance(data, PairData) or data.candidates is not None
     for applies, names, reason in (
         (retrieves, first, "the model is an embedder, which searches by itself"),
@@ -279,21 +280,21 @@ def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: boo
             "is an embedder's, and none is measured or named as first_stage",
         ),
         (
-            not retrieves and given and not of_several,
+            not retrieves and given and not shared_settings,
             first,
             "the data say which documents are scored for each query, so nothing is searched",
         ),
         (
-            isinstance(data, PairData) and not of_several,
+            isinstance(data, PairData) and not shared_settings,
             ("metrics",),
             "are of rankings, and the data are judged pairs (as_groups ranks those of each query)",
         ),
         (
-            isinstance(data, RetrievalData) and data.split is not None and not of_several,
+            isinstance(data, RetrievalData) and data.split is not None and not shared_settings,
             ("columns", "as_groups", *LABELS),
             "is of rows in training formats, and the data are an evaluation set by themselves",
         ),
     ):
         for name in names:
-            if applies and getattr(args, name) != getattr(usual, name):
+            if applies and getattr(args, name) != getattr(defaults, name):
                 raise ValueError(f"{name}: {reason}; leave it out")

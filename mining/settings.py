@@ -99,8 +99,8 @@ class MiningSettings(Policy, RerankerSettings, WorkSettings):
         for name in ("max_length", *(f"reranker_{limit}" for limit in Limits._fields)):
             if self.reranker is None and getattr(self, name) is not None:
                 raise ValueError(f"{name}: is for --reranker; leave it out")
-        for name, usual in (("scores", "raw"), ("relabel_from", None)):
-            if self.reranker is None and getattr(self, name) != usual:
+        for name, default in (("scores", "raw"), ("relabel_from", None)):
+            if self.reranker is None and getattr(self, name) != default:
                 raise ValueError(f"{name}: is for --reranker; leave it out")
 
 

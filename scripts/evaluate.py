@@ -139,10 +139,10 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
     run_suite(tasks, output, identity_of(args, models), measure_task)
 
 
-def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, Ranked | None]:
+def measure(args: EvaluateSettings, shared_settings: bool = False) -> tuple[Results, Ranked | None]:
     """Measure a model, and the one it is compared with, on the same data.
 
-    For ``of_several`` see ``find_first_stage``.
+    For ``shared_settings`` see ``find_first_stage``.
 
     Returns:
         The results, and the ranking to write, if there is one and a TREC file can hold it.
@@ -151,9 +151,9 @@ def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, 
     models = choose_models(args)
     kind = detect_kind(args.measured)
     data = read_data(args, kind)
-    first = find_first_stage(args, kind, data, of_several=of_several)
+    first = find_first_stage(args, kind, data, shared_settings=shared_settings)
     pairs = isinstance(data, PairData)
-    if args.show_queries and (BASE not in models or (pairs and not of_several)):
+    if args.show_queries and (BASE not in models or (pairs and not shared_settings)):
         raise ValueError("show_queries: needs a --baseline, and data with rankings; leave it out")
     subject = Subject(
         kind=kind,

@@ -134,12 +134,12 @@ def check_tokenizers(models: Sequence[Encoder], names: Sequence[str]) -> None:
 
 def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
     """Try weights on the data, print what they are worth, and return the best."""
-    of_several = bool(args.guard_data)
-    measure = build_measure(args, kind, read_data(args, kind), of_several=of_several)
+    shared_settings = bool(args.guard_data)
+    measure = build_measure(args, kind, read_data(args, kind), shared_settings=shared_settings)
     guard: Measure | None = None
     if args.guard_data:
         guarded = replace(args, data=args.guard_data, corpus=None)
-        guard = build_measure(guarded, kind, read_data(guarded, kind), of_several=True)
+        guard = build_measure(guarded, kind, read_data(guarded, kind), shared_settings=True)
     trials = Trials(merged, len(args.models), measure, guard)
     best = trials.find()
     metric = measure.metrics[0]

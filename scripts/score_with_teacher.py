@@ -89,10 +89,10 @@ def score(args: ScoringSettings) -> None:
 
 def check_settings(args: ScoringSettings, kind: Kind) -> None:
     """Refuse settings of the other kind of model."""
-    usual: dict[str, str | None] = dict.fromkeys(OF_EMBEDDER)
+    defaults: dict[str, str | None] = dict.fromkeys(OF_EMBEDDER)
     if KINDS[kind].retrieves:
-        usual = {"max_length": None, "scores": "raw", "relabel_from": None}
-    for name, value in usual.items():
+        defaults = {"max_length": None, "scores": "raw", "relabel_from": None}
+    for name, value in defaults.items():
         if getattr(args, name) != value:
             raise ValueError(
                 f"{name}: does not apply to {args.model}, which is of kind {kind}; leave it out"
