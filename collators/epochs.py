@@ -43,7 +43,7 @@ class EpochRows(Dataset[dict[str, Any]]):
         return [len(self)]
 
     def digests(self) -> list[str]:
-        """Of the content of each source."""
+        """A digest of the content of each source."""
         return [self.digest]
 
     def rows_per_epoch(self, rows_per_step: int) -> int:

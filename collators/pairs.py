@@ -69,7 +69,7 @@ class PairCollator:
         }
 
     def groups(self, rows: list[dict[str, Any]]) -> list[list[tuple[str, float]]]:
-        """The candidates of each row, behind its own those of other rows."""
+        """The candidates of each row: its own, then those drawn from other rows of the batch."""
         groups = [self.candidates(row) for row in rows]
         if not self.in_batch_negatives or "doc" in rows[0]:
             return groups

@@ -96,7 +96,9 @@ class EmbedderLoss(nn.Module):
 
 
 class EmbedderDistillationLoss(EmbedderLoss):
-    """The same for an embedder: the student's scores are similarities of embeddings.
+    """Kullback-Leibler divergence from the teacher's ranking of a group to an embedder's.
+
+    As ``DistillationLoss``, with similarities of embeddings as the student's scores.
 
     Args:
         temperature: T; divides the similarities.
@@ -114,7 +116,9 @@ class EmbedderDistillationLoss(EmbedderLoss):
 
 
 class EmbedderMarginMSELoss(EmbedderLoss):
-    """The same for an embedder: the student's scores are similarities of embeddings.
+    """Squared error of the margins between the similarities of a group's candidates.
+
+    As ``MarginMSELoss``, with similarities of embeddings as the student's scores.
 
     Args:
         scale: Multiplies the similarities; see ``MarginMSELoss``.

@@ -1,4 +1,4 @@
-"""Losses of an embedder on judged pairs: their similarities, or only the order of these."""
+"""Losses of an embedder on scored pairs: their similarities, or only the order of these."""
 
 import torch
 from torch import Tensor, nn

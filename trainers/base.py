@@ -237,7 +237,7 @@ class BaseTrainer(CheckpointTrainer):
             judged = self.judge(self.measure)
             found |= self.measure.figures(judged)
             if self.base_comparison is not None:
-                self.base_comparison.note(judged, self.state)
+                self.base_comparison.compare(judged, self.state)
         prefix = kwargs.get("metric_key_prefix", "eval")
         metrics |= {f"{prefix}_{name}": value for name, value in found.items()}
         defined = self.undefined.split_off(metrics, self.state, self.is_world_process_zero())

@@ -41,7 +41,7 @@ from trainers.similarity import SimilarityTrainer
 
 
 class Objective(NamedTuple):
-    """What one training run puts together.
+    """An objective: which model learns from which rows, by which loss, collator and trainer.
 
     Args:
         model: The kind of model it trains.

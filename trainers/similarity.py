@@ -1,4 +1,4 @@
-"""Train an embedder on judged pairs: weighted MSE, CoSENT, and a teacher's scores."""
+"""Train an embedder on scored pairs: weighted MSE, CoSENT, and a teacher's scores."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ class Graph(nn.Module):
         self.output = output
 
     def forward(self, *tokens: Tensor) -> Tensor:
-        """Each [B, L]."""
+        """The output; ``tokens`` are the ``inputs``, [B, L] each."""
         found: Tensor = self.backbone(**dict(zip(self.inputs, tokens, strict=True)))[self.output]
         return found
 

@@ -108,7 +108,7 @@ class OnnxBackbone(nn.Module):
 
 
 def files_digest(graph: Path) -> bytes:
-    """Of a graph and of the files beside it, where large ones have their weights: 32 bytes."""
+    """A digest of a graph and of the files beside it, the weights of large ones: 32 bytes."""
     digest = hashlib.sha256()
     beside = {path for path in graph.parent.rglob("*") if path.is_file()} - {graph}
     for path in (graph, *sorted(beside)):

@@ -43,7 +43,7 @@ def batches(
     truncation: str | bool,
     max_length: int,
 ) -> Iterator[tuple[list[int], Any]]:
-    """The places of some texts (or pairs of two lists), and these as padded tensors.
+    """Yield batches of texts (or pairs): the places of their texts, and padded tensors.
 
     Args:
         tokenizer: The model's.

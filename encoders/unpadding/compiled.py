@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from encoders.sharding import layer_classes
 from encoders.unpadding import operators  # noqa: F401 - registers them
-from encoders.unpadding.dropout import Dropout, begin_layer
+from encoders.unpadding.dropout import Dropout, draw_layer_seed
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _compiled_kind(kind: Any, compiled: Callable[..., Any]) -> Any:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not self.training:
             return kind.forward(self, *args, **kwargs)
-        begin_layer()
+        draw_layer_seed()
         return compiled(self, *args, **kwargs)
 
     return type(kind.__name__, (kind,), {"forward": forward})

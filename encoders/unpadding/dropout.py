@@ -24,13 +24,13 @@ def seeded(seed: int | Sequence[int]) -> Iterator[None]:
         _thread.generator = None
 
 
-def begin_layer() -> None:
-    """Draw what all masks of a compiled layer come from, whatever their order in its graph."""
+def draw_layer_seed() -> None:
+    """Draw the seed of all masks of a compiled layer, whatever their order in its graph."""
     _thread.layer = int(torch.randint(2**63 - 1, ()))
 
 
 def layer_seed() -> int:
-    """What ``begin_layer`` has drawn in this thread."""
+    """The seed that ``draw_layer_seed`` has drawn in this thread."""
     seed: int = _thread.layer
     return seed
 
@@ -46,7 +46,7 @@ def dropout_mask(like: Tensor, probability: float) -> Tensor:
 
 
 def dropped(like: Tensor, probability: float) -> Tensor:
-    """The same mask as booleans."""
+    """``dropout_mask`` as booleans."""
     return torch.lt(_bits(like), _bound(probability))
 
 

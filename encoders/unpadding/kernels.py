@@ -34,7 +34,7 @@ TOLERANCE_FP32, TOLERANCE = 1e-3, 0.05
 
 
 class Form(NamedTuple):
-    """What a kernel may depend on."""
+    """Device, type and sizes of states: a kernel is tried once for each."""
 
     device: torch.device
     dtype: torch.dtype

@@ -187,7 +187,7 @@ def position_bias(places: int, rule: Rule, like: Tensor) -> Tensor | None:
 
 
 def mask_value(like: Tensor) -> Tensor:
-    """Low enough that its exponential is 0, and finite when two are added.
+    """Added to a masked score: its exponential is 0, and two of them are finite.
 
     A padding token may attend to nothing but padding; with infinities its softmax would be NaN.
     """

@@ -92,7 +92,7 @@ def balance(lengths: Sequence[int], bins: int) -> list[list[int]]:
 
 
 def round_up(values: Tensor) -> Tensor:
-    """[1, T, ..], with zeros after it up to one of fewer T.
+    """Pad [1, T, ..] with zeros to a multiple of ``STEP`` tokens.
 
     oneDNN compiles a kernel for each T and each size of weights, which takes longer than to run it,
     and those of all T that a server meets would fill the memory.

@@ -28,7 +28,7 @@ FORMATS = (".json", ".jsonl", ".ndjson", ".parquet")
 
 
 class Texts(NamedTuple):
-    """The outcome of a reading.
+    """Texts by id, and whether all ids could be read.
 
     Attributes:
         texts: The wanted texts by id.

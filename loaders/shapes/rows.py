@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-# A judged pair, a query with its document, or a query with positive and negative candidates.
+# A scored pair, a query with its document, or a query with positive and negative candidates.
 Shape = Literal["scored_pair", "positive_pair", "candidate_group"]
 
 

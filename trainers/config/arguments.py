@@ -164,7 +164,7 @@ def _check_limits(args: RecipeFields) -> None:
 
 
 def check_labels(args: DataArguments) -> None:
-    """How labels become relevances."""
+    """Refuse settings of labels that cannot be."""
     if args.label_map == {}:
         raise ValueError('label_map: is empty; give {"label": relevance, ...} or leave it out')
     bounds = args.label_range

@@ -11,7 +11,7 @@ STEPS = 10  # of the schedule that is tried
 
 
 def check_optimization(args: TrainingArguments, model: nn.Module) -> None:
-    """Build them for one weight.
+    """Build optimizer and schedule for one weight, which shows whether their settings work.
 
     Raises:
         ValueError: A package is missing, or a setting cannot work or would have no effect.

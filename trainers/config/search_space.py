@@ -115,7 +115,7 @@ class TrialReporter(TrainerCallback):
         control.should_training_stop |= self.pruned
 
     def value(self, state: TrainerState, takes_best: bool) -> float | None:
-        """Of the model that the run has saved: at its last evaluation, or at its best."""
+        """The metric of the saved model: at the run's last evaluation, or at its best."""
         best = state.best_global_step if takes_best else None
         return self.values.get(state.global_step if best is None else best)
 

@@ -43,7 +43,7 @@ class BaseComparison:
         shown = value if isinstance(value, str) else format(value, ".4f")
         logger.info("base: %s %s", self.measure.metrics[0], shown)
 
-    def note(self, found: Found, state: TrainerState) -> None:
+    def compare(self, found: Found, state: TrainerState) -> None:
         """Compare an evaluation of the model with the base's."""
         if self.base is None:  # an evaluation without training
             return

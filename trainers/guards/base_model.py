@@ -84,7 +84,7 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
     blend(best.shares[1])
     logger.info("merge_with_base: %g of the fine-tuned model is best, and is saved", best.shares[1])
     trainer.evaluate()
-    if trainer.base_comparison is None:  # which notes it with the evaluation
+    if trainer.base_comparison is None:  # which adds it with the evaluation
         add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)
 
 

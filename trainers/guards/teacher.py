@@ -1,4 +1,4 @@
-"""Whether a teacher knows more than its pupil: both order the groups of the evaluation set."""
+"""Whether a teacher knows more than its student: both order the groups of the evaluation set."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -39,14 +39,14 @@ def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -
         for side in ("pos", "neg"):
             for text, score in zip(row[side], row[f"{side}_scores"], strict=True):
                 teacher[query][text_id(text)] = score
-    taught = judge(teacher, data, [METRIC]).values[METRIC]
+    by_teacher = judge(teacher, data, [METRIC]).values[METRIC]
     try:
-        pupil = measure_ranking(model, data, [METRIC], how).values[METRIC]
+        by_student = measure_ranking(model, data, [METRIC], how).values[METRIC]
     except Exception as error:
         raise EvaluationFailed(
             f"the model cannot be measured on eval_file: {describe(error)}; nothing was trained"
         ) from error
-    by = compare(pupil, taught)
+    by = compare(by_student, by_teacher)
     figures = (
         f"{METRIC} of its scores {by.tuned:.4f}, of the base {by.base:.4f}: "
         f"{by.difference:+.4f} [{by.low:+.4f}, {by.high:+.4f}]"

@@ -1,4 +1,4 @@
-"""A teacher is compared with its pupil before it teaches."""
+"""A teacher is compared with its student before it teaches."""
 
 import json
 from pathlib import Path
