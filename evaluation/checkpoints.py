@@ -9,7 +9,7 @@ from typing import Any
 
 from common.json_files import read_json, write_json
 from common.run_files import BEST_FILE, RUN_FILE, STATE_FILE
-from evaluation.metrics.pairs import Figure
+from evaluation.metrics.pairs import MetricValue
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def read_train_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | None:
+def choose_best(values: Mapping[str, MetricValue], lower_is_better: bool) -> str | None:
     """Return the name with the best value; of equal ones the first, which is the least trained.
 
     None if the metric is undefined for all of them.
@@ -74,7 +74,9 @@ def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | No
     return max(known, key=lambda name: sign * known[name], default=None)
 
 
-def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], data: str) -> None:
+def write_best(
+    run: Path, name: str, metric: str, values: Mapping[str, MetricValue], data: str
+) -> None:
     """Write which of a run's models is to be served, and why; null where a value is undefined."""
     content = {
         "checkpoint": name,

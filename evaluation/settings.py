@@ -17,7 +17,7 @@ from encoders.opening.holding import place_for_inference
 from evaluation.data.mteb_task import SUITES
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import FirstStage, Measure, depth_of
+from evaluation.measure import Evaluator, FirstStage, depth_of
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, Run, check_metrics
 from evaluation.search.distributed import How
@@ -211,15 +211,15 @@ def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
     return list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
 
 
-def build_measure(
+def build_evaluator(
     args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
-) -> Measure:
+) -> Evaluator:
     """What measures models of a kind; a reranker's first stage searches here, once for all.
 
     For ``of_several`` see ``find_first_stage``.
     """
     first = find_first_stage(args, kind, data, of_several=of_several)
-    return Measure(data, metric_names(args, data), how(args), first)
+    return Evaluator(data, metric_names(args, data), how(args), first)
 
 
 def find_first_stage(

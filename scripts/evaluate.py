@@ -51,14 +51,14 @@ from evaluation.checkpoints import (
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
 from evaluation.measure import (
-    Ranked,
-    judge,
+    EvaluatedRun,
+    evaluate_run,
     measure_fused,
     measure_ranking,
     score_pairs,
     usable_fusion,
 )
-from evaluation.metrics.pairs import Figure
+from evaluation.metrics.pairs import MetricValue
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
@@ -66,7 +66,7 @@ from evaluation.search.fusion import read_fusion
 from evaluation.settings import (
     LABELS,
     EvaluateSettings,
-    build_measure,
+    build_evaluator,
     changed_settings,
     find_first_stage,
     how,
@@ -139,7 +139,9 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
     run_suite(tasks, output, identity_of(args, models), measure_task)
 
 
-def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, Ranked | None]:
+def measure(
+    args: EvaluateSettings, of_several: bool = False
+) -> tuple[Results, EvaluatedRun | None]:
     """Measure a model, and the one it is compared with, on the same data.
 
     For ``of_several`` see ``find_first_stage``.
@@ -183,9 +185,9 @@ def measure(args: EvaluateSettings, of_several: bool = False) -> tuple[Results, 
     results = ranking_results(ranked, data, subject)
     before, against = ranked[TUNED], args.measured
     if first is not None:
-        before, against = judge(first.run, data, args.metrics), args.first_stage
+        before, against = evaluate_run(first.run, data, args.metrics), args.first_stage
 
-    def compared(found: Ranked, name: str) -> Results:
+    def compared(found: EvaluatedRun, name: str) -> Results:
         pair = replace(subject, models={TUNED: name, BASE: against})
         return ranking_results({TUNED: found, BASE: before}, data, pair)
 
@@ -234,8 +236,8 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
         raise ValueError(
             f"{min(unused)}: the loss is of all rows, with the run's own settings; leave it out"
         )
-    measure = build_measure(args, kind, data)
-    figures: dict[str, dict[str, Figure]] = {}
+    evaluator = build_evaluator(args, kind, data)
+    figures: dict[str, dict[str, MetricValue]] = {}
     for name, folder in found.items():
         if metric == "loss":
             given = recipe | {name: getattr(args, name) for name in LABELS}
@@ -243,7 +245,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}
         else:
-            figures[name] = measure(open_model(str(folder), kind, args))
+            figures[name] = evaluator(open_model(str(folder), kind, args))
     values = {name: figure[metric] for name, figure in figures.items()}
     best = choose_best(values, lower_is_better=metric == "loss")
     if PartialState().is_main_process:
@@ -260,7 +262,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
 
 
 def finish(
-    args: EvaluateSettings, results: Results, ranked: Ranked | None, card: bool = True
+    args: EvaluateSettings, results: Results, ranked: EvaluatedRun | None, card: bool = True
 ) -> None:
     """Print the tables; write figures, report and run; update the model card."""
     if not PartialState().is_main_process:

@@ -42,7 +42,7 @@ from encoders.opening.model_name import resolve_model
 from evaluation.checkpoints import tell_best
 from evaluation.data.sets import PairData
 from evaluation.search.fusion import read_fusion
-from evaluation.settings import Data, EvaluationSettings, build_measure, open_model, read_data
+from evaluation.settings import Data, EvaluationSettings, build_evaluator, open_model, read_data
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -134,7 +134,7 @@ def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
         ValueError: The metric is undefined on the data.
     """
     kind = detect_kind(args.model)
-    measure = build_measure(args, kind, data)
+    evaluator = build_evaluator(args, kind, data)
     models = [open_model(name, kind, args).to("cpu") for name in (args.model, str(exported))]
     queries, documents = example(data)
     one, other = (answer(model, queries, documents) for model in models)
@@ -142,7 +142,7 @@ def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
         least = float(torch.cosine_similarity(one, other, dim=-1).min())
     else:
         least = 1 - float((one - other).abs().max())
-    table = Table("", "MB", "documents/s", measure.metrics[0])
+    table = Table("", "MB", "documents/s", evaluator.metrics[0])
     values = []
     for name, model, folder in zip(
         (args.model, "exported"), models, (resolve_model(args.model), exported), strict=True
@@ -150,7 +150,7 @@ def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
         begun = time.perf_counter()
         answer(model, queries, documents)
         rate = len(documents) / (time.perf_counter() - begun)
-        metric, value = next(iter(measure(model).items()))
+        metric, value = next(iter(evaluator(model).items()))
         if isinstance(value, str):
             raise ValueError(f"data: {metric} is undefined on it ({value}); give other data")
         table.add_row(name, f"{size(folder):.1f}", f"{rate:.1f}", f"{value:.4f}")

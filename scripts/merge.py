@@ -32,9 +32,9 @@ from encoders.export.onnx_backbone import is_onnx
 from encoders.kinds import Kind, detect_kind
 from encoders.merging import Share, check_shares, merge_weights
 from encoders.opening.model_name import resolve_model
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
-from evaluation.settings import EvaluationSettings, build_measure, open_unplaced, read_data
+from evaluation.settings import EvaluationSettings, build_evaluator, open_unplaced, read_data
 
 
 @dataclass(kw_only=True)
@@ -135,14 +135,14 @@ def check_tokenizers(models: Sequence[Encoder], names: Sequence[str]) -> None:
 def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
     """Try weights on the data, print what they are worth, and return the best."""
     of_several = bool(args.guard_data)
-    measure = build_measure(args, kind, read_data(args, kind), of_several=of_several)
-    guard: Measure | None = None
+    evaluator = build_evaluator(args, kind, read_data(args, kind), of_several=of_several)
+    guard: Evaluator | None = None
     if args.guard_data:
         guarded = replace(args, data=args.guard_data, corpus=None)
-        guard = build_measure(guarded, kind, read_data(guarded, kind), of_several=True)
-    trials = Trials(merged, len(args.models), measure, guard)
+        guard = build_evaluator(guarded, kind, read_data(guarded, kind), of_several=True)
+    trials = Trials(merged, len(args.models), evaluator, guard)
     best = trials.find()
-    metric = measure.metrics[0]
+    metric = evaluator.metrics[0]
     table = Table("weights", metric, "difference [95 % interval]", *(["guard"] if guard else []))
     for trial in trials.tried.values():
         by = trial.difference

@@ -39,7 +39,7 @@ from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from common.run_files import LOCK_FILE
 from encoders.opening.tokens import TokenWithoutRow
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from loaders.in_place import RowsChanged
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
@@ -53,7 +53,7 @@ from trainers.config.assembly import (
     read_eval_rows,
     read_train_rows,
 )
-from trainers.config.measures import build_guard, build_measure
+from trainers.config.measures import build_evaluator, build_guard
 from trainers.config.optimization import check_optimization
 from trainers.distributed.sharding import check_layers, check_sharding
 from trainers.guards.base_model import end_with_base
@@ -106,7 +106,7 @@ def train_in_folder(
         check_steps(args, rows["train"])
         if args.eval_file:
             rows["eval"] = read_eval_rows(run)
-        measure, guard = build_measure(run), build_guard(run)
+        evaluator, guard = build_evaluator(run), build_guard(run)
         model = open_model(run)
         check_layers(model)
         check_optimization(args, model)
@@ -124,7 +124,7 @@ def train_in_folder(
             data_collator=collator,
             train_dataset=rows["train"],
             eval_dataset=rows.get("eval"),
-            measure=measure,
+            evaluator=evaluator,
             write_card=partial(write_model_card, run),
             callbacks=[RunLog(), interruption, *early_stopping(args)],
         )
@@ -145,14 +145,14 @@ def fit(
     trainer: BaseTrainer,
     rows: dict[str, Any],
     checkpoint: str | None,
-    guard: Measure | None,
+    guard: Evaluator | None,
 ) -> str | None:
     """Train, evaluate, save, push; why the model is worse than the base, if it is."""
-    args, measure = run.args, trainer.measure
+    args, evaluator = run.args, trainer.evaluator
     distils = run.objective.needs_scores and not args.allow_weak_teacher
-    if distils and trainer.base_comparison and measure and checkpoint is None:
+    if distils and trainer.base_comparison and evaluator and checkpoint is None:
         pupil = trainer.accelerator.unwrap_model(trainer.model)
-        check_teacher(rows["eval"], pupil, measure.how)
+        check_teacher(rows["eval"], pupil, evaluator.how)
     trainer.train(resume_from_checkpoint=checkpoint)
     if "eval" in rows and trainer.state.global_step not in evaluated(trainer.state.log_history):
         trainer.save_model(_internal_call=True)  # before an evaluation that may fail

@@ -12,8 +12,8 @@ from rich.table import Table as Grid
 from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import Ranked, depth_of, judge
-from evaluation.metrics.pairs import Figure
+from evaluation.measure import EvaluatedRun, depth_of, evaluate_run
+from evaluation.metrics.pairs import MetricValue
 from evaluation.metrics.ranking import Run, order
 from evaluation.report.tables import UNDEFINED
 from evaluation.search.distributed import How
@@ -65,7 +65,7 @@ class Measured(NamedTuple):
     """
 
     name: str
-    ranked: Ranked
+    ranked: EvaluatedRun
     recall: float | None
     milliseconds: np.ndarray
 
@@ -88,7 +88,7 @@ def measure_store(store: Store, collection: str, asked: Asked) -> list[Measured]
         if mode == "dense":
             first = found[0].ranked.run if found else run
             recall = float(np.mean([_share(run[query], first[query]) for query in run]))
-        ranked = judge(run, asked.data, asked.metrics)
+        ranked = evaluate_run(run, asked.data, asked.metrics)
         found.append(Measured(name, ranked, recall, milliseconds))
     return found
 
@@ -152,5 +152,5 @@ def show_store(measured: Sequence[Measured], console: Console) -> None:
     console.print(grid)
 
 
-def _cell(figure: Figure) -> str:
+def _cell(figure: MetricValue) -> str:
     return UNDEFINED if isinstance(figure, str) else f"{figure:.3f}"

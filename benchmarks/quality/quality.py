@@ -48,7 +48,7 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from evaluation import compare
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import FirstStage, judge, measure_fused, measure_ranking
+from evaluation.measure import FirstStage, evaluate_run, measure_fused, measure_ranking
 from evaluation.search.distributed import How
 from evaluation.search.fusion import read_fusion
 from evaluation.search.retrieval import retrieve
@@ -140,7 +140,7 @@ def rerankers(task: Task) -> None:
     rows = task.set.groups or mine(task, "groups", {"relative_margin": 0.05})
     data = task.set.test.sample(QUERIES)
     found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.how(**LIMITS))
-    task.keep(FIRST, "", judge(found, data, [METRIC]).values[METRIC])
+    task.keep(FIRST, "", evaluate_run(found, data, [METRIC]).values[METRIC])
     first = FirstStage(found, 20) if data.candidates is None else None
     rate: Flags = {"learning_rate": task.set.group_learning_rate, "head_learning_rate": 1e-3}
     for seed in task.args.seeds:

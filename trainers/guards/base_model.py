@@ -7,7 +7,7 @@ from typing import Any
 from encoders.backbone import Encoder
 from encoders.merging import merge_with_base
 from encoders.sharding import shared_out
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
 from trainers.base import BaseTrainer
 from trainers.config.assembly import open_base_model
@@ -18,7 +18,7 @@ from trainers.run import Run
 logger = logging.getLogger(__name__)
 
 
-def end_with_base(run: Run, trainer: BaseTrainer, guard: Measure | None = None) -> str | None:
+def end_with_base(run: Run, trainer: BaseTrainer, guard: Evaluator | None = None) -> str | None:
     """Merge the trained model with its base and judge it, as ``merge_with_base`` and ``on_worse``.
 
     Collective. The trainer's model has the chosen weights afterwards, and is not saved yet.
@@ -53,9 +53,9 @@ def end_with_base(run: Run, trainer: BaseTrainer, guard: Measure | None = None) 
     return worse
 
 
-def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
+def _find_share(run: Run, trainer: BaseTrainer, guard: Evaluator | None) -> None:
     """Give the model the weights that are best on ``eval_file``, and tell of the others."""
-    assert trainer.measure is not None
+    assert trainer.evaluator is not None
     blend = _blend(run, trainer)
     model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
 
@@ -63,7 +63,7 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         blend(shares[1])
         return model
 
-    trials = Trials(merged, 2, trainer.measure, guard, trainer.judge)
+    trials = Trials(merged, 2, trainer.evaluator, guard, trainer.run_evaluator)
     try:
         best = trials.find()
     except Exception as error:
@@ -77,13 +77,13 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         refused = "" if trial.is_allowed else " (worse than the base there)"
         logger.info(
             "merge_with_base %g: %s %.4f%s%s",
-            trial.shares[1], trainer.measure.metrics[0], trial.value, guarded, refused,
+            trial.shares[1], trainer.evaluator.metrics[0], trial.value, guarded, refused,
         )  # fmt: skip
     blend(best.shares[1])
     logger.info("merge_with_base: %g of the tuned model is best, and is saved", best.shares[1])
     trainer.evaluate()
     if trainer.base_comparison is None:  # which notes it with the evaluation
-        add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)
+        add_comparison(trainer.state, trainer.evaluator.metrics[0], best.difference)
 
 
 def _blend(run: Run, trainer: BaseTrainer) -> Callable[[float], Any]:

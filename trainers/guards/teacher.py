@@ -6,7 +6,7 @@ from typing import Any
 
 from encoders.backbone import Encoder
 from evaluation.data.from_rows import retrieval_from_groups, text_id
-from evaluation.measure import judge, measure_ranking
+from evaluation.measure import evaluate_run, measure_ranking
 from evaluation.metrics.comparison import compare
 from evaluation.search.distributed import How
 from trainers.guards.evaluations import EvaluationFailed, describe
@@ -39,7 +39,7 @@ def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -
         for side in ("pos", "neg"):
             for text, score in zip(row[side], row[f"{side}_scores"], strict=True):
                 teacher[query][text_id(text)] = score
-    taught = judge(teacher, data, [METRIC]).values[METRIC]
+    taught = evaluate_run(teacher, data, [METRIC]).values[METRIC]
     try:
         pupil = measure_ranking(model, data, [METRIC], how).values[METRIC]
     except Exception as error:
