@@ -88,18 +88,18 @@ def write_best(
     write_json(run / BEST_FILE, content)
 
 
-def tell_best(model: str) -> None:
-    """Say so where a run's final model is taken, and the server takes a checkpoint of the run.
+def warn_if_not_best(model: str) -> None:
+    """Warn where a run's final model is used, although a checkpoint of the run is marked as best.
 
     Raises:
-        ValueError: What names the checkpoint is damaged.
+        ValueError: The file that names the best checkpoint is damaged.
     """
     file = Path(model).expanduser() / BEST_FILE
     noted = read_json(file)
     best = noted.get("checkpoint", ".") if isinstance(noted, dict) else "."
     if best != ".":
         logger.warning(
-            "%s: its final model is taken; scripts/serve.py serves its %s (%s)",
+            "%s: using its final model, although scripts/serve.py serves its %s (%s)",
             model, best, BEST_FILE,
         )  # fmt: skip
 

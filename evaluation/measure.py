@@ -15,7 +15,7 @@ from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import MetricValue, Scores, metric_value, pair_statistics
 from evaluation.metrics.ranking import Run, per_query, undefined
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse, read_fusion
 from evaluation.search.reranking import check_scores, rerank
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
@@ -84,7 +84,7 @@ def measure_ranking(
     model: Encoder,
     data: RetrievalData,
     metrics: Sequence[str],
-    how: How,
+    inference: InferenceSettings,
     first: FirstStage | None = None,
 ) -> EvaluatedRun:
     """Retrieve with an embedder, or rerank with a reranker, and compute metrics.
@@ -92,10 +92,10 @@ def measure_ranking(
     A reranker orders ``data.candidates``, or what ``first`` has found.
     """
     if retrieves(model):
-        run: Run = retrieve(model, data, depth_of(metrics), how)
+        run: Run = retrieve(model, data, depth_of(metrics), inference)
     else:
         found, top_k = (None, UNCUT_DEPTH) if first is None else first[:2]
-        run = rerank(model, data, found, top_k, how)
+        run = rerank(model, data, found, top_k, inference)
     return evaluate_run(run, data, metrics)
 
 
@@ -103,12 +103,12 @@ def measure_fused(
     model: Encoder,
     data: RetrievalData,
     metrics: Sequence[str],
-    how: How,
+    inference: InferenceSettings,
     fusion: Fusion,
     first: FirstStage | None = None,
 ) -> tuple[EvaluatedRun, EvaluatedRun]:
     """The metrics of a model alone, and with its scores fused."""
-    scores, k = both_scores(model, data, metrics, how, first), depth_of(metrics)
+    scores, k = both_scores(model, data, metrics, inference, first), depth_of(metrics)
     fused = fuse(scores.own, scores.other, fusion.weight)
     return evaluate_run(best(scores.alone, k), data, metrics), evaluate_run(
         best(fused, k), data, metrics
@@ -124,9 +124,9 @@ def usable_fusion(
         return fusion
     reason: str | None = f"{FUSION_FILE}: the data give candidates without scores"
     if first is not None:
-        reason = fusion.unfit(first.digest, first_name)
+        reason = fusion.first_stage_mismatch(first.digest, first_name)
     if reason:
-        logger.warning("left out: %s", reason)
+        logger.warning("scores are not fused: %s", reason)
     return None if reason else fusion
 
 
@@ -134,7 +134,7 @@ def both_scores(
     model: Encoder,
     data: RetrievalData,
     metrics: Sequence[str],
-    how: How,
+    inference: InferenceSettings,
     first: FirstStage | None = None,
 ) -> TwoScores:
     """A model's own scores of documents, and those to fuse them with.
@@ -142,10 +142,10 @@ def both_scores(
     An embedder's are beside BM25's, a reranker's beside those of its first stage.
     """
     if retrieves(model):
-        return retrieve_with_bm25(model, data, depth_of(metrics), how)
+        return retrieve_with_bm25(model, data, depth_of(metrics), inference)
     assert first is not None
     found = best(first.run, first.top_k)
-    own = rerank(model, data, found, first.top_k, how)
+    own = rerank(model, data, found, first.top_k, inference)
     return TwoScores(own, found, own)
 
 
@@ -161,13 +161,13 @@ def evaluate_run(run: Run, data: RetrievalData, metrics: Sequence[str]) -> Evalu
     return EvaluatedRun(run, values, undefined(data.qrels, metrics, data.relevant_from))
 
 
-def score_pairs(model: Encoder, data: PairData, how: How) -> PairScores:
+def score_pairs(model: Encoder, data: PairData, inference: InferenceSettings) -> PairScores:
     """Return a score for each pair: the cosine of an embedder, the logit of a reranker.
 
     Raises:
         ValueError: A score is not finite.
     """
-    settings = asdict(how)
+    settings = asdict(inference)
     del settings["index"]  # of a search
     scores = model.score_pairs(data.queries, data.documents, query_prompts=data.prompts, **settings)
     check_scores(scores, lambda at: repr(data.documents[at][:60]))
@@ -181,7 +181,7 @@ class Evaluator:
 
     data: RetrievalData | PairData
     metrics: Sequence[str]  # that suit the data
-    how: How
+    inference: InferenceSettings
     first: FirstStage | None = None  # see ``measure_ranking``
 
     def __call__(self, model: Encoder) -> dict[str, MetricValue]:
@@ -191,8 +191,8 @@ class Evaluator:
     def evaluate(self, model: Encoder) -> Evaluated:
         """The model's rankings, or its scores of the pairs."""
         if isinstance(self.data, RetrievalData):
-            return measure_ranking(model, self.data, self.metrics, self.how, self.first)
-        return score_pairs(model, self.data, self.how)
+            return measure_ranking(model, self.data, self.metrics, self.inference, self.first)
+        return score_pairs(model, self.data, self.inference)
 
     def metric_values(self, found: Evaluated) -> dict[str, MetricValue]:
         """Each metric's value, or the reason why it has none."""

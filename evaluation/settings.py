@@ -20,7 +20,7 @@ from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import Evaluator, FirstStage, depth_of
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, Run, check_metrics
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.faiss_index import IndexKind
 from evaluation.search.fusion import BM25_SCORES, best, first_stage_digest, fuse, read_fusion
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 Data = RetrievalData | PairData
 
-LABELS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")  # of the data
-# Settings that change no figure, and those of which results tell by themselves.
-TOLD = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
-        "trust_remote_code")  # fmt: skip
+LABEL_SETTINGS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")
+# Settings that reports do not list: they change no figure, or results name them by themselves.
+NOT_LISTED = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
+              "trust_remote_code")  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -181,10 +181,10 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
 
 def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     """Open a model to be measured, on the GPU if there is one; its weights stay as they are."""
-    return place_for_inference(open_unplaced(name, kind, args), PartialState().device)
+    return place_for_inference(open_on_cpu(name, kind, args), PartialState().device)
 
 
-def open_unplaced(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
+def open_on_cpu(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     """Open a model with the prompts and dimensions asked for, on the CPU."""
     model = kinds.open_model(
         name, kind, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
@@ -193,17 +193,18 @@ def open_unplaced(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     return model
 
 
-def how(args: EvaluationSettings) -> How:
-    """Inference."""
-    names = [known.name for known in fields(How) if known.name != "show_progress"]
+def inference_settings(args: EvaluationSettings) -> InferenceSettings:
+    """The settings of inference that the flags give."""
+    names = [known.name for known in fields(InferenceSettings) if known.name != "show_progress"]
     shown = PartialState().is_main_process and sys.stderr.isatty()
-    return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
+    return InferenceSettings(**{name: getattr(args, name) for name in names}, show_progress=shown)
 
 
 def changed_settings(args: EvaluationSettings) -> dict[str, Any]:
-    """Those that decide figures and are not at their defaults."""
-    usual = vars(EvaluationSettings(data=[]))
-    return {k: getattr(args, k) for k in usual if k not in TOLD and getattr(args, k) != usual[k]}
+    """The settings that affect the figures and are not at their defaults."""
+    defaults = vars(EvaluationSettings(data=[]))
+    shown = {name: getattr(args, name) for name in defaults if name not in NOT_LISTED}
+    return {name: value for name, value in shown.items() if value != defaults[name]}
 
 
 def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
@@ -212,27 +213,27 @@ def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
 
 
 def build_evaluator(
-    args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
+    args: EvaluationSettings, kind: Kind, data: Data, *, allow_unused: bool = False
 ) -> Evaluator:
-    """What measures models of a kind; a reranker's first stage searches here, once for all.
+    """Build the evaluator of models of a kind; a reranker's first stage searches only once, here.
 
-    For ``of_several`` see ``find_first_stage``.
+    For ``allow_unused`` see ``find_first_stage``.
     """
-    first = find_first_stage(args, kind, data, of_several=of_several)
-    return Evaluator(data, metric_names(args, data), how(args), first)
+    first = find_first_stage(args, kind, data, allow_unused=allow_unused)
+    return Evaluator(data, metric_names(args, data), inference_settings(args), first)
 
 
 def find_first_stage(
-    args: EvaluationSettings, kind: Kind, data: Data, *, of_several: bool = False
+    args: EvaluationSettings, kind: Kind, data: Data, *, allow_unused: bool = False
 ) -> FirstStage | None:
-    """Search what a reranker is to order; None where the data say it, or for an embedder.
+    """Find what a reranker is to order; None for an embedder, or where the data give candidates.
 
-    ``of_several``: the settings are for other data too, which may need what these do not.
+    ``allow_unused``: allow settings that only other data use, those of a suite or of a guard.
 
     Raises:
         ValueError: The settings name what these data or this kind of model would ignore.
     """
-    check_used(args, kind, data, of_several)
+    check_unused(args, kind, data, allow_unused)
     if KINDS[kind].retrieves or isinstance(data, PairData) or data.candidates is not None:
         return None
     if deep := [name for name in args.metrics if "@" in name and depth_of([name]) > args.top_k]:
@@ -250,25 +251,25 @@ def find_first_stage(
         embedder = place_for_inference(embedder, PartialState().device)
         fusion = read_fusion(args.first_stage, embedder)
         if fusion is None:
-            run: Run = retrieve(embedder, data, args.top_k, how(args))
+            run: Run = retrieve(embedder, data, args.top_k, inference_settings(args))
         else:
-            scores = retrieve_with_bm25(embedder, data, args.top_k, how(args))
+            scores = retrieve_with_bm25(embedder, data, args.top_k, inference_settings(args))
             run = best(fuse(scores.own, scores.other, fusion.weight), args.top_k)
         return FirstStage(run, args.top_k, first_stage_digest(embedder, fusion))
     ids = list(data.documents)
-    wanted = args.top_k + bool(data.own_documents)
+    wanted = args.top_k + bool(data.identical_documents)
     hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
     by_words = {}
     for query, found in zip(data.queries, hits, strict=True):
-        kept = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
+        kept = {ids[at]: score for at, score in found if not data.is_identical(query, ids[at])}
         by_words[query] = dict(list(kept.items())[: args.top_k])
     return FirstStage(by_words, args.top_k)
 
 
-def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: bool) -> None:
-    """Refuse what would be ignored; see ``find_first_stage``."""
+def check_unused(args: EvaluationSettings, kind: Kind, data: Data, allow_unused: bool) -> None:
+    """Refuse settings that would be ignored; see ``find_first_stage``."""
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
-    retrieves, usual = KINDS[kind].retrieves, EvaluationSettings(data=[])
+    retrieves, defaults = KINDS[kind].retrieves, EvaluationSettings(data=[])
     given = isinstance(data, PairData) or data.candidates is not None
     for applies, names, reason in (
         (retrieves, first, "the model is an embedder, which searches by itself"),
@@ -279,21 +280,21 @@ def check_used(args: EvaluationSettings, kind: Kind, data: Data, of_several: boo
             "is an embedder's, and none is measured or named as first_stage",
         ),
         (
-            not retrieves and given and not of_several,
+            not retrieves and given and not allow_unused,
             first,
             "the data say which documents are scored for each query, so nothing is searched",
         ),
         (
-            isinstance(data, PairData) and not of_several,
+            isinstance(data, PairData) and not allow_unused,
             ("metrics",),
             "are of rankings, and the data are judged pairs (as_groups ranks those of each query)",
         ),
         (
-            isinstance(data, RetrievalData) and data.split is not None and not of_several,
-            ("columns", "as_groups", *LABELS),
+            isinstance(data, RetrievalData) and data.split is not None and not allow_unused,
+            ("columns", "as_groups", *LABEL_SETTINGS),
             "is of rows in training formats, and the data are an evaluation set by themselves",
         ),
     ):
         for name in names:
-            if applies and getattr(args, name) != getattr(usual, name):
+            if applies and getattr(args, name) != getattr(defaults, name):
                 raise ValueError(f"{name}: {reason}; leave it out")

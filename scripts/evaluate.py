@@ -45,7 +45,7 @@ from evaluation.checkpoints import (
     find_checkpoints,
     read_log,
     read_train_config,
-    tell_best,
+    warn_if_not_best,
     write_best,
 )
 from evaluation.data.sets import PairData
@@ -64,19 +64,19 @@ from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.search.fusion import read_fusion
 from evaluation.settings import (
-    LABELS,
+    LABEL_SETTINGS,
     EvaluateSettings,
     build_evaluator,
     changed_settings,
     find_first_stage,
-    how,
+    inference_settings,
     metric_names,
     open_model,
     read_data,
 )
 from evaluation.suite import identity_of, read_suite, run_suite
 from evaluation.summary import pair_results, ranking_results
-from stores.measure import Asked, measure_store, show_store
+from stores.measure import StoreEvaluation, measure_store, show_store
 from stores.opening import open_store
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.evaluation import add_evaluation
@@ -119,9 +119,10 @@ def evaluate_store(args: EvaluateSettings, url: str) -> None:
         raise ValueError("data: has judged pairs; give queries with judged documents of the store")
     find_first_stage(args, "embedder", data)  # there is none, and none may be named
     fusion = read_fusion(args.measured, embedder)
+    weight = fusion.weight if fusion else 0.0
+    evaluation = StoreEvaluation(embedder, data, args.metrics, inference_settings(args), weight)
     with closing(open_store(url)) as store:
-        asked = Asked(embedder, data, args.metrics, how(args), fusion.weight if fusion else 0.0)
-        show_store(measure_store(store, args.collection, asked), Console(width=120))
+        show_store(measure_store(store, args.collection, evaluation), Console(width=120))
 
 
 def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
@@ -140,11 +141,11 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
 
 
 def measure(
-    args: EvaluateSettings, of_several: bool = False
+    args: EvaluateSettings, allow_unused: bool = False
 ) -> tuple[Results, EvaluatedRun | None]:
     """Measure a model, and the one it is compared with, on the same data.
 
-    For ``of_several`` see ``find_first_stage``.
+    For ``allow_unused`` see ``find_first_stage``.
 
     Returns:
         The results, and the ranking to write, if there is one and a TREC file can hold it.
@@ -152,10 +153,10 @@ def measure(
     torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     models = choose_models(args)
     kind = detect_kind(args.measured)
-    data = read_data(args, kind)
-    first = find_first_stage(args, kind, data, of_several=of_several)
+    data, inference = read_data(args, kind), inference_settings(args)
+    first = find_first_stage(args, kind, data, allow_unused=allow_unused)
     pairs = isinstance(data, PairData)
-    if args.show_queries and (BASE not in models or (pairs and not of_several)):
+    if args.show_queries and (BASE not in models or (pairs and not allow_unused)):
         raise ValueError("show_queries: needs a --baseline, and data with rankings; leave it out")
     subject = Subject(
         kind=kind,
@@ -167,15 +168,15 @@ def measure(
     )
     if isinstance(data, PairData):
         scores = {
-            which: score_pairs(open_model(model, kind, args), data, how(args))
+            which: score_pairs(open_model(model, kind, args), data, inference)
             for which, model in models.items()
         }
         return pair_results(scores, data, subject), None
-    if unfit := ids_with_blanks(data):
-        logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
+    if unwritable := ids_with_blanks(data):
+        logger.warning("%s will not be written: %s", RANKING_FILE, unwritable)
     ranked, fusion, fused = {}, None, None
     for which, model in models.items():
-        opened, given = open_model(model, kind, args), (data, args.metrics, how(args))
+        opened, given = open_model(model, kind, args), (data, args.metrics, inference)
         if which == TUNED:
             fusion = usable_fusion(model, opened, first, args.first_stage)
         if which == TUNED and fusion is not None:
@@ -196,7 +197,7 @@ def measure(
     if fused is not None and fusion is not None:
         name = f"{args.measured} + {fusion.weight:.3g} × {fusion.first_stage}"
         results = replace(results, fused=compared(fused, name))
-    return results, None if unfit else fused or ranked[TUNED]
+    return results, None if unwritable else fused or ranked[TUNED]
 
 
 def choose_models(args: EvaluateSettings) -> dict[str, str]:
@@ -216,7 +217,7 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
         )
     models = {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
     for model in models.values():
-        tell_best(model)
+        warn_if_not_best(model)
     return models
 
 
@@ -232,7 +233,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
         raise ValueError(
             f"metric: {metric!r} is not measured here; give one of loss, {', '.join(known)}"
         )
-    if metric == "loss" and (unused := changed_settings(args).keys() - LABELS):
+    if metric == "loss" and (unused := changed_settings(args).keys() - LABEL_SETTINGS):
         raise ValueError(
             f"{min(unused)}: the loss is of all rows, with the run's own settings; leave it out"
         )
@@ -240,7 +241,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
     figures: dict[str, dict[str, MetricValue]] = {}
     for name, folder in found.items():
         if metric == "loss":
-            given = recipe | {name: getattr(args, name) for name in LABELS}
+            given = recipe | {name: getattr(args, name) for name in LABEL_SETTINGS}
             given |= {"eval_columns": args.columns or {}, "eval_split": args.split}
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}

@@ -33,7 +33,13 @@ from evaluation.data.sets import PairData
 from evaluation.measure import both_scores
 from evaluation.metrics.comparison import Comparison
 from evaluation.search.fusion import BM25_SCORES, Fusion, WeightTrial, settings_of, try_weights
-from evaluation.settings import EvaluationSettings, find_first_stage, how, open_model, read_data
+from evaluation.settings import (
+    EvaluationSettings,
+    find_first_stage,
+    inference_settings,
+    open_model,
+    read_data,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +87,7 @@ def fuse_model(args: FuseSettings) -> None:
             "to search, such as a BEIR folder"
         )
     model = open_model(args.model, kind, args)
-    scores = both_scores(model, data, args.metrics, how(args), first)
+    scores = both_scores(model, data, args.metrics, inference_settings(args), first)
     weights = None if args.weight is None else [0, args.weight]
     trials = list(try_weights(scores, data, args.metrics[0], weights))
     if not state.is_main_process:

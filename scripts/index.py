@@ -42,7 +42,7 @@ from common.hardware import prepare_cpu
 from encoders import Embedder
 from encoders.kinds import KINDS, detect_kind
 from encoders.opening.holding import place_for_inference
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.settings import ModelSettings
 from serving.served_models import find_served
 from stores.collection import Version, check_name, is_version
@@ -147,12 +147,12 @@ def index(args: IndexSettings, store: Store | None) -> None:
     model = fingerprint(embedder, args.document_max_length)
     layout = Layout(model.dimensions, args.dtype, args.quantization)
     version = Version(model, layout, Path(args.model).name)
-    how = How(
+    inference = InferenceSettings(
         bf16=args.bf16,
         tokens_per_batch=args.tokens_per_batch,
         document_max_length=args.document_max_length,
     )
-    embed, old, table = Embedding(embedder, how), None, None
+    embed, old, table = Embedding(embedder, inference), None, None
     if store is not None:
         old = check_version(store, args, version)
         table = store.open(version.table(args.collection), layout, create=True)
@@ -184,8 +184,7 @@ def check_version(store: Store, args: IndexSettings, version: Version) -> dict[s
         raise ValueError(
             f"collection: {args.collection!r} was indexed otherwise (by {about['name']}): the "
             f"{', '.join(version.differences(about))} differ, and such vectors are never mixed; "
-            "give --migrate true to index anew beside it and switch in the end, or another "
-            "--collection"
+            "give --migrate true to re-index beside it and then switch, or another --collection"
         )
     return about
 

@@ -34,7 +34,7 @@ from encoders.merging import Share, check_shares, merge_weights
 from encoders.opening.model_name import resolve_model
 from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
-from evaluation.settings import EvaluationSettings, build_evaluator, open_unplaced, read_data
+from evaluation.settings import EvaluationSettings, build_evaluator, open_on_cpu, read_data
 
 
 @dataclass(kw_only=True)
@@ -88,7 +88,7 @@ def merge(args: MergeSettings) -> None:
     transformers.utils.logging.disable_progress_bar()
     kind = detect_kind(args.models[-1])
     device = PartialState().device
-    opened = [open_unplaced(name, kind, args).to(device) for name in args.models]
+    opened = [open_on_cpu(name, kind, args).to(device) for name in args.models]
     check_tokenizers(opened, args.models)
     # Copies: the last model is given each merge in turn.
     states = [{n: w.cpu().clone() for n, w in model.state_dict().items()} for model in opened]
@@ -134,12 +134,12 @@ def check_tokenizers(models: Sequence[Encoder], names: Sequence[str]) -> None:
 
 def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
     """Try weights on the data, print what they are worth, and return the best."""
-    of_several = bool(args.guard_data)
-    evaluator = build_evaluator(args, kind, read_data(args, kind), of_several=of_several)
+    allow_unused = bool(args.guard_data)
+    evaluator = build_evaluator(args, kind, read_data(args, kind), allow_unused=allow_unused)
     guard: Evaluator | None = None
     if args.guard_data:
         guarded = replace(args, data=args.guard_data, corpus=None)
-        guard = build_evaluator(guarded, kind, read_data(guarded, kind), of_several=True)
+        guard = build_evaluator(guarded, kind, read_data(guarded, kind), allow_unused=True)
     trials = Trials(merged, len(args.models), evaluator, guard)
     best = trials.find()
     metric = evaluator.metrics[0]

@@ -152,7 +152,7 @@ def fit(
     distils = run.objective.needs_scores and not args.allow_weak_teacher
     if distils and trainer.base_comparison and evaluator and checkpoint is None:
         pupil = trainer.accelerator.unwrap_model(trainer.model)
-        check_teacher(rows["eval"], pupil, evaluator.how)
+        check_teacher(rows["eval"], pupil, evaluator.inference)
     trainer.train(resume_from_checkpoint=checkpoint)
     if "eval" in rows and trainer.state.global_step not in evaluated(trainer.state.log_history):
         trainer.save_model(_internal_call=True)  # before an evaluation that may fail

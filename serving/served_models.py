@@ -72,8 +72,8 @@ def find_served(name: str) -> tuple[str, str]:
         if not isinstance(best, str) or not (folder / best).is_dir():
             fault = "names no checkpoint" if best is None else f"{best} is not there any more"
             raise ValueError(
-                f"{folder / BEST_FILE}: {fault}; choose anew by scripts/evaluate.py --checkpoints "
-                "--select_best, or delete the file"
+                f"{folder / BEST_FILE}: {fault}; run scripts/evaluate.py --checkpoints "
+                "--select_best again, or delete the file"
             )
         if (folder / best).resolve() != folder.resolve() and (folder / FUSION_FILE).is_file():
             raise ValueError(

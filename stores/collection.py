@@ -11,8 +11,8 @@ from stores.store import Layout, Store, Table
 # Names of tables are made of it, and PostgreSQL's have at most 63 characters.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 REMEDY = (
-    "vectors of two models cannot be compared. Index anew beside it and switch, by "
-    "scripts/index.py --migrate true, or take the model that made it"
+    "vectors of two models cannot be compared. Re-index with scripts/index.py --migrate true, or "
+    "use the model that made it"
 )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from common.similarity import for_dot_product
 from common.text_digest import KeyTable, text_keys
 from encoders import Embedder
-from evaluation.search.distributed import How, run_distributed
+from evaluation.search.distributed import InferenceSettings, run_distributed
 from evaluation.search.exact import check_finite
 from stores.store import Document, Table, Vectors
 
@@ -32,11 +32,11 @@ class Embedding:
 
     Args:
         embedder: The model.
-        how: Settings of inference.
+        inference: Settings of inference.
     """
 
     embedder: Embedder
-    how: How
+    inference: InferenceSettings
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """The vectors of documents [N, H], to compare by dot product."""
@@ -46,15 +46,15 @@ class Embedding:
             return self.embedder.encode(
                 [texts[at] for at in piece],
                 prompt=prompt,
-                max_length=self.how.document_max_length,
-                tokens_per_batch=self.how.tokens_per_batch,
-                bf16=self.how.bf16,
+                max_length=self.inference.document_max_length,
+                tokens_per_batch=self.inference.tokens_per_batch,
+                bf16=self.inference.bf16,
             )
 
         sizes = [len(prompt) + len(text) for text in texts]
         shape = (self.embedder.dimension,)
         found = run_distributed(
-            self.embedder, sizes, encode, self.how, self.how.document_max_length, shape
+            self.embedder, sizes, encode, self.inference, self.inference.document_max_length, shape
         )
         vectors: Vectors = for_dot_product(found, self.embedder.similarity).numpy()
         return vectors

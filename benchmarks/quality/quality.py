@@ -49,7 +49,7 @@ from encoders import Embedder, Reranker
 from evaluation import compare
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import FirstStage, evaluate_run, measure_fused, measure_ranking
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import read_fusion
 from evaluation.search.retrieval import retrieve
 
@@ -112,14 +112,14 @@ def main() -> None:
 
 def embedders(task: Task) -> None:
     """Train by each line and search."""
-    lines, how = EMBEDDERS[task.args.comparison], task.how(**LIMITS)
+    lines, inference = EMBEDDERS[task.args.comparison], task.inference(**LIMITS)
     if not task.file(BASE_LINE, "").exists():
-        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, inference))
     for seed in task.args.seeds:
         for name, flags in lines.items():
             if not task.file(name, seed).exists():
                 model = train_embedder(task, name, flags, seed)
-                task.keep(name, seed, search(model, task.set.test, how))
+                task.keep(name, seed, search(model, task.set.test, inference))
     tell(task, [BASE_LINE, *lines])
 
 
@@ -139,7 +139,7 @@ def rerankers(task: Task) -> None:
     lines = OBJECTIVES | (FROM_SCORES if task.set.groups else {})
     rows = task.set.groups or mine(task, "groups", {"relative_margin": 0.05})
     data = task.set.test.sample(QUERIES)
-    found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.how(**LIMITS))
+    found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.inference(**LIMITS))
     task.keep(FIRST, "", evaluate_run(found, data, [METRIC]).values[METRIC])
     first = FirstStage(found, 20) if data.candidates is None else None
     rate: Flags = {"learning_rate": task.set.group_learning_rate, "head_learning_rate": 1e-3}
@@ -149,7 +149,7 @@ def rerankers(task: Task) -> None:
                 given = PAIR_LIMIT | rate | {"in_batch_negatives": 0} | flags
                 trained = train(task, "reranker", given, seed, rows, GROUPS)
                 model = Reranker.from_pretrained(trained)
-                ranked = measure_ranking(model, data, [METRIC], task.how(**PAIR_LIMIT), first)
+                ranked = measure_ranking(model, data, [METRIC], task.inference(**PAIR_LIMIT), first)
                 task.keep(name, seed, ranked.values[METRIC])
     tell(task, [FIRST, *lines], usual="listwise")
 
@@ -167,7 +167,7 @@ def merging(task: Task) -> None:
 
     def measure(name: str, seed: int | str, model: str) -> None:
         for end, data in tests.items():
-            task.keep(name + end, seed, search(model, data, task.how(**LIMITS)))
+            task.keep(name + end, seed, search(model, data, task.inference(**LIMITS)))
 
     if not task.file(BASE_LINE, "").exists():
         measure(BASE_LINE, "", task.set.base)
@@ -178,10 +178,10 @@ def merging(task: Task) -> None:
         measure(TUNED, seed, str(tuned))
         on_guard = ["--guard_data", guard.pairs.with_name("dev_pairs.jsonl")]
         found = ["--data", dev, *on_guard]
-        for name, how in ((HALF, ["--weights", "0.5", "0.5"]), (FOUND, found)):
+        for name, flags in ((HALF, ["--weights", "0.5", "0.5"]), (FOUND, found)):
             merged = task.folder / "merged"
             shutil.rmtree(merged, ignore_errors=True)
-            given = ["--models", task.set.base, tuned, "--output_dir", merged, *how]
+            given = ["--models", task.set.base, tuned, "--output_dir", merged, *flags]
             python("scripts/merge.py", *given)
             measure(name, seed, str(merged))
     lines = (BASE_LINE, TUNED, HALF, FOUND)
@@ -200,24 +200,29 @@ def matryoshka(task: Task) -> None:
             )
             for dim in DIMS:
                 embedder = Embedder.from_pretrained(model, truncate_dim=dim)
-                found = measure_ranking(embedder, task.set.test, [METRIC], task.how(**LIMITS))
+                found = measure_ranking(embedder, task.set.test, [METRIC], task.inference(**LIMITS))
                 task.keep(f"{name}, {dim} dimensions", seed, found.values[METRIC])
     names = [f"{name}, {dim} dimensions" for dim in DIMS for name in (plain, nested)]
     tell(task, names, usual=names[0])
 
 
-def search(model: str | Path, data: RetrievalData, how: How) -> Any:
+def search(model: str | Path, data: RetrievalData, inference: InferenceSettings) -> Any:
     """A value per query [Q]."""
-    return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], how).values[METRIC]
+    return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], inference).values[
+        METRIC
+    ]
 
 
 def quick_start(task: Task) -> None:
     """Train by the recipe as it is, and choose BM25's weight on the pairs kept aside for it."""
     assert task.set.pairs is not None
-    how, dev = task.how(document_max_length=96), task.set.pairs.with_name("dev_pairs.jsonl")
+    inference, dev = (
+        task.inference(document_max_length=96),
+        task.set.pairs.with_name("dev_pairs.jsonl"),
+    )
     alone, fused = "tuned", "tuned, fused with BM25"
     if not task.file(BASE_LINE, "").exists():
-        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, inference))
     for seed in task.args.seeds:
         if task.file(fused, seed).exists():
             continue
@@ -228,7 +233,7 @@ def quick_start(task: Task) -> None:
         python("scripts/fuse.py", "--model", output, "--data", dev, "--document_max_length", 96)
         embedder, fusion = Embedder.from_pretrained(output), read_fusion(str(output))
         assert fusion is not None
-        found = measure_fused(embedder, task.set.test, [METRIC], how, fusion)
+        found = measure_fused(embedder, task.set.test, [METRIC], inference, fusion)
         for name, ranked in zip((alone, fused), found, strict=True):
             task.keep(name, seed, ranked.values[METRIC])
     tell(task, [BASE_LINE, alone, fused], usual=alone)

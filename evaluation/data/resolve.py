@@ -69,8 +69,8 @@ def open_data(
     if isinstance(data, PairData):
         return data
     if keep_identical_ids:
-        return replace(data, own_documents={})
-    if data.own_documents:
+        return replace(data, identical_documents={})
+    if data.identical_documents:
         logger.warning(_left_out(data))
     return data
 
@@ -102,7 +102,7 @@ def _read_rows(
 
 def _left_out(data: RetrievalData) -> str:
     """The warning about documents that are the query itself."""
-    own = data.own_documents
+    own = data.identical_documents
     text = (
         f"{len(own)} queries are documents of the set too: each is left out of its own results, as "
         "BEIR does (ignore_identical_ids)"
@@ -140,7 +140,7 @@ def read_beir(
         documents,
         {query: queries[query] for query in judged},
         judged,
-        own_documents={query: query for query in judged if query in documents},
+        identical_documents={query: query for query in judged if query in documents},
         split=split,
     )
 

@@ -231,7 +231,7 @@ def open_model(
     opened = kinds.open_model(folder, kind, **settings)
     model = place_for_inference(opened, find_device(device))
     fusion = read_fusion(str(folder))
-    if fusion is not None and (reason := fusion.unfit_for(model)):
+    if fusion is not None and (reason := fusion.model_mismatch(model)):
         raise ValueError(f"{kind}: {reason}")
     return ServedModel(model, name, max_batch_tokens, fusion)
 
@@ -255,7 +255,7 @@ def check_fusion(models: Mapping[str, ServedModel]) -> None:
         embedder, fusion = models["embedder"], models["reranker"].fusion
         if fusion is not None:
             digest = first_stage_digest(embedder.encoder, embedder.fusion)
-            if reason := fusion.unfit(digest, embedder.name):
+            if reason := fusion.first_stage_mismatch(digest, embedder.name):
                 raise ValueError(f"reranker: {reason}")
 
 

@@ -22,7 +22,7 @@ from serving.stored_corpus import StoredCorpus
 
 logger = logging.getLogger(__name__)
 
-# Seconds before a replica that has ended is started anew; doubled as long as none of its batches
+# Seconds before a replica that has ended is restarted; doubled as long as none of its batches
 # gets done.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
@@ -59,7 +59,7 @@ class ReplicatedEngine(Engine):
     def health(self) -> tuple[State, str]:
         """The state, and its reason; "loading" while there is no replica."""
         if self._state == "ready" and not self._ready:
-            return "loading", "no replica is alive; all are being started anew"
+            return "loading", "no replica is alive; all are being restarted"
         return self._state, self._reason
 
     @property
@@ -259,7 +259,7 @@ class ReplicatedEngine(Engine):
             if self._stopped:
                 return
             if was_ready or (self._state != "loading" and isinstance(error, ReplicaLost)):
-                logger.error("replica %d %s; it is started anew", number, error)
+                logger.error("replica %d %s; restarting it", number, error)
             elif self._state != "loading":
                 logger.error("replica %d could not be started", number, exc_info=error)
             else:

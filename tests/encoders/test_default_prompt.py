@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from encoders import Embedder
 from evaluation.data.sets import PairData
 from evaluation.measure import score_pairs
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from mining.cache.vectors import VectorCache
 from mining.search.encode import Encoding, encode_all
 from served import served
@@ -35,7 +35,7 @@ def test_encode_uses_it_as_sentence_transformers_does(folder: Path) -> None:
 
 def test_pairs_are_measured_without_it(folder: Path) -> None:
     model = Embedder.from_pretrained(folder)
-    found = score_pairs(model, PairData([ENCODED[0]], [ENCODED[1]], [1.0]), How())
+    found = score_pairs(model, PairData([ENCODED[0]], [ENCODED[1]], [1.0]), InferenceSettings())
     asked = model.encode([ENCODED[0]], prompt_name="query")
     answered = model.encode([ENCODED[1]], prompt_name="document")
     assert found[0] == pytest.approx(F.cosine_similarity(asked, answered).item(), abs=1e-6)

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from encoders import Embedder, Reranker
 from evaluation.data.from_rows import retrieval_from_groups
 from evaluation.measure import Evaluator
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from loaders import ReadOptions, load_rows
 from scripts.merge import main
 from tiny import TEXTS, save_backbone
@@ -90,7 +90,7 @@ def test_weights_are_found(
         output = tmp_path / shares
         assert merge(output, "--models", tiny_bert, tuned, "--weights", *shares.split()) == 0
         groups = load_rows([str(data)], "candidate_group", ReadOptions())
-        by = Evaluator(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], How())
+        by = Evaluator(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], InferenceSettings())
         value = by.main_value(by.evaluate(Embedder.from_pretrained(output)))
         assert (shares, f"{value:.4f}") in lines
     values = {value for _, value in (line for line in lines if len(line) == 2)}
@@ -112,7 +112,7 @@ def test_a_model_alone_is_measured_and_saved_with_its_own_pooling_and_prompts(
     told = capsys.readouterr().out
     lines = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in told.splitlines()}
     groups = load_rows([str(data)], "candidate_group", ReadOptions())
-    by = Evaluator(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], How())
+    by = Evaluator(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], InferenceSettings())
     for shares, alone in (("1 0", tiny_bert), ("0 1", tmp_path / "other"), ("0.5 0.5", None)):
         output = tmp_path / shares
         assert merge(output, *models, "--weights", *shares.split()) == 0

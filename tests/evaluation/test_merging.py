@@ -13,7 +13,7 @@ from encoders.merging import merge_weights
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import Evaluator
 from evaluation.merging import STEPS, Shares, Trials
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from tiny import TEXTS
 
 QUERIES = {f"q{at}": text for at, text in enumerate(TEXTS)}
@@ -28,7 +28,7 @@ def data(shift: int) -> RetrievalData:
 
 
 def evaluator(shift: int) -> Evaluator:
-    return Evaluator(data(shift), ["ndcg@10"], How())
+    return Evaluator(data(shift), ["ndcg@10"], InferenceSettings())
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_of_judged_pairs_the_correlation_decides(models: Any) -> None:
     merge = merging(models[0], models[1][:2])
     relevances = [at / len(TEXTS) for at in range(len(TEXTS))]
     pairs = PairData(list(TEXTS), list(TEXTS[::-1]), relevances)
-    trials = Trials(merge, 2, Evaluator(pairs, ["spearman"], How()))
+    trials = Trials(merge, 2, Evaluator(pairs, ["spearman"], InferenceSettings()))
     best = trials.find()
     assert best.value == max(trial.value for trial in trials.tried.values())
     assert trials.tried[1.0, 0.0].difference.difference == 0

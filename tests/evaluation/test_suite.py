@@ -71,9 +71,9 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     measured: list[str] = []
     measure = evaluate.measure
 
-    def noted(args: EvaluateSettings, of_several: bool) -> Any:
+    def noted(args: EvaluateSettings, allow_unused: bool) -> Any:
         measured.append(args.data[0].rpartition(" ")[2])
-        return measure(args, of_several)
+        return measure(args, allow_unused)
 
     monkeypatch.setattr(evaluate, "measure", noted)
     flags = ["--suite", listed, "--model", model, "--output_dir", output]

@@ -8,7 +8,7 @@ from evaluation.data.sets import RetrievalData
 from evaluation.measure import Evaluator
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from trainers.config.assembly import read_options
 from trainers.run import Run
 
@@ -37,7 +37,7 @@ def build_guard(run: Run) -> Evaluator | None:
 
 def _evaluator_on(run: Run, files: Sequence[str], corpus: str | None, rejected: str) -> Evaluator:
     args = run.args
-    how = How(
+    inference = InferenceSettings(
         bf16=args.bf16,
         query_max_length=args.query_max_length,
         document_max_length=args.document_max_length,
@@ -69,7 +69,7 @@ def _evaluator_on(run: Run, files: Sequence[str], corpus: str | None, rejected: 
                     f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored "
                     "pairs with these labels give"
                 )
-    return Evaluator(data, names, how)
+    return Evaluator(data, names, inference)
 
 
 def check_best_metric(run: Run, names: Sequence[str]) -> None:

@@ -99,7 +99,7 @@ def test_a_task_is_read(make_task: Callable[..., Any]) -> None:
     assert list(data.documents) == list(DOCUMENTS)
     assert data.queries == {"q1": QUERIES["q1"], "问1": QUERIES["问1"]}
     assert data.qrels == {"q1": {"d1": 1, "d3": 1}, "问1": {"文1": 2, "d1": 0}}
-    assert (data.candidates, data.own_documents) == (None, {})
+    assert (data.candidates, data.identical_documents) == (None, {})
     assert data.split == "test"
 
 

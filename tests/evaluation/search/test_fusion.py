@@ -13,7 +13,7 @@ from common.run_files import FUSION_FILE
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import per_query
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import (
     MULTIPLES,
     Fusion,
@@ -74,8 +74,8 @@ def test_what_only_words_find_is_found(embedder: Embedder, monkeypatch: pytest.M
 
 
 def test_candidates_and_documents_that_are_the_query(embedder: Embedder) -> None:
-    own_documents = replace(DATA, own_documents={"q1": "d0"})
-    own, by_words, _ = retrieve_with_bm25(embedder, own_documents, 3)
+    identical_documents = replace(DATA, identical_documents={"q1": "d0"})
+    own, by_words, _ = retrieve_with_bm25(embedder, identical_documents, 3)
     assert "d0" not in own["q1"] and "d0" not in by_words["q1"] and "d0" in own["问1"]
     candidates = {"q1": ["d0", "d3"], "问1": ["d2"], "none": []}
     own, by_words, _ = retrieve_with_bm25(embedder, replace(DATA, candidates=candidates), 3)
@@ -159,8 +159,8 @@ def test_the_file_and_the_first_stage_it_is_for(
         Fusion(2.0, digest, "some/embedder").write(tmp_path)
         assert read_fusion(str(tmp_path)) == Fusion(2.0, digest, "some/embedder")
     (found,) = [read_fusion(str(tmp_path))]
-    assert found is not None and found.unfit(digests[1], "x") is None
-    reason = found.unfit(digests[0], "other/embedder")
+    assert found is not None and found.first_stage_mismatch(digests[1], "x") is None
+    reason = found.first_stage_mismatch(digests[0], "other/embedder")
     assert reason and "some/embedder" in reason and "other/embedder" in reason
     for wrong in (
         "{",
@@ -185,7 +185,7 @@ def test_a_models_own_search_is_what_it_finds_by_itself(
 
     monkeypatch.setattr("evaluation.search.retrieval.build_index", lambda *_: None)
     monkeypatch.setattr("evaluation.search.retrieval.search_index", miss)
-    own, _, alone = retrieve_with_bm25(embedder, DATA, 3, How(index="hnsw"))
+    own, _, alone = retrieve_with_bm25(embedder, DATA, 3, InferenceSettings(index="hnsw"))
     assert alone == {query: {"d9": 0.5} for query in QUERIES}
     assert "d2" in own["q1"] and "d9" in own["q1"]
 

@@ -11,7 +11,7 @@ from encoders import Embedder
 from evaluation.data.from_rows import retrieval_from_groups
 from evaluation.measure import Evaluator
 from evaluation.merging import STEPS, Trial, Trials
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from loaders import ReadOptions, load_rows
 from runs import assert_same_weights, losses, refused, train, weights, write_format
 
@@ -56,7 +56,7 @@ def log(output: Path) -> list[str]:
 
 def evaluator(folder: Path) -> Evaluator:
     rows = load_rows([str(write_format("pairs", folder))], "candidate_group", ReadOptions())
-    return Evaluator(retrieval_from_groups(rows, None, 0.5), [METRIC], How())
+    return Evaluator(retrieval_from_groups(rows, None, 0.5), [METRIC], InferenceSettings())
 
 
 def test_each_evaluation_is_compared_with_the_base(models: dict[str, Path], tmp_path: Path) -> None:
