@@ -53,7 +53,7 @@ from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 from serving.http.tracing import open_provider
-from serving.routes.openai import VersionBody
+from serving.routes.openai import LoadBody
 from serving.served_models import Served, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 from serving.stored_corpus import StoredCorpus
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stores=store is not None,
         workers=max(1, cores // 2),
         traces=traces,
-        find_version=partial(find_version, args, models.keys()) if args.allow_loading else None,
+        find_models=partial(find_loadable, args, models.keys()) if args.allow_loading else None,
     )
     host, port = socket.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
@@ -177,10 +177,10 @@ def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
     return PORT_OF_BOTH if len(kinds) > 1 else KINDS[kinds.pop()].port
 
 
-def find_version(
-    args: ServeSettings, served: Set[str], name: str, asked: VersionBody
+def find_loadable(
+    args: ServeSettings, served: Set[str], name: str, asked: LoadBody
 ) -> Callable[[str], dict[str, ServedModel]]:
-    """What opens models that a client wants beside those by roles ``served``.
+    """Find the models that a client wants loaded beside those served; return what opens them.
 
     Raises:
         ValueError: There are no such models, or they are of other kinds.

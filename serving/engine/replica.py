@@ -1,4 +1,4 @@
-"""A replica: a process with models of its own, and the side of the server that asks it."""
+"""A replica: a process with its own copy of the models, and the server's handle of it."""
 
 import multiprocessing
 import os
@@ -31,14 +31,14 @@ from serving.engine.tokenization import Tokens
 
 # Opens models, by role, on a device. It is pickled.
 Load = Callable[[str], dict[str, ServedModel]]
-Models = dict[int, dict[str, ServedModel]]  # by number of the version and role
+Models = dict[int, dict[str, ServedModel]]  # by number of the model set, and role
 
 
-BEGUN = "begun"  # what a replica says as soon as it has received something
+BEGUN = "begun"  # what a replica sends as soon as it has received a request
 
 
 class Opened(NamedTuple):
-    """What a replica says of models that are ready: batch budgets, estimates of latency by role."""
+    """A replica's answer once models are ready: batch budgets, estimates of latency by role."""
 
     bf16: bool
     seconds: float
@@ -59,7 +59,7 @@ class ReplicaLost(Exception):
 
 
 class Replica:
-    """A started process. Only one thread may ask it; any may kill it.
+    """A started process. Only one thread may send requests to it; any may kill it.
 
     Args:
         place: Where it computes.
@@ -67,9 +67,9 @@ class Replica:
         on_end: Called once it has ended, in a thread of its own.
 
     Attributes:
-        versions: The numbers of those whose models it has.
+        model_sets: The numbers of the model sets that it has opened.
         alive: Whether it has not ended.
-        has_begun: Whether it has received what it was last asked.
+        has_begun: Whether it has received the last request.
     """
 
     def __init__(self, place: Place, precision: Precision, on_end: Callable[[], None]) -> None:
@@ -86,7 +86,7 @@ class Replica:
         assert self._process.pid is not None
         self.pid = self._process.pid
         theirs.close()  # now the pipe ends with the process
-        self.versions: set[int] = set()
+        self.model_sets: set[int] = set()
         self.alive = True
         self.has_begun = False
         self._on_end = on_end
@@ -97,32 +97,32 @@ class Replica:
         self._sender.start()
         threading.Thread(target=self._receive, daemon=True).start()
 
-    def open(self, version: int, load: Load) -> Opened:
-        """Have it open the models of a version, and wait.
+    def open(self, number: int, load: Load) -> Opened:
+        """Have it open the models of a model set, by its number, and wait.
 
         Raises:
             ReplicaLost: It has ended.
             ValueError, RuntimeError: It could not open the models.
         """
-        answer = self._ask((_open, version, load), None)
+        answer = self._ask((_open, number, load), None)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, Opened)
-        self.versions.add(version)
+        self.model_sets.add(number)
         return answer
 
-    def close(self, version: int) -> None:
-        """Have it drop the models of a version."""
-        self._ask((_close, version), None)
-        self.versions.discard(version)
+    def close(self, number: int) -> None:
+        """Have it drop the models of a model set."""
+        self._ask((_close, number), None)
+        self.model_sets.discard(number)
 
-    def compute(self, version: int, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
+    def compute(self, number: int, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
         """Compute a batch within so many seconds.
 
         Raises:
             ReplicaLost: It has ended, or takes longer.
         """
-        answer = self._ask((_compute, version, role, batch), seconds)
+        answer = self._ask((_compute, number, role, batch), seconds)
         assert isinstance(answer, Answer)
         return answer
 
@@ -196,11 +196,11 @@ def _end_with_the_server() -> None:
     os._exit(1)
 
 
-# What it is asked: functions of its models, its place and its precision.
+# The requests to it: functions of its models, its placement and its precision.
 
 
 def _open(
-    models: Models, place: Place, precision: Precision, version: int, load: Load
+    models: Models, place: Place, precision: Precision, number: int, load: Load
 ) -> Opened | Exception:
     begun = time.monotonic()
     try:
@@ -213,24 +213,24 @@ def _open(
         warm_up(opened.values(), device, bf16)
     except Exception as error:
         return _portable(error)
-    models[version] = opened
+    models[number] = opened
     budgets = {role: model.max_batch_tokens for role, model in opened.items()}
     return Opened(bf16, seconds, budgets, {r: model.latency for r, model in opened.items()})
 
 
-def _close(models: Models, place: Place, precision: Precision, version: int) -> bool:
-    return models.pop(version, None) is not None
+def _close(models: Models, place: Place, precision: Precision, number: int) -> bool:
+    return models.pop(number, None) is not None
 
 
 def _compute(
     models: Models,
     place: Place,
     precision: Precision,
-    version: int,
+    number: int,
     role: str,
     batch: Sequence[Tokens],
 ) -> Answer:
-    model, failures = models[version][role], list[str]()
+    model, failures = models[number][role], list[str]()
     device = model.encoder.device
     with inference(device, use_bf16(precision, device)):
         results = compute_batch(model, batch, failures.append)

@@ -105,7 +105,7 @@ class Candidates:
 async def find_candidates(service: Service, body: SearchBody) -> Candidates:
     """The best documents for the query, of those given, of the store or of the corpus."""
     service.check_text(body.query, "query")
-    stored = service.engine.versions.current.stored
+    stored = service.engine.model_sets.current.stored
     if body.documents is None and stored is not None:
         return await _stored(service, body, stored)
     for name in ("mode", "filter"):
@@ -116,7 +116,7 @@ async def find_candidates(service: Service, body: SearchBody) -> Candidates:
 
 async def _given(service: Service, body: SearchBody) -> Candidates:
     """Of the request's documents, or of the server's corpus."""
-    model, corpus = service.model("embedder"), service.engine.versions.current.corpus
+    model, corpus = service.model("embedder"), service.engine.model_sets.current.corpus
     documents = body.documents
     if documents is not None:
         service.check_count(len(documents), "documents")

@@ -91,7 +91,7 @@ def document_routes(service: Service) -> Router:
 def opened(service: Service) -> StoredCorpus:
     """The collection, once the models are loaded."""
     service.engine.check_open()
-    stored = service.engine.versions.current.stored
+    stored = service.engine.model_sets.current.stored
     assert stored is not None
     return stored
 

@@ -51,7 +51,7 @@ def search_routes(service: Service, reranks: bool) -> Router:
                 order, shown = best_first(fused), fused
             scores = shown
         last = outputs[-1].model if outputs else service.model("embedder")
-        served = service.engine.versions.current.served
+        served = service.engine.model_sets.current.served
         content = {
             "results": page_of(body, found, order, scores),
             "models": {role: model.name for role, model in served.items()},

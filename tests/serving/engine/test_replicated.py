@@ -78,11 +78,11 @@ def test_the_answers_are_those_of_one_bit_for_bit(folders: dict[str, Path]) -> N
         until(lambda: all_alive(several))
         for own, wanted in zip(found[several], found[alone], strict=True):
             np.testing.assert_array_equal(own, wanted)
-        assert several.versions.live.corpus is not None
-        assert alone.versions.live.corpus is not None
-        assert several.versions.live.corpus.ids == alone.versions.live.corpus.ids
+        assert several.model_sets.live.corpus is not None
+        assert alone.model_sets.live.corpus is not None
+        assert several.model_sets.live.corpus.ids == alone.model_sets.live.corpus.ids
         np.testing.assert_allclose(
-            several.versions.live.corpus.vectors, alone.versions.live.corpus.vectors, atol=1e-6
+            several.model_sets.live.corpus.vectors, alone.model_sets.live.corpus.vectors, atol=1e-6
         )
 
 
