@@ -37,7 +37,7 @@ class StoredCorpus:
 
     Raises:
         ValueError: There is no such collection, another model made it, or documents that are
-            written would be cut elsewhere than those that are there.
+            written would be truncated to another length than those that are there.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class StoredCorpus:
         length = about["model"]["max_length"]
         if allow_writes and embedder.max_length != length:
             raise ValueError(
-                f"allow_writes: documents of the collection {collection!r} were cut after {length} "
-                f"tokens, and this server cuts after {embedder.max_length}; give "
+                f"allow_writes: documents of the collection {collection!r} were truncated to "
+                f"{length} tokens, and this server truncates to {embedder.max_length}; give "
                 f"--text_max_length {length}"
             )
         self.store = store

@@ -11,7 +11,7 @@ from common.bm25 import highlights
 from serving.engine.similarity import Corpus
 from serving.http.errors import wrong_field
 from serving.http.http_json import Query
-from serving.routes.options import Truncation
+from serving.routes.options import TruncationFields
 from serving.service import ModelOutput, Service, item_places
 from serving.stored_corpus import StoredCorpus
 from stores.filters import Filter, parse_filter
@@ -21,7 +21,7 @@ from stores.store import Document
 MOST = 1000  # candidates
 
 
-class SearchBody(Truncation):
+class SearchBody(TruncationFields):
     """A query, and documents unless the server has a corpus or a store."""
 
     query: Query
@@ -130,7 +130,9 @@ async def _given(service: Service, body: SearchBody) -> Candidates:
     places = item_places("documents", len(given))
     for text, place in zip(given, places, strict=True):
         service.check_text(text, place)
-    answer = await service.embed_sides(model, [body.query], given, body.cut, ["query", *places])
+    answer = await service.embed_sides(
+        model, [body.query], given, body.requested_truncation, ["query", *places]
+    )
     query, vectors = answer.values[0], answer.values[1:]
     # Given documents were embedded behind the query; those of a corpus were not, this time.
     cut = {at - 1 for at in answer.truncated}
@@ -162,7 +164,9 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         body.check_pages()
     model = service.model("embedder")
     if mode != "bm25":
-        outputs = [await service.embed_sides(model, [body.query], [], body.cut, ["query"])]
+        outputs = [
+            await service.embed_sides(model, [body.query], [], body.requested_truncation, ["query"])
+        ]
         vector = outputs[0].values[0]
 
     def find() -> tuple[list[Found], list[Document]]:

@@ -47,8 +47,8 @@ def openai_routes(service: Service) -> Router:
     )
     @router.at("/embeddings", OPENAI, include_in_schema=False)
     async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
-        texts, numbered = text_list(body.input), not isinstance(body.input, str)
-        answer, vectors = await embed(service, texts, body, param="input", numbered=numbered)
+        texts, is_list = text_list(body.input), not isinstance(body.input, str)
+        answer, vectors = await embed(service, texts, body, param="input", is_list=is_list)
         data = [
             {"object": "embedding", "index": at, "embedding": row}
             for at, row in enumerate(as_asked(vectors, body.output_dtype, body.encoding_format))
