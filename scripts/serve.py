@@ -46,7 +46,7 @@ from evaluation.data.resolve import read_corpus
 from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.model import ServedModel, open_model
-from serving.engine.placement import Place, find_places
+from serving.engine.placement import Placement, find_placements
 from serving.engine.replicated import ReplicatedEngine
 from serving.http.auth import read_keys
 from serving.http.logs import set_up_logging
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse(ServeSettings, argv, __doc__)
         set_up_logging(args.log_json)
-        places = find_places(args.replicas, args.device, args.threads)
+        placements = find_placements(args.replicas, args.device, args.threads)
         keys = read_keys(args.api_key_file)
         models = find_models(
             args.given(), args.baseline, args.served_model_name, args.trust_remote_code
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, StoreUnavailable) as error:
         return complain(error)
     cores = set_up(args, bool(keys))
-    engine = build_engine(args, models, places, documents, store)
+    engine = build_engine(args, models, placements, documents, store)
     app = build_app(
         engine,
         [role for role in models if "_" not in role],
@@ -145,18 +145,18 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
 def build_engine(
     args: ServeSettings,
     models: dict[str, Served],
-    places: Sequence[Place],
+    placements: Sequence[Placement],
     documents: Mapping[str, str] | None,
     store: Store | None,
 ) -> Engine:
     """The engine: a thread that computes, or with several replicas processes."""
     load, metrics = partial(open_models, args, models), Metrics()
     searched = (documents, partial(open_stored, args, store) if store else None)
-    if len(places) > 1:
+    if len(placements) > 1:
         # Replicas are copies of a process that has imported all that this one has.
         multiprocessing.set_forkserver_preload(["scripts.serve"])
-        return ReplicatedEngine(load, places, args, metrics, args.precision, *searched)
-    return Engine(load, places, args, metrics, args.precision, *searched)
+        return ReplicatedEngine(load, placements, args, metrics, args.precision, *searched)
+    return Engine(load, placements, args, metrics, args.precision, *searched)
 
 
 def outcome(engine: Engine) -> int:

@@ -87,11 +87,11 @@ class StoredCorpus:
             found = [each for each in found if each.id in documents]
             return found, [documents[each.id] for each in found]
 
-        return self._asked(find)
+        return self._call(find)
 
     def read(self, ids: Sequence[str]) -> dict[str, Document]:
         """Those documents that are there."""
-        return self._asked(lambda: self.table.documents(_possible(ids)))
+        return self._call(lambda: self.table.documents(_valid_ids(ids)))
 
     def write(self, documents: Sequence[Document], vectors: np.ndarray) -> None:
         """Insert documents with their embeddings [N, H], or replace them.
@@ -102,7 +102,7 @@ class StoredCorpus:
         self._check_live()
         given = for_dot_product(vectors, self.similarity)
         try:
-            self._asked(lambda: self.table.upsert(documents, given))
+            self._call(lambda: self.table.upsert(documents, given))
         except ValueError as error:
             raise wrong_field("documents", str(error).removeprefix("store: ")) from None
         self._check_live()
@@ -112,24 +112,24 @@ class StoredCorpus:
         self._check_live()
 
         def remove() -> list[str]:
-            there = list(self.table.digests(_possible(ids)))
+            there = list(self.table.digests(_valid_ids(ids)))
             self.table.delete(there)
             return there
 
-        deleted = self._asked(remove)
+        deleted = self._call(remove)
         self._check_live()
         return deleted
 
     def count(self) -> int:
         """How many documents there are."""
-        return self._asked(self.table.count)
+        return self._call(self.table.count)
 
     def _check_live(self) -> None:
         """What is written into a table that is closed, or no longer live, would be lost.
 
         Asked before and after: a migration looks for what was written until it closed the table.
         """
-        about = self._asked(self.store.catalog).get(self.collection, {})
+        about = self._call(self.store.catalog).get(self.collection, {})
         if about.get("table") != self.table_name or about.get("closed"):
             raise ServingError(
                 "collection_moved",
@@ -137,9 +137,9 @@ class StoredCorpus:
                 "model; write to a server of that model",
             )
 
-    def _asked(self, ask: Callable[[], Result]) -> Result:
+    def _call(self, call: Callable[[], Result]) -> Result:
         try:
-            return ask()
+            return call()
         except Exception as error:
             # A table that was pruned after a migration fails in as many ways as there are stores,
             # and so does an object store that is away.
@@ -165,6 +165,6 @@ class StoredCorpus:
             return None
 
 
-def _possible(ids: Sequence[str]) -> list[str]:
-    """Those that a document can have: no database holds a NUL, and some fail on it."""
+def _valid_ids(ids: Sequence[str]) -> list[str]:
+    """The ids that a document can have: no database stores a NUL, and some fail on it."""
     return [each for each in ids if "\0" not in each]

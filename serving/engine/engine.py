@@ -19,7 +19,7 @@ from serving.engine.job import Item, Job, Queue, Running, refusal
 from serving.engine.limits import Limits
 from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16, warm_up
 from serving.engine.model_sets import ModelSet, ModelSets, embed_at_once
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.replica import Load
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
@@ -37,7 +37,7 @@ class Engine:
 
     Args:
         load: Opens the first models.
-        places: Where they compute; this class takes the first.
+        placements: Where they compute; this class takes the first.
         limits: Of the server.
         metrics: What is counted.
         precision: "auto" is bf16 on devices that have it.
@@ -48,7 +48,7 @@ class Engine:
     def __init__(
         self,
         load: Load,
-        places: Sequence[Place],
+        placements: Sequence[Placement],
         limits: Limits,
         metrics: Metrics,
         precision: Precision = "float32",
@@ -62,7 +62,7 @@ class Engine:
         self.bf16 = False
         self.start_error: Exception | None = None
         self._load = load
-        self._places = places
+        self._placements = placements
         self._documents = documents
         self._open_stored = open_stored
         self._queue = Queue()
@@ -140,7 +140,7 @@ class Engine:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """Drop what is left of a job whose client has gone."""
+        """Drop what is left of a job whose client has disconnected."""
         with self._changed:
             if self._queue.remove(job):
                 self.metrics.dropped.inc()
@@ -190,7 +190,7 @@ class Engine:
         self.metrics.queue_tokens.set(self._queue.tokens())
 
     def _end(self, state: Literal["draining", "unhealthy"], reason: str) -> None:
-        """Fail what is queued or being computed; take nothing on any more."""
+        """Fail what is queued or being computed, and admit nothing any more."""
         self._set_state(state, reason)
         error = ServingError(state, reason, retry_after=5, headers={"Connection": "close"})
         computed = [item.job for running in self._running.values() for item in running.batch]
@@ -216,15 +216,15 @@ class Engine:
             self._end("unhealthy", reason)
 
     def _serve(self) -> None:
-        torch.set_num_threads(self._places[0].threads)
+        torch.set_num_threads(self._placements[0].threads)
         model_set = self._open_models(None, self._load)
-        self._be_ready(model_set)
+        self._become_ready(model_set)
         with inference(model_set.device, self.bf16):
             while batch := self._take():
                 self._answer(batch, self._compute)
                 self._done()
 
-    def _be_ready(self, model_set: ModelSet) -> None:
+    def _become_ready(self, model_set: ModelSet) -> None:
         with self._changed:
             if self._state == "loading":
                 self.model_sets.add(model_set)
@@ -233,7 +233,7 @@ class Engine:
     def _open_models(self, name: str | None, load: Load) -> ModelSet:
         """Open models and embed the documents; of no name: named after the first model."""
         begun = time.monotonic()
-        model_set = self._open(name, load(self._places[0].device))
+        model_set = self._open(name, load(self._placements[0].device))
         self.metrics.loading.set(time.monotonic() - begun)
         self.bf16 = use_bf16(self.precision, model_set.device)
         warm_up(model_set.models.values(), model_set.device, self.bf16)

@@ -26,7 +26,7 @@ from serving.engine.model import (
     use_bf16,
     warm_up,
 )
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.tokenization import Tokens
 
 # Opens models, by role, on a device. It is pickled.
@@ -62,7 +62,7 @@ class Replica:
     """A started process. Only one thread may send requests to it; any may kill it.
 
     Args:
-        place: Where it computes.
+        placement: Where it computes.
         precision: "auto" is bf16 on devices that have it.
         on_end: Called once it has ended, in a thread of its own.
 
@@ -72,16 +72,18 @@ class Replica:
         has_begun: Whether it has received the last request.
     """
 
-    def __init__(self, place: Place, precision: Precision, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, placement: Placement, precision: Precision, on_end: Callable[[], None]
+    ) -> None:
         # Processes begin as copies of one that has imported everything, and share its memory. CUDA
         # does not survive that, if an import has so much as counted the GPUs.
         context: ForkServerContext | SpawnContext = (
             multiprocessing.get_context("forkserver")
-            if place.device == "cpu"
+            if placement.device == "cpu"
             else multiprocessing.get_context("spawn")
         )
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=run, args=(theirs, place, precision))
+        self._process = context.Process(target=run, args=(theirs, placement, precision))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -170,23 +172,23 @@ class Replica:
 # In the process
 
 
-def run(pipe: Connection, place: Place, precision: Precision) -> None:
+def run(pipe: Connection, placement: Placement, precision: Precision) -> None:
     """Open models and compute batches, one after the other, until the server is gone."""
     # A service manager may signal all processes, but it is the server that ends this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
-    if place.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, place.cores)
-    os.environ["OMP_NUM_THREADS"] = str(place.threads)
+    if placement.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, placement.cores)
+    os.environ["OMP_NUM_THREADS"] = str(placement.threads)
     prepare_cpu()
-    torch.set_num_threads(place.threads)
+    torch.set_num_threads(placement.threads)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         models: Models = {}
         while True:
             work, *about = pipe.recv()
             pipe.send(BEGUN)
-            pipe.send(work(models, place, precision, *about))
+            pipe.send(work(models, placement, precision, *about))
 
 
 def _end_with_the_server() -> None:
@@ -200,15 +202,15 @@ def _end_with_the_server() -> None:
 
 
 def _open(
-    models: Models, place: Place, precision: Precision, number: int, load: Load
+    models: Models, placement: Placement, precision: Precision, number: int, load: Load
 ) -> Opened | Exception:
     begun = time.monotonic()
     try:
-        device = find_device(place.device)
+        device = find_device(placement.device)
         if device.index is not None:
             torch.accelerator.set_device_index(device.index)
         bf16 = use_bf16(precision, device)
-        opened = load(place.device)
+        opened = load(placement.device)
         seconds = time.monotonic() - begun
         warm_up(opened.values(), device, bf16)
     except Exception as error:
@@ -218,13 +220,13 @@ def _open(
     return Opened(bf16, seconds, budgets, {r: model.latency for r, model in opened.items()})
 
 
-def _close(models: Models, place: Place, precision: Precision, number: int) -> bool:
+def _close(models: Models, placement: Placement, precision: Precision, number: int) -> bool:
     return models.pop(number, None) is not None
 
 
 def _compute(
     models: Models,
-    place: Place,
+    placement: Placement,
     precision: Precision,
     number: int,
     role: str,

@@ -13,7 +13,7 @@ from serving.engine.job import Item, Job
 from serving.engine.limits import Limits
 from serving.engine.model import Precision, ServedModel
 from serving.engine.model_sets import ModelSet, embed_by_jobs
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.replica import Load, Replica, ReplicaLost
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
@@ -28,10 +28,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
 
 class ReplicatedEngine(Engine):
-    """An engine whose batches are computed by processes, each asked by a thread of its own.
+    """An engine whose batches are computed by processes, each driven by a thread of its own.
 
-    Whichever is free takes the next batch. The texts of a replica that has ended, or hangs, are
-    computed anew one by one; a text that ends a second one is answered with an error.
+    Whichever is free takes the next batch. The texts of a replica that has died, or hangs, are
+    computed again one by one; a text that kills a second replica is answered with an error.
 
     Args as of ``Engine``, of which ``load`` is called in each process.
     """
@@ -39,14 +39,14 @@ class ReplicatedEngine(Engine):
     def __init__(
         self,
         load: Load,
-        places: Sequence[Place],
+        placements: Sequence[Placement],
         limits: Limits,
         metrics: Metrics,
         precision: Precision = "float32",
         documents: Mapping[str, str] | None = None,
         open_stored: Callable[[ServedModel], StoredCorpus] | None = None,
     ) -> None:
-        super().__init__(load, places, limits, metrics, precision, documents, open_stored)
+        super().__init__(load, placements, limits, metrics, precision, documents, open_stored)
         self.processes: dict[int, Replica] = {}  # by number
         # Those that replicas have or are to open, by number; how; and what came of it.
         self._known: dict[int, ModelSet] = {}
@@ -74,19 +74,19 @@ class ReplicatedEngine(Engine):
             replica.kill()
 
     def forget(self, model_set: ModelSet) -> None:
-        """Have the replicas drop its models."""
+        """Have the replicas drop the models of an unloaded set."""
         with self._changed:
             del self._loads[model_set.number], self._known[model_set.number]
             self._open_errors.pop(model_set.number, None)
             self._changed.notify_all()
 
     def _serve(self) -> None:
-        if self._places[0].device == "cpu":
+        if self._placements[0].device == "cpu":
             forkserver.ensure_running()  # it imports all while this process opens the models
         model_set = self._open_without_weights(None, self._load)
         threads = [
-            threading.Thread(target=self._keep, args=(number,), name=f"replica {number}")
-            for number in range(len(self._places))
+            threading.Thread(target=self._keep_running, args=(number,), name=f"replica {number}")
+            for number in range(len(self._placements))
         ]
         for thread in threads:
             thread.daemon = True
@@ -97,7 +97,7 @@ class ReplicatedEngine(Engine):
             self._embed_corpus(model_set)
             for number, error in self._start_errors.items():
                 logger.error("replica %d could not be started", number, exc_info=error)
-            self._be_ready(model_set)
+            self._become_ready(model_set)
         for thread in threads:
             thread.join()
 
@@ -127,7 +127,7 @@ class ReplicatedEngine(Engine):
         model_set = self._open(name, load("cpu"))
         for model in model_set.models.values():
             model.drop_weights()
-            model.device = ", ".join(dict.fromkeys(place.device for place in self._places))
+            model.device = ", ".join(dict.fromkeys(each.device for each in self._placements))
         gc.collect()
         with self._changed:
             self._known[model_set.number], self._loads[model_set.number] = model_set, load
@@ -137,7 +137,7 @@ class ReplicatedEngine(Engine):
         if not self._documents:
             return
         try:
-            embed_by_jobs(model_set, self._documents, self._submit_block, 2 * len(self._places))
+            embed_by_jobs(model_set, self._documents, self._submit_block, 2 * len(self._placements))
         except ServingError:
             if self._state in ("loading", "ready"):
                 raise
@@ -150,8 +150,8 @@ class ReplicatedEngine(Engine):
 
     # In the thread of a replica
 
-    def _keep(self, number: int) -> None:
-        """Start a replica, again and again, until the engine stops."""
+    def _keep_running(self, number: int) -> None:
+        """Start a replica, and restart it whenever it ends, until the engine stops."""
         pause = 0.0
         try:
             while not self._stopped:
@@ -165,13 +165,13 @@ class ReplicatedEngine(Engine):
 
     def _run_replica(self, number: int) -> bool:
         """Start a replica and have it compute until it ends; whether it has computed anything."""
-        replica = Replica(self._places[number], self.precision, self._measure_replicas)
+        replica = Replica(self._placements[number], self.precision, self._measure_replicas)
         self.processes[number] = replica
         has_computed = False
         try:
             while replica.alive and not self._stopped:
                 self._update(number, replica)
-                batch = self._take(partial(self._is_fit, number, replica))
+                batch = self._take(partial(self._can_take_batch, number, replica))
                 if not batch:
                     continue
                 try:
@@ -190,8 +190,8 @@ class ReplicatedEngine(Engine):
             replica.kill()
         return has_computed
 
-    def _is_fit(self, number: int, replica: Replica) -> bool:
-        """Whether it can take a batch; not, while it is its turn to open or drop models."""
+    def _can_take_batch(self, number: int, replica: Replica) -> bool:
+        """Whether it can take a batch; it cannot while it is its turn to open or drop models."""
         up_to_date = replica.model_sets == self._loads.keys()
         return replica.alive and (up_to_date or self._updating not in (None, number))
 
@@ -210,16 +210,16 @@ class ReplicatedEngine(Engine):
             for old in sorted(replica.model_sets - loads.keys()):
                 replica.close(old)
             for new in sorted(loads.keys() - replica.model_sets):
-                self._open_there(number, replica, new, loads[new])
+                self._open_in_replica(number, replica, new, loads[new])
             if number not in self._ready:
-                self._welcome(number, replica)
+                self._mark_ready(number, replica)
         finally:
             with self._changed:
                 if self._updating == number:
                     self._updating = None
                 self._changed.notify_all()
 
-    def _open_there(self, number: int, replica: Replica, new: int, load: Load) -> None:
+    def _open_in_replica(self, number: int, replica: Replica, new: int, load: Load) -> None:
         try:
             opened = replica.open(new, load)
         except Exception as error:
@@ -244,7 +244,7 @@ class ReplicatedEngine(Engine):
                 model.max_batch_tokens = opened.max_batch_tokens[role]
                 model.latency = opened.latency[role]
 
-    def _welcome(self, number: int, replica: Replica) -> None:
+    def _mark_ready(self, number: int, replica: Replica) -> None:
         with self._changed:
             self._ready.add(number)
             self._start_errors.pop(number, None)
@@ -264,7 +264,7 @@ class ReplicatedEngine(Engine):
                 logger.error("replica %d could not be started", number, exc_info=error)
             else:
                 self._start_errors[number] = error
-            if len(self._start_errors) == len(self._places):
+            if len(self._start_errors) == len(self._placements):
                 self._give_up(error)
                 self._stopped = True
 
@@ -287,7 +287,7 @@ class ReplicatedEngine(Engine):
         return answer.results
 
     def _put_back(self, batch: list[Item], begun: bool) -> None:
-        """Queue texts anew whose batch was lost; fail one that has ended two processes."""
+        """Queue the texts of a lost batch again; fail a text that has killed two processes."""
         for item in batch:
             if item.suspect and begun:
                 error = ServingError("inference_error", "the model's process ended on this text")

@@ -94,12 +94,12 @@ class Candidates:
     Args:
         found: The documents.
         outputs: What the embedder computed for the request.
-        as_chosen: Whether the scores are those for which a weight beside a reranker's was chosen.
+        weight_applies: Whether a reranker's fusion weight was chosen for scores like these.
     """
 
     found: list[Candidate]
     outputs: list[ModelOutput] = field(default_factory=list)
-    as_chosen: bool = True
+    weight_applies: bool = True
 
 
 async def find_candidates(service: Service, body: SearchBody) -> Candidates:
@@ -158,8 +158,8 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         where: Filter | None = parse_filter(body.filter or {})
     except ValueError as error:
         raise wrong_field("filter", str(error).removeprefix("filter: ")) from None
-    usual: Mode = "hybrid" if stored.bm25_weight else "dense"
-    mode, vector, outputs = body.mode or usual, None, []
+    default_mode: Mode = "hybrid" if stored.bm25_weight else "dense"
+    mode, vector, outputs = body.mode or default_mode, None, []
     if mode == "hybrid":
         body.check_pages()
     model = service.model("embedder")
@@ -177,7 +177,7 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         Candidate(document.text, each.score, _about(each, document, stored))
         for each, document in zip(found, documents, strict=True)
     ]
-    return Candidates(candidates, outputs, as_chosen=mode == usual)
+    return Candidates(candidates, outputs, weight_applies=mode == default_mode)
 
 
 def _about(found: Found, document: Document, stored: StoredCorpus) -> dict[str, Any]:

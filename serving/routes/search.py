@@ -47,7 +47,7 @@ def search_routes(service: Service, reranks: bool) -> Router:
                 replace(each, truncated=each.truncated or at in cut)
                 for at, each in enumerate(found)
             ]
-            if (fusion := answer.model.fusion) is not None and candidates.as_chosen:
+            if (fusion := answer.model.fusion) is not None and candidates.weight_applies:
                 fused = answer.values + fusion.weight * scores
                 for each, score in zip(found, shown.tolist(), strict=True):
                     each.about["reranker"] = score

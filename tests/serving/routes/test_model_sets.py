@@ -19,7 +19,7 @@ from served import Held, engine_of, open_folders, replicated, running, started, 
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
 from serving.engine.model import ServedModel
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.replica import Load
 from serving.engine.similarity import similarities
 from serving.http.metrics import Metrics
@@ -218,7 +218,7 @@ def test_a_model_that_is_asked_for_by_name_is_loading(
         assert go.wait(60)
         return open_folders({"embedder": folders["a"]}, None, device)
 
-    engine = Engine(load_later, [Place("cpu", 1, [])], Limits(), Metrics())
+    engine = Engine(load_later, [Placement("cpu", 1, [])], Limits(), Metrics())
     with (
         started(engine, ready=False),
         running(engine, ["embedder"], find_models=find if loads else None) as (url, _),
@@ -268,7 +268,7 @@ def test_a_broken_model_leaves_the_live_one_alone(
             np.testing.assert_allclose(embedded(client), vectors["a"][0], atol=1e-5)
         load(client, "nan", folders["b"])  # mended
         assert state(client, "nan") == "ready"
-        assert engine.replicas == len(engine._places)
+        assert engine.replicas == len(engine._placements)
 
 
 def test_a_request_keeps_to_the_model_that_it_began_with(
