@@ -13,7 +13,7 @@ from mining.policy import Limits, Policy
 from mining.search.index import FaissKind
 from preparation.commands.settings import InputSettings
 
-OF_EMBEDDER = ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
+EMBEDDER_SETTINGS = ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
 
 
 CACHE_DIR = Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / "mining"
@@ -93,14 +93,14 @@ class MiningSettings(Policy, RerankerSettings, WorkSettings):
         super().__post_init__()
         if self.bm25 == (self.embedder is not None):
             raise ValueError("embedder: give either --embedder MODEL or --bm25")
-        for name in (*OF_EMBEDDER, "index"):
+        for name in (*EMBEDDER_SETTINGS, "index"):
             if self.bm25 and getattr(self, name) is not None:
                 raise ValueError(f"{name}: is for --embedder; leave it out")
         for name in ("max_length", *(f"reranker_{limit}" for limit in Limits._fields)):
             if self.reranker is None and getattr(self, name) is not None:
                 raise ValueError(f"{name}: is for --reranker; leave it out")
-        for name, usual in (("scores", "raw"), ("relabel_from", None)):
-            if self.reranker is None and getattr(self, name) != usual:
+        for name, default in (("scores", "raw"), ("relabel_from", None)):
+            if self.reranker is None and getattr(self, name) != default:
                 raise ValueError(f"{name}: is for --reranker; leave it out")
 
 

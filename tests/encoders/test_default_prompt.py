@@ -12,7 +12,7 @@ from evaluation.data.sets import PairData
 from evaluation.measure import score_pairs
 from evaluation.search.distributed import InferenceSettings
 from mining.cache.vectors import VectorCache
-from mining.search.encode import Encoding, encode_all
+from mining.search.encode import EncodingSettings, encode_all
 from served import served
 from zoo import ENCODED, backbone, by_sentence_transformers, embedder
 
@@ -46,7 +46,9 @@ def test_mining_encodes_without_it(folder: Path, tmp_path: Path) -> None:
     model = Embedder.from_pretrained(folder)
     texts = [PROMPTS["query"] + text for text in ENCODED]
     with VectorCache(tmp_path, 32) as cache:
-        found = encode_all(model, len(texts), lambda a, b: texts[a:b], cache, Encoding(), "texts")
+        found = encode_all(
+            model, len(texts), lambda a, b: texts[a:b], cache, EncodingSettings(), "texts"
+        )
         wanted = F.normalize(model.encode(ENCODED, prompt_name="query"), dim=-1)
         torch.testing.assert_close(found.slice(0, len(texts)), wanted, atol=1e-6, rtol=1e-5)
 
