@@ -14,7 +14,7 @@ from serving.http.errors import ServingError, wrong_field
 from stores.collection import find_live, open_live
 from stores.filters import Filter
 from stores.fingerprint import fingerprint
-from stores.search import Found, Mode, search
+from stores.search import Mode, SearchResult, search
 from stores.store import Document, Store, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -71,14 +71,14 @@ class StoredCorpus:
         k: int,
         mode: Mode,
         where: Filter | None,
-    ) -> tuple[list[Found], list[Document]]:
+    ) -> tuple[list[SearchResult], list[Document]]:
         """The k best documents for a query, given by embedding [H] and text, best first.
 
         Raises:
             ServingError: The store does not answer.
         """
 
-        def find() -> tuple[list[Found], list[Document]]:
+        def find() -> tuple[list[SearchResult], list[Document]]:
             given = None if vector is None else for_dot_product(vector[None], self.similarity)[0]
             weight = self.bm25_weight
             found = search(self.table, given, text, k, mode=mode, where=where, bm25_weight=weight)

@@ -17,13 +17,13 @@ REMEDY = (
 
 
 @dataclass(frozen=True)
-class Version:
-    """A table and what made it.
+class TableSpec:
+    """What a table is made with: the model and the layout of its vectors.
 
     Args:
         model: What decides its vectors.
         layout: How they are kept.
-        name: Of the model, for people.
+        name: Of the model, for messages.
     """
 
     model: Fingerprint
@@ -40,7 +40,7 @@ class Version:
         return {"table": self.table(collection)} | dataclasses.asdict(self)
 
     def differences(self, about: dict[str, Any]) -> list[str]:
-        """In what a version, described in a catalog, differs from this one."""
+        """In what a table, described in a catalog, differs from this one."""
         found = self.model.differences(about["model"])
         for name in ("dtype", "quantization"):
             there, here = about["layout"][name], getattr(self.layout, name)
@@ -49,16 +49,16 @@ class Version:
         return found
 
 
-def is_version(table: str, collection: str) -> bool:
-    """Whether a table is a version of a collection; its name may begin that of another."""
+def is_table_of(table: str, collection: str) -> bool:
+    """Whether a table is one of a collection, whose name may begin that of another collection."""
     return re.fullmatch(rf"{collection}__[0-9a-f]{{12}}(16|32)[nib]", table) is not None
 
 
 def check_name(collection: str) -> None:
-    """Refuse a name from which no table can be named.
+    """Refuse a name that cannot be part of a table's name.
 
     Raises:
-        ValueError: It is one.
+        ValueError: It cannot.
     """
     if not _NAME.fullmatch(collection):
         raise ValueError(

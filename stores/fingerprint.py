@@ -1,4 +1,4 @@
-"""What made the vectors of a table. Vectors of two models must never be compared."""
+"""A fingerprint of what made the vectors of a table: those of two models are never compared."""
 
 import dataclasses
 import hashlib

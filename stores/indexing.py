@@ -1,4 +1,4 @@
-"""Bring a table into agreement with a corpus: embed what is new or changed, delete what is gone."""
+"""Synchronize a table with a corpus: embed what is new or changed, delete what is gone."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +22,12 @@ from stores.store import Document, Table, Vectors
 # Shapes: N documents, H dimensions of a vector.
 
 T = TypeVar("T")
-Tell = Callable[[int], None]  # is told how many documents are done
+OnProgress = Callable[[int], None]  # is called with the number of documents just done
 TEXT_DIGEST = 32  # characters of a document's digest
 
 
 @dataclass(frozen=True)
-class Embedding:
+class DocumentEmbedder:
     """Embeds documents; all processes of a run together.
 
     Args:
@@ -61,9 +61,13 @@ class Embedding:
 
 
 def synchronize(
-    table: Table | None, documents: Iterable[Document], embed: Embedding, block: int, tell: Tell
+    table: Table | None,
+    documents: Iterable[Document],
+    embed: DocumentEmbedder,
+    block: int,
+    on_progress: OnProgress,
 ) -> Counter[str]:
-    """Embed and write the documents that a table lacks or has otherwise.
+    """Embed and write the documents that a table lacks, or has with another text or metadata.
 
     Collective: all processes of a run read the documents; the main one alone has the table.
 
@@ -73,7 +77,7 @@ def synchronize(
     """
     counts: Counter[str] = Counter()
     for chunk in chunks(documents, block):
-        missing, changed, taken = shared(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
+        missing, changed, taken = broadcast(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
         vectors = embed([chunk[at].text for at in missing])
         check_finite(torch.from_numpy(vectors), [chunk[at].id for at in missing], "document")
         if table is not None:
@@ -92,7 +96,7 @@ def synchronize(
         counts["unchanged"] += len(chunk) - len(missing) - len(changed)
         if taken:
             counts["taken over from other sources"] += taken
-        tell(len(chunk))
+        on_progress(len(chunk))
     return counts
 
 
@@ -139,10 +143,10 @@ def move_others(
     new: Table | None,
     keys: NDArray[np.uint64],
     source: str | None,
-    embed: Embedding,
+    embed: DocumentEmbedder,
     block: int,
 ) -> Counter[str]:
-    """Give a table the documents of all other sources than one, as an older table has them.
+    """Copy the documents of all sources but one from an older table into a new one.
 
     Collective: the main process has the tables.
 
@@ -167,7 +171,7 @@ def move_others(
 
     def everywhere() -> Iterator[Document]:
         blocks = chunks(read(), block)
-        while chunk := shared(lambda: next(blocks, [])):
+        while chunk := broadcast(lambda: next(blocks, [])):
             yield from chunk
 
     counts = synchronize(new, everywhere(), embed, block, lambda _: None)
@@ -177,8 +181,8 @@ def move_others(
     return counts
 
 
-def shared(compute: Callable[[], T]) -> T:
-    """What the main process computes, in all processes."""
+def broadcast(compute: Callable[[], T]) -> T:
+    """Compute in the main process, and return the result in all processes."""
     state = PartialState()
     if state.num_processes == 1:
         return compute()

@@ -15,7 +15,7 @@ from serving.routes.options import TruncationFields
 from serving.service import ModelOutput, Service, item_places
 from serving.stored_corpus import StoredCorpus
 from stores.filters import Filter, parse_filter
-from stores.search import Found, Mode
+from stores.search import Mode, SearchResult
 from stores.store import Document
 
 MOST = 1000  # candidates
@@ -169,7 +169,7 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         ]
         vector = outputs[0].values[0]
 
-    def find() -> tuple[list[Found], list[Document]]:
+    def find() -> tuple[list[SearchResult], list[Document]]:
         return stored.search(vector, body.query, body.wanted, mode, where)
 
     found, documents = await service.in_worker(find)
@@ -180,7 +180,7 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
     return Candidates(candidates, outputs, weight_applies=mode == default_mode)
 
 
-def _about(found: Found, document: Document, stored: StoredCorpus) -> dict[str, Any]:
+def _about(found: SearchResult, document: Document, stored: StoredCorpus) -> dict[str, Any]:
     scores = {stored.similarity: found.similarity, "bm25": found.bm25}
     known = {name: score for name, score in scores.items() if score is not None}
     return {"id": found.id, **known, "metadata": document.metadata}
