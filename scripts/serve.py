@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         engine.start()
         Server(app, engine, args.exit_when_unhealthy).run(sockets=[socket])
-        return outcome(engine)
+        return exit_status(engine)
     finally:
         engine.stop()
 
@@ -159,7 +159,7 @@ def build_engine(
     return Engine(load, placements, args, metrics, args.precision, *searched)
 
 
-def outcome(engine: Engine) -> int:
+def exit_status(engine: Engine) -> int:
     """The exit status, after one line if it is an error."""
     if isinstance(engine.start_error, ValueError):
         return complain(engine.start_error)

@@ -91,14 +91,14 @@ def train(
         run: What to train.
         callbacks: More of them, for the trainer.
     """
-    with holding(run.args):
+    with locked_output_folder(run.args):
         return train_in_folder(run, callbacks)
 
 
 def train_in_folder(
     run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]]
 ) -> BaseTrainer:
-    """Do what ``train`` does, in a folder that this run holds."""
+    """Do what ``train`` does, in the locked output folder."""
     try:
         args = run.args
         checkpoint = set_up(run)
@@ -118,7 +118,7 @@ def train_in_folder(
     interruption = Interruption()
     write_run_file(args, checkpoint)
     report_lengths(collator, rows["train"])
-    with ending(args):
+    with exit_on_failure(args):
         trainer = run.build_trainer(
             model=model,
             data_collator=collator,
@@ -131,7 +131,7 @@ def train_in_folder(
     for callback in (Preflight(trainer, guard), *callbacks(trainer)):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with ending(args), interruption.listening():
+    with exit_on_failure(args), interruption.listening():
         try:
             worse = fit(run, trainer, rows, checkpoint, guard)
         finally:
@@ -196,8 +196,8 @@ def complain(error: Exception) -> None:
 
 
 @contextmanager
-def holding(args: TandemArguments) -> Iterator[None]:
-    """Create the output folder, and let no other run write into it meanwhile."""
+def locked_output_folder(args: TandemArguments) -> Iterator[None]:
+    """Create the output folder, and lock it against other runs."""
     lock = FileLock(Path(args.output_dir) / LOCK_FILE)
     try:
         check_sharding(args)
@@ -228,8 +228,8 @@ def set_up(run: Run) -> str | None:
 
 
 @contextmanager
-def ending(args: TandemArguments) -> Iterator[None]:
-    """End a run that cannot continue or was interrupted: one line and an exit code."""
+def exit_on_failure(args: TandemArguments) -> Iterator[None]:
+    """Exit with one line and a code where a run cannot continue or was interrupted."""
     try:
         yield
     except (

@@ -91,7 +91,7 @@ class Campaign:
             (self.args.findings / name).write_bytes(data)
             print(f"{name}: {kind}: {self.findings[kind]}", flush=True)
 
-    def tell(self) -> int:
+    def report(self) -> int:
         """The outcome; 1 if anything was found."""
         seconds = time.perf_counter() - self.begun
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -194,7 +194,7 @@ def by_coverage(campaign: Campaign, what: str) -> None:
         if data:
             campaign.put(endings[data[0] % len(endings)], data[1:], target)
         if campaign.over():
-            status = campaign.tell()
+            status = campaign.report()
             sys.stdout.flush()
             os._exit(status)  # libFuzzer takes another end for a finding of its own
 
@@ -248,7 +248,7 @@ def main() -> int:
             by_coverage(campaign, args.what)
         else:
             at_random(campaign, args.what)
-        return campaign.tell()
+        return campaign.report()
 
 
 if __name__ == "__main__":

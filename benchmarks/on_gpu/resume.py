@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.on_gpu.rows import FAILED, Given, Rows, tell, tried
+from benchmarks.on_gpu.rows import FAILED, Given, Rows, print_rows, row_or_failure
 from scripts.train import main
 
 
@@ -21,7 +21,7 @@ def resume(given: Given) -> Rows:
     for exact in (False, True):
         for bf16 in (False, True):
             name = ("bf16" if bf16 else "fp32") + ", full_determinism" * exact
-            yield tried([name], compare, given, bf16, exact)
+            yield row_or_failure([name], compare, given, bf16, exact)
     torch.use_deterministic_algorithms(False)
 
 
@@ -66,4 +66,4 @@ def losses(folder: Path) -> list[float]:
 
 
 if __name__ == "__main__":
-    tell(resume)
+    print_rows(resume)

@@ -120,7 +120,7 @@ def embedders(task: Task) -> None:
             if not task.file(name, seed).exists():
                 model = train_embedder(task, name, flags, seed)
                 task.keep(name, seed, search(model, task.set.test, inference))
-    tell(task, [BASE_LINE, *lines])
+    report(task, [BASE_LINE, *lines])
 
 
 def train_embedder(task: Task, name: str, flags: Flags, seed: int) -> Path:
@@ -151,7 +151,7 @@ def rerankers(task: Task) -> None:
                 model = Reranker.from_pretrained(trained)
                 ranked = measure_ranking(model, data, [METRIC], task.inference(**PAIR_LIMIT), first)
                 task.keep(name, seed, ranked.values[METRIC])
-    tell(task, [FIRST, *lines], usual="listwise")
+    report(task, [FIRST, *lines], reference="listwise")
 
 
 def merging(task: Task) -> None:
@@ -185,7 +185,7 @@ def merging(task: Task) -> None:
             python("scripts/merge.py", *given)
             measure(name, seed, str(merged))
     lines = (BASE_LINE, TUNED, HALF, FOUND)
-    tell(task, [name + end for end in tests for name in lines], usual=BASE_LINE)
+    report(task, [name + end for end in tests for name in lines], reference=BASE_LINE)
 
 
 def matryoshka(task: Task) -> None:
@@ -203,7 +203,7 @@ def matryoshka(task: Task) -> None:
                 found = measure_ranking(embedder, task.set.test, [METRIC], task.inference(**LIMITS))
                 task.keep(f"{name}, {dim} dimensions", seed, found.values[METRIC])
     names = [f"{name}, {dim} dimensions" for dim in DIMS for name in (plain, nested)]
-    tell(task, names, usual=names[0])
+    report(task, names, reference=names[0])
 
 
 def search(model: str | Path, data: RetrievalData, inference: InferenceSettings) -> Any:
@@ -236,19 +236,19 @@ def quick_start(task: Task) -> None:
         found = measure_fused(embedder, task.set.test, [METRIC], inference, fusion)
         for name, ranked in zip((alone, fused), found, strict=True):
             task.keep(name, seed, ranked.values[METRIC])
-    tell(task, [BASE_LINE, alone, fused], usual=alone)
+    report(task, [BASE_LINE, alone, fused], reference=alone)
 
 
-def tell(task: Task, names: list[str], usual: str | None = None) -> None:
-    """Means, and each line's difference to the usual one (else the first that was trained)."""
+def report(task: Task, names: list[str], reference: str | None = None) -> None:
+    """Means, and each line's difference to the reference line (else the first that was trained)."""
     args, rows = task.args, []
     for name in names:
         runs = task.values(name)
         end = name[name.index(", on ") :] if ", on " in name else ""
-        reference = (usual or names[1]) + end
+        own_reference = (reference or names[1]) + end
         told = ["", ""]
-        if name != reference:
-            against = np.mean(task.values(reference), axis=0)
+        if name != own_reference:
+            against = np.mean(task.values(own_reference), axis=0)
             one = compare(against, np.mean(runs, axis=0))
             interval = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
             told = [interval, f"{one.p_value:.4f}"]
@@ -261,7 +261,7 @@ def tell(task: Task, names: list[str], usual: str | None = None) -> None:
         f"quality, {args.comparison} on {args.set}",
         f"{base}, {trained_how(task)}, seeds {', '.join(map(str, args.seeds))}; {METRIC} on "
         f"{' and '.join(map(str, sizes))} queries kept aside. Differences are to "
-        f'"{usual or names[1]}", of the means over the same seeds, with the 95 % interval over '
+        f'"{reference or names[1]}", of the means over the same seeds, with the 95 % interval over '
         "the queries.",
         ["", "of each seed", "mean", "difference [95 % interval]", "p"],
         rows,
@@ -269,7 +269,7 @@ def tell(task: Task, names: list[str], usual: str | None = None) -> None:
 
 
 def trained_how(task: Task) -> str:
-    """In words."""
+    """How the models of a comparison were trained, in words."""
     if task.args.comparison == "quickstart":
         return "trained by configs/embedding_contrastive.json"
     steps, unit, rate = task.set.steps, f"{PAIRS} pairs", f"{task.set.learning_rate:g}"
