@@ -42,14 +42,14 @@ class DataSettings(ReadingSettings):
 
     data: list[str] = required("A BEIR folder, files in any training format, or mteb:TASK.")
     split: str | None = option(
-        None, "Of a folder or Hub data set that has several; BEIR: file of qrels/, null: test."
+        None, "For a folder or Hub data set with several; BEIR: the file in qrels/, null: test."
     )
     corpus: str | None = option(
         None, "Training formats: more documents to search (corpus.jsonl or its folder)."
     )
-    allow_unknown: bool = option(False, "Skip judgements of unknown ids, counted.")
+    allow_unknown: bool = option(False, "Skip and count judgements of unknown ids.")
     keep_identical_ids: bool = option(
-        False, "A document with the id of the query counts as a result of it; BEIR leaves it out."
+        False, "Keep a document with the query's own id in its results; BEIR does not."
     )
     as_groups: bool = option(False, "Scored pairs: rank the documents of each query.")
     metrics: list[str] = option(list(DEFAULT_METRICS), "Such as ndcg@10 recall@100.")
@@ -79,9 +79,9 @@ class ModelSettings(Settings):
         None, "Reranker: tokens of a pair; null: the model's limit.", least=1
     )
     query_prompt: str | None = option(
-        None, "Put before queries without a prompt of their own; null: as the model says."
+        None, "Prompt of queries that have none of their own; null: the model's."
     )
-    document_prompt: str | None = option(None, "Put before documents; null: as the model says.")
+    document_prompt: str | None = option(None, "Prompt of documents; null: the model's.")
     tokens_per_batch: int | None = option(
         None, "About how many tokens go into one forward; null: what suits the device.", least=1
     )
@@ -119,10 +119,10 @@ class EvaluateSettings(EvaluationSettings):
     )
     baseline: str | None = option(None, "The model to compare with, of the same kind.")
     store: str | None = option(
-        None, "Embedder: measure the answers of a store that scripts/index.py has filled; its URL."
+        None, "Embedder: URL of a store, filled by scripts/index.py, whose answers are measured."
     )
-    collection: str = option("docs", "Of the store.")
-    select_best: bool = option(False, "With checkpoints: note the best one, to be served.")
+    collection: str = option("docs", "Collection of the store.")
+    select_best: bool = option(False, "With checkpoints: record the best one, to be served.")
     metric: str | None = option(
         None,
         "With checkpoints: loss or the metric that decides which is best; null: the first metric.",
@@ -131,7 +131,7 @@ class EvaluateSettings(EvaluationSettings):
         None,
         "Where evaluation.json, report.html, figures/ and run.trec go; null: the model's folder.",
     )
-    language: Literal["en", "zh"] = option("en", "Of the report.")
+    language: Literal["en", "zh"] = option("en", "Language of the report.")
     show_queries: bool = option(False, "Print the queries that gained and lost most.")
 
     def __post_init__(self) -> None:

@@ -88,7 +88,7 @@ def export(args: ExportSettings) -> int:
         shutil.rmtree(partial, ignore_errors=True)
     if read_fusion(args.model) is not None:
         print(f"{FUSION_FILE} is not copied: run scripts/fuse.py for the exported model")
-    print(f"exported to {args.output_dir}; scripts/serve.py --model {args.output_dir}")
+    print(f"exported to {args.output_dir}; serve it: scripts/serve.py --model {args.output_dir}")
     return 0
 
 
@@ -104,7 +104,7 @@ def check(args: ExportSettings) -> None:
             f"{', '.join(missing)} is not installed; pip install -c constraints.txt -e '.[onnx]'"
         )
     if args.output_dir.exists():
-        raise ValueError(f"output_dir: {args.output_dir} is there already; give another name")
+        raise ValueError(f"output_dir: {args.output_dir} already exists; give another name")
     if is_onnx(resolve_model(args.model)):
         raise ValueError(f"model: {args.model} is an ONNX model already")
 

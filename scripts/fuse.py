@@ -8,7 +8,7 @@
         --top_k 20 --data data/docstrings/dev_pairs.jsonl
 
 The fused score is ``own + weight * other``. The weight that is best on the data goes into
-fusion.json, unless it is not surely better than the model alone. Then scripts/evaluate.py shows the
+fusion.json if it is significantly better than the model alone. Then scripts/evaluate.py shows the
 model alone and fused, and /search of scripts/serve.py orders by the fused score. Choose it on data
 that the model was not trained on, and not on those on which it is judged in the end.
 """
@@ -101,12 +101,14 @@ def fuse_model(args: FuseSettings) -> None:
         best = trials[-1]
     elif best.to_own.sign <= 0:
         (folder / FUSION_FILE).unlink(missing_ok=True)  # of an earlier call
-        print(f"no weight is surely better than the model alone: there is no {FUSION_FILE}")
+        print(
+            f"no weight is significantly better than the model alone: {FUSION_FILE} is not written"
+        )
         return
     if first is not None and best.to_other.sign <= 0:
         logger.warning(
-            "the fused order is not surely better than that of %s alone: the reranker adds "
-            "nothing on these data", name
+            "the fused order is not significantly better than that of %s alone: the reranker "
+            "adds nothing on these data", name
         )  # fmt: skip
     Fusion(best.weight, digest, name, settings_of(model)).write(folder)
     print(f"{folder / FUSION_FILE}: own score + {best.weight:.4g} × that of {name}")

@@ -68,7 +68,7 @@ class MergeSettings(EvaluationSettings):
             if self.weights is not None and getattr(self, name):
                 raise ValueError(f"{name}: is for finding weights; leave it or weights out")
         if self.output_dir.exists():
-            raise ValueError(f"output_dir: {self.output_dir} is there already; give another name")
+            raise ValueError(f"output_dir: {self.output_dir} already exists; give another name")
         for model in self.models:
             if is_onnx(resolve_model(model)):
                 raise ValueError(f"models: {model} is an ONNX model; give the one it was made from")

@@ -127,7 +127,7 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
     if args.host not in LOCAL_HOSTS and not has_keys:
         logger.warning(
             "%s can be reached from other machines, and there is no API key: anyone who can reach "
-            "it may use it",
+            "it can use it",
             args.host,
         )
     # The model thread needs the interpreter between any two kernels; by default another thread

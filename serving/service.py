@@ -282,8 +282,8 @@ class Service:
         if not self.engine.limits.accept_token_ids:
             raise wrong_field(
                 param,
-                "token ids are not taken, because they are right only if they are of the model's "
-                "own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
+                "token ids are not accepted, because they are right only if they come from the "
+                "model's own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
                 "invalid_token_id",
             )
         if not ids:

@@ -77,7 +77,7 @@ def find_live(store: Store, collection: str) -> dict[str, Any]:
     if collection not in catalog:
         known = f"there are {', '.join(sorted(catalog))}" if catalog else "the store has none yet"
         raise ValueError(
-            f"collection: there is no {collection!r}; {known}; make it by scripts/index.py"
+            f"collection: there is no {collection!r}; {known}; create it with scripts/index.py"
         )
     return catalog[collection]
 

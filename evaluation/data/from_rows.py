@@ -69,7 +69,7 @@ def retrieval_from_groups(
     )
     lacking = sum(not any(map(found.is_relevant, judged.values())) for judged in qrels.values())
     if lacking:
-        logger.warning("%d queries have no relevant document: they count 0", lacking)
+        logger.warning("%d queries have no relevant document and score 0", lacking)
     return found
 
 

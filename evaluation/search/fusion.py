@@ -187,5 +187,5 @@ def equal_spread(own: Run, other: Run) -> float:
         pairs = [(score, other[query].get(document, 0.0)) for document, score in scores.items()]
         spread += np.std(pairs, axis=0) if pairs else 0
     if not spread.all():
-        raise ValueError("the scores of all documents are equal: there is nothing to be fused")
+        raise ValueError("the scores of all documents are equal: there is nothing to fuse")
     return float(spread[0] / spread[1])

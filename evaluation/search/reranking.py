@@ -115,7 +115,7 @@ def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:
         if unknown:
             raise ValueError(
                 f"{len(unknown)} {name} that are to be ranked do not exist in the data: "
-                f"{listed(unknown)}; take the run and the data of one set"
+                f"{listed(unknown)}; give a run and data of the same set"
             )
 
 

@@ -135,7 +135,7 @@ def encode_block(
     if len(wrong):
         text = texts[missing[int(wrong[0])]][:60]
         raise ValueError(
-            f"the model's vectors of {len(wrong)} {what} have NaN or infinity (the first: "
+            f"the model's vectors of {len(wrong)} {what} contain NaN or infinity (the first: "
             f"{text!r}): it has diverged"
         )
     cache.append(keys[missing], for_dot_product(vectors, embedder.similarity).numpy())

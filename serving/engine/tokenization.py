@@ -161,11 +161,12 @@ class TextTokenizer:
             truncated = query.truncated or document.truncated
             if truncated and side not in (None, self.side):
                 raise wrong_field(
-                    "truncation_direction", f"this model cuts texts on the {self.side} alone"
+                    "truncation_direction", f"this model truncates texts on the {self.side} only"
                 )
             if max_document is not None and len(document) - self.single.size > max_document:
                 raise wrong_field(
-                    "max_tokens_per_doc", f"this model cuts texts at {self.max_length} tokens alone"
+                    "max_tokens_per_doc",
+                    f"this model truncates texts at {self.max_length} tokens only",
                 )
             ids = query.input_ids + document.input_ids
             types = query.token_type_ids + document.token_type_ids

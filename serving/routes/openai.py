@@ -139,7 +139,7 @@ def loading_routes(service: Service, find_models: FindModels | None = None) -> R
         service.engine.check_open()
         return find_models
 
-    @router.at("/models/{name}", method="PUT", summary="Load models beside the live", **shown)
+    @router.at("/models/{name}", method="PUT", summary="Load models beside the live ones", **shown)
     async def load(request: Request, name: str, body: LoadBody) -> Response:
         find = allowed()
         if not NAME.fullmatch(name):
@@ -151,7 +151,7 @@ def loading_routes(service: Service, find_models: FindModels | None = None) -> R
         service.engine.load_models(name, open_models)
         return reply(request, about(name, "loading"), ignored=body.ignored(service))
 
-    @router.at("/models/{name:path}/activate", summary="Have models answer from now on", **shown)
+    @router.at("/models/{name:path}/activate", summary="Make loaded models live", **shown)
     async def go_live(request: Request, name: str) -> Response:
         allowed()
         model_sets.go_live(name)

@@ -256,7 +256,7 @@ def test_a_model_that_has_diverged_is_said(tiny_bert: Path, tmp_path: Path) -> N
         backbone.encoder.layer[0].output.dense.bias[0] = torch.nan
     with (
         VectorCache(tmp_path, 32) as cache,
-        pytest.raises(ValueError, match=r"2 documents have NaN or infinity .*'文本 0'"),
+        pytest.raises(ValueError, match=r"2 documents contain NaN or infinity .*'文本 0'"),
     ):
         encode_all(model, 2, texts, cache, EncodingSettings(), "documents")
     assert (VectorCache(tmp_path, 32).find(text_keys(texts(0, 2))) == -1).all()

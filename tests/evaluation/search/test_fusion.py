@@ -144,7 +144,7 @@ def test_noise_is_not_surely_better_than_nothing() -> None:
 def test_equal_scores_cannot_be_fused() -> None:
     data, (own, _) = made_up(2, (0.5, 0.5))
     nothing = {query: dict.fromkeys(scores, 1.0) for query, scores in own.items()}
-    with pytest.raises(ValueError, match="nothing to be fused"):
+    with pytest.raises(ValueError, match="nothing to fuse"):
         list(try_weights(TwoScores(own, nothing, own), data, "ndcg@10"))
 
 
