@@ -145,4 +145,4 @@ def test_mistakes(
     wide = save_backbone(tmp_path / "wide", hidden_size=64)
     assert "differs in shape" in refused("--models", wide, tuned, "--weights", 0.5, 0.5)
     assert merge(tuned, *both, "--weights", 0.5, 0.5) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
