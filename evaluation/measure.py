@@ -14,7 +14,7 @@ from encoders.kinds import retrieves, shown
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.metrics.comparison import Comparison, compare, compare_statistic
 from evaluation.metrics.pairs import MetricValue, Scores, metric_value, pair_statistics
-from evaluation.metrics.ranking import Run, per_query, undefined
+from evaluation.metrics.ranking import Run, per_query, undefined_metrics
 from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import BM25_SCORES, Fusion, TwoScores, best, fuse, read_fusion
 from evaluation.search.reranking import check_scores, rerank
@@ -158,7 +158,7 @@ def depth_of(metrics: Sequence[str]) -> int:
 def evaluate_run(run: Run, data: RetrievalData, metrics: Sequence[str]) -> EvaluatedRun:
     """Compute the metrics of a run."""
     values = per_query(run, data.qrels, metrics, data.relevant_from)
-    return EvaluatedRun(run, values, undefined(data.qrels, metrics, data.relevant_from))
+    return EvaluatedRun(run, values, undefined_metrics(data.qrels, metrics, data.relevant_from))
 
 
 def score_pairs(model: Encoder, data: PairData, inference: InferenceSettings) -> PairScores:

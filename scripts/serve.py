@@ -54,7 +54,7 @@ from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 from serving.http.tracing import open_provider
 from serving.routes.openai import LoadBody
-from serving.served_models import Served, find_models
+from serving.served_models import ModelToServe, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 from serving.stored_corpus import StoredCorpus
 from stores import Store, StoreUnavailable, open_store
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.stop()
 
 
-def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
+def check_kinds(args: ServeSettings, models: dict[str, ModelToServe]) -> None:
     """Refuse settings of a kind of model that is not served."""
     for name in ("corpus", "store"):
         if getattr(args, name) and "embedder" not in models:
@@ -144,7 +144,7 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
 
 def build_engine(
     args: ServeSettings,
-    models: dict[str, Served],
+    models: dict[str, ModelToServe],
     placements: Sequence[Placement],
     documents: Mapping[str, str] | None,
     store: Store | None,
@@ -169,7 +169,7 @@ def exit_status(engine: Engine) -> int:
     return 3 if engine.health()[0] == "unhealthy" else 0
 
 
-def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
+def find_port(args: ServeSettings, models: dict[str, ModelToServe]) -> int:
     """``--port``, else the port of the only kind that is served, else PORT_OF_BOTH."""
     if args.port is not None:
         return args.port
@@ -205,7 +205,7 @@ def open_stored(args: ServeSettings, store: Store, model: ServedModel) -> Stored
 
 
 def open_models(
-    args: ServeSettings, models: dict[str, Served], device: str
+    args: ServeSettings, models: dict[str, ModelToServe], device: str
 ) -> dict[str, ServedModel]:
     """Load them onto a device, in whichever process."""
     set_up_logging(args.log_json)

@@ -197,7 +197,7 @@ class Service:
         params: tuple[str, str],
         truncation: Truncation,
     ) -> ModelOutput:
-        """Of query and document by an embedder, each text embedded once."""
+        """Similarities of queries and documents by an embedder; each text is embedded once."""
         queries, documents = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
         places = [params[0]] * len(queries) + [params[1]] * len(documents)
         answer = await self.embed_sides(model, queries, documents, truncation, places)

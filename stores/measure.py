@@ -109,7 +109,7 @@ def _check_documents(table: Table, data: RetrievalData, collection: str) -> None
 
 
 def _vectors(evaluation: StoreEvaluation) -> np.ndarray:
-    """Of the queries [Q, H], to compare by dot product."""
+    """The vectors of the queries [Q, H], to compare by dot product."""
     texts = list(evaluation.data.prompted(evaluation.embedder.find_prompt("query")).values())
     vectors = evaluation.embedder.encode(
         texts,

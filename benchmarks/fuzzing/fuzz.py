@@ -60,11 +60,11 @@ class Campaign:
         self.begun = time.perf_counter()
 
     def over(self) -> bool:
-        """Whether the time is."""
+        """Whether the time is over."""
         return time.perf_counter() - self.begun > 60 * self.args.minutes
 
     def put(self, ending: str, data: bytes, target: Target) -> None:
-        """One input."""
+        """Give one input to a target, and count what became of it."""
         begun = time.perf_counter()
         try:
             with within(self.args.seconds):
@@ -152,7 +152,7 @@ def one_key(draw: random.Random) -> bytes:
 
 
 def at_random(campaign: Campaign, what: str) -> None:
-    """Seeds, changed."""
+    """Run a target on seeds that are changed at random."""
     draw = random.Random(campaign.args.seed)
     mutator = Mutator(campaign.args.seed)
     recipes = what == "recipes"
@@ -217,7 +217,7 @@ def _instrument(atheris: Any, item: Any) -> None:
 
 
 def main() -> int:
-    """The outcome, in one line, after each kind of finding in one."""
+    """Fuzz, and print each kind of finding and the outcome in a line each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -29,7 +29,7 @@ def architectures(given: Given) -> Rows:
 
 
 def differences(name: str, bf16: bool, device: str) -> list[Any]:
-    """Of states, and of the gradients of all weights together."""
+    """The largest differences of the states, and of the gradients of all weights."""
     padded, plain = (computed(name, bf16, device, unpadded) for unpadded in (False, True))
     found = []
     for one, other in zip(padded, plain, strict=True):

@@ -26,7 +26,7 @@ def resume(given: Given) -> Rows:
 
 
 def compare(given: Given, bf16: bool, exact: bool) -> list[Any]:
-    """Train twice."""
+    """Train without and with an interruption, and compare weights and losses."""
     name = f"{bf16}-{exact}"
     whole, resumed = given.folder / f"whole-{name}", given.folder / f"resumed-{name}"
     recipe: dict[str, Any] = {
@@ -53,14 +53,14 @@ def compare(given: Given, bf16: bool, exact: bool) -> list[Any]:
 
 
 def run(recipe: dict[str, Any]) -> None:
-    """By the script."""
+    """Run scripts/train.py with a recipe."""
     file = Path(recipe["output_dir"]).with_suffix(".json")
     file.write_text(json.dumps(recipe), encoding="utf-8")
     main(["--config", str(file)])
 
 
 def losses(folder: Path) -> list[float]:
-    """Of all steps."""
+    """The logged losses of all steps."""
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 

@@ -22,7 +22,7 @@ from encoders.opening.model_digest import model_digest
 from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.comparison import Comparison, compare
-from evaluation.metrics.ranking import Run, order, per_query, undefined
+from evaluation.metrics.ranking import Run, order, per_query, undefined_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def try_weights(
         ValueError: One of the two scores is the same for all documents of each query, or the metric
             is undefined on the data.
     """
-    if reason := undefined(data.qrels, [metric], data.relevant_from).get(metric):
+    if reason := undefined_metrics(data.qrels, [metric], data.relevant_from).get(metric):
         raise ValueError(f"data: {metric} is undefined on it ({reason}); give other data")
 
     def values(run: Run) -> np.ndarray:

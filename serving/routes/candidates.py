@@ -115,7 +115,7 @@ async def find_candidates(service: Service, body: SearchBody) -> Candidates:
 
 
 async def _given(service: Service, body: SearchBody) -> Candidates:
-    """Of the request's documents, or of the server's corpus."""
+    """Candidates among the request's documents, or in the server's corpus."""
     model, corpus = service.model("embedder"), service.engine.model_sets.current.corpus
     documents = body.documents
     if documents is not None:

@@ -84,7 +84,7 @@ def describe(role: str, model: ServedModel, service: Service) -> dict[str, Any]:
 
 
 def our_version() -> str:
-    """Of this project, as installed."""
+    """This project's version, as installed."""
     try:
         return version("tandem-retrieval")
     except PackageNotFoundError:

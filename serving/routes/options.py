@@ -92,7 +92,7 @@ class TruncationFields(Body):
         ]
 
 
-class Prompting(Body):
+class PromptFields(Body):
     """Which of the model's prompts goes in front of each text; by default its default prompt."""
 
     input_type: str | None = Field(
@@ -156,7 +156,7 @@ class Prompting(Body):
         return [*super().ignored(service), *idle]
 
 
-class TextOptions(Prompting, TruncationFields):
+class TextOptions(PromptFields, TruncationFields):
     """The options of bodies whose texts are embedded."""
 
 

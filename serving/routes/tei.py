@@ -24,7 +24,7 @@ from serving.http.http_json import (
     text_list,
 )
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import Prompting, TextOptions, TruncationFields, check_name
+from serving.routes.options import PromptFields, TextOptions, TruncationFields, check_name
 from serving.routes.vectors import VectorOptions
 from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
@@ -34,8 +34,8 @@ Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 Ids = list[StrictInt]
 
 
-class FromTheRight(TruncationFields):
-    """Texts are cut on the right unless a request says otherwise, whatever the tokenizer does."""
+class RightTruncationFields(TruncationFields):
+    """Texts are truncated on the right by default, whatever the tokenizer does."""
 
     @property
     def requested_truncation(self) -> Truncation:
@@ -44,7 +44,7 @@ class FromTheRight(TruncationFields):
         return truncation._replace(side=truncation.side or "right")
 
 
-class PromptName(Prompting):
+class PromptName(PromptFields):
     """Also by the name that the model's own folder gives a prompt."""
 
     prompt_name: str | None = None
@@ -57,14 +57,14 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight, VectorOptions):
+class EmbedBody(PromptName, RightTruncationFields, VectorOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
     normalize: bool = True
 
 
-class RerankBody(FromTheRight):
+class RerankBody(RightTruncationFields):
     """``POST /rerank``."""
 
     query: Query
@@ -80,8 +80,8 @@ class Sentences(Body):
     sentences: list[str] = Field(examples=[["A file of comma-separated values.", "A capital."]])
 
 
-class SimilarityParameters(PromptName, FromTheRight, TextOptions):
-    """Of ``POST /similarity``."""
+class SimilarityParameters(PromptName, RightTruncationFields, TextOptions):
+    """``parameters`` of ``POST /similarity``."""
 
 
 class SimilarityBody(Body):
@@ -91,7 +91,7 @@ class SimilarityBody(Body):
     parameters: SimilarityParameters = Field(default_factory=SimilarityParameters)
 
 
-class PredictBody(FromTheRight):
+class PredictBody(RightTruncationFields):
     """``POST /predict``: of a reranker, which reads two texts."""
 
     inputs: Annotated[

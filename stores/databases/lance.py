@@ -97,7 +97,7 @@ class LanceTable(Table):
     """A table of LanceDB.
 
     Args:
-        table: It.
+        table: The opened table.
         layout: Of its vectors.
     """
 

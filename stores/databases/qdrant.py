@@ -259,7 +259,7 @@ class QdrantTable(Table):
             )
 
     def _mean_length(self, documents: Sequence[Document]) -> float:
-        """Of the first block that was ever written; it is kept in the collection."""
+        """The mean length of the first documents written; it is kept in the collection."""
         with self.guarded():
             kept = self.client.get_collection(self.name).config.metadata or {}
             if MEAN_LENGTH not in kept:
