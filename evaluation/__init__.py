@@ -5,14 +5,14 @@ from evaluation.data.sets import PairData, RetrievalData
 from evaluation.data.trec import read_run, write_run
 from evaluation.metrics.comparison import Comparison, compare
 from evaluation.metrics.ranking import DEFAULT_METRICS, Qrels, Run, per_query
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.reranking import rerank
 from evaluation.search.retrieval import retrieve
 
 __all__ = [
     "DEFAULT_METRICS",
     "Comparison",
-    "How",
+    "InferenceSettings",
     "PairData",
     "Qrels",
     "RetrievalData",

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.json_files import read_json, write_json
 from common.run_files import BEST_FILE, RUN_FILE, STATE_FILE
-from evaluation.metrics.pairs import Figure
+from evaluation.metrics.pairs import MetricValue
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def read_train_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | None:
+def choose_best(values: Mapping[str, MetricValue], lower_is_better: bool) -> str | None:
     """Return the name with the best value; of equal ones the first, which is the least trained.
 
     None if the metric is undefined for all of them.
@@ -74,7 +74,9 @@ def choose_best(values: Mapping[str, Figure], lower_is_better: bool) -> str | No
     return max(known, key=lambda name: sign * known[name], default=None)
 
 
-def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], data: str) -> None:
+def write_best(
+    run: Path, name: str, metric: str, values: Mapping[str, MetricValue], data: str
+) -> None:
     """Write which of a run's models is to be served, and why; null where a value is undefined."""
     content = {
         "checkpoint": name,
@@ -86,18 +88,18 @@ def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], 
     write_json(run / BEST_FILE, content)
 
 
-def tell_best(model: str) -> None:
-    """Say so where a run's final model is taken, and the server takes a checkpoint of the run.
+def warn_if_not_best(model: str) -> None:
+    """Warn where a run's final model is used, although a checkpoint of the run is marked as best.
 
     Raises:
-        ValueError: What names the checkpoint is damaged.
+        ValueError: The file that names the best checkpoint is damaged.
     """
     file = Path(model).expanduser() / BEST_FILE
     noted = read_json(file)
     best = noted.get("checkpoint", ".") if isinstance(noted, dict) else "."
     if best != ".":
         logger.warning(
-            "%s: its final model is taken; scripts/serve.py serves its %s (%s)",
+            "%s: using its final model, although scripts/serve.py serves its %s (%s)",
             model, best, BEST_FILE,
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from encoders.backbone import Encoder
-from evaluation.measure import Found, Measure
+from evaluation.measure import Evaluated, Evaluator
 from evaluation.metrics.comparison import Comparison
 
 # Shares of the last of two models that are tried.
@@ -37,23 +37,23 @@ class Trials:
     Args:
         merge: Gives the model that is merged by these shares.
         models: How many there are; the first is the base of all.
-        measure: Chooses.
+        evaluator: Its main metric chooses.
         guard: On other data: what is worth less there than the first model is not chosen.
-        judge: Measures a model of this process; None: ``Measure.judge`` itself.
+        run: Runs an evaluator on the model of this process; None: ``Evaluator.evaluate``.
     """
 
     def __init__(
         self,
         merge: Callable[[Shares], Encoder],
         models: int,
-        measure: Measure,
-        guard: Measure | None = None,
-        judge: Callable[[Measure], Found] | None = None,
+        evaluator: Evaluator,
+        guard: Evaluator | None = None,
+        run: Callable[[Evaluator], Evaluated] | None = None,
     ) -> None:
-        self.merge, self.measure, self.guard, self.judge = merge, measure, guard, judge
+        self.merge, self.evaluator, self.guard, self.run = merge, evaluator, guard, run
         self.models = models
         self.tried: dict[Shares, Trial] = {}
-        self._base: Found | None = None
+        self._base: Evaluated | None = None
 
     def find(self) -> Trial:
         """The best merge: of two models by steps of a quarter, of more a greedy soup.
@@ -88,15 +88,15 @@ class Trials:
             self.measured(first)
         if shares not in self.tried:
             model = self.merge(shares)
-            judge = self.judge or (lambda measure: measure.judge(model))
-            found = judge(self.measure)
+            run = self.run or (lambda evaluator: evaluator.evaluate(model))
+            found = run(self.evaluator)
             self._base = self._base or found
-            guard = None if self.guard is None else self.guard.main(judge(self.guard))
+            guard = None if self.guard is None else self.guard.main_value(run(self.guard))
             lowest = self.tried[first].guard if first in self.tried else guard
             self.tried[shares] = Trial(
                 shares,
-                self.measure.main(found),
-                self.measure.compare(self._base, found),
+                self.evaluator.main_value(found),
+                self.evaluator.compare(self._base, found),
                 guard,
                 guard is None or lowest is None or guard >= lowest,
             )

@@ -17,10 +17,10 @@ from encoders.opening.bf16_weights import place_for_inference
 from evaluation.data.mteb_task import SUITES
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import FirstStage, Measure, depth_of
+from evaluation.measure import Evaluator, FirstStage, depth_of
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, Run, check_metrics
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.faiss_index import IndexKind
 from evaluation.search.fusion import BM25_SCORES, best, first_stage_digest, fuse, read_fusion
 from evaluation.search.retrieval import retrieve, retrieve_with_bm25
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 Data = RetrievalData | PairData
 
-LABELS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")  # of the data
-# Settings that change no figure, and those of which results tell by themselves.
-TOLD = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
-        "trust_remote_code")  # fmt: skip
+LABEL_SETTINGS = ("label_map", "label_range", "relevance_from_scores", "positive_threshold")
+# Settings that reports do not list: they change no figure, or results name them by themselves.
+NOT_LISTED = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
+              "trust_remote_code")  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -42,14 +42,14 @@ class DataSettings(ReadingSettings):
 
     data: list[str] = required("A BEIR folder, files in any training format, or mteb:TASK.")
     split: str | None = option(
-        None, "Of a folder or Hub data set that has several; BEIR: file of qrels/, null: test."
+        None, "For a folder or Hub data set with several; BEIR: the file in qrels/, null: test."
     )
     corpus: str | None = option(
         None, "Training formats: more documents to search (corpus.jsonl or its folder)."
     )
-    allow_unknown: bool = option(False, "Skip judgements of unknown ids, counted.")
+    allow_unknown: bool = option(False, "Skip and count judgements of unknown ids.")
     keep_identical_ids: bool = option(
-        False, "A document with the id of the query counts as a result of it; BEIR leaves it out."
+        False, "Keep a document with the query's own id in its results; BEIR does not."
     )
     as_groups: bool = option(False, "Scored pairs: rank the documents of each query.")
     metrics: list[str] = option(list(DEFAULT_METRICS), "Such as ndcg@10 recall@100.")
@@ -79,9 +79,9 @@ class ModelSettings(Settings):
         None, "Reranker: tokens of a pair; null: the model's limit.", least=1
     )
     query_prompt: str | None = option(
-        None, "Put before queries without a prompt of their own; null: as the model says."
+        None, "Prompt of queries that have none of their own; null: the model's."
     )
-    document_prompt: str | None = option(None, "Put before documents; null: as the model says.")
+    document_prompt: str | None = option(None, "Prompt of documents; null: the model's.")
     tokens_per_batch: int | None = option(
         None, "About how many tokens go into one forward; null: what suits the device.", least=1
     )
@@ -119,10 +119,10 @@ class EvaluateSettings(EvaluationSettings):
     )
     baseline: str | None = option(None, "The model to compare with, of the same kind.")
     store: str | None = option(
-        None, "Embedder: measure the answers of a store that scripts/index.py has filled; its URL."
+        None, "Embedder: URL of a store, filled by scripts/index.py, whose answers are measured."
     )
-    collection: str = option("docs", "Of the store.")
-    select_best: bool = option(False, "With checkpoints: note the best one, to be served.")
+    collection: str = option("docs", "Collection of the store.")
+    select_best: bool = option(False, "With checkpoints: record the best one, to be served.")
     metric: str | None = option(
         None,
         "With checkpoints: loss or the metric that decides which is best; null: the first metric.",
@@ -131,7 +131,7 @@ class EvaluateSettings(EvaluationSettings):
         None,
         "Where evaluation.json, report.html, figures/ and run.trec go; null: the model's folder.",
     )
-    language: Literal["en", "zh"] = option("en", "Of the report.")
+    language: Literal["en", "zh"] = option("en", "Language of the report.")
     show_queries: bool = option(False, "Print the queries that gained and lost most.")
 
     def __post_init__(self) -> None:
@@ -181,10 +181,10 @@ def read_data(args: EvaluationSettings, kind: Kind) -> Data:
 
 def open_model(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     """Open a model to be measured, on the GPU if there is one; its weights stay as they are."""
-    return place_for_inference(open_unplaced(name, kind, args), PartialState().device)
+    return place_for_inference(open_on_cpu(name, kind, args), PartialState().device)
 
 
-def open_unplaced(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
+def open_on_cpu(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     """Open a model with the prompts and dimensions asked for, on the CPU."""
     model = kinds.open_model(
         name, kind, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
@@ -193,18 +193,18 @@ def open_unplaced(name: str, kind: Kind, args: EvaluationSettings) -> Encoder:
     return model
 
 
-def how(args: EvaluationSettings) -> How:
-    """Inference."""
-    names = [known.name for known in fields(How) if known.name != "show_progress"]
+def inference_settings(args: EvaluationSettings) -> InferenceSettings:
+    """The settings of inference that the flags give."""
+    names = [known.name for known in fields(InferenceSettings) if known.name != "show_progress"]
     shown = PartialState().is_main_process and sys.stderr.isatty()
-    return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
+    return InferenceSettings(**{name: getattr(args, name) for name in names}, show_progress=shown)
 
 
 def changed_settings(args: EvaluationSettings) -> dict[str, Any]:
-    """Those that decide figures and are not at their defaults."""
+    """The settings that affect the figures and are not at their defaults."""
     defaults = vars(EvaluationSettings(data=[]))
-    names = [name for name in defaults if name not in TOLD]
-    return {k: getattr(args, k) for k in names if getattr(args, k) != defaults[k]}
+    shown = {name: getattr(args, name) for name in defaults if name not in NOT_LISTED}
+    return {name: value for name, value in shown.items() if value != defaults[name]}
 
 
 def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
@@ -212,28 +212,28 @@ def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
     return list(pair_statistics(data.judged())) if isinstance(data, PairData) else args.metrics
 
 
-def build_measure(
+def build_evaluator(
     args: EvaluationSettings, kind: Kind, data: Data, *, shared_settings: bool = False
-) -> Measure:
-    """What measures models of a kind; a reranker's first stage searches here, once for all.
+) -> Evaluator:
+    """Build the evaluator of models of a kind; a reranker's first stage searches only once, here.
 
     For ``shared_settings`` see ``find_first_stage``.
     """
     first = find_first_stage(args, kind, data, shared_settings=shared_settings)
-    return Measure(data, metric_names(args, data), how(args), first)
+    return Evaluator(data, metric_names(args, data), inference_settings(args), first)
 
 
 def find_first_stage(
     args: EvaluationSettings, kind: Kind, data: Data, *, shared_settings: bool = False
 ) -> FirstStage | None:
-    """Search what a reranker is to order; None where the data say it, or for an embedder.
+    """Find what a reranker is to order; None for an embedder, or where the data give candidates.
 
-    ``shared_settings``: they are for several data sets, and others may need what these do not.
+    ``shared_settings``: allow settings that only other data use, those of a suite or of a guard.
 
     Raises:
         ValueError: The settings name what these data or this kind of model would ignore.
     """
-    check_used(args, kind, data, shared_settings)
+    check_unused(args, kind, data, shared_settings)
     if KINDS[kind].retrieves or isinstance(data, PairData) or data.candidates is not None:
         return None
     if deep := [name for name in args.metrics if "@" in name and depth_of([name]) > args.top_k]:
@@ -251,9 +251,9 @@ def find_first_stage(
         embedder = place_for_inference(embedder, PartialState().device)
         fusion = read_fusion(args.first_stage, embedder)
         if fusion is None:
-            run: Run = retrieve(embedder, data, args.top_k, how(args))
+            run: Run = retrieve(embedder, data, args.top_k, inference_settings(args))
         else:
-            scores = retrieve_with_bm25(embedder, data, args.top_k, how(args))
+            scores = retrieve_with_bm25(embedder, data, args.top_k, inference_settings(args))
             run = best(fuse(scores.own, scores.other, fusion.weight), args.top_k)
         return FirstStage(run, args.top_k, first_stage_digest(embedder, fusion))
     ids = list(data.documents)
@@ -261,13 +261,13 @@ def find_first_stage(
     hits = BM25(list(data.documents.values())).search(list(data.queries.values()), wanted)
     by_words = {}
     for query, found in zip(data.queries, hits, strict=True):
-        kept = {ids[at]: score for at, score in found if not data.is_query(query, ids[at])}
+        kept = {ids[at]: score for at, score in found if not data.is_identical(query, ids[at])}
         by_words[query] = dict(list(kept.items())[: args.top_k])
     return FirstStage(by_words, args.top_k)
 
 
-def check_used(args: EvaluationSettings, kind: Kind, data: Data, shared_settings: bool) -> None:
-    """Refuse what would be ignored; see ``find_first_stage``."""
+def check_unused(args: EvaluationSettings, kind: Kind, data: Data, shared_settings: bool) -> None:
+    """Refuse settings that would be ignored; see ``find_first_stage``."""
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
     retrieves, defaults = KINDS[kind].retrieves, EvaluationSettings(data=[])
     given = isinstance(data, PairData) or data.candidates is not None
@@ -291,7 +291,7 @@ def check_used(args: EvaluationSettings, kind: Kind, data: Data, shared_settings
         ),
         (
             isinstance(data, RetrievalData) and data.split is not None and not shared_settings,
-            ("columns", "as_groups", *LABELS),
+            ("columns", "as_groups", *LABEL_SETTINGS),
             "is of rows in training formats, and the data are an evaluation set by themselves",
         ),
     ):

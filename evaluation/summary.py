@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import PairScores, Ranked
+from evaluation.measure import EvaluatedRun, PairScores
 from evaluation.metrics.comparison import Comparison, compare, compare_statistic
-from evaluation.metrics.pairs import Figure, UndefinedMetric, pair_statistics
+from evaluation.metrics.pairs import MetricValue, UndefinedMetric, pair_statistics
 from evaluation.metrics.ranking import Run
 from evaluation.results import (
     BASE,
@@ -25,7 +25,9 @@ MOST_SCORES = 2_000  # of a sample; enough to draw a distribution
 MOST_CHARACTERS = 1_000  # of a document that is shown
 
 
-def ranking_results(ranked: Mapping[str, Ranked], data: RetrievalData, subject: Subject) -> Results:
+def ranking_results(
+    ranked: Mapping[str, EvaluatedRun], data: RetrievalData, subject: Subject
+) -> Results:
     """Summarise rankings.
 
     Args:
@@ -66,7 +68,7 @@ def pair_results(scores: Mapping[str, PairScores], data: PairData, subject: Subj
         counts={"pairs": len(judged)},
         main_metric=next(iter(statistics)),
         metrics=_metrics(
-            {which: found.figures(judged) for which, found in scores.items()}, difference
+            {which: found.metric_values(judged) for which, found in scores.items()}, difference
         ),
         scores={
             which: {
@@ -79,7 +81,7 @@ def pair_results(scores: Mapping[str, PairScores], data: PairData, subject: Subj
 
 
 def _metrics(
-    figures: Mapping[str, Mapping[str, Figure]], difference: Callable[[str], Comparison | None]
+    figures: Mapping[str, Mapping[str, MetricValue]], difference: Callable[[str], Comparison | None]
 ) -> dict[str, MetricResult]:
     """Each metric's values by model; where one or the difference is undefined, the reason."""
     metrics: dict[str, MetricResult] = {}
@@ -105,7 +107,7 @@ def _now() -> str:
 
 
 def _changed_queries(
-    base: Ranked, tuned: Ranked, metric: str, data: RetrievalData
+    base: EvaluatedRun, tuned: EvaluatedRun, metric: str, data: RetrievalData
 ) -> dict[str, list[ChangedQuery]]:
     """The queries that gained most and lost most."""
     before, after = base.values[metric], tuned.values[metric]

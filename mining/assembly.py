@@ -29,7 +29,7 @@ from mining.data.corpus import Corpus, build_corpus
 from mining.data.documents import corpus_documents, training_documents
 from mining.data.queries import Queries
 from mining.policy import Policy
-from mining.search.encode import Encoding, Read, Vectors, cache_key, encode_all
+from mining.search.encode import EncodingSettings, Read, Vectors, cache_key, encode_all
 from mining.search.index import FaissIndex, Index, LexicalIndex, VectorIndex, write_index
 from mining.settings import MiningSettings, WorkSettings
 from mining.teacher import Teacher
@@ -40,8 +40,15 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S")
 Digests = dict[str, str]
 
-# Settings that decide nothing about what is written.
-NOT_SETTINGS = ("output", "overwrite", "cache_dir", "examples", "tokens_per_batch", "rejected_file")
+# Settings that do not affect what is written.
+IRRELEVANT_SETTINGS = (
+    "output",
+    "overwrite",
+    "cache_dir",
+    "examples",
+    "tokens_per_batch",
+    "rejected_file",
+)
 PACKAGES = ("torch", "transformers")
 
 _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
@@ -109,15 +116,15 @@ def open_index(
     """Open the search index; record the digest of its model."""
     if args.embedder is None:
         return LexicalIndex(queries, corpus)
-    asked, documents = embed(args, args.embedder, queries, corpus, digests)
+    query_vectors, documents = embed(args, args.embedder, queries, corpus, digests)
     state = PartialState()
     if args.index is None:
-        return VectorIndex(asked, documents, corpus.searchable, state.device)
+        return VectorIndex(query_vectors, documents, corpus.searchable, state.device)
     file = work / f"{digests['embedder']}.faiss"
     if state.is_main_process and not file.exists():
         write_index(documents, corpus.searchable, args.index, file, shows_progress())
     state.wait_for_everyone()
-    return FaissIndex(asked, documents, corpus.searchable, state.device, file)
+    return FaissIndex(query_vectors, documents, corpus.searchable, state.device, file)
 
 
 def embed(
@@ -138,16 +145,18 @@ def embed(
     document_prompt = embedder.find_prompt("document")
 
     def read_queries(start: int, stop: int) -> list[str]:
-        return [with_prompt(text, query_prompt, own) for text, own in queries.asked(start, stop)]
+        return [
+            with_prompt(text, query_prompt, own) for text, own in queries.with_prompts(start, stop)
+        ]
 
     def read_documents(start: int, stop: int) -> list[str]:
         return [with_prompt(text, document_prompt) for text in corpus.slice(start, stop)]
 
     def encode(count: int, read: Read, max_length: int | None, what: str) -> Vectors:
-        how = Encoding(max_length, args.tokens_per_batch, args.bf16, shows_progress())
-        folder = args.cache_dir / "vectors" / cache_key(embedder, digest, how)
+        encoding = EncodingSettings(max_length, args.tokens_per_batch, args.bf16, shows_progress())
+        folder = args.cache_dir / "vectors" / cache_key(embedder, digest, encoding)
         with VectorCache(folder, embedder.dimension) as cache:
-            return encode_all(embedder, count, read, cache, how, what)
+            return encode_all(embedder, count, read, cache, encoding, what)
 
     documents = encode(len(corpus), read_documents, args.document_max_length, "documents")
     return encode(len(queries), read_queries, args.query_max_length, "queries"), documents
@@ -160,12 +169,12 @@ def open_teacher(args: WorkSettings, name: str, digests: Digests) -> Teacher:
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = place_for_inference(reranker, PartialState().device)
     digests["reranker"] = digest = model_digest(reranker)
-    how = Encoding(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
-    folder = args.cache_dir / "scores" / cache_key(reranker, digest, how)
-    return Teacher(reranker, VectorCache(folder, 1), how)
+    encoding = EncodingSettings(args.max_length, args.tokens_per_batch, args.bf16, shows_progress())
+    folder = args.cache_dir / "scores" / cache_key(reranker, digest, encoding)
+    return Teacher(reranker, VectorCache(folder, 1), encoding)
 
 
-def tell_recall(index: Index, queries: int, depth: int) -> float | None:
+def measure_recall(index: Index, queries: int, depth: int) -> float | None:
     """Measure the recall of FAISS against exact search; None for other indexes."""
     if not isinstance(index, FaissIndex) or not depth:
         return None
@@ -181,7 +190,7 @@ def identity(args: WorkSettings, sources: Sequence[Source]) -> list[Any]:
 
 def settings_of(args: WorkSettings) -> dict[str, Any]:
     """Return the settings that decide what is written."""
-    return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
+    return {name: value for name, value in vars(args).items() if name not in IRRELEVANT_SETTINGS}
 
 
 def write_settings(

@@ -16,7 +16,7 @@ from encoders.kinds import detect_kind, open_model, retrieves
 from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest
 from mining.cache.vectors import VectorCache
-from mining.search.encode import Encoding, cache_key, encode_block
+from mining.search.encode import EncodingSettings, cache_key, encode_block
 from mining.settings import CACHE_DIR
 
 Side = Literal["query", "document"]
@@ -67,9 +67,9 @@ def encode_texts(
     state = PartialState()
     model = place_for_inference(model, state.device)
     prompts: dict[Side, str] = {side: model.find_prompt(side) for side in ("query", "document")}
-    how = Encoding(bf16=bf16)
+    encoding = EncodingSettings(bf16=bf16)
     cache = VectorCache(
-        CACHE_DIR / "vectors" / cache_key(model, model_digest(model), how), model.dimension
+        CACHE_DIR / "vectors" / cache_key(model, model_digest(model), encoding), model.dimension
     )
     seen: set[int] = set()  # what was encoded here is not visible in the cache at once
     with cache:
@@ -82,7 +82,7 @@ def encode_texts(
                 hashes = {text_hash(prompt_of(text), text): text for text in given}
                 texts = [text for key, text in hashes.items() if key not in seen]
                 seen |= hashes.keys()
-                encode_block(model, texts, text_keys(texts), cache, how, "texts")
+                encode_block(model, texts, text_keys(texts), cache, encoding, "texts")
     state.wait_for_everyone()
     cache.refresh()
     return GuideEmbeddings(cache, prompts)

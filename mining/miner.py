@@ -121,7 +121,7 @@ class Miner:
         positives, kept = set(self.queries.positives(query)), set(self.queries.kept[query])
         ids = set[int]().union(*map(self.corpus.ids_of, positives))
         of_positives = [self.forms(place) for place in sorted(positives)]
-        asked, asked_trigrams = forms(text)
+        query_text, query_trigrams = forms(text)
         near = self.policy.near_duplicates
 
         def reason(candidate: Candidate) -> Reason | None:
@@ -139,11 +139,11 @@ class Miner:
             text, trigrams = self.forms(place)
             if any(text == other for other, _ in of_positives):
                 return "text of a positive"
-            if text == asked:
+            if text == query_text:
                 return "text of the query"
-            if near and any(alike(trigrams, other) >= near for _, other in of_positives):
+            if near and any(containment(trigrams, other) >= near for _, other in of_positives):
                 return "almost a positive"
-            if near and alike(trigrams, asked_trigrams) >= near:
+            if near and containment(trigrams, query_trigrams) >= near:
                 return "almost the query"
             return None
 
@@ -172,8 +172,8 @@ class Miner:
     def _pick_by_reranker(
         self, reranker: Teacher, start: int, stop: int, pickers: Sequence[Picker]
     ) -> None:
-        asked = self.queries.asked(start, stop)
-        lowest = self._score_positives(reranker, start, asked)
+        queries = self.queries.with_prompts(start, stop)
+        lowest = self._score_positives(reranker, start, queries)
         while True:
             proposed = [
                 (at, kind, candidate)
@@ -184,7 +184,7 @@ class Miner:
                 return
             texts = self.corpus.at([candidate.place for _, _, candidate in proposed])
             pairs = [
-                reranker.pair(*asked[at], text)
+                reranker.pair(*queries[at], text)
                 for (at, _, _), text in zip(proposed, texts, strict=True)
             ]
             scores = sigmoid(reranker.score(pairs)).tolist()
@@ -198,20 +198,20 @@ class Miner:
                     pickers[at].taken[kind].append(candidate)
 
     def _score_positives(
-        self, reranker: Teacher, start: int, asked: Sequence[tuple[str, str | None]]
+        self, reranker: Teacher, start: int, queries: Sequence[tuple[str, str | None]]
     ) -> list[float]:
         """Return the reranker's lowest score of a positive for each query, 1 where there is none.
 
         Negatives that are kept are scored here too, as their scores are going to be written.
         """
-        numbers = range(len(asked))
+        numbers = range(len(queries))
         positives = [self.queries.positives(start + at) for at in numbers]
         texts = iter(self.corpus.at(list(chain(*positives))))
         of_positives = [
-            [reranker.pair(*asked[at], next(texts)) for _ in positives[at]] for at in numbers
+            [reranker.pair(*queries[at], next(texts)) for _ in positives[at]] for at in numbers
         ]
         of_kept = [
-            reranker.pair(*asked[at], text)
+            reranker.pair(*queries[at], text)
             for at in numbers
             for text in self.queries.kept_texts(start + at)
         ]
@@ -222,10 +222,10 @@ class Miner:
 
 
 def forms(text: str) -> Forms:
-    """Return the forms of a text."""
+    """Return a text normalised, and the hashes of its word trigrams."""
     return normalize(text), frozenset(hash(run) for run in shingles(text) if run)
 
 
-def alike(one: frozenset[int], other: frozenset[int]) -> float:
-    """Return the containment: the share of the smaller set that is in the other too."""
+def containment(one: frozenset[int], other: frozenset[int]) -> float:
+    """Return the share of the smaller set that is in the other too."""
     return len(one & other) / min(len(one), len(other)) if one and other else 0.0

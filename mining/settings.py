@@ -13,7 +13,7 @@ from mining.policy import Limits, Policy
 from mining.search.index import FaissKind
 from preparation.commands.settings import InputSettings
 
-OF_EMBEDDER = ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
+EMBEDDER_SETTINGS = ("query_max_length", "document_max_length", "query_prompt", "document_prompt")
 
 
 CACHE_DIR = Path(datasets.config.HF_DATASETS_CACHE) / "tandem" / "mining"
@@ -25,7 +25,7 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
 
     input: list[str] = required("Rows in any training format: files, folders, Hub data sets.")
     output: Path = required("The groups: a .jsonl, .json or .parquet file.")
-    overwrite: bool = option(False, "Replace the file, if it is there already.")
+    overwrite: bool = option(False, "Replace the file if it exists.")
     query_prompt: str | None = option(
         None, "Embedder: before queries without a prompt of their own; null: the model's."
     )
@@ -39,14 +39,14 @@ class WorkSettings(InputSettings, ModelSettings, RowSettings):
     )
     cache_dir: Path = option(
         CACHE_DIR,
-        "Of vectors and scores, so that no text is encoded twice.",
+        "Cache of vectors and scores: no text is encoded twice.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.relabel_from is not None and not 0 < self.relabel_from < 1:
             raise ValueError(
-                f"relabel_from: must be between 0 and 1, without them, got {self.relabel_from:g}"
+                f"relabel_from: must be above 0 and below 1, got {self.relabel_from:g}"
             )
 
 
@@ -93,7 +93,7 @@ class MiningSettings(Policy, RerankerSettings, WorkSettings):
         super().__post_init__()
         if self.bm25 == (self.embedder is not None):
             raise ValueError("embedder: give either --embedder MODEL or --bm25")
-        for name in (*OF_EMBEDDER, "index"):
+        for name in (*EMBEDDER_SETTINGS, "index"):
             if self.bm25 and getattr(self, name) is not None:
                 raise ValueError(f"{name}: is for --embedder; leave it out")
         for name in ("max_length", *(f"reranker_{limit}" for limit in Limits._fields)):

@@ -16,7 +16,7 @@ from common.text_digest import KeyTable, pair_keys
 from encoders.backbone import Encoder
 from evaluation.search.reranking import check_scores
 from mining.cache.vectors import VectorCache
-from mining.search.encode import BLOCK, Encoding
+from mining.search.encode import BLOCK, EncodingSettings
 
 # Letters: P pairs.
 
@@ -35,7 +35,7 @@ class Teacher:
 
     reranker: Encoder
     cache: VectorCache
-    how: Encoding
+    encoding: EncodingSettings
 
     def pair(self, query: str, prompt: str | None, document: str) -> Pair:
         """Build the reranker's input: the query behind its own prompt, or else the model's."""
@@ -65,9 +65,9 @@ class Teacher:
             [query for query, _ in pairs],
             [document for _, document in pairs],
             prompts={},  # they are part of the cache's key, and there already
-            max_length=self.how.max_length,
-            tokens_per_batch=self.how.tokens_per_batch,
-            bf16=self.how.bf16,
+            max_length=self.encoding.max_length,
+            tokens_per_batch=self.encoding.tokens_per_batch,
+            bf16=self.encoding.bf16,
         )
         check_scores(found, lambda at: ", ".join(repr(text[:40]) for text in pairs[at]))
         scores: NDArray[np.float32] = found.numpy()

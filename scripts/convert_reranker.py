@@ -50,7 +50,7 @@ def convert(args: ConvertRerankerSettings) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if args.output_dir.exists():
-        raise ValueError(f"output_dir: {args.output_dir} is there already; give another name")
+        raise ValueError(f"output_dir: {args.output_dir} already exists; give another name")
     template = PAIR_TEMPLATE
     if args.pair_template:
         template = args.pair_template.read_text(encoding="utf-8-sig")

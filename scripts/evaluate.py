@@ -45,38 +45,38 @@ from evaluation.checkpoints import (
     find_checkpoints,
     read_log,
     read_train_config,
-    tell_best,
+    warn_if_not_best,
     write_best,
 )
 from evaluation.data.sets import PairData
 from evaluation.data.trec import ids_with_blanks, write_run
 from evaluation.measure import (
-    Ranked,
-    judge,
+    EvaluatedRun,
+    evaluate_run,
     measure_fused,
     measure_ranking,
     score_pairs,
     usable_fusion,
 )
-from evaluation.metrics.pairs import Figure
+from evaluation.metrics.pairs import MetricValue
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.search.fusion import read_fusion
 from evaluation.settings import (
-    LABELS,
+    LABEL_SETTINGS,
     EvaluateSettings,
-    build_measure,
+    build_evaluator,
     changed_settings,
     find_first_stage,
-    how,
+    inference_settings,
     metric_names,
     open_model,
     read_data,
 )
 from evaluation.suite import identity_of, read_suite, run_suite
 from evaluation.summary import pair_results, ranking_results
-from stores.measure import Asked, measure_store, show_store
+from stores.measure import StoreEvaluation, measure_store, show_store
 from stores.opening import open_store
 from trainers.config.assembly import evaluation_loss
 from trainers.model_card.evaluation import add_evaluation
@@ -119,9 +119,10 @@ def evaluate_store(args: EvaluateSettings, url: str) -> None:
         raise ValueError("data: has judged pairs; give queries with judged documents of the store")
     find_first_stage(args, "embedder", data)  # there is none, and none may be named
     fusion = read_fusion(args.measured, embedder)
+    weight = fusion.weight if fusion else 0.0
+    evaluation = StoreEvaluation(embedder, data, args.metrics, inference_settings(args), weight)
     with closing(open_store(url)) as store:
-        asked = Asked(embedder, data, args.metrics, how(args), fusion.weight if fusion else 0.0)
-        show_store(measure_store(store, args.collection, asked), Console(width=120))
+        show_store(measure_store(store, args.collection, evaluation), Console(width=120))
 
 
 def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
@@ -139,7 +140,9 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
     run_suite(tasks, output, identity_of(args, models), measure_task)
 
 
-def measure(args: EvaluateSettings, shared_settings: bool = False) -> tuple[Results, Ranked | None]:
+def measure(
+    args: EvaluateSettings, shared_settings: bool = False
+) -> tuple[Results, EvaluatedRun | None]:
     """Measure a model, and the one it is compared with, on the same data.
 
     For ``shared_settings`` see ``find_first_stage``.
@@ -150,7 +153,7 @@ def measure(args: EvaluateSettings, shared_settings: bool = False) -> tuple[Resu
     torch.manual_seed(0)  # a base without a scoring head gets the same random one each time
     models = choose_models(args)
     kind = detect_kind(args.measured)
-    data = read_data(args, kind)
+    data, inference = read_data(args, kind), inference_settings(args)
     first = find_first_stage(args, kind, data, shared_settings=shared_settings)
     pairs = isinstance(data, PairData)
     if args.show_queries and (BASE not in models or (pairs and not shared_settings)):
@@ -165,15 +168,15 @@ def measure(args: EvaluateSettings, shared_settings: bool = False) -> tuple[Resu
     )
     if isinstance(data, PairData):
         scores = {
-            which: score_pairs(open_model(model, kind, args), data, how(args))
+            which: score_pairs(open_model(model, kind, args), data, inference)
             for which, model in models.items()
         }
         return pair_results(scores, data, subject), None
-    if unfit := ids_with_blanks(data):
-        logger.warning("%s will not be written: %s", RANKING_FILE, unfit)
+    if unwritable := ids_with_blanks(data):
+        logger.warning("%s will not be written: %s", RANKING_FILE, unwritable)
     ranked, fusion, fused = {}, None, None
     for which, model in models.items():
-        opened, given = open_model(model, kind, args), (data, args.metrics, how(args))
+        opened, given = open_model(model, kind, args), (data, args.metrics, inference)
         if which == TUNED:
             fusion = usable_fusion(model, opened, first, args.first_stage)
         if which == TUNED and fusion is not None:
@@ -183,9 +186,9 @@ def measure(args: EvaluateSettings, shared_settings: bool = False) -> tuple[Resu
     results = ranking_results(ranked, data, subject)
     before, against = ranked[TUNED], args.measured
     if first is not None:
-        before, against = judge(first.run, data, args.metrics), args.first_stage
+        before, against = evaluate_run(first.run, data, args.metrics), args.first_stage
 
-    def compared(found: Ranked, name: str) -> Results:
+    def compared(found: EvaluatedRun, name: str) -> Results:
         pair = replace(subject, models={TUNED: name, BASE: against})
         return ranking_results({TUNED: found, BASE: before}, data, pair)
 
@@ -194,7 +197,7 @@ def measure(args: EvaluateSettings, shared_settings: bool = False) -> tuple[Resu
     if fused is not None and fusion is not None:
         name = f"{args.measured} + {fusion.weight:.3g} × {fusion.first_stage}"
         results = replace(results, fused=compared(fused, name))
-    return results, None if unfit else fused or ranked[TUNED]
+    return results, None if unwritable else fused or ranked[TUNED]
 
 
 def choose_models(args: EvaluateSettings) -> dict[str, str]:
@@ -214,7 +217,7 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
         )
     models = {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
     for model in models.values():
-        tell_best(model)
+        warn_if_not_best(model)
     return models
 
 
@@ -230,20 +233,20 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
         raise ValueError(
             f"metric: {metric!r} is not measured here; give one of loss, {', '.join(known)}"
         )
-    if metric == "loss" and (unused := changed_settings(args).keys() - LABELS):
+    if metric == "loss" and (unused := changed_settings(args).keys() - LABEL_SETTINGS):
         raise ValueError(
             f"{min(unused)}: the loss is of all rows, with the run's own settings; leave it out"
         )
-    measure = build_measure(args, kind, data)
-    figures: dict[str, dict[str, Figure]] = {}
+    evaluator = build_evaluator(args, kind, data)
+    figures: dict[str, dict[str, MetricValue]] = {}
     for name, folder in found.items():
         if metric == "loss":
-            given = recipe | {name: getattr(args, name) for name in LABELS}
+            given = recipe | {name: getattr(args, name) for name in LABEL_SETTINGS}
             given |= {"eval_columns": args.columns or {}, "eval_split": args.split}
             with tempfile.TemporaryDirectory() as scratch:
                 figures[name] = {"loss": evaluation_loss(given, str(folder), args.data, scratch)}
         else:
-            figures[name] = measure(open_model(str(folder), kind, args))
+            figures[name] = evaluator(open_model(str(folder), kind, args))
     values = {name: figure[metric] for name, figure in figures.items()}
     best = choose_best(values, lower_is_better=metric == "loss")
     if PartialState().is_main_process:
@@ -260,7 +263,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
 
 
 def finish(
-    args: EvaluateSettings, results: Results, ranked: Ranked | None, card: bool = True
+    args: EvaluateSettings, results: Results, ranked: EvaluatedRun | None, card: bool = True
 ) -> None:
     """Print the tables; write figures, report and run; update the model card."""
     if not PartialState().is_main_process:

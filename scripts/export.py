@@ -39,10 +39,10 @@ from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
 from encoders.kinds import detect_kind
 from encoders.opening.model_name import resolve_model
-from evaluation.checkpoints import tell_best
+from evaluation.checkpoints import warn_if_not_best
 from evaluation.data.sets import PairData
 from evaluation.search.fusion import read_fusion
-from evaluation.settings import Data, EvaluationSettings, build_measure, open_model, read_data
+from evaluation.settings import Data, EvaluationSettings, build_evaluator, open_model, read_data
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -75,7 +75,7 @@ def export(args: ExportSettings) -> int:
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
     check(args)
-    tell_best(args.model)
+    warn_if_not_best(args.model)
     data = read_data(args, detect_kind(args.model))
     partial = args.output_dir.with_name(args.output_dir.name + ".partial")
     try:
@@ -87,10 +87,8 @@ def export(args: ExportSettings) -> int:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if read_fusion(args.model) is not None:
-        print(
-            f"{FUSION_FILE} is not copied: choose the weight of the exported model anew (fuse.py)"
-        )
-    print(f"exported to {args.output_dir}; scripts/serve.py --model {args.output_dir}")
+        print(f"{FUSION_FILE} is not copied: run scripts/fuse.py for the exported model")
+    print(f"exported to {args.output_dir}; serve it: scripts/serve.py --model {args.output_dir}")
     return 0
 
 
@@ -106,7 +104,7 @@ def check(args: ExportSettings) -> None:
             f"{', '.join(missing)} is not installed; pip install -c constraints.txt -e '.[onnx]'"
         )
     if args.output_dir.exists():
-        raise ValueError(f"output_dir: {args.output_dir} is there already; give another name")
+        raise ValueError(f"output_dir: {args.output_dir} already exists; give another name")
     if is_onnx(resolve_model(args.model)):
         raise ValueError(f"model: {args.model} is an ONNX model already")
 
@@ -134,7 +132,7 @@ def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
         ValueError: The metric is undefined on the data.
     """
     kind = detect_kind(args.model)
-    measure = build_measure(args, kind, data)
+    evaluator = build_evaluator(args, kind, data)
     models = [open_model(name, kind, args).to("cpu") for name in (args.model, str(exported))]
     queries, documents = example(data)
     one, other = (answer(model, queries, documents) for model in models)
@@ -142,7 +140,7 @@ def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
         least = float(torch.cosine_similarity(one, other, dim=-1).min())
     else:
         least = 1 - float((one - other).abs().max())
-    table = Table("", "MB", "documents/s", measure.metrics[0])
+    table = Table("", "MB", "documents/s", evaluator.metrics[0])
     values = []
     for name, model, folder in zip(
         (args.model, "exported"), models, (resolve_model(args.model), exported), strict=True
@@ -150,7 +148,7 @@ def compare(args: ExportSettings, exported: Path, data: Data) -> str | None:
         begun = time.perf_counter()
         answer(model, queries, documents)
         rate = len(documents) / (time.perf_counter() - begun)
-        metric, value = next(iter(measure(model).items()))
+        metric, value = next(iter(evaluator(model).items()))
         if isinstance(value, str):
             raise ValueError(f"data: {metric} is undefined on it ({value}); give other data")
         table.add_row(name, f"{size(folder):.1f}", f"{rate:.1f}", f"{value:.4f}")

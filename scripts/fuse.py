@@ -8,7 +8,7 @@
         --top_k 20 --data data/docstrings/dev_pairs.jsonl
 
 The fused score is ``own + weight * other``. The weight that is best on the data goes into
-fusion.json, unless it is not surely better than the model alone. Then scripts/evaluate.py shows the
+fusion.json if it is significantly better than the model alone. Then scripts/evaluate.py shows the
 model alone and fused, and /search of scripts/serve.py orders by the fused score. Choose it on data
 that the model was not trained on, and not on those on which it is judged in the end.
 """
@@ -33,7 +33,13 @@ from evaluation.data.sets import PairData
 from evaluation.measure import both_scores
 from evaluation.metrics.comparison import Comparison
 from evaluation.search.fusion import BM25_SCORES, Fusion, WeightTrial, settings_of, try_weights
-from evaluation.settings import EvaluationSettings, find_first_stage, how, open_model, read_data
+from evaluation.settings import (
+    EvaluationSettings,
+    find_first_stage,
+    inference_settings,
+    open_model,
+    read_data,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +87,7 @@ def fuse_model(args: FuseSettings) -> None:
             "to search, such as a BEIR folder"
         )
     model = open_model(args.model, kind, args)
-    scores = both_scores(model, data, args.metrics, how(args), first)
+    scores = both_scores(model, data, args.metrics, inference_settings(args), first)
     weights = None if args.weight is None else [0, args.weight]
     trials = list(try_weights(scores, data, args.metrics[0], weights))
     if not state.is_main_process:
@@ -95,12 +101,14 @@ def fuse_model(args: FuseSettings) -> None:
         best = trials[-1]
     elif best.to_own.sign <= 0:
         (folder / FUSION_FILE).unlink(missing_ok=True)  # of an earlier call
-        print(f"no weight is surely better than the model alone: there is no {FUSION_FILE}")
+        print(
+            f"no weight is significantly better than the model alone: {FUSION_FILE} is not written"
+        )
         return
     if first is not None and best.to_other.sign <= 0:
         logger.warning(
-            "the fused order is not surely better than that of %s alone: the reranker adds "
-            "nothing on these data", name
+            "the fused order is not significantly better than that of %s alone: the reranker "
+            "adds nothing on these data", name
         )  # fmt: skip
     Fusion(best.weight, digest, name, settings_of(model)).write(folder)
     print(f"{folder / FUSION_FILE}: own score + {best.weight:.4g} × that of {name}")

@@ -42,14 +42,14 @@ from common.hardware import prepare_cpu
 from encoders import Embedder
 from encoders.kinds import KINDS, detect_kind
 from encoders.opening.bf16_weights import place_for_inference
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.settings import ModelSettings
 from serving.served_models import find_served
-from stores.collection import Version, check_name, is_version
+from stores.collection import TableSpec, check_name, is_table_of
 from stores.documents import check_documents, corpus_files, read_documents
 from stores.fingerprint import fingerprint
-from stores.indexing import Embedding, delete_gone, move_others, shared, synchronize
-from stores.opening import open_store, shown
+from stores.indexing import DocumentEmbedder, broadcast, delete_gone, move_others, synchronize
+from stores.opening import open_store, redacted
 from stores.store import CORPUS, Dtype, Layout, Quantization, Store, Table
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: IndexSettings) -> None:
     """Do what the flags say."""
-    # All wait while one builds an index.
+    # The others wait while one process builds an index.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
     with ExitStack() as exits:
         store: Store | None = None
@@ -146,46 +146,45 @@ def index(args: IndexSettings, store: Store | None) -> None:
     embedder = place_for_inference(embedder, PartialState().device)
     model = fingerprint(embedder, args.document_max_length)
     layout = Layout(model.dimensions, args.dtype, args.quantization)
-    version = Version(model, layout, Path(args.model).name)
-    how = How(
+    spec = TableSpec(model, layout, Path(args.model).name)
+    inference = InferenceSettings(
         bf16=args.bf16,
         tokens_per_batch=args.tokens_per_batch,
         document_max_length=args.document_max_length,
     )
-    embed, old, table = Embedding(embedder, how), None, None
+    embed, old, table = DocumentEmbedder(embedder, inference), None, None
     if store is not None:
-        old = check_version(store, args, version)
-        table = store.open(version.table(args.collection), layout, create=True)
+        old = find_replaced(store, args, spec)
+        table = store.open(spec.table(args.collection), layout, create=True)
     build(args, files, keys, table, embed)
-    if shared(lambda: old is not None):
-        migrate(args, keys, store, table, old, version, embed)
+    if broadcast(lambda: old is not None):
+        migrate(args, keys, store, table, old, spec, embed)
     elif store is not None and table is not None:
         table.build_index()
-        store.publish(args.collection, version.about(args.collection))
+        store.publish(args.collection, spec.about(args.collection))
     if table is not None:
-        print(f"{args.collection}: {table.count():,} documents in {shown(args.store)}")
+        print(f"{args.collection}: {table.count():,} documents in {redacted(args.store)}")
     if old:
         print(
-            f"{args.collection}: switched to {version.name}; servers of {old['name']} continue "
+            f"{args.collection}: switched to {spec.name}; servers of {old['name']} continue "
             "with the old vectors; --prune true deletes them"
         )
 
 
-def check_version(store: Store, args: IndexSettings, version: Version) -> dict[str, Any] | None:
-    """What the catalog says of the version that this one is to replace; None: there is none.
+def find_replaced(store: Store, args: IndexSettings, spec: TableSpec) -> dict[str, Any] | None:
+    """What the catalog says of the table that the new one is to replace; None: there is none.
 
     Raises:
         ValueError: There is one, and no migration was asked for.
     """
     about = store.catalog().get(args.collection)
-    if about is None or about["table"] == version.table(args.collection):
+    if about is None or about["table"] == spec.table(args.collection):
         return None
     if not args.migrate:
         raise ValueError(
             f"collection: {args.collection!r} was indexed otherwise (by {about['name']}): the "
-            f"{', '.join(version.differences(about))} differ, and such vectors are never mixed; "
-            "give --migrate true to index anew beside it and switch in the end, or another "
-            "--collection"
+            f"{', '.join(spec.differences(about))} differ, and such vectors are never mixed; "
+            "give --migrate true to re-index beside it and then switch, or another --collection"
         )
     return about
 
@@ -195,7 +194,7 @@ def build(
     files: Sequence[Path],
     keys: NDArray[np.uint64],
     table: Table | None,
-    embed: Embedding,
+    embed: DocumentEmbedder,
 ) -> None:
     """Write the corpus, and delete what it no longer has."""
     hidden = not (PartialState().is_main_process and sys.stderr.isatty())
@@ -207,7 +206,7 @@ def build(
     if args.delete:
         own = args.source
         counts["deleted"] = delete_gone(table, keys, lambda of: of == own, args.block_size)
-    tell(args.collection, counts)
+    print_counts(args.collection, counts)
 
 
 def migrate(
@@ -216,8 +215,8 @@ def migrate(
     store: Store | None,
     table: Table | None,
     old: dict[str, Any] | None,
-    version: Version,
-    embed: Embedding,
+    spec: TableSpec,
+    embed: DocumentEmbedder,
 ) -> None:
     """Take over what the corpus does not bring, and switch to the new table; collective.
 
@@ -231,7 +230,9 @@ def migrate(
         left = args.source if args.delete else None
         counts = move_others(previous, table, keys, left, embed, args.block_size)
         if table is not None and (counts.total() - counts["unchanged"]):
-            tell(f"{args.collection}, {'other sources' if left else 'other documents'}", counts)
+            print_counts(
+                f"{args.collection}, {'other sources' if left else 'other documents'}", counts
+            )
 
     move()
     if table is not None:
@@ -240,11 +241,11 @@ def migrate(
         store.publish(args.collection, old | {"closed": True})
     move()
     if store is not None:
-        store.publish(args.collection, version.about(args.collection))
+        store.publish(args.collection, spec.about(args.collection))
 
 
-def tell(what: str, counts: Counter[str]) -> None:
-    """Print how many documents were treated how."""
+def print_counts(what: str, counts: Counter[str]) -> None:
+    """Print how many documents were embedded, updated, deleted and so on."""
     print(f"{what}: {', '.join(f'{number:,} {how}' for how, number in counts.items())}")
 
 
@@ -252,7 +253,7 @@ def prune(store: Store, collection: str) -> None:
     """Delete the tables of a collection that are not live."""
     live = store.catalog().get(collection, {}).get("table")
     for table in store.tables():
-        if is_version(table, collection) and table != live:
+        if is_table_of(table, collection) and table != live:
             store.drop(table)
             print(f"deleted {table}")
 
@@ -260,9 +261,9 @@ def prune(store: Store, collection: str) -> None:
 def show(store: Store, url: str) -> None:
     """Print the collections."""
     if not (catalog := store.catalog()):
-        print(f"{shown(url)} has no collection")
+        print(f"{redacted(url)} has no collection")
         return
-    grid = Grid("collection", "documents", "model", "dimensions", "kept as", title=shown(url))
+    grid = Grid("collection", "documents", "model", "dimensions", "kept as", title=redacted(url))
     for name, about in sorted(catalog.items()):
         layout = Layout(**about["layout"])
         kept = layout.dtype + ("" if layout.quantization == "none" else f", {layout.quantization}")

@@ -32,9 +32,9 @@ from encoders.export.onnx_backbone import is_onnx
 from encoders.kinds import Kind, detect_kind
 from encoders.merging import Share, check_shares, merge_weights
 from encoders.opening.model_name import resolve_model
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
-from evaluation.settings import EvaluationSettings, build_measure, open_unplaced, read_data
+from evaluation.settings import EvaluationSettings, build_evaluator, open_on_cpu, read_data
 
 
 @dataclass(kw_only=True)
@@ -68,7 +68,7 @@ class MergeSettings(EvaluationSettings):
             if self.weights is not None and getattr(self, name):
                 raise ValueError(f"{name}: is for finding weights; leave it or weights out")
         if self.output_dir.exists():
-            raise ValueError(f"output_dir: {self.output_dir} is there already; give another name")
+            raise ValueError(f"output_dir: {self.output_dir} already exists; give another name")
         for model in self.models:
             if is_onnx(resolve_model(model)):
                 raise ValueError(f"models: {model} is an ONNX model; give the one it was made from")
@@ -88,7 +88,7 @@ def merge(args: MergeSettings) -> None:
     transformers.utils.logging.disable_progress_bar()
     kind = detect_kind(args.models[-1])
     device = PartialState().device
-    opened = [open_unplaced(name, kind, args).to(device) for name in args.models]
+    opened = [open_on_cpu(name, kind, args).to(device) for name in args.models]
     check_tokenizers(opened, args.models)
     # Copies: the last model is given each merge in turn.
     states = [{n: w.cpu().clone() for n, w in model.state_dict().items()} for model in opened]
@@ -135,14 +135,14 @@ def check_tokenizers(models: Sequence[Encoder], names: Sequence[str]) -> None:
 def find_weights(args: MergeSettings, kind: Kind, merged: Any) -> Shares:
     """Try weights on the data, print what they are worth, and return the best."""
     shared_settings = bool(args.guard_data)
-    measure = build_measure(args, kind, read_data(args, kind), shared_settings=shared_settings)
-    guard: Measure | None = None
+    evaluator = build_evaluator(args, kind, read_data(args, kind), shared_settings=shared_settings)
+    guard: Evaluator | None = None
     if args.guard_data:
         guarded = replace(args, data=args.guard_data, corpus=None)
-        guard = build_measure(guarded, kind, read_data(guarded, kind), shared_settings=True)
-    trials = Trials(merged, len(args.models), measure, guard)
+        guard = build_evaluator(guarded, kind, read_data(guarded, kind), shared_settings=True)
+    trials = Trials(merged, len(args.models), evaluator, guard)
     best = trials.find()
-    metric = measure.metrics[0]
+    metric = evaluator.metrics[0]
     table = Table("weights", metric, "difference [95 % interval]", *(["guard"] if guard else []))
     for trial in trials.tried.values():
         by = trial.difference

@@ -33,12 +33,12 @@ from mining.assembly import (
     check_output,
     check_ranks,
     identity,
+    measure_recall,
     on_all_processes,
     open_index,
     open_teacher,
     read_corpus,
     shows_progress,
-    tell_recall,
     write_settings,
 )
 from mining.data.corpus import Corpus
@@ -94,7 +94,7 @@ def mine(args: MiningSettings) -> None:
             return
         write(args, survey, queries, corpus, blocks, reranker)
         summary = summarize(blocks, args.num_negatives)
-        summary["faiss_recall"] = tell_recall(index, len(queries), args.depth)
+        summary["faiss_recall"] = measure_recall(index, len(queries), args.depth)
         console = Console()
         console = console if console.is_terminal else Console(width=120)
         show(summary, console)

@@ -46,7 +46,7 @@ from mining.data.records import (
     write_groups,
 )
 from mining.search.index import VectorIndex
-from mining.settings import OF_EMBEDDER, ScoringSettings
+from mining.settings import EMBEDDER_SETTINGS, ScoringSettings
 from mining.teacher import score_all
 from mining.work import work_folder
 
@@ -89,7 +89,7 @@ def score(args: ScoringSettings) -> None:
 
 def check_settings(args: ScoringSettings, kind: Kind) -> None:
     """Refuse settings of the other kind of model."""
-    defaults: dict[str, str | None] = dict.fromkeys(OF_EMBEDDER)
+    defaults: dict[str, str | None] = dict.fromkeys(EMBEDDER_SETTINGS)
     if KINDS[kind].retrieves:
         defaults = {"max_length": None, "scores": "raw", "relabel_from": None}
     for name, value in defaults.items():
@@ -104,8 +104,8 @@ def by_embedder(args: ScoringSettings, rows: Dataset, work: Path, digests: Diges
     documents = training_documents(args.input, args.read_options())
     corpus = build_corpus(work / "corpus", documents, [])
     queries = Queries(rows, corpus, keep=True)
-    asked, vectors = embed(args, args.model, queries, corpus, digests)
-    index = VectorIndex(asked, vectors, len(corpus), PartialState().device)
+    query_vectors, vectors = embed(args, args.model, queries, corpus, digests)
+    index = VectorIndex(query_vectors, vectors, len(corpus), PartialState().device)
 
     def score(numbers: range, _: Rows, groups: Rows) -> list[float]:
         found: list[float] = []

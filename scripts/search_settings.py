@@ -200,7 +200,7 @@ def run_trial(
         reason = "the device ran out of memory"
     except SystemExit as stop:
         if int(stop.code or 0) >= FIRST_SIGNAL:
-            logger.warning("trial %s runs anew when the same search is started again", number)
+            logger.warning("trial %s will run again when the same search is restarted", number)
             raise
         reason = f"see {folder}"
     gc.collect()

@@ -46,15 +46,15 @@ from evaluation.data.resolve import read_corpus
 from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.model import ServedModel, open_model
-from serving.engine.placement import Place, find_places
+from serving.engine.placement import Placement, find_placements
 from serving.engine.replicated import ReplicatedEngine
 from serving.http.auth import read_keys
 from serving.http.logs import set_up_logging
 from serving.http.metrics import Metrics
 from serving.http.server import Server, listen
 from serving.http.tracing import open_provider
-from serving.routes.openai import VersionBody
-from serving.served_models import Served, find_models
+from serving.routes.openai import LoadBody
+from serving.served_models import ModelToServe, find_models
 from serving.settings import PORT_OF_BOTH, ServeSettings
 from serving.stored_corpus import StoredCorpus
 from stores import Store, StoreUnavailable, open_store
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse(ServeSettings, argv, __doc__)
         set_up_logging(args.log_json)
-        places = find_places(args.replicas, args.device, args.threads)
+        placements = find_placements(args.replicas, args.device, args.threads)
         keys = read_keys(args.api_key_file)
         models = find_models(
             args.given(), args.baseline, args.served_model_name, args.trust_remote_code
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, StoreUnavailable) as error:
         return complain(error)
     cores = set_up(args, bool(keys))
-    engine = build_engine(args, models, places, documents, store)
+    engine = build_engine(args, models, placements, documents, store)
     app = build_app(
         engine,
         [role for role in models if "_" not in role],
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stores=store is not None,
         workers=max(1, cores // 2),
         traces=traces,
-        find_version=partial(find_version, args, models.keys()) if args.allow_loading else None,
+        find_models=partial(find_loadable, args, models.keys()) if args.allow_loading else None,
     )
     host, port = socket.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
@@ -104,12 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         engine.start()
         Server(app, engine, args.exit_when_unhealthy).run(sockets=[socket])
-        return outcome(engine)
+        return exit_status(engine)
     finally:
         engine.stop()
 
 
-def check_kinds(args: ServeSettings, models: dict[str, Served]) -> None:
+def check_kinds(args: ServeSettings, models: dict[str, ModelToServe]) -> None:
     """Refuse settings of a kind of model that is not served."""
     for name in ("corpus", "store"):
         if getattr(args, name) and "embedder" not in models:
@@ -127,7 +127,7 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
     if args.host not in LOCAL_HOSTS and not has_keys:
         logger.warning(
             "%s can be reached from other machines, and there is no API key: anyone who can reach "
-            "it may use it",
+            "it can use it",
             args.host,
         )
     # The model thread needs the interpreter between any two kernels; by default another thread
@@ -144,22 +144,22 @@ def set_up(args: ServeSettings, has_keys: bool) -> int:
 
 def build_engine(
     args: ServeSettings,
-    models: dict[str, Served],
-    places: Sequence[Place],
+    models: dict[str, ModelToServe],
+    placements: Sequence[Placement],
     documents: Mapping[str, str] | None,
     store: Store | None,
 ) -> Engine:
     """The engine: a thread that computes, or with several replicas processes."""
     load, metrics = partial(open_models, args, models), Metrics()
     searched = (documents, partial(open_stored, args, store) if store else None)
-    if len(places) > 1:
+    if len(placements) > 1:
         # Replicas are copies of a process that has imported all that this one has.
         multiprocessing.set_forkserver_preload(["scripts.serve"])
-        return ReplicatedEngine(load, places, args, metrics, args.precision, *searched)
-    return Engine(load, places, args, metrics, args.precision, *searched)
+        return ReplicatedEngine(load, placements, args, metrics, args.precision, *searched)
+    return Engine(load, placements, args, metrics, args.precision, *searched)
 
 
-def outcome(engine: Engine) -> int:
+def exit_status(engine: Engine) -> int:
     """The exit status, after one line if it is an error."""
     if isinstance(engine.start_error, ValueError):
         return complain(engine.start_error)
@@ -169,7 +169,7 @@ def outcome(engine: Engine) -> int:
     return 3 if engine.health()[0] == "unhealthy" else 0
 
 
-def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
+def find_port(args: ServeSettings, models: dict[str, ModelToServe]) -> int:
     """``--port``, else the port of the only kind that is served, else PORT_OF_BOTH."""
     if args.port is not None:
         return args.port
@@ -177,10 +177,10 @@ def find_port(args: ServeSettings, models: dict[str, Served]) -> int:
     return PORT_OF_BOTH if len(kinds) > 1 else KINDS[kinds.pop()].port
 
 
-def find_version(
-    args: ServeSettings, served: Set[str], name: str, asked: VersionBody
+def find_loadable(
+    args: ServeSettings, served: Set[str], name: str, asked: LoadBody
 ) -> Callable[[str], dict[str, ServedModel]]:
-    """What opens models that a client wants beside those by roles ``served``.
+    """Find the models that a client wants loaded beside those served; return what opens them.
 
     Raises:
         ValueError: There are no such models, or they are of other kinds.
@@ -205,7 +205,7 @@ def open_stored(args: ServeSettings, store: Store, model: ServedModel) -> Stored
 
 
 def open_models(
-    args: ServeSettings, models: dict[str, Served], device: str
+    args: ServeSettings, models: dict[str, ModelToServe], device: str
 ) -> dict[str, ServedModel]:
     """Load them onto a device, in whichever process."""
     set_up_logging(args.log_json)

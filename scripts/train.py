@@ -39,7 +39,7 @@ from collators.mixture import SourceCollator
 from common.hardware import prepare_cpu
 from common.run_files import LOCK_FILE
 from encoders.opening.tokens import TokenWithoutEmbedding
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from loaders.in_place import RowsChanged
 from trainers import Run, TandemArguments, parse_run
 from trainers.base import BaseTrainer
@@ -53,7 +53,7 @@ from trainers.config.assembly import (
     read_eval_rows,
     read_train_rows,
 )
-from trainers.config.measures import build_guard_measure, build_measure
+from trainers.config.evaluators import build_evaluator, build_guard
 from trainers.config.optimization import check_optimization
 from trainers.distributed.sharding import check_layers, check_sharding
 from trainers.guards.base_model import merge_or_restore_base
@@ -91,14 +91,14 @@ def train(
         run: What to train.
         callbacks: More of them, for the trainer.
     """
-    with locked_output(run.args):
+    with locked_output_folder(run.args):
         return train_in_folder(run, callbacks)
 
 
 def train_in_folder(
     run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]]
 ) -> BaseTrainer:
-    """Do what ``train`` does, in a folder that this run holds."""
+    """Do what ``train`` does, in the locked output folder."""
     try:
         args = run.args
         checkpoint = set_up(run)
@@ -106,7 +106,7 @@ def train_in_folder(
         check_steps(args, rows["train"])
         if args.eval_file:
             rows["eval"] = read_eval_rows(run)
-        measure, guard = build_measure(run), build_guard_measure(run)
+        evaluator, guard = build_evaluator(run), build_guard(run)
         model = open_model(run)
         check_layers(model)
         check_optimization(args, model)
@@ -118,20 +118,20 @@ def train_in_folder(
     interruption = Interruption()
     write_run_file(args, checkpoint)
     report_lengths(collator, rows["train"])
-    with ending(args):
+    with exit_on_failure(args):
         trainer = run.build_trainer(
             model=model,
             data_collator=collator,
             train_dataset=rows["train"],
             eval_dataset=rows.get("eval"),
-            measure=measure,
+            evaluator=evaluator,
             write_card=partial(write_model_card, run),
             callbacks=[RunLog(), interruption, *early_stopping(args)],
         )
     for callback in (Preflight(trainer, guard), *callbacks(trainer)):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with ending(args), interruption.listening():
+    with exit_on_failure(args), interruption.listening():
         try:
             worse = fit(run, trainer, rows, checkpoint, guard)
         finally:
@@ -145,14 +145,14 @@ def fit(
     trainer: BaseTrainer,
     rows: dict[str, Any],
     checkpoint: str | None,
-    guard: Measure | None,
+    guard: Evaluator | None,
 ) -> str | None:
     """Train, evaluate, save, push; why the model is worse than the base, if it is."""
-    args, measure = run.args, trainer.measure
+    args, evaluator = run.args, trainer.evaluator
     distils = run.objective.needs_scores and not args.allow_weak_teacher
-    if distils and trainer.base_comparison and measure and checkpoint is None:
+    if distils and trainer.base_comparison and evaluator and checkpoint is None:
         student = trainer.accelerator.unwrap_model(trainer.model)
-        check_teacher(rows["eval"], student, measure.how)
+        check_teacher(rows["eval"], student, evaluator.inference)
     trainer.train(resume_from_checkpoint=checkpoint)
     if "eval" in rows and trainer.state.global_step not in evaluated(trainer.state.log_history):
         trainer.save_model(_internal_call=True)  # before an evaluation that may fail
@@ -196,7 +196,7 @@ def complain(error: Exception) -> None:
 
 
 @contextmanager
-def locked_output(args: TandemArguments) -> Iterator[None]:
+def locked_output_folder(args: TandemArguments) -> Iterator[None]:
     """Create the output folder and keep it locked: no other run may write into it meanwhile."""
     lock = FileLock(Path(args.output_dir) / LOCK_FILE)
     try:
@@ -228,8 +228,8 @@ def set_up(run: Run) -> str | None:
 
 
 @contextmanager
-def ending(args: TandemArguments) -> Iterator[None]:
-    """End a run that cannot continue or was interrupted: one line and an exit code."""
+def exit_on_failure(args: TandemArguments) -> Iterator[None]:
+    """Exit with one line and a code where a run cannot continue or was interrupted."""
     try:
         yield
     except (

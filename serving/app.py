@@ -15,14 +15,14 @@ from serving.engine.engine import Engine
 from serving.http.auth import KeyCheck
 from serving.http.body_reader import BodyReader
 from serving.http.http_json import IGNORED
+from serving.http.model_sets import ModelSelector
 from serving.http.request_log import RequestLog
 from serving.http.routing import Router, RouteSettings
 from serving.http.tracing import NAME, telemetry
-from serving.http.versions import VersionOfRequest
 from serving.routes.cohere_embed import cohere_embed_routes
 from serving.routes.documents import document_routes
 from serving.routes.health import about_routes, our_version
-from serving.routes.openai import FindVersion, loading_routes, models_routes, openai_routes
+from serving.routes.openai import FindModels, loading_routes, models_routes, openai_routes
 from serving.routes.own_routes import embedder_routes, score_batch_routes, score_routes
 from serving.routes.rerank import rerank_routes
 from serving.routes.search import compare_routes, search_routes
@@ -56,7 +56,7 @@ def build_app(
     stores: bool = False,
     workers: int = 1,
     traces: TracerProvider | None = None,
-    find_version: FindVersion | None = None,
+    find_models: FindModels | None = None,
 ) -> FastAPI:
     """The application around an engine, which need not have loaded yet.
 
@@ -69,7 +69,7 @@ def build_app(
         stores: Whether the documents are in a store.
         workers: Threads that tokenize.
         traces: Takes the spans of requests; None: there are none.
-        find_version: Finds models that clients want loaded; None: they may not.
+        find_models: Finds models that clients want loaded; None: they may not.
     """
     settings: dict[str, RouteSettings] = {}
     app = FastAPI(
@@ -83,7 +83,7 @@ def build_app(
     app.mount("/static", StaticFiles(directory=PAGE))
     service = Service(engine, workers)
     settings |= _add_routes(app, service, roles, open_metrics, stores)
-    for router in (models_routes(service), loading_routes(service, find_version)):
+    for router in (models_routes(service), loading_routes(service, find_models)):
         app.include_router(router)
         settings |= router.settings
     # FastAPI would answer these itself; the middleware answers all errors.
@@ -102,7 +102,7 @@ def _add_middleware(
     traces: TracerProvider | None,
 ) -> None:
     # The last one added is the outermost.
-    app.add_middleware(VersionOfRequest, versions=engine.versions)
+    app.add_middleware(ModelSelector, model_sets=engine.model_sets)
     app.add_middleware(BodyReader, limits=engine.limits)
     if keys:
         app.add_middleware(KeyCheck, keys=keys)

@@ -13,8 +13,8 @@ from encoders.opening.model_name import resolve_model
 logger = logging.getLogger(__name__)
 
 
-class Served(NamedTuple):
-    """A model to open."""
+class ModelToServe(NamedTuple):
+    """A model to open: its kind, where it is, and its public name."""
 
     kind: Kind
     folder: str
@@ -26,7 +26,7 @@ def find_models(
     baseline: str | None,
     name: str | None,
     trust_remote_code: bool = False,
-) -> dict[str, Served]:
+) -> dict[str, ModelToServe]:
     """Find the models by role: "embedder", "reranker", and the same with "_baseline".
 
     Args:
@@ -38,11 +38,11 @@ def find_models(
     Raises:
         ValueError: A model that is not there, or of another kind.
     """
-    found: dict[str, Served] = {}
+    found: dict[str, ModelToServe] = {}
     for model, asked in given:
         folder, why = find_served(model)
         kind = check_kind(folder, asked, trust_remote_code)
-        found[KINDS[kind].role] = Served(kind, folder, name or short_name(model))
+        found[KINDS[kind].role] = ModelToServe(kind, folder, name or short_name(model))
         logger.info("serving the %s %s (%s)", kind, folder, why)
     if baseline is not None:
         folder, why = find_served(baseline)
@@ -53,7 +53,7 @@ def find_models(
                 f"--baseline: {baseline} is of kind {kind}, and no such model is served; give a "
                 "model of the kind that is served"
             )
-        found[f"{role}_baseline"] = Served(kind, folder, short_name(baseline))
+        found[f"{role}_baseline"] = ModelToServe(kind, folder, short_name(baseline))
         logger.info("comparing with %s (%s)", folder, why)
     return found
 
@@ -72,8 +72,8 @@ def find_served(name: str) -> tuple[str, str]:
         if not isinstance(best, str) or not (folder / best).is_dir():
             fault = "names no checkpoint" if best is None else f"{best} is not there any more"
             raise ValueError(
-                f"{folder / BEST_FILE}: {fault}; choose anew by scripts/evaluate.py --checkpoints "
-                "--select_best, or delete the file"
+                f"{folder / BEST_FILE}: {fault}; run scripts/evaluate.py --checkpoints "
+                "--select_best again, or delete the file"
             )
         if (folder / best).resolve() != folder.resolve() and (folder / FUSION_FILE).is_file():
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What every route calls: check texts, tokenize them, have the engine compute them."""
+"""What every route calls: it checks texts, tokenizes them and has the engine compute them."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from encoders.kinds import displayed_scores
 from serving.engine.engine import Engine
 from serving.engine.model import ServedModel
 from serving.engine.similarity import similarities
-from serving.engine.tokenization import Cut, Tokens
+from serving.engine.tokenization import Tokens, Truncation
 from serving.http.errors import wrong_field
 
 # Shapes: N texts or pairs, Q queries, D documents, H dimensions of an embedding.
@@ -22,9 +22,9 @@ from serving.http.errors import wrong_field
 Text = str | list[int]  # or its token ids
 Pair = tuple[str, str]  # query and document
 
-# Characters that are tokenized in the event loop: to hand them to a thread would take longer.
-AT_ONCE = 2000
-WAITERS = 16  # threads that wait for stores and disks; as many connections has PostgreSQL's pool
+# Characters that are tokenized in the event loop: handing them to a thread would take longer.
+TOKENIZED_INLINE = 2000
+BLOCKING_THREADS = 16  # that wait for stores and disks; PostgreSQL's pool has as many connections
 Result = TypeVar("Result")
 
 
@@ -36,8 +36,8 @@ class ModelOutput:
         model: The model.
         values: Embeddings [N, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
-        truncated: The numbers of texts (or pairs) that were cut.
-        begun: When its first stage did, in seconds since 1970.
+        truncated: The numbers of the texts (or pairs) that were truncated.
+        started_at: When its first stage began, in seconds since 1970.
         times: Milliseconds by stage, in their order.
     """
 
@@ -45,7 +45,7 @@ class ModelOutput:
     values: np.ndarray
     sizes: list[int]
     truncated: list[int]
-    begun: float
+    started_at: float
     times: dict[str, float]
 
     @property
@@ -70,7 +70,7 @@ class Service:
         self.engine = engine
         self.workers = workers
         self._tokenizers = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
-        self._waiters = ThreadPoolExecutor(WAITERS, thread_name_prefix="waiter")
+        self._blocking = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
 
     def model(self, role: str) -> ServedModel:
         """The model by role; see ``models``."""
@@ -93,24 +93,24 @@ class Service:
         texts: Sequence[Text],
         *,
         param: str,
-        cut: Cut,
+        truncation: Truncation,
         prompt: str | None = None,
-        numbered: bool = True,
+        is_list: bool = True,
     ) -> ModelOutput:
         """Embed texts.
 
         Args:
             texts: Texts, or token ids.
             param: The field of the request that holds them, for messages.
-            cut: What happens to texts that are too long.
+            truncation: What happens to texts that are too long.
             prompt: Text put before each; token ids cannot have one. None: before texts the model's
                 default prompt, as in its ``encode``.
-            numbered: Whether the field holds a list.
+            is_list: Whether the field holds a list.
         """
         model = self.model("embedder")
         before = model.encoder.default_prompt if prompt is None else prompt
         self.check_count(len(texts), param)
-        places = item_places(param, len(texts)) if numbered else [param]
+        places = item_places(param, len(texts)) if is_list else [param]
         for text, place in zip(texts, places, strict=True):
             if isinstance(text, str):
                 self.check_text(text, place)
@@ -125,20 +125,22 @@ class Service:
 
         def tokenize() -> list[Tokens]:
             strings = [with_prompt(text, before) for text in texts if isinstance(text, str)]
-            made = iter(model.tokenizer.texts(strings, cut.side))
+            made = iter(model.tokenizer.texts(strings, truncation.side))
             return [
-                next(made) if isinstance(text, str) else model.tokenizer.given_ids(text, cut.side)
+                next(made)
+                if isinstance(text, str)
+                else model.tokenizer.given_ids(text, truncation.side)
                 for text in texts
             ]
 
-        return await self._run(model, tokenize, sum(map(len, texts)), cut, places)
+        return await self._run(model, tokenize, sum(map(len, texts)), truncation, places)
 
     async def embed_sides(
         self,
         model: ServedModel,
         queries: Sequence[str],
         documents: Sequence[str],
-        cut: Cut,
+        truncation: Truncation,
         places: Sequence[str],
     ) -> ModelOutput:
         """Embed queries and documents, each behind the model's prompt for its side: [Q + D, H].
@@ -148,19 +150,19 @@ class Service:
 
         def tokenize() -> list[Tokens]:
             asked, found = model.encoder.add_prompts(queries, documents, {})
-            return model.tokenizer.texts([*asked, *found], cut.side)
+            return model.tokenizer.texts([*asked, *found], truncation.side)
 
         size = sum(map(len, queries)) + sum(map(len, documents))
-        return await self._run(model, tokenize, size, cut, places)
+        return await self._run(model, tokenize, size, truncation, places)
 
     async def score(
         self,
         pairs: Sequence[Pair],
         *,
         params: tuple[str, str],
-        cut: Cut,
+        truncation: Truncation,
         role: str = "reranker",
-        numbered: bool = True,
+        is_list: bool = True,
         checked: bool = False,
     ) -> ModelOutput:
         """Score pairs of query and document: raw scores of a reranker, similarities of an embedder.
@@ -168,33 +170,37 @@ class Service:
         Args:
             pairs: The pairs.
             params: The fields of the request that hold queries and documents, for messages.
-            cut: What happens to pairs that are too long.
+            truncation: What happens to pairs that are too long.
             role: Of the model.
-            numbered: Whether the field of the documents is a list.
+            is_list: Whether the field of the documents is a list.
             checked: Whether the texts of the request have been checked; others are the server's.
         """
         model = self.model(role)
-        places = item_places(params[1], len(pairs)) if numbered else [params[1]]
+        places = item_places(params[1], len(pairs)) if is_list else [params[1]]
         if not checked:
             self._check_pairs(pairs, params, places)
         if model.kind.retrieves:
-            return await self._similarities(model, pairs, params, cut)
+            return await self._similarities(model, pairs, params, truncation)
 
         def tokenize() -> list[Tokens]:
             queries, documents = zip(*pairs, strict=True)
             joined = model.encoder.add_prompts(queries, documents, {})
-            return model.pairs(list(zip(*joined, strict=True)), cut)
+            return model.pairs(list(zip(*joined, strict=True)), truncation)
 
         size = sum(len(query) + len(document) for query, document in pairs)
-        return await self._run(model, tokenize, size, cut, places)
+        return await self._run(model, tokenize, size, truncation, places)
 
     async def _similarities(
-        self, model: ServedModel, pairs: Sequence[Pair], params: tuple[str, str], cut: Cut
+        self,
+        model: ServedModel,
+        pairs: Sequence[Pair],
+        params: tuple[str, str],
+        truncation: Truncation,
     ) -> ModelOutput:
-        """Of query and document by an embedder, each text embedded once."""
+        """Similarities of queries and documents by an embedder; each text is embedded once."""
         queries, documents = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
         places = [params[0]] * len(queries) + [params[1]] * len(documents)
-        answer = await self.embed_sides(model, queries, documents, cut, places)
+        answer = await self.embed_sides(model, queries, documents, truncation, places)
         row_of_query = {text: row for row, text in enumerate(queries)}
         row_of_document = {text: row for row, text in enumerate(documents, len(queries))}
         rows = [(row_of_query[query], row_of_document[document]) for query, document in pairs]
@@ -204,33 +210,33 @@ class Service:
         return replace(answer, values=scores, truncated=truncated)
 
     async def in_tokenizer(self, work: Callable[[], Result]) -> Result:
-        """Run in a thread of the tokenizers what would keep the event loop busy."""
+        """Run in a tokenizer thread what would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._tokenizers, work)
 
     async def in_worker(self, work: Callable[[], Result]) -> Result:
-        """Run in a thread what waits for a store or a disk: if that hangs, texts are tokenized."""
-        return await asyncio.get_running_loop().run_in_executor(self._waiters, work)
+        """Run in a thread of its own pool what waits for a store or a disk, which may hang."""
+        return await asyncio.get_running_loop().run_in_executor(self._blocking, work)
 
     async def _run(
         self,
         model: ServedModel,
         tokenize: Callable[[], list[Tokens]],
         characters: int,
-        cut: Cut,
+        truncation: Truncation,
         places: Sequence[str],
     ) -> ModelOutput:
-        begun, moment = time.perf_counter(), time.time()
+        begun, started_at = time.perf_counter(), time.time()
         limits, metrics = self.engine.limits, self.engine.metrics
-        items = tokenize() if characters <= AT_ONCE else await self.in_tokenizer(tokenize)
+        items = tokenize() if characters <= TOKENIZED_INLINE else await self.in_tokenizer(tokenize)
         tokenized = time.perf_counter() - begun
         metrics.tokenizing.observe(tokenized)
         truncated = [at for at, tokens in enumerate(items) if tokens.truncated]
         too_long = [at for at in truncated if items[at].too_long]
-        if too_long and not (limits.truncate if cut.allowed is None else cut.allowed):
+        if too_long and not (limits.truncate if truncation.allowed is None else truncation.allowed):
             raise wrong_field(
                 places[too_long[0]],
                 f"has more than the {model.encoder.max_length} tokens that the model takes "
-                "(special tokens included); cut it, or allow truncation",
+                "(special tokens included); shorten it, or allow truncation",
                 "context_length_exceeded",
             )
         job = self.engine.submit(model, items)
@@ -242,7 +248,7 @@ class Service:
         times = {"tokenization": tokenized, "queue": job.queued, "inference": job.inference}
         times = {name: 1000 * seconds for name, seconds in times.items()}
         sizes = [len(tokens) for tokens in items]
-        return ModelOutput(model, values, sizes, truncated, moment, times)
+        return ModelOutput(model, values, sizes, truncated, started_at, times)
 
     def check_count(self, count: int, param: str) -> None:
         """Refuse no texts at all, and too many."""
@@ -276,8 +282,8 @@ class Service:
         if not self.engine.limits.accept_token_ids:
             raise wrong_field(
                 param,
-                "token ids are not taken, because they are right only if they are of the model's "
-                "own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
+                "token ids are not accepted, because they are right only if they come from the "
+                "model's own tokenizer; send text (in LangChain: check_embedding_ctx_length=False)",
                 "invalid_token_id",
             )
         if not ids:

@@ -25,7 +25,7 @@ class ServeSettings(Limits, Settings):
     embedder: str | None = option(None, "Instead of model: an embedder, to go with a reranker.")
     reranker: str | None = option(None, "Instead of model: a reranker, to go with an embedder.")
     baseline: str | None = option(None, "A model of the same kind, to compare with on the page.")
-    corpus: str | None = option(None, "Documents to /search: corpus.jsonl, or its folder.")
+    corpus: str | None = option(None, "Documents for /search: corpus.jsonl, or its folder.")
     store: str | None = option(
         None, "Instead of corpus: a vector database that scripts/index.py has filled; its URL."
     )
@@ -35,7 +35,7 @@ class ServeSettings(Limits, Settings):
     served_model_name: str | None = option(
         None, "Model name reported to clients; null: the folder's name."
     )
-    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is all of the machine's.")
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all addresses of the machine.")
     port: int | None = option(
         None,
         f"null: {KINDS['embedder'].port} for an embedder, {KINDS['reranker'].port} for a reranker, "
@@ -65,7 +65,7 @@ class ServeSettings(Limits, Settings):
         "Embedder: keep only this many dimensions, for models trained with Matryoshka.",
         least=1,
     )
-    api_key_file: str | None = option(None, f"API keys, one a line (or in {VARIABLE}).")
+    api_key_file: str | None = option(None, f"File of API keys, one per line (or set {VARIABLE}).")
     cors_origins: list[str] = option(
         [], "Other sites whose pages may send requests, such as https://a.b."
     )
@@ -73,7 +73,7 @@ class ServeSettings(Limits, Settings):
     exit_when_unhealthy: bool = option(
         False, "Exit with status 3 if the model thread dies, so that a supervisor restarts it."
     )
-    log_json: bool = option(False, "Each line of the log is an object.")
+    log_json: bool = option(False, "Log each line as a JSON object.")
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)

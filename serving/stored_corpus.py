@@ -14,7 +14,7 @@ from serving.http.errors import ServingError, wrong_field
 from stores.collection import find_live, open_live
 from stores.filters import Filter
 from stores.fingerprint import fingerprint
-from stores.search import Found, Mode, search
+from stores.search import Mode, SearchResult, search
 from stores.store import Document, Store, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class StoredCorpus:
 
     Raises:
         ValueError: There is no such collection, another model made it, or documents that are
-            written would be cut elsewhere than those that are there.
+            written would be truncated to another length than those that are there.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class StoredCorpus:
         length = about["model"]["max_length"]
         if allow_writes and embedder.max_length != length:
             raise ValueError(
-                f"allow_writes: documents of the collection {collection!r} were cut after {length} "
-                f"tokens, and this server cuts after {embedder.max_length}; give "
+                f"allow_writes: documents of the collection {collection!r} were truncated to "
+                f"{length} tokens, and this server truncates to {embedder.max_length}; give "
                 f"--text_max_length {length}"
             )
         self.store = store
@@ -71,14 +71,14 @@ class StoredCorpus:
         k: int,
         mode: Mode,
         where: Filter | None,
-    ) -> tuple[list[Found], list[Document]]:
+    ) -> tuple[list[SearchResult], list[Document]]:
         """The k best documents for a query, given by embedding [H] and text, best first.
 
         Raises:
             ServingError: The store does not answer.
         """
 
-        def find() -> tuple[list[Found], list[Document]]:
+        def find() -> tuple[list[SearchResult], list[Document]]:
             given = None if vector is None else for_dot_product(vector[None], self.similarity)[0]
             weight = self.bm25_weight
             found = search(self.table, given, text, k, mode=mode, where=where, bm25_weight=weight)
@@ -87,11 +87,11 @@ class StoredCorpus:
             found = [each for each in found if each.id in documents]
             return found, [documents[each.id] for each in found]
 
-        return self._asked(find)
+        return self._call(find)
 
     def read(self, ids: Sequence[str]) -> dict[str, Document]:
         """Those documents that are there."""
-        return self._asked(lambda: self.table.documents(_possible(ids)))
+        return self._call(lambda: self.table.documents(_valid_ids(ids)))
 
     def write(self, documents: Sequence[Document], vectors: np.ndarray) -> None:
         """Insert documents with their embeddings [N, H], or replace them.
@@ -102,7 +102,7 @@ class StoredCorpus:
         self._check_live()
         given = for_dot_product(vectors, self.similarity)
         try:
-            self._asked(lambda: self.table.upsert(documents, given))
+            self._call(lambda: self.table.upsert(documents, given))
         except ValueError as error:
             raise wrong_field("documents", str(error).removeprefix("store: ")) from None
         self._check_live()
@@ -112,24 +112,24 @@ class StoredCorpus:
         self._check_live()
 
         def remove() -> list[str]:
-            there = list(self.table.digests(_possible(ids)))
+            there = list(self.table.digests(_valid_ids(ids)))
             self.table.delete(there)
             return there
 
-        deleted = self._asked(remove)
+        deleted = self._call(remove)
         self._check_live()
         return deleted
 
     def count(self) -> int:
         """How many documents there are."""
-        return self._asked(self.table.count)
+        return self._call(self.table.count)
 
     def _check_live(self) -> None:
         """What is written into a table that is closed, or no longer live, would be lost.
 
         Asked before and after: a migration looks for what was written until it closed the table.
         """
-        about = self._asked(self.store.catalog).get(self.collection, {})
+        about = self._call(self.store.catalog).get(self.collection, {})
         if about.get("table") != self.table_name or about.get("closed"):
             raise ServingError(
                 "collection_moved",
@@ -137,9 +137,9 @@ class StoredCorpus:
                 "model; write to a server of that model",
             )
 
-    def _asked(self, ask: Callable[[], Result]) -> Result:
+    def _call(self, call: Callable[[], Result]) -> Result:
         try:
-            return ask()
+            return call()
         except Exception as error:
             # A table that was pruned after a migration fails in as many ways as there are stores,
             # and so does an object store that is away.
@@ -165,6 +165,6 @@ class StoredCorpus:
             return None
 
 
-def _possible(ids: Sequence[str]) -> list[str]:
-    """Those that a document can have: no database holds a NUL, and some fail on it."""
+def _valid_ids(ids: Sequence[str]) -> list[str]:
+    """The ids that a document can have: no database stores a NUL, and some fail on it."""
     return [each for each in ids if "\0" not in each]

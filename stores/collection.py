@@ -11,19 +11,19 @@ from stores.store import Layout, Store, Table
 # Names of tables are made of it, and PostgreSQL's have at most 63 characters.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 REMEDY = (
-    "vectors of two models cannot be compared. Index anew beside it and switch, by "
-    "scripts/index.py --migrate true, or take the model that made it"
+    "vectors of two models cannot be compared. Re-index with scripts/index.py --migrate true, or "
+    "use the model that made it"
 )
 
 
 @dataclass(frozen=True)
-class Version:
-    """A table and what made it.
+class TableSpec:
+    """What a table is made with: the model and the layout of its vectors.
 
     Args:
         model: What decides its vectors.
         layout: How they are kept.
-        name: Of the model, for people.
+        name: Of the model, for messages.
     """
 
     model: Fingerprint
@@ -40,7 +40,7 @@ class Version:
         return {"table": self.table(collection)} | dataclasses.asdict(self)
 
     def differences(self, about: dict[str, Any]) -> list[str]:
-        """In what a version, described in a catalog, differs from this one."""
+        """In what a table, described in a catalog, differs from this one."""
         found = self.model.differences(about["model"])
         for name in ("dtype", "quantization"):
             there, here = about["layout"][name], getattr(self.layout, name)
@@ -49,16 +49,16 @@ class Version:
         return found
 
 
-def is_version(table: str, collection: str) -> bool:
-    """Whether a table is a version of a collection; its name may begin that of another."""
+def is_table_of(table: str, collection: str) -> bool:
+    """Whether a table is one of a collection, whose name may begin that of another collection."""
     return re.fullmatch(rf"{collection}__[0-9a-f]{{12}}(16|32)[nib]", table) is not None
 
 
 def check_name(collection: str) -> None:
-    """Refuse a name from which no table can be named.
+    """Refuse a name that cannot be part of a table's name.
 
     Raises:
-        ValueError: It is one.
+        ValueError: It cannot.
     """
     if not _NAME.fullmatch(collection):
         raise ValueError(
@@ -77,7 +77,7 @@ def find_live(store: Store, collection: str) -> dict[str, Any]:
     if collection not in catalog:
         known = f"there are {', '.join(sorted(catalog))}" if catalog else "the store has none yet"
         raise ValueError(
-            f"collection: there is no {collection!r}; {known}; make it by scripts/index.py"
+            f"collection: there is no {collection!r}; {known}; create it with scripts/index.py"
         )
     return catalog[collection]
 

@@ -1,4 +1,4 @@
-"""What made the vectors of a table. Vectors of two models must never be compared."""
+"""A fingerprint of what made the vectors of a table: those of two models are never compared."""
 
 import dataclasses
 import hashlib
@@ -54,7 +54,7 @@ class Fingerprint:
 
 
 def fingerprint(embedder: Embedder, max_length: int | None = None) -> Fingerprint:
-    """Of an embedder that cuts documents after ``max_length`` tokens; None: at its own limit."""
+    """Of an embedder that truncates documents to ``max_length`` tokens; None: to its own limit."""
     return Fingerprint(
         model_digest(embedder),
         embedder.find_prompt("document"),

@@ -1,4 +1,4 @@
-"""Bring a table into agreement with a corpus: embed what is new or changed, delete what is gone."""
+"""Synchronize a table with a corpus: embed what is new or changed, delete what is gone."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 from common.similarity import for_dot_product
 from common.text_digest import KeyTable, text_keys
 from encoders import Embedder
-from evaluation.search.distributed import How, run_distributed
+from evaluation.search.distributed import InferenceSettings, run_distributed
 from evaluation.search.exact import check_finite
 from stores.store import Document, Table, Vectors
 
 # Shapes: N documents, H dimensions of a vector.
 
 T = TypeVar("T")
-Tell = Callable[[int], None]  # is told how many documents are done
+OnProgress = Callable[[int], None]  # is called with the number of documents just done
 TEXT_DIGEST = 32  # characters of a document's digest
 
 
 @dataclass(frozen=True)
-class Embedding:
+class DocumentEmbedder:
     """Embeds documents; all processes of a run together.
 
     Args:
         embedder: The model.
-        how: Settings of inference.
+        inference: Settings of inference.
     """
 
     embedder: Embedder
-    how: How
+    inference: InferenceSettings
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """The vectors of documents [N, H], to compare by dot product."""
@@ -46,24 +46,28 @@ class Embedding:
             return self.embedder.encode(
                 [texts[at] for at in piece],
                 prompt=prompt,
-                max_length=self.how.document_max_length,
-                tokens_per_batch=self.how.tokens_per_batch,
-                bf16=self.how.bf16,
+                max_length=self.inference.document_max_length,
+                tokens_per_batch=self.inference.tokens_per_batch,
+                bf16=self.inference.bf16,
             )
 
         sizes = [len(prompt) + len(text) for text in texts]
         shape = (self.embedder.dimension,)
         found = run_distributed(
-            self.embedder, sizes, encode, self.how, self.how.document_max_length, shape
+            self.embedder, sizes, encode, self.inference, self.inference.document_max_length, shape
         )
         vectors: Vectors = for_dot_product(found, self.embedder.similarity).numpy()
         return vectors
 
 
 def synchronize(
-    table: Table | None, documents: Iterable[Document], embed: Embedding, block: int, tell: Tell
+    table: Table | None,
+    documents: Iterable[Document],
+    embed: DocumentEmbedder,
+    block: int,
+    on_progress: OnProgress,
 ) -> Counter[str]:
-    """Embed and write the documents that a table lacks or has otherwise.
+    """Embed and write the documents that a table lacks, or has with another text or metadata.
 
     Collective: all processes of a run read the documents; the main one alone has the table.
 
@@ -73,7 +77,7 @@ def synchronize(
     """
     counts: Counter[str] = Counter()
     for chunk in chunks(documents, block):
-        missing, changed, taken = shared(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
+        missing, changed, taken = broadcast(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
         vectors = embed([chunk[at].text for at in missing])
         check_finite(torch.from_numpy(vectors), [chunk[at].id for at in missing], "document")
         if table is not None:
@@ -92,7 +96,7 @@ def synchronize(
         counts["unchanged"] += len(chunk) - len(missing) - len(changed)
         if taken:
             counts["taken over from other sources"] += taken
-        tell(len(chunk))
+        on_progress(len(chunk))
     return counts
 
 
@@ -139,10 +143,10 @@ def move_others(
     new: Table | None,
     keys: NDArray[np.uint64],
     source: str | None,
-    embed: Embedding,
+    embed: DocumentEmbedder,
     block: int,
 ) -> Counter[str]:
-    """Give a table the documents of all other sources than one, as an older table has them.
+    """Copy the documents of all sources but one from an older table into a new one.
 
     Collective: the main process has the tables.
 
@@ -167,7 +171,7 @@ def move_others(
 
     def everywhere() -> Iterator[Document]:
         blocks = chunks(read(), block)
-        while chunk := shared(lambda: next(blocks, [])):
+        while chunk := broadcast(lambda: next(blocks, [])):
             yield from chunk
 
     counts = synchronize(new, everywhere(), embed, block, lambda _: None)
@@ -177,8 +181,8 @@ def move_others(
     return counts
 
 
-def shared(compute: Callable[[], T]) -> T:
-    """What the main process computes, in all processes."""
+def broadcast(compute: Callable[[], T]) -> T:
+    """Compute in the main process, and return the result in all processes."""
     state = PartialState()
     if state.num_processes == 1:
         return compute()

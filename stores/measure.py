@@ -12,11 +12,11 @@ from rich.table import Table as Grid
 from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import Ranked, depth_of, judge
-from evaluation.metrics.pairs import Figure
+from evaluation.measure import EvaluatedRun, depth_of, evaluate_run
+from evaluation.metrics.pairs import MetricValue
 from evaluation.metrics.ranking import Run, order
 from evaluation.report.tables import UNDEFINED
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from loaders.beir.problems import listed
 from stores.collection import open_live
 from stores.fingerprint import fingerprint
@@ -26,8 +26,8 @@ from stores.store import Store, Table
 # Shapes: Q queries, H dimensions of a vector.
 
 BLOCK = 10_000  # documents that are looked up at once
-# How a store is searched: by an index, if it has one, or exactly.
-WAYS: dict[str, tuple[Mode, bool]] = {
+# The search modes that are measured, each with whether it is exact: without the vector index.
+SEARCH_MODES: dict[str, tuple[Mode, bool]] = {
     "dense, exact": ("dense", True),
     "dense": ("dense", False),
     "bm25": ("bm25", False),
@@ -36,65 +36,65 @@ WAYS: dict[str, tuple[Mode, bool]] = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a store is asked, and how its answers are judged.
+class StoreEvaluation:
+    """What a store is evaluated on, and with which settings.
 
     Args:
         embedder: That of the collection.
         data: Queries and judgements.
         metrics: Such as ``ndcg@10``.
-        how: Settings of inference.
+        inference: Settings of inference.
         bm25_weight: Of BM25 in hybrid search; 0: reciprocal ranks.
     """
 
     embedder: Embedder
     data: RetrievalData
     metrics: Sequence[str]
-    how: How
+    inference: InferenceSettings
     bm25_weight: float = 0.0
 
 
-class Measured(NamedTuple):
-    """One way to search.
+class ModeResult(NamedTuple):
+    """How well and how fast a store answers in one search mode.
 
     Args:
-        name: Of the way.
+        name: Of the mode.
         ranked: Its rankings and metrics.
         recall: The share of the documents of an exact search that it finds; None: another search.
         milliseconds: Of each query [Q], without embedding it.
     """
 
     name: str
-    ranked: Ranked
+    ranked: EvaluatedRun
     recall: float | None
     milliseconds: np.ndarray
 
 
-def measure_store(store: Store, collection: str, asked: Asked) -> list[Measured]:
-    """Search the live table of a collection in every way.
+def measure_store(store: Store, collection: str, evaluation: StoreEvaluation) -> list[ModeResult]:
+    """Search the live table of a collection in every mode.
 
     Raises:
         ValueError: There is no such collection, another model made it, or it lacks judged
             documents.
     """
-    table = open_live(store, collection, fingerprint(asked.embedder))
-    _check_documents(table, asked.data, collection)
-    vectors = _vectors(asked)
-    k = depth_of(asked.metrics)
-    found: list[Measured] = []
-    for name, (mode, exact) in WAYS.items():
-        run, milliseconds = _search(table, asked, vectors, k, mode, exact)
+    table = open_live(store, collection, fingerprint(evaluation.embedder))
+    _check_documents(table, evaluation.data, collection)
+    vectors = _vectors(evaluation)
+    k = depth_of(evaluation.metrics)
+    found: list[ModeResult] = []
+    for name, (mode, exact) in SEARCH_MODES.items():
+        run, milliseconds = _search(table, evaluation, vectors, k, mode, exact)
         recall = None
         if mode == "dense":
             first = found[0].ranked.run if found else run
             recall = float(np.mean([_share(run[query], first[query]) for query in run]))
-        ranked = judge(run, asked.data, asked.metrics)
-        found.append(Measured(name, ranked, recall, milliseconds))
+        ranked = evaluate_run(run, evaluation.data, evaluation.metrics)
+        found.append(ModeResult(name, ranked, recall, milliseconds))
     return found
 
 
 def _check_documents(table: Table, data: RetrievalData, collection: str) -> None:
-    """Judgements of documents that are not there would count as not found."""
+    """Refuse judgements of documents that are not there: they would count as not found."""
     judged = list(dict.fromkeys(each for documents in data.qrels.values() for each in documents))
     missing: list[str] = []
     for start in range(0, len(judged), BLOCK):
@@ -108,30 +108,30 @@ def _check_documents(table: Table, data: RetrievalData, collection: str) -> None
         )
 
 
-def _vectors(asked: Asked) -> np.ndarray:
-    """Of the queries [Q, H], to compare by dot product."""
-    texts = list(asked.data.prompted(asked.embedder.find_prompt("query")).values())
-    vectors = asked.embedder.encode(
+def _vectors(evaluation: StoreEvaluation) -> np.ndarray:
+    """The vectors of the queries [Q, H], to compare by dot product."""
+    texts = list(evaluation.data.prompted(evaluation.embedder.find_prompt("query")).values())
+    vectors = evaluation.embedder.encode(
         texts,
         prompt="",
-        max_length=asked.how.query_max_length,
-        tokens_per_batch=asked.how.tokens_per_batch,
-        bf16=asked.how.bf16,
+        max_length=evaluation.inference.query_max_length,
+        tokens_per_batch=evaluation.inference.tokens_per_batch,
+        bf16=evaluation.inference.bf16,
     )
-    prepared: np.ndarray = for_dot_product(vectors, asked.embedder.similarity).numpy()
+    prepared: np.ndarray = for_dot_product(vectors, evaluation.embedder.similarity).numpy()
     return prepared
 
 
 def _search(
-    table: Table, asked: Asked, vectors: np.ndarray, k: int, mode: Mode, exact: bool
+    table: Table, evaluation: StoreEvaluation, vectors: np.ndarray, k: int, mode: Mode, exact: bool
 ) -> tuple[Run, np.ndarray]:
-    data, run, milliseconds = asked.data, {}, []
-    weight, wanted = asked.bm25_weight, k + bool(data.identical_documents)
+    data, run, milliseconds = evaluation.data, {}, []
+    weight, wanted = evaluation.bm25_weight, k + bool(data.identical_documents)
     for vector, (query, text) in zip(vectors, data.queries.items(), strict=True):
         begun = time.perf_counter()
         hits = search(table, vector, text, wanted, mode=mode, bm25_weight=weight, exact=exact)
         milliseconds.append(1000 * (time.perf_counter() - begun))
-        scores = {hit.id: hit.score for hit in hits if not data.is_query(query, hit.id)}
+        scores = {hit.id: hit.score for hit in hits if not data.is_identical(query, hit.id)}
         run[query] = {document: scores[document] for document in order(scores)[:k]}
     return run, np.array(milliseconds)
 
@@ -140,17 +140,17 @@ def _share(found: Mapping[str, float], wanted: Mapping[str, float]) -> float:
     return len(found.keys() & wanted.keys()) / max(1, len(wanted))
 
 
-def show_store(measured: Sequence[Measured], console: Console) -> None:
-    """Print a line for each way to search."""
-    metrics = list(measured[0].ranked.values)
+def show_store(results: Sequence[ModeResult], console: Console) -> None:
+    """Print a line for each search mode."""
+    metrics = list(results[0].ranked.values)
     grid = Grid("search", *metrics, "of exact", "median ms", "95 % ms")
-    for way in measured:
-        means = way.ranked.means()
-        recall = "" if way.recall is None else f"{way.recall:.1%}"
-        times = [f"{np.percentile(way.milliseconds, share):.1f}" for share in (50, 95)]
-        grid.add_row(way.name, *(_cell(means[name]) for name in metrics), recall, *times)
+    for result in results:
+        means = result.ranked.means()
+        recall = "" if result.recall is None else f"{result.recall:.1%}"
+        times = [f"{np.percentile(result.milliseconds, share):.1f}" for share in (50, 95)]
+        grid.add_row(result.name, *(_cell(means[name]) for name in metrics), recall, *times)
     console.print(grid)
 
 
-def _cell(figure: Figure) -> str:
-    return UNDEFINED if isinstance(figure, str) else f"{figure:.3f}"
+def _cell(value: MetricValue) -> str:
+    return UNDEFINED if isinstance(value, str) else f"{value:.3f}"

@@ -38,14 +38,14 @@ def open_store(url: str) -> Store:
         module, name, extra = KINDS[scheme[1]]
     else:
         raise ValueError(
-            f"store: {shown(url)}: unknown kind of store {scheme[1]!r}; give a folder (LanceDB), "
-            "postgresql://user@host/database, qdrant+http://host:6333 or qdrant:folder"
+            f"store: {redacted(url)}: unknown kind of store {scheme[1]!r}; give a folder "
+            "(LanceDB), postgresql://user@host/database, qdrant+http://host:6333 or qdrant:folder"
         )
     try:
         kind = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ValueError(
-            f"store: {shown(url)}: the package {error.name} is missing; install it with "
+            f"store: {redacted(url)}: the package {error.name} is missing; install it with "
             f"pip install -c constraints.txt -e '.[{extra}]'"
         ) from None
     try:
@@ -53,13 +53,13 @@ def open_store(url: str) -> Store:
         store.tables()  # only now does LanceDB reach for an object store
     except RuntimeError as error:
         raise StoreUnavailable(
-            f"store: {shown(url)}: {first_line(error).partition(', /')[0]}; an object store needs "
-            "the variables that LanceDB reads, such as AWS_REGION and AWS_ACCESS_KEY_ID"
+            f"store: {redacted(url)}: {first_line(error).partition(', /')[0]}; an object store "
+            "needs the variables that LanceDB reads, such as AWS_REGION and AWS_ACCESS_KEY_ID"
         ) from None
     return store
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """A URL without its password, for messages."""
     url = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
     return re.sub(r"(password=)[^&]*", r"\1***", url)

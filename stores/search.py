@@ -20,8 +20,8 @@ RANK_CONSTANT = 60
 
 
 @dataclass(frozen=True)
-class Found:
-    """A document that was found.
+class SearchResult:
+    """A document that a search found.
 
     Args:
         id: Its id.
@@ -46,7 +46,7 @@ def search(
     where: Filter | None = None,
     bm25_weight: float = 0.0,
     exact: bool = False,
-) -> list[Found]:
+) -> list[SearchResult]:
     """The k best documents, best first.
 
     Args:
@@ -62,11 +62,11 @@ def search(
     """
     words = tokenize(text)
     if mode == "bm25":
-        return [Found(*hit, bm25=hit.score) for hit in table.search_words(words, k, where)]
+        return [SearchResult(*hit, bm25=hit.score) for hit in table.search_words(words, k, where)]
     assert vector is not None
     if mode == "dense":
         hits = table.search(vector, k, where, exact=exact)
-        return [Found(*hit, similarity=hit.score) for hit in hits]
+        return [SearchResult(*hit, similarity=hit.score) for hit in hits]
     depth = max(k, DEPTH)
     similar = table.search(vector, depth, where, exact=exact)
     by_words = table.search_words(words, depth, where)
@@ -79,13 +79,15 @@ def search(
     if missing := [found for found in similarities if found not in scores]:
         scores |= dict(table.search_words(words, len(missing), ids=missing))
     fused = [
-        Found(found, value + bm25_weight * scores.get(found, 0.0), value, scores.get(found, 0.0))
+        SearchResult(
+            found, value + bm25_weight * scores.get(found, 0.0), value, scores.get(found, 0.0)
+        )
         for found, value in similarities.items()
     ]
     return sorted(fused, key=lambda each: (-each.score, each.id))[:k]
 
 
-def _by_ranks(similar: Sequence[Hit], by_words: Sequence[Hit]) -> list[Found]:
+def _by_ranks(similar: Sequence[Hit], by_words: Sequence[Hit]) -> list[SearchResult]:
     """By the sum of 1 / (60 + rank) over both lists."""
     points: dict[str, float] = {}
     for hits in (similar, by_words):
@@ -93,7 +95,7 @@ def _by_ranks(similar: Sequence[Hit], by_words: Sequence[Hit]) -> list[Found]:
             points[hit.id] = points.get(hit.id, 0.0) + 1 / (RANK_CONSTANT + rank)
     similarities, scores = dict(similar), dict(by_words)
     found = [
-        Found(each, score, similarities.get(each), scores.get(each))
+        SearchResult(each, score, similarities.get(each), scores.get(each))
         for each, score in points.items()
     ]
     return sorted(found, key=lambda each: (-each.score, each.id))

@@ -35,7 +35,7 @@ class StoreUnavailable(ConnectionError):
 
 
 def first_line(error: BaseException) -> str:
-    """Of what a database says; of an error without words, its name."""
+    """The first line of an error's message; the error's name if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -47,7 +47,7 @@ class Document:
         id: Unique in its collection.
         text: What was embedded; a title stands before it.
         metadata: What can be filtered by; JSON.
-        source: Who brought it. A source deletes its own documents only.
+        source: Where it comes from. A source deletes its own documents only.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Document:
 
     @cached_property
     def digest(self) -> str:
-        """Of the text (32 characters), and of all else."""
+        """A digest of the text (32 characters), and one of all else."""
         other = json.dumps([self.metadata, self.source], sort_keys=True, ensure_ascii=False)
         return _digest(self.text) + _digest(other)
 

@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from collators.epochs import EpochCallback, EpochRows, as_epoch_rows
 from encoders.backbone import Encoder
-from evaluation.measure import Found, Measure
+from evaluation.measure import Evaluated, Evaluator
 from trainers.checkpoints.trainer import CheckpointTrainer, WriteCard
 from trainers.checkpoints.write_errors import SavingFailed
 from trainers.config.arguments import TandemArguments
@@ -48,8 +48,8 @@ class BaseTrainer(CheckpointTrainer):
         loss: Called by ``compute_loss`` with tensors.
         train_dataset: Rows; made ``EpochRows`` here unless they are already.
         eval_dataset: Rows, all of them seen as in epoch 0.
-        measure: Called with the model at every evaluation, on every process. Its metrics are logged
-            beside the loss and may choose the best checkpoint.
+        evaluator: Called with the model at every evaluation, on every process. Its metrics are
+            logged beside the loss and may choose the best checkpoint.
         write_card: Writes the card of a saved model.
         kwargs: As for ``Trainer``.
     """
@@ -65,7 +65,7 @@ class BaseTrainer(CheckpointTrainer):
         loss: nn.Module,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        measure: Measure | None = None,
+        evaluator: Evaluator | None = None,
         write_card: WriteCard | None = None,
         **kwargs: Any,
     ) -> None:
@@ -77,7 +77,7 @@ class BaseTrainer(CheckpointTrainer):
             eval_dataset=None if eval_dataset is None else as_epoch_rows(eval_dataset),
             **kwargs,
         )
-        self.loss, self.measure, self.write_card = loss, measure, write_card
+        self.loss, self.evaluator, self.write_card = loss, evaluator, write_card
         # What evaluate() asks before it calls compute_loss() on batches without "labels":
         self.label_names, self.can_return_loss = [], True
         self.nan_guard = NaNGuard(args, self.accelerator)
@@ -85,7 +85,7 @@ class BaseTrainer(CheckpointTrainer):
         self.undefined = UndefinedMetrics(args)
         self.train_means, self.eval_means = ItemMeans(self.accelerator), ItemMeans(self.accelerator)
         # A sharded model cannot be measured before the first step.
-        compared = None if self.is_fsdp_enabled else measure
+        compared = None if self.is_fsdp_enabled else evaluator
         self.base_comparison = BaseComparison(compared) if compared else None
         self.initial_new_weights = copy_new_weights(model)
         self._skipped_since_log = False
@@ -233,9 +233,9 @@ class BaseTrainer(CheckpointTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         metrics: dict[str, float | str] = output.metrics or {}  # type: ignore[assignment]
         found: dict[str, float | str] = dict(self.eval_means.pop())
-        if self.measure is not None:
-            judged = self.judge(self.measure)
-            found |= self.measure.figures(judged)
+        if self.evaluator is not None:
+            judged = self.run_evaluator(self.evaluator)
+            found |= self.evaluator.metric_values(judged)
             if self.base_comparison is not None:
                 self.base_comparison.compare(judged, self.state)
         prefix = kwargs.get("metric_key_prefix", "eval")
@@ -243,12 +243,12 @@ class BaseTrainer(CheckpointTrainer):
         defined = self.undefined.split_off(metrics, self.state, self.is_world_process_zero())
         return output._replace(metrics=defined)
 
-    def judge(self, measure: Measure) -> Found:
-        """Measure the model as it is now."""
+    def run_evaluator(self, evaluator: Evaluator) -> Evaluated:
+        """Evaluate the model as it is now."""
         reshard = self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.reshard_after_forward
         model: Encoder = self.accelerator.unwrap_model(self.model)
         with unsharded(model, reshard):
-            return measure.judge(model)
+            return evaluator.evaluate(model)
 
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False

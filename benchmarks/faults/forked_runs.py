@@ -53,7 +53,7 @@ class Run:
         file.write_text(json.dumps(recipe | {"output_dir": str(folder)}, ensure_ascii=False))
         self.plan = plan
         self.place = mmap.mmap(-1, 1)
-        self.told, tell = os.pipe()
+        self.notified, tell = os.pipe()
         processes = 2 if "two processes" in name else 1
         # The one of the two that is killed; it is as often the one that writes.
         chosen = plan.entry % processes if plan else 0
@@ -105,8 +105,8 @@ class Run:
 
         SIGTERM goes to one process, which has to tell the other; whoever kills one kills both.
         """
-        select.select([self.told], [], [])
-        if self.plan is None or os.read(self.told, 1) == b"":
+        select.select([self.notified], [], [])
+        if self.plan is None or os.read(self.notified, 1) == b"":
             return None, self.wait()
         time.sleep(self.plan.delay)
         for pid in self.pids[: None if self.plan.signal == signal.SIGKILL else 1]:
@@ -121,7 +121,7 @@ class Run:
 
         When it fails, the other is told to end, as torchrun does it.
         """
-        os.close(self.told)
+        os.close(self.notified)
         first, *others = self.pids
         status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
         for pid in others:

@@ -87,7 +87,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         tallies = campaign(args, Path(scratch))
-    tell(args, tallies)
+    report(args, tallies)
     raise SystemExit(any(tally.runs > tally.identical for tally in tallies.values()))
 
 
@@ -228,7 +228,7 @@ def compare(whole: Path, other: Path) -> str | None:
     return None
 
 
-def tell(args: argparse.Namespace, tallies: dict[str, Tally]) -> None:
+def report(args: argparse.Namespace, tallies: dict[str, Tally]) -> None:
     """One line for each configuration, and one for all."""
     whole = Tally()
     for tally in tallies.values():

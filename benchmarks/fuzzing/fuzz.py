@@ -60,11 +60,11 @@ class Campaign:
         self.begun = time.perf_counter()
 
     def over(self) -> bool:
-        """Whether the time is."""
+        """Whether the time is over."""
         return time.perf_counter() - self.begun > 60 * self.args.minutes
 
     def put(self, ending: str, data: bytes, target: Target) -> None:
-        """One input."""
+        """Give one input to a target, and count what became of it."""
         begun = time.perf_counter()
         try:
             with within(self.args.seconds):
@@ -91,7 +91,7 @@ class Campaign:
             (self.args.findings / name).write_bytes(data)
             print(f"{name}: {kind}: {self.findings[kind]}", flush=True)
 
-    def tell(self) -> int:
+    def report(self) -> int:
         """The outcome; 1 if anything was found."""
         seconds = time.perf_counter() - self.begun
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -152,7 +152,7 @@ def one_key(draw: random.Random) -> bytes:
 
 
 def at_random(campaign: Campaign, what: str) -> None:
-    """Seeds, changed."""
+    """Run a target on seeds that are changed at random."""
     draw = random.Random(campaign.args.seed)
     mutator = Mutator(campaign.args.seed)
     recipes = what == "recipes"
@@ -194,7 +194,7 @@ def by_coverage(campaign: Campaign, what: str) -> None:
         if data:
             campaign.put(endings[data[0] % len(endings)], data[1:], target)
         if campaign.over():
-            status = campaign.tell()
+            status = campaign.report()
             sys.stdout.flush()
             os._exit(status)  # libFuzzer takes another end for a finding of its own
 
@@ -217,7 +217,7 @@ def _instrument(atheris: Any, item: Any) -> None:
 
 
 def main() -> int:
-    """The outcome, in one line, after each kind of finding in one."""
+    """Fuzz, and print each kind of finding and the outcome in a line each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -248,7 +248,7 @@ def main() -> int:
             by_coverage(campaign, args.what)
         else:
             at_random(campaign, args.what)
-        return campaign.tell()
+        return campaign.report()
 
 
 if __name__ == "__main__":

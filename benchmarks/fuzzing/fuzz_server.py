@@ -52,7 +52,7 @@ PACKERS: list[tuple[str, Callable[[bytes], bytes]]] = [
 READ = ["/", "/health", "/info", "/metrics", "/v1/models", "/v1/models/a", "/models/a/b", "/docs"]
 
 
-class Asked:
+class ServerFuzzer:
     """What a server was asked, and what it answered.
 
     Args:
@@ -156,20 +156,20 @@ def with_other(value: Any, draw: random.Random) -> Any:
 def fuzz_server(args: argparse.Namespace) -> int:
     """Half of the time for each; then the server must still be well."""
     with serving(args) as (url, process):
-        asked = Asked(args, url)
-        asked.bodies(0.02)
+        fuzzer = ServerFuzzer(args, url)
+        fuzzer.bodies(0.02)
         before = process.memory_info().rss / 2**20
-        asked.schema(args.minutes / 2)
-        asked.bodies(args.minutes / 2)
+        fuzzer.schema(args.minutes / 2)
+        fuzzer.bodies(args.minutes / 2)
         after = process.memory_info().rss / 2**20
         well = httpx.get(f"{url}/health", timeout=30).status_code == 200
-    told = ", ".join(f"{count:,} {name}" for name, count in asked.statuses.most_common())
+    told = ", ".join(f"{count:,} {name}" for name, count in fuzzer.statuses.most_common())
     print(
-        f"server: {asked.statuses.total():,} requests ({told}), the slowest {asked.slowest:.2f} s, "
+        f"server: {fuzzer.statuses.total():,} requests ({told}), slowest {fuzzer.slowest:.2f} s, "
         f"memory {before:.0f} -> {after:.0f} MiB, {'well' if well else 'NOT WELL'} at the end, "
-        f"{len(asked.findings)} kinds of finding"
+        f"{len(fuzzer.findings)} kinds of finding"
     )
-    return 0 if well and not asked.findings else 1
+    return 0 if well and not fuzzer.findings else 1
 
 
 @contextmanager

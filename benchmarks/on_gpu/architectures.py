@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from benchmarks.on_gpu.rows import Given, Rows, tell, tried
+from benchmarks.on_gpu.rows import Given, Rows, print_rows, row_or_failure
 from benchmarks.speed.results import ROOT
 from encoders.unpadding import unpad_inputs
 
@@ -23,11 +23,13 @@ def architectures(given: Given) -> Rows:
     yield ["architecture", "precision", "of the states", "of the gradients"]
     for name in list(CONFIGS)[: 2 if given.tiny else None]:
         for bf16 in (False, True):
-            yield tried([name, "bf16" if bf16 else "fp32"], differences, name, bf16, given.device)
+            yield row_or_failure(
+                [name, "bf16" if bf16 else "fp32"], differences, name, bf16, given.device
+            )
 
 
 def differences(name: str, bf16: bool, device: str) -> list[Any]:
-    """Of states, and of the gradients of all weights together."""
+    """The largest differences of the states, and of the gradients of all weights."""
     padded, plain = (computed(name, bf16, device, unpadded) for unpadded in (False, True))
     found = []
     for one, other in zip(padded, plain, strict=True):
@@ -54,4 +56,4 @@ def computed(name: str, bf16: bool, device: str, unpadded: bool) -> tuple[Tensor
 
 
 if __name__ == "__main__":
-    tell(architectures)
+    print_rows(architectures)

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from benchmarks.on_gpu.rows import Given, Rows, peak_memory, tell, tried
+from benchmarks.on_gpu.rows import Given, Rows, peak_memory, print_rows, row_or_failure
 from benchmarks.on_gpu.training import Line, train
 from benchmarks.speed.turns import TANDEM
 
@@ -17,7 +17,7 @@ def decoder(given: Given) -> Rows:
     for chunk in (None, batch // 4):
         settings = common | ({"gradient_cache_chunk_size": chunk} if chunk else {})
         line = Line(TANDEM, "contrastive", True, "decoder", settings=tuple(settings.items()))
-        yield tried([batch, chunk or "none"], measured, line, given, rows, batch, steps)
+        yield row_or_failure([batch, chunk or "none"], measured, line, given, rows, batch, steps)
 
 
 def measured(
@@ -29,4 +29,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    tell(decoder)
+    print_rows(decoder)

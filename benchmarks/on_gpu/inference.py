@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from benchmarks.on_gpu.rows import Given, Rows, peak_memory, tell, tried
-from benchmarks.speed.rates import arithmetic, lengths
+from benchmarks.on_gpu.rows import Given, Rows, peak_memory, print_rows, row_or_failure
+from benchmarks.speed.rates import forward_flops, lengths
 from benchmarks.speed.turns import TANDEM, THEIRS
 from encoders import Embedder, Reranker
 
@@ -25,11 +25,11 @@ def inference(given: Given) -> Rows:
     for task in ("encode", "score"):
         for bf16 in (False,) if given.tiny else (True, False):
             about = Namespace(model=str(given.folder / "bert"), task=task, max_length=MAX_LENGTH)
-            best = arithmetic(about, lengths(about, rows)) / given.rate(bf16)
+            best = forward_flops(about, lengths(about, rows)) / given.rate(bf16)
             seconds: list[float] = []
             for who in (THEIRS, TANDEM):
                 names = [who, task, "bf16" if bf16 else "fp32"]
-                yield tried(names, measured, who, task, given, rows, bf16, best, seconds)
+                yield row_or_failure(names, measured, who, task, given, rows, bf16, best, seconds)
 
 
 def measured(
@@ -81,4 +81,4 @@ def timed(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    tell(inference)
+    print_rows(inference)

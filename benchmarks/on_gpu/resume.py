@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.on_gpu.rows import FAILED, Given, Rows, tell, tried
+from benchmarks.on_gpu.rows import FAILED, Given, Rows, print_rows, row_or_failure
 from scripts.train import main
 
 
@@ -21,12 +21,12 @@ def resume(given: Given) -> Rows:
     for exact in (False, True):
         for bf16 in (False, True):
             name = ("bf16" if bf16 else "fp32") + ", full_determinism" * exact
-            yield tried([name], compare, given, bf16, exact)
+            yield row_or_failure([name], compare, given, bf16, exact)
     torch.use_deterministic_algorithms(False)
 
 
 def compare(given: Given, bf16: bool, exact: bool) -> list[Any]:
-    """Train twice."""
+    """Train without and with an interruption, and compare weights and losses."""
     name = f"{bf16}-{exact}"
     whole, resumed = given.folder / f"whole-{name}", given.folder / f"resumed-{name}"
     recipe: dict[str, Any] = {
@@ -53,17 +53,17 @@ def compare(given: Given, bf16: bool, exact: bool) -> list[Any]:
 
 
 def run(recipe: dict[str, Any]) -> None:
-    """By the script."""
+    """Run scripts/train.py with a recipe."""
     file = Path(recipe["output_dir"]).with_suffix(".json")
     file.write_text(json.dumps(recipe), encoding="utf-8")
     main(["--config", str(file)])
 
 
 def losses(folder: Path) -> list[float]:
-    """Of all steps."""
+    """The logged losses of all steps."""
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
 if __name__ == "__main__":
-    tell(resume)
+    print_rows(resume)

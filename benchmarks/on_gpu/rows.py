@@ -1,4 +1,4 @@
-"""What the parts of benchmarks/gpu.py share: their limits, their data, how they tell their rows."""
+"""What the parts of benchmarks/gpu.py share: limits, data, and how they print their rows."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.speed.rates import product_rate
+from benchmarks.speed.rates import matmul_rate
 from benchmarks.speed.results import quiet
 
 # Seconds that each part may take; seven minutes with the data.
@@ -43,7 +43,7 @@ class Given(NamedTuple):
 
     def rate(self, bf16: bool) -> float:
         """FLOP/s of a matrix product here."""
-        return product_rate(torch.bfloat16 if bf16 else torch.float32, 64 if self.tiny else None)
+        return matmul_rate(torch.bfloat16 if bf16 else torch.float32, 64 if self.tiny else None)
 
     def pairs(self, count: int) -> list[dict[str, Any]]:
         """Rows: query, doc, rel."""
@@ -53,8 +53,8 @@ class Given(NamedTuple):
         return [{"query": row["query"], "doc": row["pos_doc"], "rel": 1.0} for row in found]
 
 
-def tell(part: Callable[[Given], Rows]) -> None:
-    """A part's process: print its rows as they come."""
+def print_rows(part: Callable[[Given], Rows]) -> None:
+    """Run a part in its process: print its rows as JSON as they come."""
     quiet()
     given = Given(Path(sys.argv[1]), "--tiny" in sys.argv)
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing but rows on the standard output
@@ -62,7 +62,7 @@ def tell(part: Callable[[Given], Rows]) -> None:
         print(json.dumps(row, ensure_ascii=False), file=answers, flush=True)
 
 
-def tried(names: list[Any], work: Callable[..., list[Any]], *args: object) -> list[Any]:
+def row_or_failure(names: list[Any], work: Callable[..., list[Any]], *args: object) -> list[Any]:
     """A row of names and of what the work returns; where that fails, of the reason."""
     try:
         return [*names, *work(*args)]

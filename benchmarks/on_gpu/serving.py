@@ -5,9 +5,9 @@ import sys
 
 import torch
 
-from benchmarks.on_gpu.rows import Given, Rows, tell
+from benchmarks.on_gpu.rows import Given, Rows, print_rows
 from benchmarks.serving.http_load import load
-from benchmarks.serving.servers import OBVIOUS, OBVIOUS_BF16, PORT, TANDEM, running
+from benchmarks.serving.servers import BASELINE, BASELINE_BF16, PORT, TANDEM, running
 from benchmarks.speed.results import device
 from common.hardware import bf16_is_fast
 
@@ -20,10 +20,10 @@ def serving(given: Given) -> Rows:
     model = str(given.folder / "bert")
     bodies = [{"text": row["doc"]} for row in given.pairs(64 if given.tiny else 1024)]
     ours = [sys.executable, "scripts/serve.py", "--embedder", model, "--port", PORT]
-    obvious = [sys.executable, "benchmarks/serving/obvious_server.py", "embed", model, PORT]
-    servers = {TANDEM: ours, OBVIOUS: obvious}
+    baseline = [sys.executable, "benchmarks/serving/baseline_server.py", "embed", model, PORT]
+    servers = {TANDEM: ours, BASELINE: baseline}
     if bf16_is_fast(torch.device(device())):
-        servers[OBVIOUS_BF16] = [*obvious, "bfloat16"]
+        servers[BASELINE_BF16] = [*baseline, "bfloat16"]
     yield ["", "clients", "requests/s", "p50, ms", "p99, ms", "not 200"]
     for server, command in servers.items():
         with running(command, sys.stderr) as (url, _):
@@ -36,4 +36,4 @@ def serving(given: Given) -> Rows:
 
 
 if __name__ == "__main__":
-    tell(serving)
+    print_rows(serving)

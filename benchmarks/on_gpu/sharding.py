@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.on_gpu.resume import losses, run
-from benchmarks.on_gpu.rows import FAILED, Given, Rows, tell, tried
+from benchmarks.on_gpu.rows import FAILED, Given, Rows, print_rows, row_or_failure
 from benchmarks.speed.results import ROOT
 
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/fsdp2.yaml"]
@@ -20,7 +20,7 @@ def sharding(given: Given) -> Rows:
     if not torch.cuda.is_available():
         yield ["not run: there is no GPU"]
         return
-    yield tried(["bert, fp32"], compare, given)
+    yield row_or_failure(["bert, fp32"], compare, given)
 
 
 def compare(given: Given) -> list[Any]:
@@ -47,4 +47,4 @@ def compare(given: Given) -> list[Any]:
 
 
 if __name__ == "__main__":
-    tell(sharding)
+    print_rows(sharding)

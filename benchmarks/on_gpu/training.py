@@ -13,9 +13,9 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
-from benchmarks.on_gpu.rows import FAILED, Given, Rows, peak_memory, tell
+from benchmarks.on_gpu.rows import FAILED, Given, Rows, peak_memory, print_rows
 from benchmarks.speed.contestants import sentence_transformers, tandem
-from benchmarks.speed.rates import arithmetic, lengths
+from benchmarks.speed.rates import forward_flops, lengths
 from benchmarks.speed.turns import TANDEM, THEIRS
 
 MAX_LENGTH = 256
@@ -33,7 +33,7 @@ class Line(NamedTuple):
     attention: str = "sdpa"
     settings: tuple[tuple[str, Any], ...] = ()
 
-    def told(self) -> list[str]:
+    def names(self) -> list[str]:
         """How it is named."""
         more = [self.attention] if self.who == THEIRS else []
         more += ["without dropout"] if self.model != "bert" else []
@@ -82,16 +82,16 @@ def training(given: Given) -> Rows:
     yield COLUMNS
     for line in lines(given.tiny):
         if line in failed:
-            yield [*line.told(), FAILED, failed[line]]
+            yield [*line.names(), FAILED, failed[line]]
             continue
         taken = statistics.median(seconds[line])
         theirs = statistics.median(seconds.get(Line(THEIRS, line.task, line.bf16), [float("nan")]))
         about = Namespace(
             model=str(given.folder / line.model), task=line.task, max_length=MAX_LENGTH
         )
-        flops = 3 * arithmetic(about, lengths(about, rows)) * batch / len(rows)
+        flops = 3 * forward_flops(about, lengths(about, rows)) * batch / len(rows)
         share = f"{statistics.median(idle[line]):.0%}" if idle[line] else ""
-        yield [*line.told(), f"{1000 * taken:.0f}", f"{theirs / taken:.2f} x",
+        yield [*line.names(), f"{1000 * taken:.0f}", f"{theirs / taken:.2f} x",
                f"{flops / taken / rates[line.bf16]:.0%}", share, memory[line]]  # fmt: skip
 
 
@@ -166,4 +166,4 @@ def train(
 
 
 if __name__ == "__main__":
-    tell(training)
+    print_rows(training)

@@ -48,8 +48,8 @@ from common.hardware import prepare_cpu
 from encoders import Embedder, Reranker
 from evaluation import compare
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import FirstStage, judge, measure_fused, measure_ranking
-from evaluation.search.distributed import How
+from evaluation.measure import FirstStage, evaluate_run, measure_fused, measure_ranking
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import read_fusion
 from evaluation.search.retrieval import retrieve
 
@@ -112,15 +112,15 @@ def main() -> None:
 
 def embedders(task: Task) -> None:
     """Train by each line and search."""
-    lines, how = EMBEDDERS[task.args.comparison], task.how(**LIMITS)
+    lines, inference = EMBEDDERS[task.args.comparison], task.inference(**LIMITS)
     if not task.file(BASE_LINE, "").exists():
-        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, inference))
     for seed in task.args.seeds:
         for name, flags in lines.items():
             if not task.file(name, seed).exists():
                 model = train_embedder(task, name, flags, seed)
-                task.keep(name, seed, search(model, task.set.test, how))
-    tell(task, [BASE_LINE, *lines])
+                task.keep(name, seed, search(model, task.set.test, inference))
+    report(task, [BASE_LINE, *lines])
 
 
 def train_embedder(task: Task, name: str, flags: Flags, seed: int) -> Path:
@@ -139,8 +139,8 @@ def rerankers(task: Task) -> None:
     lines = OBJECTIVES | (FROM_SCORES if task.set.groups else {})
     rows = task.set.groups or mine(task, "groups", {"relative_margin": 0.05})
     data = task.set.test.sample(QUERIES)
-    found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.how(**LIMITS))
-    task.keep(FIRST, "", judge(found, data, [METRIC]).values[METRIC])
+    found = retrieve(Embedder.from_pretrained(task.set.base), data, 20, task.inference(**LIMITS))
+    task.keep(FIRST, "", evaluate_run(found, data, [METRIC]).values[METRIC])
     first = FirstStage(found, 20) if data.candidates is None else None
     rate: Flags = {"learning_rate": task.set.group_learning_rate, "head_learning_rate": 1e-3}
     for seed in task.args.seeds:
@@ -149,9 +149,9 @@ def rerankers(task: Task) -> None:
                 given = PAIR_LIMIT | rate | {"in_batch_negatives": 0} | flags
                 trained = train(task, "reranker", given, seed, rows, GROUPS)
                 model = Reranker.from_pretrained(trained)
-                ranked = measure_ranking(model, data, [METRIC], task.how(**PAIR_LIMIT), first)
+                ranked = measure_ranking(model, data, [METRIC], task.inference(**PAIR_LIMIT), first)
                 task.keep(name, seed, ranked.values[METRIC])
-    tell(task, [FIRST, *lines], usual="listwise")
+    report(task, [FIRST, *lines], reference="listwise")
 
 
 def merging(task: Task) -> None:
@@ -167,7 +167,7 @@ def merging(task: Task) -> None:
 
     def measure(name: str, seed: int | str, model: str) -> None:
         for end, data in tests.items():
-            task.keep(name + end, seed, search(model, data, task.how(**LIMITS)))
+            task.keep(name + end, seed, search(model, data, task.inference(**LIMITS)))
 
     if not task.file(BASE_LINE, "").exists():
         measure(BASE_LINE, "", task.set.base)
@@ -178,14 +178,14 @@ def merging(task: Task) -> None:
         measure(TUNED, seed, str(tuned))
         on_guard = ["--guard_data", guard.pairs.with_name("dev_pairs.jsonl")]
         found = ["--data", dev, *on_guard]
-        for name, how in ((HALF, ["--weights", "0.5", "0.5"]), (FOUND, found)):
+        for name, flags in ((HALF, ["--weights", "0.5", "0.5"]), (FOUND, found)):
             merged = task.folder / "merged"
             shutil.rmtree(merged, ignore_errors=True)
-            given = ["--models", task.set.base, tuned, "--output_dir", merged, *how]
+            given = ["--models", task.set.base, tuned, "--output_dir", merged, *flags]
             python("scripts/merge.py", *given)
             measure(name, seed, str(merged))
     lines = (BASE_LINE, TUNED, HALF, FOUND)
-    tell(task, [name + end for end in tests for name in lines], usual=BASE_LINE)
+    report(task, [name + end for end in tests for name in lines], reference=BASE_LINE)
 
 
 def matryoshka(task: Task) -> None:
@@ -200,24 +200,29 @@ def matryoshka(task: Task) -> None:
             )
             for dim in DIMS:
                 embedder = Embedder.from_pretrained(model, truncate_dim=dim)
-                found = measure_ranking(embedder, task.set.test, [METRIC], task.how(**LIMITS))
+                found = measure_ranking(embedder, task.set.test, [METRIC], task.inference(**LIMITS))
                 task.keep(f"{name}, {dim} dimensions", seed, found.values[METRIC])
     names = [f"{name}, {dim} dimensions" for dim in DIMS for name in (plain, nested)]
-    tell(task, names, usual=names[0])
+    report(task, names, reference=names[0])
 
 
-def search(model: str | Path, data: RetrievalData, how: How) -> Any:
+def search(model: str | Path, data: RetrievalData, inference: InferenceSettings) -> Any:
     """A value per query [Q]."""
-    return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], how).values[METRIC]
+    return measure_ranking(Embedder.from_pretrained(model), data, [METRIC], inference).values[
+        METRIC
+    ]
 
 
 def quick_start(task: Task) -> None:
     """Train by the recipe as it is, and choose BM25's weight on the pairs kept aside for it."""
     assert task.set.pairs is not None
-    how, dev = task.how(document_max_length=96), task.set.pairs.with_name("dev_pairs.jsonl")
+    inference, dev = (
+        task.inference(document_max_length=96),
+        task.set.pairs.with_name("dev_pairs.jsonl"),
+    )
     alone, fused = "tuned", "tuned, fused with BM25"
     if not task.file(BASE_LINE, "").exists():
-        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, how))
+        task.keep(BASE_LINE, "", search(task.set.base, task.set.test, inference))
     for seed in task.args.seeds:
         if task.file(fused, seed).exists():
             continue
@@ -228,22 +233,22 @@ def quick_start(task: Task) -> None:
         python("scripts/fuse.py", "--model", output, "--data", dev, "--document_max_length", 96)
         embedder, fusion = Embedder.from_pretrained(output), read_fusion(str(output))
         assert fusion is not None
-        found = measure_fused(embedder, task.set.test, [METRIC], how, fusion)
+        found = measure_fused(embedder, task.set.test, [METRIC], inference, fusion)
         for name, ranked in zip((alone, fused), found, strict=True):
             task.keep(name, seed, ranked.values[METRIC])
-    tell(task, [BASE_LINE, alone, fused], usual=alone)
+    report(task, [BASE_LINE, alone, fused], reference=alone)
 
 
-def tell(task: Task, names: list[str], usual: str | None = None) -> None:
-    """Means, and each line's difference to the usual one (else the first that was trained)."""
+def report(task: Task, names: list[str], reference: str | None = None) -> None:
+    """Means, and each line's difference to the reference line (else the first that was trained)."""
     args, rows = task.args, []
     for name in names:
         runs = task.values(name)
         end = name[name.index(", on ") :] if ", on " in name else ""
-        reference = (usual or names[1]) + end
+        own_reference = (reference or names[1]) + end
         told = ["", ""]
-        if name != reference:
-            against = np.mean(task.values(reference), axis=0)
+        if name != own_reference:
+            against = np.mean(task.values(own_reference), axis=0)
             one = compare(against, np.mean(runs, axis=0))
             interval = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
             told = [interval, f"{one.p_value:.4f}"]
@@ -256,7 +261,7 @@ def tell(task: Task, names: list[str], usual: str | None = None) -> None:
         f"quality, {args.comparison} on {args.set}",
         f"{base}, {trained_how(task)}, seeds {', '.join(map(str, args.seeds))}; {METRIC} on "
         f"{' and '.join(map(str, sizes))} queries kept aside. Differences are to "
-        f'"{usual or names[1]}", of the means over the same seeds, with the 95 % interval over '
+        f'"{reference or names[1]}", of the means over the same seeds, with the 95 % interval over '
         "the queries.",
         ["", "of each seed", "mean", "difference [95 % interval]", "p"],
         rows,
@@ -264,7 +269,7 @@ def tell(task: Task, names: list[str], usual: str | None = None) -> None:
 
 
 def trained_how(task: Task) -> str:
-    """In words."""
+    """How the models of a comparison were trained, in words."""
     if task.args.comparison == "quickstart":
         return "trained by configs/embedding_contrastive.json"
     steps, unit, rate = task.set.steps, f"{PAIRS} pairs", f"{task.set.learning_rate:g}"

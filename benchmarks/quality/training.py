@@ -14,7 +14,7 @@ import torch
 from benchmarks.quality.sets import DataSet, open_set
 from benchmarks.speed.emulated_bf16 import lacks_bf16
 from benchmarks.speed.results import ROOT
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 
 METRIC = "ndcg@10"
 PAIRS, GROUPS = 64, 8  # a step
@@ -31,9 +31,9 @@ class Task:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.set: DataSet = open_set(args.set, args.shared.resolve(), self.folder)
 
-    def how(self, **limits: Any) -> How:
+    def inference(self, **limits: Any) -> InferenceSettings:
         """How models are measured."""
-        return How(bf16=self.args.bf16, **limits)
+        return InferenceSettings(bf16=self.args.bf16, **limits)
 
     def file(self, name: str, seed: int | str) -> Path:
         """Where a line's figures of a seed are kept."""

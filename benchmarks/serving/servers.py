@@ -6,7 +6,7 @@
         --int8 outputs/embedding_int8               # what scripts/export.py wrote
 
 Servers run one at a time, with the same model, texts and length limit, each in a process of its
-own: ``scripts/serve.py``, benchmarks/serving/obvious_server.py, and infinity-emb from its own
+own: ``scripts/serve.py``, benchmarks/serving/baseline_server.py, and infinity-emb from its own
 environment (infinity-emb[server,torch] 0.0.77 wants transformers 4.48.3, sentence-transformers
 3.4.1, optimum 1.24.0 and a click before 8.2). For each number of clients every server is asked the
 same requests, after a warm-up. Rows are those of ``make quickstart``, or of ``--data`` in any
@@ -42,8 +42,8 @@ from loaders import ReadOptions, load_rows
 DOCUMENTS = 8
 PORT = "PORT"
 TANDEM, INT8 = "Tandem", "Tandem, int8"
-OBVIOUS, INFINITY = "FastAPI + sentence-transformers", "infinity-emb"
-OBVIOUS_BF16 = f"{OBVIOUS}, bf16"
+BASELINE, INFINITY = "FastAPI + sentence-transformers", "infinity-emb"
+BASELINE_BF16 = f"{BASELINE}, bf16"
 
 
 def main() -> int:
@@ -68,10 +68,10 @@ def main() -> int:
 def compare(args: argparse.Namespace, scratch: Path) -> None:
     """All servers, one after the other, and a table."""
     folder, bodies = find_folder(args, scratch), request_bodies(args)
-    servers = {TANDEM: folder, OBVIOUS: folder}
+    servers = {TANDEM: folder, BASELINE: folder}
     bf16 = bf16_is_fast(torch.device(device()))  # Tandem's server then uses it by itself
     if bf16:
-        servers[OBVIOUS_BF16] = folder
+        servers[BASELINE_BF16] = folder
     if args.int8:
         check_lengths(args.task, folder, args.int8)
         servers[INT8] = args.int8
@@ -153,9 +153,9 @@ def as_asked(server: str, task: str, body: Any, folder: Path) -> Any:
 
 def command(server: str, args: argparse.Namespace, folder: Path) -> list[Any]:
     """How a server is started."""
-    if server in (OBVIOUS, OBVIOUS_BF16):
-        dtype = "bfloat16" if server == OBVIOUS_BF16 else "float32"
-        script = "benchmarks/serving/obvious_server.py"
+    if server in (BASELINE, BASELINE_BF16):
+        dtype = "bfloat16" if server == BASELINE_BF16 else "float32"
+        script = "benchmarks/serving/baseline_server.py"
         return [sys.executable, script, args.task, folder, PORT, dtype]
     if server == INFINITY:
         flags = f"--port {PORT} --device cpu --engine torch --no-bettertransformer".split()

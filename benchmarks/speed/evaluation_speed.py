@@ -24,7 +24,7 @@ from benchmarks.speed.turns import TANDEM, THEIRS
 from encoders import Embedder
 from encoders.opening.model_name import resolve_model
 from evaluation import RetrievalData, per_query, read_beir, retrieve
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 
 Figures = dict[str, float]
 
@@ -77,10 +77,12 @@ def main() -> None:
 def ours(args: argparse.Namespace, data: RetrievalData) -> Callable[[], Figures]:
     """Tandem: texts to figures."""
     embedder = Embedder.from_pretrained(args.model).to(device())
-    how = How(query_max_length=args.max_length, document_max_length=args.max_length)
+    inference = InferenceSettings(
+        query_max_length=args.max_length, document_max_length=args.max_length
+    )
 
     def run() -> Figures:
-        found = retrieve(embedder, data, DEPTH, how)
+        found = retrieve(embedder, data, DEPTH, inference)
         values = per_query(found, data.qrels, METRICS)
         return {name: float(value.mean()) for name, value in values.items()}
 

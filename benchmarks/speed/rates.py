@@ -23,7 +23,7 @@ def lengths(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[int]:
     return [len(ids) for ids in tokenizer(texts, **cut)["input_ids"]]
 
 
-def arithmetic(args: argparse.Namespace, rows_lengths: list[int]) -> float:
+def forward_flops(args: argparse.Namespace, rows_lengths: list[int]) -> float:
     """FLOPs of one forward over texts of these lengths: linear layers and attention products."""
     config = AutoConfig.from_pretrained(resolve_model(args.model))
     with torch.device("meta"):
@@ -37,7 +37,7 @@ def arithmetic(args: argparse.Namespace, rows_lengths: list[int]) -> float:
     return float(sum(2 * linear * n + attention * n * n for n in rows_lengths))
 
 
-def product_rate(dtype: torch.dtype, size: int | None = None) -> float:
+def matmul_rate(dtype: torch.dtype, size: int | None = None) -> float:
     """FLOP/s of a large matrix product here: the best of several."""
     size = size or (8192 if torch.cuda.is_available() else 2048)
     a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))

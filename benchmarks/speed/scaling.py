@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.speed.rates import product_rate
+from benchmarks.speed.rates import matmul_rate
 
 SECONDS_A_DAY = 86_400
 POSITIONS = 512
@@ -142,7 +142,7 @@ def check() -> None:
     counted = sum(weight.numel() for weight in model.parameters())
     print(f"parameters: {shape.parameters:,} by the formula, {counted:,} counted")
     ids = torch.randint(0, 30_000, (texts, DOCUMENT))
-    rate, seconds = product_rate(torch.float32), []
+    rate, seconds = matmul_rate(torch.float32), []
     for _ in range(4):
         begun = time.perf_counter()
         model(input_ids=ids).last_hidden_state.sum().backward()

@@ -30,7 +30,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import TrainerCallback
 
 from benchmarks.speed.contestants import Rows, sentence_transformers, tandem
-from benchmarks.speed.rates import arithmetic, lengths, product_rate
+from benchmarks.speed.rates import forward_flops, lengths, matmul_rate
 from benchmarks.speed.results import BASE, PAIRS, device, new_parser, publish, quiet
 from benchmarks.speed.turns import CONTESTANTS, TANDEM, THEIRS, answer, in_turns
 from common.hardware import prepare_cpu
@@ -193,7 +193,7 @@ def compare(args: argparse.Namespace) -> None:
         reached = []
         turns = in_turns(args.only, range(args.rounds + 1), ["--precisions", precision])
         for number, turn in enumerate(turns):
-            reached.append(product_rate(TYPES[precision]))
+            reached.append(matmul_rate(TYPES[precision]))
             memory[turn.name, precision] = turn.memory
             if number >= len(args.only):  # after the warm-up round
                 seconds[turn.name, precision] += turn.seconds
@@ -202,7 +202,7 @@ def compare(args: argparse.Namespace) -> None:
     found = lengths(args, rows)
     share = args.batch_size / len(rows) if training else 1.0
     tokens = sum(found) * share
-    flops = arithmetic(args, found) * share * (3 if training else 1)
+    flops = forward_flops(args, found) * share * (3 if training else 1)
     middle = {key: statistics.median(taken) for key, taken in seconds.items()}
 
     def cells() -> Iterator[list[str]]:

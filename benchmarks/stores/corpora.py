@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from common.similarity import for_dot_product
 from encoders import Embedder
-from evaluation import How, Qrels, read_beir
+from evaluation import InferenceSettings, Qrels, read_beir
 from evaluation.search.exact import search
 from stores.documents import corpus_files, read_documents
 from stores.filters import parse_filter
-from stores.indexing import Embedding, chunks
+from stores.indexing import DocumentEmbedder, chunks
 from stores.store import Document, Vectors
 
 # Shapes: N documents, Q queries, H dimensions of a vector.
@@ -153,7 +153,9 @@ def embedded(folder: Path, data: str, model: str) -> Corpus:
     rows = 0
     with (folder / "vectors").open("wb") as file:
         for block in chunks(read_documents(files), BLOCK):
-            Embedding(embedder, How())([each.text for each in block]).tofile(file)
+            DocumentEmbedder(embedder, InferenceSettings())([each.text for each in block]).tofile(
+                file
+            )
             rows += len(block)
     texts = list(given.prompted(embedder.find_prompt("query")).values())
     asked = for_dot_product(embedder.encode(texts, prompt=""), embedder.similarity).numpy()

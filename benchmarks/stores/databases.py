@@ -20,7 +20,7 @@ class Opened:
     """An empty store.
 
     Args:
-        store: It.
+        store: The opened store.
         disk: Tells how many bytes its tables take.
         server_memory: The most bytes that the server's processes have held; None: there is none.
     """

@@ -55,7 +55,9 @@ def retrieval_from_groups(
             judged[document] = max(relevance, judged.get(document, relevance))
     if not queries:
         raise ValueError("there are no groups of a query and its documents to evaluate on")
-    own = {query: ids[text] for query, text in queries.items() if text in ids}
+    same = {query: ids[text] for query, text in queries.items() if text in ids}
+    if candidates:
+        same = {}
     found = RetrievalData(
         documents,
         queries,
@@ -63,13 +65,11 @@ def retrieval_from_groups(
         relevant_from=positive_threshold if graded else None,
         candidates={q: list(judged) for q, judged in qrels.items()} if candidates else None,
         prompts=prompts,
-        identical_documents={}
-        if candidates
-        else {q: d for q, d in own.items() if d not in qrels[q]},
+        identical_documents={q: d for q, d in same.items() if d not in qrels[q]},
     )
     lacking = sum(not any(map(found.is_relevant, judged.values())) for judged in qrels.values())
     if lacking:
-        logger.warning("%d queries have no relevant document: they count 0", lacking)
+        logger.warning("%d queries have no relevant document and score 0", lacking)
     return found
 
 

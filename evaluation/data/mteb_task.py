@@ -111,14 +111,13 @@ def _to_data(part: Any, ignore_identical_ids: bool) -> RetrievalData:
     candidates = part["top_ranked"]
     if candidates is not None:
         candidates = {query: list(candidates.get(query, ())) for query in queries}
+    same = {query: query for query in queries if query in documents}
     return RetrievalData(
         documents,
         queries,
         {query: qrels[query] for query in queries},
         candidates=candidates,
-        identical_documents={q: q for q in queries if q in documents}
-        if ignore_identical_ids
-        else {},
+        identical_documents=same if ignore_identical_ids else {},
     )
 
 

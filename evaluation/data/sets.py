@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 def spread(total: int, count: int) -> list[int]:
-    """``count`` of the numbers below ``total``, evenly spread."""
+    """``count`` of the numbers below ``total``, evenly spaced."""
     places: list[int] = np.linspace(0, total - 1, count).round().astype(int).tolist()
     return places
 
@@ -34,8 +34,8 @@ class RetrievalData:
     candidates: dict[str, list[str]] | None = None
     # By query id, the prompt of a query that has its own; others get the model's.
     prompts: dict[str, str] = field(default_factory=dict)
-    # Query id -> the document that is the query itself, as in ArguAna and Quora. It is no result
-    # of the query (BEIR: ``ignore_identical_ids``).
+    # Query id -> the document that is the query itself, as in ArguAna and Quora; it is left out of
+    # the query's results (``ignore_identical_ids`` of BEIR).
     identical_documents: dict[str, str] = field(default_factory=dict)
     split: str | None = None  # whose judgements these are, where the set has several
 
@@ -62,7 +62,7 @@ class RetrievalData:
         )
 
     def few(self, count: int) -> Self:
-        """A small set: few queries, few documents of each, and the longest documents."""
+        """A small set to try: few queries, with few documents each, and the longest documents."""
         part = self.sample(count)
         qrels = {query: dict(islice(own.items(), count)) for query, own in part.qrels.items()}
         candidates = part.candidates
@@ -77,7 +77,7 @@ class RetrievalData:
         """Whether a document of this relevance counts as relevant."""
         return relevance > 0 if self.relevant_from is None else relevance >= self.relevant_from
 
-    def is_query(self, query: str, document: str) -> bool:
+    def is_identical(self, query: str, document: str) -> bool:
         """Whether a document is the query itself, and so no result."""
         return self.identical_documents.get(query) == document
 

@@ -75,7 +75,7 @@ def _add(line: str, run: dict[str, dict[str, float]]) -> None:
     if math.isnan(score):
         raise ValueError(f"the score must be a number, got {text!r}")
     if document in run.setdefault(query, {}):
-        raise ValueError(f"the document {document!r} is found twice for the query {query!r}")
+        raise ValueError(f"the document {document!r} is listed twice for the query {query!r}")
     run[query][document] = score
 
 

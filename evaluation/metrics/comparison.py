@@ -148,7 +148,7 @@ def _check(base: Values, tuned: Values, resamples: int) -> None:
         raise UndefinedMetric(
             f"the interval of a difference needs at least 2 queries, got {len(base)}"
         )
-    for name, values in (("base", base), ("tuned", tuned)):
+    for name, values in (("base", base), ("fine-tuned", tuned)):
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             raise ValueError(f"{name}: the value of query number {wrong[0]} is {values[wrong[0]]}")

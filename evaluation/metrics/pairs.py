@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]  # one per pair: [N]
-Figure = float | str  # a metric's value, or the reason why it has none
+MetricValue = float | str  # a metric's value, or the reason why it has none
 Statistic = Callable[[Scores, Scores], float]  # of scores and judgements
 
 
@@ -93,7 +93,7 @@ def pair_statistics(judged: Scores) -> dict[str, Statistic]:
     return BINARY if np.isin(judged, (0, 1)).all() else GRADED
 
 
-def figure(statistic: Statistic, scores: Scores, judged: Scores) -> Figure:
+def metric_value(statistic: Statistic, scores: Scores, judged: Scores) -> MetricValue:
     """A statistic's value, or the reason why it has none."""
     try:
         return statistic(scores, judged)

@@ -154,7 +154,7 @@ def per_query(
     return {name: METRICS[base](rankings, k) for name, (base, k) in cuts.items()}
 
 
-def undefined(
+def undefined_metrics(
     qrels: Qrels, metrics: Sequence[str], relevant_from: float | None = None
 ) -> dict[str, str]:
     """The metrics that have no value because no query has a relevant document, with the reason.

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.metrics.pairs import Figure
+from evaluation.metrics.pairs import MetricValue
 from evaluation.results import BASE, TUNED, ChangedQuery, MetricResult, Results
 
 UNDEFINED = "undefined"
@@ -117,7 +117,7 @@ def changed_queries(side: str, queries: Sequence[ChangedQuery], metric: str) -> 
     return lines
 
 
-def show_checkpoints(figures: dict[str, dict[str, Figure]], best: str | None) -> None:
+def show_checkpoints(figures: dict[str, dict[str, MetricValue]], best: str | None) -> None:
     """Print a row per checkpoint."""
     table = Table("checkpoint", *next(iter(figures.values())))
     reasons = []

@@ -26,7 +26,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "better": ("Better than the base", "优于基础模型"),
     "worse": ("Worse than the base", "不如基础模型"),
-    "unclear": ("No difference from the base can be shown", "看不出与基础模型有差别"),
+    "unclear": ("No significant difference from the base", "看不出与基础模型有差别"),
     "measured": ("Measured", "测量结果"),
     "verdict": (
         "{metric} went from {base} to {tuned}: {difference}, 95 % interval {low} to {high}.",
@@ -56,8 +56,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "objective": ("Objective", "训练目标"),
     "base_model": ("Base model", "基础模型"),
     "train_file": ("Training data", "训练数据"),
-    "eval_file": ("Data of the evaluations", "训练中评测的数据"),
-    "batch_size": ("Batch size of a process", "每个进程的批大小"),
+    "eval_file": ("Evaluation data", "训练中评测的数据"),
+    "batch_size": ("Batch size per process", "每个进程的批大小"),
     "length": ("Length", "训练长度"),
     "epochs": ("{count} epochs", "{count} 轮"),
     "steps": ("{count} steps", "{count} 步"),
@@ -84,14 +84,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "how_to_read": (
         "A difference is the mean over all queries, with its 95 % interval from a paired "
         "bootstrap; p is the two-sided p-value of a paired randomisation test. An interval without "
-        "0 is set in bold: the difference is then hardly chance.",
+        "0 is set in bold: the difference is then unlikely to be chance.",
         "差值是所有查询上的平均，95 % 区间来自配对自助法（paired bootstrap），p 是配对随机化检验的"
         "双侧 p 值。区间不含 0 时用粗体：这样的差别很难归于偶然。",
     ),
     "how_to_read_pairs": (
         "The 95 % interval of a difference is from a paired bootstrap over the pairs; p is the "
         "two-sided p-value of a paired randomisation test. An interval without 0 is set in bold: "
-        "the difference is then hardly chance.",
+        "the difference is then unlikely to be chance.",
         "差值的 95 % 区间来自对文本对的配对自助法（paired bootstrap），p 是配对随机化检验的双侧 p "
         "值。区间不含 0 时用粗体：这样的差别很难归于偶然。",
     ),
@@ -120,7 +120,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "bars_alone": ("Fine-tuned model", "微调后的模型"),
     "bars_caption": (
         "The whisker is the 95 % interval of the difference, set on the base's value: where it "
-        "does not reach the end of the grey bar, the difference is hardly chance.",
+        "does not reach the end of the grey bar, the difference is unlikely to be chance.",
         "须线是差值的 95 % 区间，以基础模型的值为起点：它碰不到灰色条的末端时，差别很难归于偶然。",
     ),
     "scores": ("Scores of relevant and irrelevant {items}", "相关与不相关{items}的分数"),

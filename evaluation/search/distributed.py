@@ -1,4 +1,4 @@
-"""Run a model on texts: how, and shared among the processes, each of which gets all results."""
+"""Settings of inference, and running a model on texts shared among the processes of a run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ ROWS_AT_ONCE = 2**16  # of results that are sent at once
 
 
 @dataclass(frozen=True)
-class How:
-    """Settings of inference. Longer texts are cut; None: at the model's own limit."""
+class InferenceSettings:
+    """Settings of inference. Longer texts are truncated; None: at the model's own limit."""
 
     bf16: bool = False  # on devices that have it
     query_max_length: int | None = None  # embedder: tokens of a query
@@ -35,7 +35,7 @@ def run_distributed(
     model: Encoder,
     sizes: Sequence[int],
     run: Callable[[list[int]], Tensor],
-    how: How,
+    inference: InferenceSettings,
     max_length: int | None,
     shape: tuple[int, ...] = (),
 ) -> Tensor:
@@ -49,17 +49,17 @@ def run_distributed(
         model: Tells where results are sent from, and how long its texts may be.
         sizes: Characters of each text.
         run: Takes the numbers of some texts, and returns a result for each.
-        how: Says how large batches are, and whether the first process shows a progress bar.
+        inference: Says how large batches are, and whether the first process shows a progress bar.
         max_length: Tokens after which a text is cut; None: the model's own limit.
         shape: Of one result.
     """
     several = distributed.is_available() and distributed.is_initialized()
     world, rank = (distributed.get_world_size(), distributed.get_rank()) if several else (1, 0)
     longest = CHARACTERS_OF_TOKEN * (max_length or model.max_length)
-    budget = CHARACTERS_OF_TOKEN * (how.tokens_per_batch or TOKENS_PER_BATCH)
+    budget = CHARACTERS_OF_TOKEN * (inference.tokens_per_batch or TOKENS_PER_BATCH)
     pieces = cut_by_tokens([min(size, longest) for size in sizes], budget)
     results = torch.empty(len(sizes), *shape)
-    hidden = not how.show_progress or rank > 0
+    hidden = not inference.show_progress or rank > 0
     with tqdm(total=len(sizes), disable=hidden, unit="text", leave=False) as bar:
         for number, piece in enumerate(pieces):
             if number % world == rank:

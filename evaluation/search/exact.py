@@ -90,7 +90,7 @@ def check_finite(vectors: Tensor, ids: Sequence[str], name: str) -> Tensor:
     if not bool(lengths.isfinite().all()):
         wrong = (~lengths.isfinite()).nonzero()[:, 0].tolist()
         raise ValueError(
-            f"the vectors of {len(wrong)} texts have NaN or infinity (the first is the {name} "
+            f"the vectors of {len(wrong)} texts contain NaN or infinity (the first is the {name} "
             f"{ids[wrong[0]]!r}): the model has diverged"
         )
     return lengths

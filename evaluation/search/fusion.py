@@ -22,7 +22,7 @@ from encoders.opening.model_digest import model_digest
 from encoders.opening.model_name import resolve_model
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.comparison import Comparison, compare
-from evaluation.metrics.ranking import Run, order, per_query, undefined
+from evaluation.metrics.ranking import Run, order, per_query, undefined_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Fusion:
         """Write ``fusion.json`` into a model's folder."""
         write_json(folder / FUSION_FILE, vars(self))
 
-    def unfit(self, digest: str, name: str) -> str | None:
+    def first_stage_mismatch(self, digest: str, name: str) -> str | None:
         """Why the weight does not hold for a first stage, given by digest and name; None: it does.
 
         It was chosen for the scores of one model; those of another have another scale.
@@ -60,21 +60,21 @@ class Fusion:
             return None
         return (
             f"{FUSION_FILE}: the weight was chosen for the scores of {self.first_stage} as it was "
-            f"then, not for those of {name}; choose it anew by scripts/fuse.py, or delete the file"
+            f"then, not for those of {name}; run scripts/fuse.py again, or delete the file"
         )
 
-    def unfit_for(self, model: Encoder) -> str | None:
+    def model_mismatch(self, model: Encoder) -> str | None:
         """Why the weight does not hold for a model's scores; None: it does."""
         if self.settings == (now := settings_of(model)):
             return None
         return (
             f"{FUSION_FILE}: the weight was chosen with {json.dumps(self.settings)}, not with "
-            f"{json.dumps(now)}; choose it anew by scripts/fuse.py, with these settings"
+            f"{json.dumps(now)}; run scripts/fuse.py again with these settings"
         )
 
 
 def settings_of(model: Encoder) -> dict[str, Any]:
-    """What can be asked of a model, and changes the scale of its scores."""
+    """The settings of a model that change the scale of its scores."""
     return {"prompts": model.prompts, "truncate_dim": getattr(model, "truncate_dim", None)}
 
 
@@ -83,8 +83,8 @@ def read_fusion(model: str, opened: Encoder | None = None) -> Fusion | None:
 
     Args:
         model: Its name.
-        opened: As it is used; where the weight does not hold for that, it is left out, with a
-            warning. None: whatever the weight was chosen for.
+        opened: The opened model; if the weight was chosen for other settings of it, there is a
+            warning and no fusion. None: the settings are not compared.
 
     Raises:
         ValueError: The file is damaged.
@@ -98,15 +98,15 @@ def read_fusion(model: str, opened: Encoder | None = None) -> Fusion | None:
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(f"{file} is damaged; write it anew by scripts/fuse.py, or delete it")
-    if opened is not None and (reason := fusion.unfit_for(opened)):
-        logger.warning("left out: %s", reason)
+        raise ValueError(f"{file} is damaged; run scripts/fuse.py again, or delete it")
+    if opened is not None and (reason := fusion.model_mismatch(opened)):
+        logger.warning("scores are not fused: %s", reason)
         return None
     return fusion
 
 
 def first_stage_digest(model: Encoder, fusion: Fusion | None) -> str:
-    """What tells the scores of first stages apart: the model, its prompts, and its fusion."""
+    """A digest of all that decides a first stage's scores: model, prompts and fusion."""
     digest = hashlib.blake2b(model_digest(model).encode(), digest_size=16)
     digest.update(json.dumps(sorted(model.prompts.items())).encode())
     found = digest.hexdigest()
@@ -163,7 +163,7 @@ def try_weights(
         ValueError: One of the two scores is the same for all documents of each query, or the metric
             is undefined on the data.
     """
-    if reason := undefined(data.qrels, [metric], data.relevant_from).get(metric):
+    if reason := undefined_metrics(data.qrels, [metric], data.relevant_from).get(metric):
         raise ValueError(f"data: {metric} is undefined on it ({reason}); give other data")
 
     def values(run: Run) -> np.ndarray:
@@ -187,5 +187,5 @@ def equal_spread(own: Run, other: Run) -> float:
         pairs = [(score, other[query].get(document, 0.0)) for document, score in scores.items()]
         spread += np.std(pairs, axis=0) if pairs else 0
     if not spread.all():
-        raise ValueError("the scores of all documents are equal: there is nothing to be fused")
+        raise ValueError("the scores of all documents are equal: there is nothing to fuse")
     return float(spread[0] / spread[1])

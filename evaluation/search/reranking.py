@@ -7,7 +7,7 @@ from torch import Tensor
 from encoders.backbone import Encoder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
-from evaluation.search.distributed import How, run_distributed
+from evaluation.search.distributed import InferenceSettings, run_distributed
 from loaders.beir.problems import listed
 
 # Shapes: P pairs of query and document.
@@ -18,7 +18,7 @@ def rerank(
     data: RetrievalData,
     run: Run | None,
     top_k: int,
-    how: How = How(),
+    inference: InferenceSettings = InferenceSettings(),
 ) -> dict[str, dict[str, float]]:
     """Return the documents of each query in the reranker's order, with scores, best first.
 
@@ -32,7 +32,7 @@ def rerank(
         data: The texts.
         run: What a first stage has found; None: ``data.candidates``, all of which are scored.
         top_k: How many documents of ``run`` are scored for each query, its best.
-        how: Settings of inference.
+        inference: Settings of inference.
 
     Raises:
         ValueError: There is nothing to rank, the run is not one of these data, or a score is not
@@ -51,11 +51,11 @@ def rerank(
             "is given"
         )
     rankings = {
-        query: [document for document in own if not data.is_query(query, document)]
+        query: [document for document in own if not data.is_identical(query, document)]
         for query, own in rankings.items()
     }
     pairs = [(query, document) for query, own in rankings.items() for document in own[:top_k]]
-    scores = _score(reranker, data, pairs, how)  # [P]
+    scores = _score(reranker, data, pairs, inference)  # [P]
     scored: dict[str, dict[str, float]] = {query: {} for query in rankings}
     for (query, document), score in zip(pairs, scores.tolist(), strict=True):
         scored[query][document] = score
@@ -63,7 +63,10 @@ def rerank(
 
 
 def _score(
-    reranker: Encoder, data: RetrievalData, pairs: Sequence[tuple[str, str]], how: How
+    reranker: Encoder,
+    data: RetrievalData,
+    pairs: Sequence[tuple[str, str]],
+    inference: InferenceSettings,
 ) -> Tensor:
     """The logits of pairs of ids: [P]."""
     _check_known(data, pairs)
@@ -76,13 +79,13 @@ def _score(
             [queries[pairs[at][0]] for at in piece],
             [data.documents[pairs[at][1]] for at in piece],
             prompts=prompts,
-            max_length=how.max_length,
-            tokens_per_batch=how.tokens_per_batch,
-            bf16=how.bf16,
+            max_length=inference.max_length,
+            tokens_per_batch=inference.tokens_per_batch,
+            bf16=inference.bf16,
         )
 
     sizes = [len(queries[query]) + len(data.documents[document]) for query, document in pairs]
-    scores = run_distributed(reranker, sizes, score, how, how.max_length)
+    scores = run_distributed(reranker, sizes, score, inference, inference.max_length)
     check_scores(scores, lambda at: "query {!r} with document {!r}".format(*pairs[at]))
     return scores
 
@@ -112,7 +115,7 @@ def _check_known(data: RetrievalData, pairs: Sequence[tuple[str, str]]) -> None:
         if unknown:
             raise ValueError(
                 f"{len(unknown)} {name} that are to be ranked do not exist in the data: "
-                f"{listed(unknown)}; take the run and the data of one set"
+                f"{listed(unknown)}; give a run and data of the same set"
             )
 
 

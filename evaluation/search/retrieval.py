@@ -12,7 +12,7 @@ from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import order
-from evaluation.search.distributed import How, run_distributed
+from evaluation.search.distributed import InferenceSettings, run_distributed
 from evaluation.search.exact import check_finite, search
 from evaluation.search.faiss_index import build_index, search_index
 from evaluation.search.fusion import TwoScores
@@ -28,7 +28,7 @@ def retrieve(
     embedder: Embedder,
     data: RetrievalData,
     k: int,
-    how: How = How(),
+    inference: InferenceSettings = InferenceSettings(),
 ) -> dict[str, dict[str, float]]:
     """Return the k documents most similar to each query, with scores, best first.
 
@@ -40,37 +40,40 @@ def retrieve(
         embedder: The model.
         data: What to search.
         k: How many documents to find for a query.
-        how: Settings of inference; for kinds of ``index`` see ``build_index``.
+        inference: Settings of inference; for kinds of ``index`` see ``build_index``.
 
     Raises:
         ValueError: There are no documents or queries, a candidate does not exist, or a vector is
             not finite (the text's id is named).
     """
-    queries, documents, ids = _vectors(embedder, data, how)
+    queries, documents, ids = _vectors(embedder, data, inference)
     if data.candidates is not None:
         found = _rank_candidates(queries, documents, ids, data)
     else:
         found = _search(
-            embedder, queries, documents, ids, data, k + bool(data.identical_documents), how
+            embedder, queries, documents, ids, data, k + bool(data.identical_documents), inference
         )
     return {query: _best(query, scores, data, k) for query, scores in found.items()}
 
 
 @torch.inference_mode()
 def retrieve_with_bm25(
-    embedder: Embedder, data: RetrievalData, k: int, how: How = How()
+    embedder: Embedder,
+    data: RetrievalData,
+    k: int,
+    inference: InferenceSettings = InferenceSettings(),
 ) -> TwoScores:
     """The embedder's and BM25's scores of the documents that either of them finds.
 
     Each finds its best ``max(k, DEPTH)`` for a query, or scores the query's candidates. A document
     that shares no word with the query has 0 from BM25. For the rest see ``retrieve``.
     """
-    queries, documents, ids = _vectors(embedder, data, how)
+    queries, documents, ids = _vectors(embedder, data, inference)
     wanted = max(k, DEPTH) + bool(data.identical_documents)
     by_words: dict[str, dict[str, float]] = {}
     index, numbers = BM25([data.documents[name] for name in ids]), _numbers(ids)
     if data.candidates is None:
-        found = _search(embedder, queries, documents, ids, data, wanted, how)
+        found = _search(embedder, queries, documents, ids, data, wanted, inference)
         union = {query: dict.fromkeys(scores) for query, scores in found.items()}
     else:
         union = {query: dict.fromkeys(data.candidates.get(query, [])) for query in data.queries}
@@ -79,7 +82,7 @@ def retrieve_with_bm25(
     ):
         if data.candidates is None:
             union[query] |= dict.fromkeys(ids[at] for at, _ in best_hits(scores, wanted))
-        kept = [name for name in union[query] if not data.is_query(query, name)]
+        kept = [name for name in union[query] if not data.is_identical(query, name)]
         by_words[query] = {name: float(scores[numbers[name]]) for name in kept}
     candidates = {query: list(scores) for query, scores in by_words.items()}
     own = _rank_candidates(queries, documents, ids, replace(data, candidates=candidates))
@@ -90,7 +93,9 @@ def retrieve_with_bm25(
     return TwoScores(own, by_words, alone)
 
 
-def _vectors(embedder: Embedder, data: RetrievalData, how: How) -> tuple[Tensor, Tensor, list[str]]:
+def _vectors(
+    embedder: Embedder, data: RetrievalData, inference: InferenceSettings
+) -> tuple[Tensor, Tensor, list[str]]:
     """Vectors of the queries [Q, H] and of the documents [D, H], and the documents' ids.
 
     Where the data have candidates, those are the documents.
@@ -99,10 +104,10 @@ def _vectors(embedder: Embedder, data: RetrievalData, how: How) -> tuple[Tensor,
         missing = "documents to search" if data.queries else "queries"
         raise ValueError(f"there are no {missing}: nothing can be retrieved")
     texts = list(data.prompted(embedder.find_prompt("query")).values())
-    queries = _embed(embedder, texts, "", how, how.query_max_length)
+    queries = _embed(embedder, texts, "", inference, inference.query_max_length)
     ids = list(data.documents) if data.candidates is None else _candidates(data)
     texts, prompt = [data.documents[name] for name in ids], embedder.find_prompt("document")
-    documents = _embed(embedder, texts, prompt, how, how.document_max_length)
+    documents = _embed(embedder, texts, prompt, inference, inference.document_max_length)
     check_finite(queries, list(data.queries), "query")
     check_finite(documents, ids, "document")
     return queries, documents, ids
@@ -115,18 +120,22 @@ def _search(
     ids: Sequence[str],
     data: RetrievalData,
     k: int,
-    how: How,
+    inference: InferenceSettings,
 ) -> dict[str, dict[str, float]]:
     """The k documents most similar to each query, by exact search or an index."""
     query_ids = list(data.queries)
-    if how.index is None:
+    if inference.index is None:
         return search(queries, documents, ids, k, query_ids=query_ids, device=embedder.device)
-    index = build_index(documents, how.index)
+    index = build_index(documents, inference.index)
     return search_index(index, queries, ids, k, query_ids=query_ids)
 
 
 def _embed(
-    embedder: Embedder, texts: Sequence[str], prompt: str, how: How, max_length: int | None
+    embedder: Embedder,
+    texts: Sequence[str],
+    prompt: str,
+    inference: InferenceSettings,
+    max_length: int | None,
 ) -> Tensor:
     """Vectors [N, H] to compare by dot product; equal texts are encoded once: equal vectors."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -137,12 +146,12 @@ def _embed(
             [different[at] for at in piece],
             prompt=prompt,
             max_length=max_length,
-            tokens_per_batch=how.tokens_per_batch,
-            bf16=how.bf16,
+            tokens_per_batch=inference.tokens_per_batch,
+            bf16=inference.bf16,
         )
 
     sizes = [len(prompt) + len(text) for text in different]
-    vectors = run_distributed(embedder, sizes, encode, how, max_length, (embedder.dimension,))
+    vectors = run_distributed(embedder, sizes, encode, inference, max_length, (embedder.dimension,))
     if not embedder.normalize:
         vectors = for_dot_product(vectors, embedder.similarity)
     if len(different) == len(texts):
@@ -181,5 +190,5 @@ def _rank_candidates(
 
 def _best(query: str, scores: dict[str, float], data: RetrievalData, k: int) -> dict[str, float]:
     """The k best, best first, without the query itself where the data say that it is no result."""
-    found = [document for document in order(scores) if not data.is_query(query, document)]
+    found = [document for document in order(scores) if not data.is_identical(query, document)]
     return {document: scores[document] for document in found[:k]}

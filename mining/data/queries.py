@@ -13,8 +13,8 @@ from preparation.duplicates.normalized import normalized_hash
 _SLICE = 1000
 
 
-class Lists:
-    """Ragged lists of numbers, one for each owner, in flat arrays.
+class RaggedLists:
+    """Lists of numbers of different lengths, one for each owner, in flat arrays.
 
     Args:
         owners: The owner of each number [T].
@@ -56,8 +56,8 @@ class Queries:
         self.keep = keep
         keys, same, positives, kept = [], [], [], []
         for batch in rows.iter(batch_size=_SLICE):
-            asked = list(zip(map(_marked, batch["prompt"]), batch["query"], strict=True))
-            keys.append(pair_keys(asked))
+            with_prompts = list(zip(map(_marked, batch["prompt"]), batch["query"], strict=True))
+            keys.append(pair_keys(with_prompts))
             same += [normalized_hash(query) for query in batch["query"]]
             positives.append(_places(corpus, batch["pos"]))
             kept.append(_places(corpus, batch["neg"] if keep else [[]] * len(batch["neg"])))
@@ -67,7 +67,7 @@ class Queries:
         )
         _, meaning = np.unique(np.array(same, dtype=np.uint64), return_inverse=True)  # [R]
         self.meaning = meaning[self.first_row]  # [Q]: equal for queries that ask the same
-        self.rows_of = Lists(self.query_of, np.arange(len(rows)), len(self))
+        self.rows_of = RaggedLists(self.query_of, np.arange(len(rows)), len(self))
         self.answers = _lists(meaning, positives)
         self.kept = _lists(self.query_of, kept)
 
@@ -87,9 +87,9 @@ class Queries:
 
     def texts(self, start: int, stop: int) -> list[str]:
         """Return the queries ``start:stop``."""
-        return [query for query, _ in self.asked(start, stop)]
+        return [query for query, _ in self.with_prompts(start, stop)]
 
-    def asked(self, start: int, stop: int) -> list[tuple[str, str | None]]:
+    def with_prompts(self, start: int, stop: int) -> list[tuple[str, str | None]]:
         """Return (query, own prompt or None) of the queries ``start:stop``."""
         columns = self.rows[self.first_row[start:stop].tolist()]
         return list(zip(columns["query"], columns["prompt"], strict=True))
@@ -108,10 +108,10 @@ def _places(corpus: Corpus, lists: list[list[str]]) -> tuple[NDArray[np.int64], 
 
 def _lists(
     owner_of: NDArray[np.int64], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-) -> Lists:
+) -> RaggedLists:
     """Return each owner's distinct indices in rising order, without those not in the corpus."""
     counts = np.concatenate([each for each, _ in found])
     places = np.concatenate([each for _, each in found])
     pairs = np.stack([np.repeat(owner_of, counts), places], axis=1)[places >= 0]
     owners, numbers = np.unique(pairs, axis=0).T
-    return Lists(owners, numbers, int(owner_of.max()) + 1)
+    return RaggedLists(owners, numbers, int(owner_of.max()) + 1)

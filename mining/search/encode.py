@@ -28,8 +28,8 @@ Read = Callable[[int, int], list[str]]  # texts [start, stop)
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How the texts of one side are encoded, or pairs are scored.
+class EncodingSettings:
+    """How the queries or the documents are encoded, or pairs are scored.
 
     Args:
         max_length: Texts (pairs) are truncated to so many tokens; None: the model's limit.
@@ -44,14 +44,14 @@ class Encoding:
     show_progress: bool = False
 
 
-def cache_key(model: Encoder, digest: str, how: Encoding) -> str:
+def cache_key(model: Encoder, digest: str, encoding: EncodingSettings) -> str:
     """Name a cache's folder by a digest of the model and all else that decides its results.
 
     Prompts are no part of it: texts come to a cache behind them.
     """
-    bf16 = how.bf16 and bf16_is_fast(model.device)
+    bf16 = encoding.bf16 and bf16_is_fast(model.device)
     return combined_digest(
-        [digest, str(how.max_length or model.max_length), "bf16" if bf16 else "fp32"]
+        [digest, str(encoding.max_length or model.max_length), "bf16" if bf16 else "fp32"]
     )
 
 
@@ -72,7 +72,12 @@ class Vectors:
 
 
 def encode_all(
-    embedder: Embedder, count: int, read: Read, cache: VectorCache, how: Encoding, what: str
+    embedder: Embedder,
+    count: int,
+    read: Read,
+    cache: VectorCache,
+    encoding: EncodingSettings,
+    what: str,
 ) -> Vectors:
     """The vectors of ``count`` distinct texts; those in the cache are not encoded again.
 
@@ -93,12 +98,12 @@ def encode_all(
     keys: list[Keys] = []
     mine = range(state.process_index * BLOCK, count, state.num_processes * BLOCK)
     own = sum(min(BLOCK, count - start) for start in mine)
-    with tqdm(total=own, desc=f"encoding {what}", disable=not how.show_progress) as bar:
+    with tqdm(total=own, desc=f"encoding {what}", disable=not encoding.show_progress) as bar:
         for start in range(0, count, BLOCK):
             texts = read(start, min(start + BLOCK, count))
             keys.append(text_keys(texts))
             if start in mine:
-                encode_block(embedder, texts, keys[-1], cache, how, what)
+                encode_block(embedder, texts, keys[-1], cache, encoding, what)
                 bar.update(len(texts))
     state.wait_for_everyone()
     cache.refresh()
@@ -108,7 +113,12 @@ def encode_all(
 
 
 def encode_block(
-    embedder: Embedder, texts: list[str], keys: Keys, cache: VectorCache, how: Encoding, what: str
+    embedder: Embedder,
+    texts: list[str],
+    keys: Keys,
+    cache: VectorCache,
+    encoding: EncodingSettings,
+    what: str,
 ) -> None:
     """Encode those of N texts that are not in the cache, by their keys [N, 2]."""
     missing = np.flatnonzero(cache.find(keys) < 0)
@@ -117,15 +127,15 @@ def encode_block(
     vectors = embedder.encode(
         [texts[at] for at in missing],
         prompt="",  # the texts have it already
-        max_length=how.max_length,
-        tokens_per_batch=how.tokens_per_batch,
-        bf16=how.bf16,
+        max_length=encoding.max_length,
+        tokens_per_batch=encoding.tokens_per_batch,
+        bf16=encoding.bf16,
     )
     wrong = (~vectors.isfinite().all(dim=1)).nonzero()[:, 0]
     if len(wrong):
         text = texts[missing[int(wrong[0])]][:60]
         raise ValueError(
-            f"the model's vectors of {len(wrong)} {what} have NaN or infinity (the first: "
+            f"the model's vectors of {len(wrong)} {what} contain NaN or infinity (the first: "
             f"{text!r}): it has diverged"
         )
     cache.append(keys[missing], for_dot_product(vectors, embedder.similarity).numpy())

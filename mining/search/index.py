@@ -22,7 +22,7 @@ from mining.search.encode import Vectors
 # Those kinds of ``build_index`` that the same vectors always give the same index of, and that save
 # something over exact search.
 FaissKind = Literal["ivf", "ivf_sq8"]
-# Lists that are searched: of a small corpus, a sixteenth of all lists would be a poor search.
+# RaggedLists that are searched: of a small corpus, a sixteenth of all lists would be a poor search.
 _FEWEST_LISTS = 8
 
 # Larger blocks are hardly faster, and fragment memory more.
@@ -62,8 +62,8 @@ class VectorIndex:
     @torch.inference_mode()
     def search(self, start: int, stop: int, depth: int) -> list[Ranking]:
         """See ``Index``."""
-        asked = self.queries.slice(start, stop).to(self.device)  # [Q, H]
-        best = TopK(asked, asked.norm(dim=1), depth)
+        query_vectors = self.queries.slice(start, stop).to(self.device)  # [Q, H]
+        best = TopK(query_vectors, query_vectors.norm(dim=1), depth)
         for first in range(0, self.searchable, DOCUMENTS_AT_ONCE):
             last = min(first + DOCUMENTS_AT_ONCE, self.searchable)
             block = self.documents.slice(first, last).to(self.device)  # [B, H]
@@ -100,10 +100,10 @@ class FaissIndex(VectorIndex):
     @torch.inference_mode()
     def search(self, start: int, stop: int, depth: int) -> list[Ranking]:
         """See ``Index``. A ranking may lack documents that an exact search would find."""
-        asked = self.queries.slice(start, stop)
-        _, found = self.index.search(asked.numpy(), min(depth, self.searchable))
+        query_vectors = self.queries.slice(start, stop)
+        _, found = self.index.search(query_vectors.numpy(), min(depth, self.searchable))
         rankings = []
-        for one, places in zip(asked, np.sort(found, axis=1), strict=True):
+        for one, places in zip(query_vectors, np.sort(found, axis=1), strict=True):
             kept = places[places >= 0].tolist()  # -1: no more were found
             scores = products(one[None], self.documents.at(kept))
             ranking = sorted(zip(kept, scores, strict=True), key=lambda hit: (-hit[1], hit[0]))

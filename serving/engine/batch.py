@@ -66,7 +66,7 @@ def _note(model: ServedModel, error: Exception, count: Count) -> None:
     count("out_of_memory")
     model.max_batch_tokens = max(SMALLEST_BUDGET, model.max_batch_tokens // 2)
     logger.warning(
-        "%s ran out of memory; batches have %d tokens from now on",
+        "%s ran out of memory; batches are limited to %d tokens from now on",
         model.name,
         model.max_batch_tokens,
     )

@@ -18,10 +18,10 @@ from serving.engine.batch import Result, compute_batch
 from serving.engine.job import Item, Job, Queue, Running, refusal
 from serving.engine.limits import Limits
 from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16, warm_up
-from serving.engine.placement import Place
+from serving.engine.model_sets import ModelSet, ModelSets, embed_at_once
+from serving.engine.placement import Placement
 from serving.engine.replica import Load
 from serving.engine.tokenization import Tokens
-from serving.engine.versions import Version, Versions, embed_whole
 from serving.http.errors import ServingError
 from serving.http.metrics import Metrics
 from serving.stored_corpus import StoredCorpus
@@ -36,8 +36,8 @@ class Engine:
     """The model thread, its queue, and its health.
 
     Args:
-        load: Opens the models of the first version.
-        places: Where they compute; this class takes the first.
+        load: Opens the first models.
+        placements: Where they compute; this class takes the first.
         limits: Of the server.
         metrics: What is counted.
         precision: "auto" is bf16 on devices that have it.
@@ -48,21 +48,21 @@ class Engine:
     def __init__(
         self,
         load: Load,
-        places: Sequence[Place],
+        placements: Sequence[Placement],
         limits: Limits,
         metrics: Metrics,
         precision: Precision = "float32",
         documents: Mapping[str, str] | None = None,
         open_stored: Callable[[ServedModel], StoredCorpus] | None = None,
     ) -> None:
-        self.versions = Versions()
+        self.model_sets = ModelSets()
         self.limits = limits
         self.metrics = metrics
         self.precision = precision
         self.bf16 = False
         self.start_error: Exception | None = None
         self._load = load
-        self._places = places
+        self._placements = placements
         self._documents = documents
         self._open_stored = open_stored
         self._queue = Queue()
@@ -87,8 +87,8 @@ class Engine:
 
     @property
     def models(self) -> dict[str, ServedModel]:
-        """Of the version of the request at hand, by role; {} while the first is being loaded."""
-        return self.versions.current.models
+        """Those of the current request, by role; {} while the first ones are being loaded."""
+        return self.model_sets.current.models
 
     @property
     def replicas(self) -> int:
@@ -140,7 +140,7 @@ class Engine:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """Drop what is left of a job whose client has gone."""
+        """Drop what is left of a job whose client has disconnected."""
         with self._changed:
             if self._queue.remove(job):
                 self.metrics.dropped.inc()
@@ -160,17 +160,17 @@ class Engine:
             self._stopped = True
             self._changed.notify_all()
 
-    def load_version(self, name: str, load: Load) -> None:
+    def load_models(self, name: str, load: Load) -> None:
         """Load models beside those that are served; returns at once.
 
         Raises:
             ServingError: There are some of this name, or others are being loaded.
         """
         self.check_open()
-        self.versions.load(name, partial(self._open_version, name, load))
+        self.model_sets.load(name, partial(self._open_models, name, load))
 
-    def forget(self, version: Version) -> None:
-        """Called when a version is unloaded, after its last request."""
+    def forget(self, model_set: ModelSet) -> None:
+        """Called when a model set is unloaded, after its last request."""
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended."""
@@ -190,7 +190,7 @@ class Engine:
         self.metrics.queue_tokens.set(self._queue.tokens())
 
     def _end(self, state: Literal["draining", "unhealthy"], reason: str) -> None:
-        """Fail what is queued or being computed; take nothing on any more."""
+        """Fail what is queued or being computed, and admit nothing any more."""
         self._set_state(state, reason)
         error = ServingError(state, reason, retry_after=5, headers={"Connection": "close"})
         computed = [item.job for running in self._running.values() for item in running.batch]
@@ -216,36 +216,36 @@ class Engine:
             self._end("unhealthy", reason)
 
     def _serve(self) -> None:
-        torch.set_num_threads(self._places[0].threads)
-        version = self._open_version(None, self._load)
-        self._be_ready(version)
-        with inference(version.device, self.bf16):
+        torch.set_num_threads(self._placements[0].threads)
+        model_set = self._open_models(None, self._load)
+        self._become_ready(model_set)
+        with inference(model_set.device, self.bf16):
             while batch := self._take():
                 self._answer(batch, self._compute)
                 self._done()
 
-    def _be_ready(self, version: Version) -> None:
+    def _become_ready(self, model_set: ModelSet) -> None:
         with self._changed:
             if self._state == "loading":
-                self.versions.add(version)
+                self.model_sets.add(model_set)
                 self._set_state("ready", "")
 
-    def _open_version(self, name: str | None, load: Load) -> Version:
+    def _open_models(self, name: str | None, load: Load) -> ModelSet:
         """Open models and embed the documents; of no name: named after the first model."""
         begun = time.monotonic()
-        version = self._open(name, load(self._places[0].device))
+        model_set = self._open(name, load(self._placements[0].device))
         self.metrics.loading.set(time.monotonic() - begun)
-        self.bf16 = use_bf16(self.precision, version.device)
-        warm_up(version.models.values(), version.device, self.bf16)
+        self.bf16 = use_bf16(self.precision, model_set.device)
+        warm_up(model_set.models.values(), model_set.device, self.bf16)
         if self._documents:
-            embed_whole(version, self._documents, self.bf16)
-        return version
+            embed_at_once(model_set, self._documents, self.bf16)
+        return model_set
 
-    def _open(self, name: str | None, models: dict[str, ServedModel]) -> Version:
+    def _open(self, name: str | None, models: dict[str, ServedModel]) -> ModelSet:
         """Check models while their weights are there to be told by, and open their store."""
         check_fusion(models)
         stored = self._open_stored(models["embedder"]) if self._open_stored else None
-        return Version(name or next(iter(models.values())).name, models, stored)
+        return ModelSet(name or next(iter(models.values())).name, models, stored)
 
     def _compute(self, model: ServedModel, batch: Sequence[Tokens]) -> list[Result]:
         return compute_batch(model, batch, self.metrics.count_error)

@@ -15,10 +15,10 @@ from serving.engine.model import ServedModel
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 
-# Most texts of an interactive request: somebody waits for it.
+# An interactive request has at most so many texts: somebody waits for it.
 INTERACTIVE = 4
 # Interactive batches for each batch of bulk work, when both wait.
-TURNS = 3
+INTERACTIVE_PER_BULK = 3
 
 
 class Job:
@@ -200,7 +200,7 @@ class Queue:
         """Estimated seconds until ``job`` would start."""
         if not job.interactive:
             return self.seconds()
-        share = (TURNS + 1) / TURNS if self.bulk.items else 1
+        share = (INTERACTIVE_PER_BULK + 1) / INTERACTIVE_PER_BULK if self.bulk.items else 1
         return self.interactive.seconds() * share
 
     def take(self) -> list[Item]:
@@ -208,13 +208,13 @@ class Queue:
         if self._lost:
             return [self._lost.popleft()]
         both = bool(self.interactive.items and self.bulk.items)
-        first = bool(self.interactive.items) and not (both and self._turns == TURNS)
+        first = bool(self.interactive.items) and not (both and self._turns == INTERACTIVE_PER_BULK)
         self._turns = self._turns + 1 if both and first else 0
         return (self.interactive if first else self.bulk).take()
 
 
 def refusal(job: Job, queue: Queue, limits: Limits, replicas: int) -> ServingError | None:
-    """Why a job cannot be taken on: it would take too long (413), or wait too long (429).
+    """Why a job is not admitted: it would take too long (413), or wait too long (429).
 
     Args:
         job: The job.

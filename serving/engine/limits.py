@@ -29,13 +29,13 @@ class Limits:
     grace: float = option(25.0, "Seconds that waiting requests get after SIGTERM.")
     truncate: bool = option(
         True,
-        "Truncate texts that are too long, and report it; false: refuse them. A request may "
-        "choose itself.",
+        "Truncate texts that are too long, and report it; false: refuse them. A request can "
+        "override it.",
     )
     accept_token_ids: bool = option(
         False,
-        "Take token ids instead of texts. They must be of the model's own tokenizer, and most "
-        "clients that send ids have them from another.",
+        "Accept token ids as input. They must come from the model's own tokenizer; most clients "
+        "that send ids use another one.",
     )
 
     def __post_init__(self) -> None:

@@ -20,14 +20,14 @@ from encoders.kinds import Kind, kind_of, retrieves
 from encoders.opening.bf16_weights import place_for_inference
 from encoders.unpadding import to_device
 from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
-from serving.engine.tokenization import Cut, TextTokenizer, Tokens
+from serving.engine.tokenization import TextTokenizer, Tokens, Truncation
 
 # Shapes: N texts or pairs, H dimensions of an embedding.
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 SHORT, MIDDLE = 8, 64  # tokens of texts for warming up
-PLACES = 16  # lengths of padded batches are multiples of this
+MULTIPLE = 16  # of which the length of a padded batch is one
 # Weight of the newest batch in the running averages of seen and expected times.
 NEWEST = 0.1
 
@@ -100,17 +100,17 @@ class ServedModel:
 
     def _check_room(self) -> None:
         pairs = self.kind.reads_pairs
-        frame = self.tokenizer.pair if pairs else self.tokenizer.single
-        if self.encoder.max_length < frame.least:
+        special = self.tokenizer.pair if pairs else self.tokenizer.single
+        if self.encoder.max_length < special.min_length:
             raise ValueError(
                 f"{'max_length' if pairs else 'text_max_length'}: {self.encoder.max_length} tokens "
-                f"leave no room beside the {frame.size} special ones of {self.name}; give at least "
-                f"{frame.least}"
+                f"leave no room beside the {special.size} special ones of {self.name}; give at "
+                f"least {special.min_length}"
             )
 
     @property
-    def apart(self) -> bool:
-        """Whether it scores pairs but reads each of their texts alone."""
+    def reads_texts_separately(self) -> bool:
+        """Whether it scores pairs but reads each text by itself (late interaction)."""
         return not (self.kind.retrieves or self.kind.reads_pairs)
 
     @property
@@ -118,10 +118,12 @@ class ServedModel:
         """How much BM25 counts beside an embedder's similarity."""
         return 0.0 if self.fusion is None else self.fusion.weight
 
-    def pairs(self, pairs: Sequence[tuple[str, str]], cut: Cut) -> list[Tokens]:
+    def pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation) -> list[Tokens]:
         """Tokens of pairs for a model that scores them."""
-        split = self.tokenizer.apart if self.apart else self.tokenizer.pairs
-        return split(pairs, cut.side, cut.max_document)
+        split = (
+            self.tokenizer.separate_pairs if self.reads_texts_separately else self.tokenizer.pairs
+        )
+        return split(pairs, truncation.side, truncation.max_document)
 
     @property
     def embedder(self) -> Embedder:
@@ -131,7 +133,7 @@ class ServedModel:
 
     def compute(self, batch: Sequence[Tokens]) -> np.ndarray:
         """Embeddings [N, H] or raw scores [N], in fp32."""
-        if self.apart:
+        if self.reads_texts_separately:
             pairs = [tokens.texts for tokens in batch if tokens.texts]
             scores = self.encoder.score_pairs(
                 *zip(*pairs, strict=True),
@@ -143,7 +145,9 @@ class ServedModel:
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
-        padded = self.encoder.tokenizer.pad(given, "max_length", self._places(batch), **PADDED)
+        padded = self.encoder.tokenizer.pad(
+            given, "max_length", self._padded_length(batch), **PADDED
+        )
         if self.encoder.masks_prompts:
             prompts = [with_prompt("", tokens.prompt) for tokens in batch]
             padded["prompt_mask"] = prompt_mask(self.encoder.tokenizer, prompts, padded)
@@ -152,13 +156,13 @@ class ServedModel:
         found: torch.Tensor = self.encoder(**inputs, host_mask=mask)
         return found.float().cpu().numpy()
 
-    def _places(self, batch: Sequence[Tokens]) -> int:
+    def _padded_length(self, batch: Sequence[Tokens]) -> int:
         """The longest text's tokens; of a model that computes its padding, one of few lengths.
 
         Each size has kernels of its own, whose memory does not come back.
         """
         longest = max(1, *map(len, batch))
-        rounded = longest if self.encoder.unpadded else -(-longest // PLACES) * PLACES
+        rounded = longest if self.encoder.unpadded else -(-longest // MULTIPLE) * MULTIPLE
         return max(longest, min(rounded, self.encoder.max_length))
 
     def hold_in_bf16(self) -> None:
@@ -202,7 +206,7 @@ class ServedModel:
         text = "a " * max(1, min(size, self.encoder.max_length) - 2)
         if self.kind.retrieves:
             return self.tokenizer.texts([text])[0]
-        return self.pairs([("a", text)], Cut())[0]
+        return self.pairs([("a", text)], Truncation())[0]
 
 
 def open_model(
@@ -231,7 +235,7 @@ def open_model(
     opened = kinds.open_model(folder, kind, **settings)
     model = place_for_inference(opened, find_device(device))
     fusion = read_fusion(str(folder))
-    if fusion is not None and (reason := fusion.unfit_for(model)):
+    if fusion is not None and (reason := fusion.model_mismatch(model)):
         raise ValueError(f"{kind}: {reason}")
     return ServedModel(model, name, max_batch_tokens, fusion)
 
@@ -255,7 +259,7 @@ def check_fusion(models: Mapping[str, ServedModel]) -> None:
         embedder, fusion = models["embedder"], models["reranker"].fusion
         if fusion is not None:
             digest = first_stage_digest(embedder.encoder, embedder.fusion)
-            if reason := fusion.unfit(digest, embedder.name):
+            if reason := fusion.first_stage_mismatch(digest, embedder.name):
                 raise ValueError(f"reranker: {reason}")
 
 

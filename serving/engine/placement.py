@@ -11,7 +11,7 @@ from serving.engine.model import find_device
 Replicas = int | Literal["auto"]
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where a replica computes.
 
     Args:
@@ -25,8 +25,8 @@ class Place(NamedTuple):
     cores: list[int]
 
 
-def find_places(replicas: Replicas, device: str, threads: int | None = None) -> list[Place]:
-    """The places of all replicas.
+def find_placements(replicas: Replicas, device: str, threads: int | None = None) -> list[Placement]:
+    """The placements of all replicas.
 
     Args:
         replicas: How many; "auto" is one for each GPU, or for each NUMA node of the CPU.
@@ -38,12 +38,13 @@ def find_places(replicas: Replicas, device: str, threads: int | None = None) -> 
     """
     found, all_threads = find_device(device), process_threads()
     if replicas == 1:
-        return [Place(device, threads or all_threads, [])]
+        return [Placement(device, threads or all_threads, [])]
     if found.type == "cpu":
         shares = share_cores(replicas)
         cores = sum(map(len, shares))
         return [
-            Place("cpu", threads or max(1, len(own) * all_threads // cores), own) for own in shares
+            Placement("cpu", threads or max(1, len(own) * all_threads // cores), own)
+            for own in shares
         ]
     most = 1 if found.index is not None and device != "auto" else torch.accelerator.device_count()
     count = most if replicas == "auto" else replicas
@@ -53,11 +54,13 @@ def find_places(replicas: Replicas, device: str, threads: int | None = None) -> 
             "GPUs, each of which takes one; give as many, or auto"
         )
     own = threads or max(1, all_threads // count)
-    return [Place(device if most == 1 else f"{found.type}:{at}", own, []) for at in range(count)]
+    return [
+        Placement(device if most == 1 else f"{found.type}:{at}", own, []) for at in range(count)
+    ]
 
 
 def share_cores(replicas: Replicas) -> list[list[int]]:
-    """The cores of each replica on the CPU, no core twice; see ``find_places``."""
+    """The cores of each replica on the CPU, no core twice; see ``find_placements``."""
     nodes, most = usable_nodes(), usable_cores()
     count = min(len(nodes), most) if replicas == "auto" else replicas
     if count > most:

@@ -1,4 +1,4 @@
-"""A replica: a process with models of its own, and the side of the server that asks it."""
+"""A replica: a process with its own copy of the models, and the server's handle of it."""
 
 import multiprocessing
 import os
@@ -26,19 +26,19 @@ from serving.engine.model import (
     use_bf16,
     warm_up,
 )
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.tokenization import Tokens
 
 # Opens models, by role, on a device. It is pickled.
 Load = Callable[[str], dict[str, ServedModel]]
-Models = dict[int, dict[str, ServedModel]]  # by number of the version and role
+Models = dict[int, dict[str, ServedModel]]  # by number of the model set, and role
 
 
-BEGUN = "begun"  # what a replica says as soon as it has received something
+BEGUN = "begun"  # what a replica sends as soon as it has received a request
 
 
 class Opened(NamedTuple):
-    """What a replica says of models that are ready: batch budgets, estimates of latency by role."""
+    """A replica's answer once models are ready: batch budgets, estimates of latency by role."""
 
     bf16: bool
     seconds: float
@@ -59,34 +59,36 @@ class ReplicaLost(Exception):
 
 
 class Replica:
-    """A started process. Only one thread may ask it; any may kill it.
+    """A started process. Only one thread may send requests to it; any may kill it.
 
     Args:
-        place: Where it computes.
+        placement: Where it computes.
         precision: "auto" is bf16 on devices that have it.
         on_end: Called once it has ended, in a thread of its own.
 
     Attributes:
-        versions: The numbers of those whose models it has.
+        model_sets: The numbers of the model sets that it has opened.
         alive: Whether it has not ended.
-        has_begun: Whether it has received what it was last asked.
+        has_begun: Whether it has received the last request.
     """
 
-    def __init__(self, place: Place, precision: Precision, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, placement: Placement, precision: Precision, on_end: Callable[[], None]
+    ) -> None:
         # Processes begin as copies of one that has imported everything, and share its memory. CUDA
         # does not survive that, if an import has so much as counted the GPUs.
         context: ForkServerContext | SpawnContext = (
             multiprocessing.get_context("forkserver")
-            if place.device == "cpu"
+            if placement.device == "cpu"
             else multiprocessing.get_context("spawn")
         )
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=run, args=(theirs, place, precision))
+        self._process = context.Process(target=run, args=(theirs, placement, precision))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
         theirs.close()  # now the pipe ends with the process
-        self.versions: set[int] = set()
+        self.model_sets: set[int] = set()
         self.alive = True
         self.has_begun = False
         self._on_end = on_end
@@ -97,32 +99,32 @@ class Replica:
         self._sender.start()
         threading.Thread(target=self._receive, daemon=True).start()
 
-    def open(self, version: int, load: Load) -> Opened:
-        """Have it open the models of a version, and wait.
+    def open(self, number: int, load: Load) -> Opened:
+        """Have it open the models of a model set, by its number, and wait.
 
         Raises:
             ReplicaLost: It has ended.
             ValueError, RuntimeError: It could not open the models.
         """
-        answer = self._ask((_open, version, load), None)
+        answer = self._ask((_open, number, load), None)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, Opened)
-        self.versions.add(version)
+        self.model_sets.add(number)
         return answer
 
-    def close(self, version: int) -> None:
-        """Have it drop the models of a version."""
-        self._ask((_close, version), None)
-        self.versions.discard(version)
+    def close(self, number: int) -> None:
+        """Have it drop the models of a model set."""
+        self._ask((_close, number), None)
+        self.model_sets.discard(number)
 
-    def compute(self, version: int, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
+    def compute(self, number: int, role: str, batch: Sequence[Tokens], seconds: float) -> Answer:
         """Compute a batch within so many seconds.
 
         Raises:
             ReplicaLost: It has ended, or takes longer.
         """
-        answer = self._ask((_compute, version, role, batch), seconds)
+        answer = self._ask((_compute, number, role, batch), seconds)
         assert isinstance(answer, Answer)
         return answer
 
@@ -170,23 +172,23 @@ class Replica:
 # In the process
 
 
-def run(pipe: Connection, place: Place, precision: Precision) -> None:
+def run(pipe: Connection, placement: Placement, precision: Precision) -> None:
     """Open models and compute batches, one after the other, until the server is gone."""
     # A service manager may signal all processes, but it is the server that ends this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
-    if place.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, place.cores)
-    os.environ["OMP_NUM_THREADS"] = str(place.threads)
+    if placement.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, placement.cores)
+    os.environ["OMP_NUM_THREADS"] = str(placement.threads)
     prepare_cpu()
-    torch.set_num_threads(place.threads)
+    torch.set_num_threads(placement.threads)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         models: Models = {}
         while True:
             work, *about = pipe.recv()
             pipe.send(BEGUN)
-            pipe.send(work(models, place, precision, *about))
+            pipe.send(work(models, placement, precision, *about))
 
 
 def _end_with_the_server() -> None:
@@ -196,41 +198,41 @@ def _end_with_the_server() -> None:
     os._exit(1)
 
 
-# What it is asked: functions of its models, its place and its precision.
+# The requests to it: functions of its models, its placement and its precision.
 
 
 def _open(
-    models: Models, place: Place, precision: Precision, version: int, load: Load
+    models: Models, placement: Placement, precision: Precision, number: int, load: Load
 ) -> Opened | Exception:
     begun = time.monotonic()
     try:
-        device = find_device(place.device)
+        device = find_device(placement.device)
         if device.index is not None:
             torch.accelerator.set_device_index(device.index)
         bf16 = use_bf16(precision, device)
-        opened = load(place.device)
+        opened = load(placement.device)
         seconds = time.monotonic() - begun
         warm_up(opened.values(), device, bf16)
     except Exception as error:
         return _portable(error)
-    models[version] = opened
+    models[number] = opened
     budgets = {role: model.max_batch_tokens for role, model in opened.items()}
     return Opened(bf16, seconds, budgets, {r: model.latency for r, model in opened.items()})
 
 
-def _close(models: Models, place: Place, precision: Precision, version: int) -> bool:
-    return models.pop(version, None) is not None
+def _close(models: Models, placement: Placement, precision: Precision, number: int) -> bool:
+    return models.pop(number, None) is not None
 
 
 def _compute(
     models: Models,
-    place: Place,
+    placement: Placement,
     precision: Precision,
-    version: int,
+    number: int,
     role: str,
     batch: Sequence[Tokens],
 ) -> Answer:
-    model, failures = models[version][role], list[str]()
+    model, failures = models[number][role], list[str]()
     device = model.encoder.device
     with inference(device, use_bf16(precision, device)):
         results = compute_batch(model, batch, failures.append)

@@ -12,26 +12,26 @@ from serving.engine.engine import Engine, State
 from serving.engine.job import Item, Job
 from serving.engine.limits import Limits
 from serving.engine.model import Precision, ServedModel
-from serving.engine.placement import Place
+from serving.engine.model_sets import ModelSet, embed_by_jobs
+from serving.engine.placement import Placement
 from serving.engine.replica import Load, Replica, ReplicaLost
 from serving.engine.tokenization import Tokens
-from serving.engine.versions import Version, embed_in_blocks
 from serving.http.errors import ServingError
 from serving.http.metrics import Metrics
 from serving.stored_corpus import StoredCorpus
 
 logger = logging.getLogger(__name__)
 
-# Seconds before a replica that has ended is started anew; doubled as long as none of its batches
+# Seconds before a replica that has ended is restarted; doubled as long as none of its batches
 # gets done.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
 
 class ReplicatedEngine(Engine):
-    """An engine whose batches are computed by processes, each asked by a thread of its own.
+    """An engine whose batches are computed by processes, each driven by a thread of its own.
 
-    Whichever is free takes the next batch. The texts of a replica that has ended, or hangs, are
-    computed anew one by one; a text that ends a second one is answered with an error.
+    Whichever is free takes the next batch. The texts of a replica that has died, or hangs, are
+    computed again one by one; a text that kills a second replica is answered with an error.
 
     Args as of ``Engine``, of which ``load`` is called in each process.
     """
@@ -39,17 +39,17 @@ class ReplicatedEngine(Engine):
     def __init__(
         self,
         load: Load,
-        places: Sequence[Place],
+        placements: Sequence[Placement],
         limits: Limits,
         metrics: Metrics,
         precision: Precision = "float32",
         documents: Mapping[str, str] | None = None,
         open_stored: Callable[[ServedModel], StoredCorpus] | None = None,
     ) -> None:
-        super().__init__(load, places, limits, metrics, precision, documents, open_stored)
+        super().__init__(load, placements, limits, metrics, precision, documents, open_stored)
         self.processes: dict[int, Replica] = {}  # by number
         # Those that replicas have or are to open, by number; how; and what came of it.
-        self._known: dict[int, Version] = {}
+        self._known: dict[int, ModelSet] = {}
         self._loads: dict[int, Load] = {}
         self._open_errors: dict[int, Exception] = {}
         self._updating: int | None = None  # the ready replica that opens or drops models
@@ -59,7 +59,7 @@ class ReplicatedEngine(Engine):
     def health(self) -> tuple[State, str]:
         """The state, and its reason; "loading" while there is no replica."""
         if self._state == "ready" and not self._ready:
-            return "loading", "no replica is alive; all are being started anew"
+            return "loading", "no replica is alive; all are being restarted"
         return self._state, self._reason
 
     @property
@@ -73,20 +73,20 @@ class ReplicatedEngine(Engine):
         for replica in list(self.processes.values()):
             replica.kill()
 
-    def forget(self, version: Version) -> None:
-        """Have the replicas drop its models."""
+    def forget(self, model_set: ModelSet) -> None:
+        """Have the replicas drop the models of an unloaded set."""
         with self._changed:
-            del self._loads[version.number], self._known[version.number]
-            self._open_errors.pop(version.number, None)
+            del self._loads[model_set.number], self._known[model_set.number]
+            self._open_errors.pop(model_set.number, None)
             self._changed.notify_all()
 
     def _serve(self) -> None:
-        if self._places[0].device == "cpu":
+        if self._placements[0].device == "cpu":
             forkserver.ensure_running()  # it imports all while this process opens the models
-        version = self._open_without_weights(None, self._load)
+        model_set = self._open_without_weights(None, self._load)
         threads = [
-            threading.Thread(target=self._keep, args=(number,), name=f"replica {number}")
-            for number in range(len(self._places))
+            threading.Thread(target=self._keep_running, args=(number,), name=f"replica {number}")
+            for number in range(len(self._placements))
         ]
         for thread in threads:
             thread.daemon = True
@@ -94,50 +94,50 @@ class ReplicatedEngine(Engine):
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self.start_error or self._stopped)
         if self._ready:
-            self._embed_corpus(version)
+            self._embed_corpus(model_set)
             for number, error in self._start_errors.items():
                 logger.error("replica %d could not be started", number, exc_info=error)
-            self._be_ready(version)
+            self._become_ready(model_set)
         for thread in threads:
             thread.join()
 
-    def _open_version(self, name: str | None, load: Load) -> Version:
+    def _open_models(self, name: str | None, load: Load) -> ModelSet:
         """Open models without weights here, and whole in one replica after the other."""
-        version = self._open_without_weights(name, load)
+        model_set = self._open_without_weights(name, load)
         try:
             with self._changed:
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._is_open(version) or self._stopped)
-                if error := self._open_errors.get(version.number):
+                self._changed.wait_for(lambda: self._is_open(model_set) or self._stopped)
+                if error := self._open_errors.get(model_set.number):
                     raise error
-            self._embed_corpus(version)
+            self._embed_corpus(model_set)
         except BaseException:
-            self.forget(version)
+            self.forget(model_set)
             raise
-        return version
+        return model_set
 
-    def _is_open(self, version: Version) -> bool:
-        """Whether every replica has a version, or one could not open it."""
+    def _is_open(self, model_set: ModelSet) -> bool:
+        """Whether every replica has opened a model set, or one could not."""
         alive = [self.processes[number] for number in self._ready]
-        everywhere = bool(alive) and all(version.number in replica.versions for replica in alive)
-        return everywhere or version.number in self._open_errors
+        everywhere = bool(alive) and all(model_set.number in each.model_sets for each in alive)
+        return everywhere or model_set.number in self._open_errors
 
-    def _open_without_weights(self, name: str | None, load: Load) -> Version:
+    def _open_without_weights(self, name: str | None, load: Load) -> ModelSet:
         # This process needs all of the models but their weights.
-        version = self._open(name, load("cpu"))
-        for model in version.models.values():
+        model_set = self._open(name, load("cpu"))
+        for model in model_set.models.values():
             model.drop_weights()
-            model.device = ", ".join(dict.fromkeys(place.device for place in self._places))
+            model.device = ", ".join(dict.fromkeys(each.device for each in self._placements))
         gc.collect()
         with self._changed:
-            self._known[version.number], self._loads[version.number] = version, load
-        return version
+            self._known[model_set.number], self._loads[model_set.number] = model_set, load
+        return model_set
 
-    def _embed_corpus(self, version: Version) -> None:
+    def _embed_corpus(self, model_set: ModelSet) -> None:
         if not self._documents:
             return
         try:
-            embed_in_blocks(version, self._documents, self._submit_block, 2 * len(self._places))
+            embed_by_jobs(model_set, self._documents, self._submit_block, 2 * len(self._placements))
         except ServingError:
             if self._state in ("loading", "ready"):
                 raise
@@ -150,8 +150,8 @@ class ReplicatedEngine(Engine):
 
     # In the thread of a replica
 
-    def _keep(self, number: int) -> None:
-        """Start a replica, again and again, until the engine stops."""
+    def _keep_running(self, number: int) -> None:
+        """Start a replica, and restart it whenever it ends, until the engine stops."""
         pause = 0.0
         try:
             while not self._stopped:
@@ -165,13 +165,13 @@ class ReplicatedEngine(Engine):
 
     def _run_replica(self, number: int) -> bool:
         """Start a replica and have it compute until it ends; whether it has computed anything."""
-        replica = Replica(self._places[number], self.precision, self._measure_replicas)
+        replica = Replica(self._placements[number], self.precision, self._measure_replicas)
         self.processes[number] = replica
         has_computed = False
         try:
             while replica.alive and not self._stopped:
                 self._update(number, replica)
-                batch = self._take(partial(self._is_fit, number, replica))
+                batch = self._take(partial(self._can_take_batch, number, replica))
                 if not batch:
                     continue
                 try:
@@ -190,9 +190,9 @@ class ReplicatedEngine(Engine):
             replica.kill()
         return has_computed
 
-    def _is_fit(self, number: int, replica: Replica) -> bool:
-        """Whether it can take a batch; not, while it is its turn to open or drop models."""
-        up_to_date = replica.versions == self._loads.keys()
+    def _can_take_batch(self, number: int, replica: Replica) -> bool:
+        """Whether it can take a batch; it cannot while it is its turn to open or drop models."""
+        up_to_date = replica.model_sets == self._loads.keys()
         return replica.alive and (up_to_date or self._updating not in (None, number))
 
     def _update(self, number: int, replica: Replica) -> None:
@@ -202,49 +202,49 @@ class ReplicatedEngine(Engine):
         """
         with self._changed:
             if number in self._ready:
-                if self._updating is not None or replica.versions == self._loads.keys():
+                if self._updating is not None or replica.model_sets == self._loads.keys():
                     return
                 self._updating = number
             loads = dict(self._loads)
         try:
-            for old in sorted(replica.versions - loads.keys()):
+            for old in sorted(replica.model_sets - loads.keys()):
                 replica.close(old)
-            for new in sorted(loads.keys() - replica.versions):
-                self._open_there(number, replica, new, loads[new])
+            for new in sorted(loads.keys() - replica.model_sets):
+                self._open_in_replica(number, replica, new, loads[new])
             if number not in self._ready:
-                self._welcome(number, replica)
+                self._mark_ready(number, replica)
         finally:
             with self._changed:
                 if self._updating == number:
                     self._updating = None
                 self._changed.notify_all()
 
-    def _open_there(self, number: int, replica: Replica, new: int, load: Load) -> None:
+    def _open_in_replica(self, number: int, replica: Replica, new: int, load: Load) -> None:
         try:
             opened = replica.open(new, load)
         except Exception as error:
-            is_served = any(version.number == new for version in self.versions.ready.values())
-            if is_served or not self.versions.ready:
+            is_served = any(model_set.number == new for model_set in self.model_sets.ready.values())
+            if is_served or not self.model_sets.ready:
                 raise
-            # Of a version beside those that are served: it is given up, and they are not.
+            # Of a model set beside those that are served: it is given up, and they are not.
             with self._changed:
                 self._open_errors[new] = error
             if isinstance(error, ReplicaLost):
                 raise
-            replica.versions.add(new)  # until it is told to drop it
+            replica.model_sets.add(new)  # until it is told to drop it
             return
         with self._changed:
             self.metrics.loading.set(opened.seconds)
             others = [self.processes[other] for other in self._ready - {number}]
-            version = self._known.get(new)  # None: it was unloaded meanwhile
-            if version is None or any(new in other.versions for other in others):
+            model_set = self._known.get(new)  # None: it was unloaded meanwhile
+            if model_set is None or any(new in other.model_sets for other in others):
                 return
             self.bf16 = opened.bf16
-            for role, model in version.models.items():
+            for role, model in model_set.models.items():
                 model.max_batch_tokens = opened.max_batch_tokens[role]
                 model.latency = opened.latency[role]
 
-    def _welcome(self, number: int, replica: Replica) -> None:
+    def _mark_ready(self, number: int, replica: Replica) -> None:
         with self._changed:
             self._ready.add(number)
             self._start_errors.pop(number, None)
@@ -259,12 +259,12 @@ class ReplicatedEngine(Engine):
             if self._stopped:
                 return
             if was_ready or (self._state != "loading" and isinstance(error, ReplicaLost)):
-                logger.error("replica %d %s; it is started anew", number, error)
+                logger.error("replica %d %s; restarting it", number, error)
             elif self._state != "loading":
                 logger.error("replica %d could not be started", number, exc_info=error)
             else:
                 self._start_errors[number] = error
-            if len(self._start_errors) == len(self._places):
+            if len(self._start_errors) == len(self._placements):
                 self._give_up(error)
                 self._stopped = True
 
@@ -274,20 +274,20 @@ class ReplicatedEngine(Engine):
             self._changed.notify_all()
 
     def _ask(self, replica: Replica, model: ServedModel, batch: Sequence[Tokens]) -> list[Result]:
-        version, role = next(
-            (version, role)
-            for version in list(self._known.values())
-            for role, known in version.models.items()
+        model_set, role = next(
+            (model_set, role)
+            for model_set in list(self._known.values())
+            for role, known in model_set.models.items()
             if known is model
         )
-        answer = replica.compute(version.number, role, batch, self.limits.stall_timeout)
+        answer = replica.compute(model_set.number, role, batch, self.limits.stall_timeout)
         for kind in answer.failures:
             self.metrics.count_error(kind)
         model.max_batch_tokens = min(model.max_batch_tokens, answer.max_batch_tokens)
         return answer.results
 
     def _put_back(self, batch: list[Item], begun: bool) -> None:
-        """Queue texts anew whose batch was lost; fail one that has ended two processes."""
+        """Queue the texts of a lost batch again; fail a text that has killed two processes."""
         for item in batch:
             if item.suspect and begun:
                 error = ServingError("inference_error", "the model's process ended on this text")

@@ -24,7 +24,7 @@ def for_dot_product(vectors: np.ndarray, similarity: Similarity) -> np.ndarray:
 
 
 def similarities(one: np.ndarray, other: np.ndarray, similarity: Similarity) -> np.ndarray:
-    """Of rows [N, H] with the rows beside them [N, H], or with one row [1, H]: [N]."""
+    """Similarities of rows [N, H] with those beside them [N, H], or with one row [1, H]: [N]."""
     products = for_dot_product(one, similarity) * for_dot_product(other, similarity)
     found: np.ndarray = products.sum(axis=1)
     # Rounding may put the cosine of a vector with itself just above 1.

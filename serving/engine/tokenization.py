@@ -27,12 +27,12 @@ MARGIN = 128
 Side = Literal["left", "right"]
 
 
-class Cut(NamedTuple):
-    """How texts that are too long are cut.
+class Truncation(NamedTuple):
+    """How texts that are too long are truncated.
 
     Args:
-        allowed: Whether they may be; None: as the server's limits say.
-        side: Where; None: as the model's tokenizer does.
+        allowed: Whether they may be truncated; None: as the server's limits say.
+        side: At which side; None: as the model's tokenizer does.
         max_document: Tokens after which the document of a pair is cut in any case.
     """
 
@@ -65,8 +65,8 @@ class Tokens:
         return len(self.input_ids)
 
 
-class Frame(NamedTuple):
-    """Special tokens around texts: ids and types of each stretch, before, (between,) after."""
+class SpecialTokens(NamedTuple):
+    """The special tokens around one text, or two: before, (between,) and after, ids and types."""
 
     ids: list[list[int]]
     types: list[list[int]]
@@ -78,8 +78,8 @@ class Frame(NamedTuple):
         return sum(map(len, self.ids))
 
     @property
-    def least(self) -> int:
-        """Tokens in which there is room for one of each text."""
+    def min_length(self) -> int:
+        """The tokens of the shortest input: the special ones, and one of each text."""
         return self.size + len(self.text_types)
 
 
@@ -109,8 +109,8 @@ class TextTokenizer:
         self.max_length = max_length
         self._head = CHARACTERS_PER_TOKEN * max_length + 8 * MARGIN
         self.side: Side = "left" if tokenizer.truncation_side == "left" else "right"
-        self.single = self._frame("a")
-        self.pair = self._frame("a", "a")
+        self.single = self._special_tokens("a")
+        self.pair = self._special_tokens("a", "a")
 
     def texts(self, texts: Sequence[str], side: Side | None = None) -> list[Tokens]:
         """Tokens of each text; ``side`` is where it is cut, if it must be."""
@@ -144,7 +144,7 @@ class TextTokenizer:
             self._joined(ids[query], ids[document], side, max_document) for query, document in pairs
         ]
 
-    def apart(
+    def separate_pairs(
         self,
         pairs: Sequence[tuple[str, str]],
         side: Side | None = None,
@@ -161,11 +161,12 @@ class TextTokenizer:
             truncated = query.truncated or document.truncated
             if truncated and side not in (None, self.side):
                 raise wrong_field(
-                    "truncation_direction", f"this model cuts texts on the {self.side} alone"
+                    "truncation_direction", f"this model truncates texts on the {self.side} only"
                 )
             if max_document is not None and len(document) - self.single.size > max_document:
                 raise wrong_field(
-                    "max_tokens_per_doc", f"this model cuts texts at {self.max_length} tokens alone"
+                    "max_tokens_per_doc",
+                    f"this model truncates texts at {self.max_length} tokens only",
                 )
             ids = query.input_ids + document.input_ids
             types = query.token_type_ids + document.token_type_ids
@@ -175,8 +176,10 @@ class TextTokenizer:
     def given_ids(self, ids: Sequence[int], side: Side | None = None) -> Tokens:
         """Ids of a text, with or without special tokens, as sent by a client."""
         before, after = self.single.ids
-        framed = list(ids[: len(before)]) == before and list(ids[len(ids) - len(after) :]) == after
-        own = list(ids[len(before) : len(ids) - len(after)]) if framed else list(ids)
+        has_special = (
+            list(ids[: len(before)]) == before and list(ids[len(ids) - len(after) :]) == after
+        )
+        own = list(ids[len(before) : len(ids) - len(after)]) if has_special else list(ids)
         return self._single_text(own, side or self.side)
 
     def pieces(self, text: str, add_special_tokens: bool) -> list[dict[str, Any]]:
@@ -204,7 +207,7 @@ class TextTokenizer:
             )
         return found
 
-    def _frame(self, first: str, second: str | None = None) -> Frame:
+    def _special_tokens(self, first: str, second: str | None = None) -> SpecialTokens:
         encoding = self.raw.encode(first, second)
         count = 1 if second is None else 2
         ids: list[list[int]] = [[] for _ in range(count + 1)]
@@ -220,7 +223,7 @@ class TextTokenizer:
             else:
                 at = text + 1
                 text_types[text] = kind
-        return Frame(ids, types, text_types)
+        return SpecialTokens(ids, types, text_types)
 
     def _encode(self, texts: Sequence[str], room: int, side: Side) -> list[list[int]]:
         """Ids of each text without special tokens: all, or more than ``room`` of them."""
@@ -239,7 +242,7 @@ class TextTokenizer:
 
     def _single_text(self, ids: list[int], side: Side) -> Tokens:
         kept = _cut(ids, self.max_length - self.single.size, side)
-        return _framed(self.single, [kept], len(ids), len(ids))
+        return _with_special_tokens(self.single, [kept], len(ids), len(ids))
 
     def _joined(
         self, query: list[int], document: list[int], side: Side, max_document: int | None
@@ -250,7 +253,7 @@ class TextTokenizer:
         room = self.max_length - self.pair.size
         sizes = longest_first(len(query), len(document), room)
         kept = [_cut(query, sizes[0], side), _cut(document, sizes[1], side)]
-        return _framed(self.pair, kept, whole, len(query) + len(document))
+        return _with_special_tokens(self.pair, kept, whole, len(query) + len(document))
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
@@ -274,13 +277,15 @@ def _cut(ids: list[int], room: int, side: Side) -> list[int]:
     return ids[:room] if side == "right" else ids[len(ids) - room :]
 
 
-def _framed(frame: Frame, texts: list[list[int]], whole: int, wanted: int) -> Tokens:
+def _with_special_tokens(
+    special: SpecialTokens, texts: list[list[int]], whole: int, wanted: int
+) -> Tokens:
     """Texts within special tokens, given the ids that there were and those that were wanted."""
     kept = sum(map(len, texts))
-    ids, types = list(frame.ids[0]), list(frame.types[0])
+    ids, types = list(special.ids[0]), list(special.types[0])
     for at, text in enumerate(texts):
         ids += text
-        types += [frame.text_types[at]] * len(text)
-        ids += frame.ids[at + 1]
-        types += frame.types[at + 1]
+        types += [special.text_types[at]] * len(text)
+        ids += special.ids[at + 1]
+        types += special.types[at + 1]
     return Tokens(ids, types, kept < whole, kept < wanted)

@@ -1,4 +1,4 @@
-"""Limits of a body's size and of time; decompression; an end when the client has gone."""
+"""Limits on body size and time; decompression; cancellation when the client disconnects."""
 
 import asyncio
 import re
@@ -74,7 +74,7 @@ class BodyReader:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise ServingError("client_closed_request", "the client has gone")
+                raise ServingError("client_closed_request", "the client disconnected")
             part = message.get("body", b"")
             body += part
             self._held += len(part)
@@ -83,11 +83,14 @@ class BodyReader:
                 raise too_large(self.limits.max_body_bytes)
             if self._held > LARGEST_AT_ONCE * self.limits.max_body_bytes:
                 raise ServingError(
-                    "overloaded", "too many bodies at once", retry_after=1, headers=CLOSE
+                    "overloaded",
+                    "too many request bodies at once; try again later",
+                    retry_after=1,
+                    headers=CLOSE,
                 )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        """Run the app until it has answered or the client has gone, whichever is first."""
+        """Run the app until it has answered or the client has disconnected, whichever is first."""
         first: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
         async def replay() -> Message:
@@ -98,18 +101,18 @@ class BodyReader:
             return message
 
         answer = asyncio.ensure_future(self._answer_in_time(scope, replay, send))
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise ServingError("client_closed_request", "the client has gone")
+                raise ServingError("client_closed_request", "the client disconnected")
             await answer
         finally:
             for task in (answer, gone):
                 task.cancel()
 
     async def _answer_in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app, which must begin to answer in time; how long the client reads is its own.
+        """Run the app, which must begin to answer in time; the client may read as long as it likes.
 
         Raises:
             ServingError: It has not (504).
@@ -132,7 +135,7 @@ class BodyReader:
             raise ServingError("timeout", reason, retry_after=1) from None
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -17,15 +17,15 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line (of text: and a traceback, if there is one)."""
         fields: dict[str, Any] = getattr(record, "fields", {})
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
-        moment += f".{int(record.msecs):03d}"
+        timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
+        timestamp += f".{int(record.msecs):03d}"
         if self.as_json:
-            about = {"time": moment, "level": record.levelname, "event": record.getMessage()}
+            about = {"time": timestamp, "level": record.levelname, "event": record.getMessage()}
             if record.exc_info:
                 about["error"] = self.formatException(record.exc_info)
             return json.dumps(about | fields, ensure_ascii=False)
         line = " ".join(
-            [moment, record.levelname.lower(), record.getMessage()]
+            [timestamp, record.levelname.lower(), record.getMessage()]
             + [f"{name}={value}" for name, value in fields.items()]
         )
         return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line

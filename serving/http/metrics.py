@@ -36,25 +36,31 @@ class Metrics:
 
         self.requests = counter("requests", "Requests by route and status", "route", "status")
         self.request_seconds = histogram(
-            "request_seconds", "From a request's arrival to its answer", SECONDS, "route"
+            "request_seconds", "Seconds from a request's arrival to its answer", SECONDS, "route"
         )
-        self.queued = histogram("queue_seconds", "Time of a request in the queue", SECONDS)
-        self.inference = histogram("inference_seconds", "Time of a batch", SECONDS)
-        self.tokenizing = histogram("tokenize_seconds", "Time to tokenize a request", SECONDS)
+        self.queued = histogram(
+            "queue_seconds", "Seconds that a request waited in the queue", SECONDS
+        )
+        self.inference = histogram("inference_seconds", "Seconds to compute a batch", SECONDS)
+        self.tokenizing = histogram("tokenize_seconds", "Seconds to tokenize a request", SECONDS)
         self.batch_items = histogram("batch_items", "Texts of a batch", ITEMS)
         self.batch_tokens = histogram("batch_tokens", "Tokens of a batch", TOKENS)
         self.input_tokens = counter("input_tokens", "Tokens computed")
-        self.truncated = counter("truncated", "Texts that were cut")
-        self.rejected = counter("rejected", "Requests refused for lack of time", "reason")
-        self.dropped = counter("dropped", "Requests taken from the queue: gone or timed out")
-        self.model_errors = counter("model_errors", "Failures of the model", "kind")
+        self.truncated = counter("truncated", "Truncated texts")
+        self.rejected = counter(
+            "rejected", "Requests rejected because they would wait or take too long", "reason"
+        )
+        self.dropped = counter(
+            "dropped", "Queued requests dropped: the client disconnected, or timed out"
+        )
+        self.model_errors = counter("model_errors", "Failures of the model, by kind", "kind")
         self.queue_items = gauge("queue_items", "Texts in the queue")
         self.queue_tokens = gauge("queue_tokens", "Tokens in the queue")
-        self.wait = gauge("estimated_wait_seconds", "What the queue will take")
-        self.ready = gauge("ready", "1 if requests are taken on")
-        self.replicas = gauge("replicas", "Copies of the models that compute")
-        self.restarts = counter("replica_restarts", "Processes of models started anew")
-        self.loading = gauge("model_load_seconds", "Time it took to load the models")
+        self.wait = gauge("estimated_wait_seconds", "Estimated seconds until the queue is empty")
+        self.ready = gauge("ready", "1 if the server accepts requests")
+        self.replicas = gauge("replicas", "Replicas that are ready")
+        self.restarts = counter("replica_restarts", "Restarted replica processes")
+        self.loading = gauge("model_load_seconds", "Seconds to load the models")
         for reason in REASONS:  # zeros from the start
             self.rejected.labels(reason)
         for kind in ERRORS:

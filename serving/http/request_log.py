@@ -64,7 +64,7 @@ class RequestLog:
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["asked_version"], scope["path"] = split_path(self.settings, scope["path"])
+        state["requested_models"], scope["path"] = split_path(self.settings, scope["path"])
         state["settings"] = find_settings(self.settings, scope["path"])
         status = 0
 

@@ -38,7 +38,7 @@ class RouteSettings:
 
 
 NATIVE = RouteSettings()
-MODELS = "models"  # Paths below ask for one of several versions.
+MODELS = "models"  # Paths below ask for one of several model sets.
 Handler = Callable[..., Coroutine[Any, Any, Response]]
 
 
@@ -73,7 +73,7 @@ def find_settings(settings: Mapping[str, RouteSettings], path: str) -> RouteSett
 
 
 def split_path(settings: Mapping[str, RouteSettings], path: str) -> tuple[str | None, str]:
-    """The version that a path asks for, and the route: "/models/NAME/search" is NAME's "/search".
+    """The model set that a path asks for, and the route: "/models/NAME/search" is NAME's "/search".
 
     None: it asks for none. A name may have slashes.
     """

@@ -24,7 +24,7 @@ BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """Drains on SIGTERM: refuses work, finishes the queue within the grace, ends.
+    """Drains on SIGTERM: refuses new work, finishes the queue within the grace period, exits.
 
     A second signal exits immediately.
 
@@ -62,18 +62,18 @@ class Server(uvicorn.Server):
         state, reason = self.engine.health()
         if self._deadline is not None:
             if state in ("ready", "loading"):
-                logger.info("shutting down: %d texts are queued", self.engine.waiting)
+                logger.info("shutting down: finishing %d queued texts", self.engine.waiting)
                 self.engine.drain()
             if self._is_quiet():
                 self.should_exit = True
             elif time.monotonic() > self._deadline:
-                logger.warning("the grace period is over: queued requests are refused")
+                logger.warning("the grace period is over: rejecting the queued requests")
                 self.engine.stop()
                 self.should_exit = True
         elif self.engine.start_error is not None:
             self.should_exit = True
         elif state == "unhealthy" and self.exit_when_unhealthy:
-            logger.critical("ending: %s", reason)
+            logger.critical("shutting down: %s", reason)
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the port before any model is loaded; who connects meanwhile waits to be answered.
+    """Open the port before any model is loaded; clients that connect meanwhile wait.
 
     Raises:
         ValueError: It is in use, or not permitted.

@@ -86,7 +86,7 @@ def add_stages(tracer: Tracer, output: ModelOutput) -> None:
     """A span for each stage of a model's work, one after the other."""
     about: dict[str, str | int] = {f"{NAME}.model": output.model.name}
     about[f"{NAME}.tokens"] = output.tokens
-    at = output.begun
+    at = output.started_at
     for stage, milliseconds in output.times.items():
         begun, at = at, at + milliseconds / 1000
         span = tracer.start_span(stage, attributes=about, start_time=round(1e9 * begun))

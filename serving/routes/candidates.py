@@ -11,17 +11,17 @@ from common.bm25 import highlights
 from serving.engine.similarity import Corpus
 from serving.http.errors import wrong_field
 from serving.http.http_json import Query
-from serving.routes.options import Truncation
+from serving.routes.options import TruncationFields
 from serving.service import ModelOutput, Service, item_places
 from serving.stored_corpus import StoredCorpus
 from stores.filters import Filter, parse_filter
-from stores.search import Found, Mode
+from stores.search import Mode, SearchResult
 from stores.store import Document
 
 MOST = 1000  # candidates
 
 
-class SearchBody(Truncation):
+class SearchBody(TruncationFields):
     """A query, and documents unless the server has a corpus or a store."""
 
     query: Query
@@ -94,18 +94,18 @@ class Candidates:
     Args:
         found: The documents.
         outputs: What the embedder computed for the request.
-        as_chosen: Whether the scores are those for which a weight beside a reranker's was chosen.
+        weight_applies: Whether a reranker's fusion weight was chosen for scores like these.
     """
 
     found: list[Candidate]
     outputs: list[ModelOutput] = field(default_factory=list)
-    as_chosen: bool = True
+    weight_applies: bool = True
 
 
 async def find_candidates(service: Service, body: SearchBody) -> Candidates:
     """The best documents for the query, of those given, of the store or of the corpus."""
     service.check_text(body.query, "query")
-    stored = service.engine.versions.current.stored
+    stored = service.engine.model_sets.current.stored
     if body.documents is None and stored is not None:
         return await _stored(service, body, stored)
     for name in ("mode", "filter"):
@@ -115,8 +115,8 @@ async def find_candidates(service: Service, body: SearchBody) -> Candidates:
 
 
 async def _given(service: Service, body: SearchBody) -> Candidates:
-    """Of the request's documents, or of the server's corpus."""
-    model, corpus = service.model("embedder"), service.engine.versions.current.corpus
+    """Candidates among the request's documents, or in the server's corpus."""
+    model, corpus = service.model("embedder"), service.engine.model_sets.current.corpus
     documents = body.documents
     if documents is not None:
         service.check_count(len(documents), "documents")
@@ -130,7 +130,9 @@ async def _given(service: Service, body: SearchBody) -> Candidates:
     places = item_places("documents", len(given))
     for text, place in zip(given, places, strict=True):
         service.check_text(text, place)
-    answer = await service.embed_sides(model, [body.query], given, body.cut, ["query", *places])
+    answer = await service.embed_sides(
+        model, [body.query], given, body.requested_truncation, ["query", *places]
+    )
     query, vectors = answer.values[0], answer.values[1:]
     # Given documents were embedded behind the query; those of a corpus were not, this time.
     cut = {at - 1 for at in answer.truncated}
@@ -156,16 +158,18 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         where: Filter | None = parse_filter(body.filter or {})
     except ValueError as error:
         raise wrong_field("filter", str(error).removeprefix("filter: ")) from None
-    usual: Mode = "hybrid" if stored.bm25_weight else "dense"
-    mode, vector, outputs = body.mode or usual, None, []
+    default_mode: Mode = "hybrid" if stored.bm25_weight else "dense"
+    mode, vector, outputs = body.mode or default_mode, None, []
     if mode == "hybrid":
         body.check_pages()
     model = service.model("embedder")
     if mode != "bm25":
-        outputs = [await service.embed_sides(model, [body.query], [], body.cut, ["query"])]
+        outputs = [
+            await service.embed_sides(model, [body.query], [], body.requested_truncation, ["query"])
+        ]
         vector = outputs[0].values[0]
 
-    def find() -> tuple[list[Found], list[Document]]:
+    def find() -> tuple[list[SearchResult], list[Document]]:
         return stored.search(vector, body.query, body.wanted, mode, where)
 
     found, documents = await service.in_worker(find)
@@ -173,10 +177,10 @@ async def _stored(service: Service, body: SearchBody, stored: StoredCorpus) -> C
         Candidate(document.text, each.score, _about(each, document, stored))
         for each, document in zip(found, documents, strict=True)
     ]
-    return Candidates(candidates, outputs, as_chosen=mode == usual)
+    return Candidates(candidates, outputs, weight_applies=mode == default_mode)
 
 
-def _about(found: Found, document: Document, stored: StoredCorpus) -> dict[str, Any]:
+def _about(found: SearchResult, document: Document, stored: StoredCorpus) -> dict[str, Any]:
     scores = {stored.similarity: found.similarity, "bm25": found.bm25}
     known = {name: score for name, score in scores.items() if score is not None}
     return {"id": found.id, **known, "metadata": document.metadata}

@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from pydantic import Field
 
 from loaders.parsing.fields import RowError
-from serving.engine.tokenization import Cut
+from serving.engine.tokenization import Truncation
 from serving.http.errors import ServingError, wrong_field
 from serving.http.http_json import Body, example, reply
 from serving.http.routing import Router
@@ -56,7 +56,7 @@ def document_routes(service: Service) -> Router:
         places = item_places("documents", len(texts))
         for text, place in zip(texts, places, strict=True):
             service.check_text(text, place)
-        answer = await service.embed_sides(model, [], texts, Cut(allowed=True), places)
+        answer = await service.embed_sides(model, [], texts, Truncation(allowed=True), places)
         await service.in_worker(lambda: stored.write(documents, answer.values))
         content = {"ids": [each.id for each in documents], "truncated": answer.truncated}
         return reply(request, content, answer, ignored=body.ignored(service))
@@ -91,7 +91,7 @@ def document_routes(service: Service) -> Router:
 def opened(service: Service) -> StoredCorpus:
     """The collection, once the models are loaded."""
     service.engine.check_open()
-    stored = service.engine.versions.current.stored
+    stored = service.engine.model_sets.current.stored
     assert stored is not None
     return stored
 

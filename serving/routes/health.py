@@ -24,16 +24,16 @@ def about_routes(service: Service, open_metrics: bool) -> Router:
             return JSONResponse({"status": "ok", **more})
         return JSONResponse({"status": state, "reason": reason}, 503, {"Retry-After": "5"})
 
-    @router.at("/live", PROBE, "GET", summary="The process is there")
+    @router.at("/live", PROBE, "GET", summary="The process is running")
     async def live() -> Response:
         return answer("ready", "")
 
-    @router.at("/health", PROBE, "GET", summary="The models are there and answer")
+    @router.at("/health", PROBE, "GET", summary="The models are loaded and answer")
     @router.at("/ping", PROBE, "GET", include_in_schema=False)
     async def health() -> Response:
         return answer(*engine.health(), replicas=engine.replicas)
 
-    @router.at("/ready", PROBE, "GET", summary="... and have time for work")
+    @router.at("/ready", PROBE, "GET", summary="... and the queue is short enough")
     async def ready() -> Response:
         state, reason = engine.health()
         wait = engine.wait_seconds()
@@ -84,7 +84,7 @@ def describe(role: str, model: ServedModel, service: Service) -> dict[str, Any]:
 
 
 def our_version() -> str:
-    """Of this project, as installed."""
+    """This project's version, as installed."""
     try:
         return version("tandem-retrieval")
     except PackageNotFoundError:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import Request, Response
 from pydantic import Field
 
+from serving.engine.model_sets import ModelSet
 from serving.engine.replica import Load
-from serving.engine.versions import Version
 from serving.http.errors import ServingError, wrong_field
 from serving.http.http_json import Body, TextInput, example, or_one_message, reply, text_list
 from serving.http.routing import MODELS, Router, RouteSettings
@@ -47,8 +47,8 @@ def openai_routes(service: Service) -> Router:
     )
     @router.at("/embeddings", OPENAI, include_in_schema=False)
     async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
-        texts, numbered = text_list(body.input), not isinstance(body.input, str)
-        answer, vectors = await embed(service, texts, body, param="input", numbered=numbered)
+        texts, is_list = text_list(body.input), not isinstance(body.input, str)
+        answer, vectors = await embed(service, texts, body, param="input", is_list=is_list)
         data = [
             {"object": "embedding", "index": at, "embedding": row}
             for at, row in enumerate(as_asked(vectors, body.output_dtype, body.encoding_format))
@@ -59,7 +59,7 @@ def openai_routes(service: Service) -> Router:
     return router
 
 
-class VersionBody(Body):
+class LoadBody(Body):
     """Models to load, as scripts/serve.py takes them."""
 
     model: str | None = Field(None, examples=["outputs/embedding_contrastive_2"])
@@ -67,11 +67,11 @@ class VersionBody(Body):
     reranker: str | None = Field(None, description="instead of model, to go with an embedder")
 
 
-def infinity_fields(service: Service, version: Version, name: str) -> dict[str, object]:
+def infinity_fields(service: Service, model_set: ModelSet, name: str) -> dict[str, object]:
     """What infinity's list of models tells too: what a model can do, and how long the queue is."""
     engine = service.engine
-    models = list(version.served.values())
-    # The version's own name stands for all of them, unless one has it.
+    models = list(model_set.served.values())
+    # The model set's own name stands for all of them, unless one has it.
     known = [model for model in models if model.name == name] or models
     return {
         "capabilities": sorted({"embed" if m.kind.retrieves else "rerank" for m in known}),
@@ -82,8 +82,8 @@ def infinity_fields(service: Service, version: Version, name: str) -> dict[str, 
     }
 
 
-# Finds the models of a version that is to have a name, and returns what opens them.
-FindVersion = Callable[[str, VersionBody], Load]
+# Finds the models that a client wants loaded under a name, and returns what opens them.
+FindModels = Callable[[str, LoadBody], Load]
 
 
 def about(model: str, state: str) -> dict[str, object]:
@@ -94,20 +94,20 @@ def about(model: str, state: str) -> dict[str, object]:
 
 def models_routes(service: Service) -> Router:
     """``/v1/models``, and each of them by its name."""
-    router, versions = Router("about"), service.engine.versions
+    router, model_sets = Router("about"), service.engine.model_sets
 
-    def about_loaded(version: Version, model: str) -> dict[str, object]:
-        state = "live" if version is versions.live else "ready"
-        return about(model, state) | infinity_fields(service, version, model)
+    def about_loaded(model_set: ModelSet, model: str) -> dict[str, object]:
+        state = "live" if model_set is model_sets.live else "ready"
+        return about(model, state) | infinity_fields(service, model_set, model)
 
     @router.at("/v1/models", method="GET", summary="The models (OpenAI's list)")
     @router.at("/models", method="GET", include_in_schema=False)
     async def models(request: Request) -> Response:
         service.engine.check_open()
         loaded = {
-            model.name: about_loaded(version, model.name)
-            for version in versions.ready.values()
-            for model in version.served.values()
+            model.name: about_loaded(model_set, model.name)
+            for model_set in model_sets.ready.values()
+            for model in model_set.served.values()
         }
         return reply(request, {"object": "list", "data": list(loaded.values())})
 
@@ -115,32 +115,32 @@ def models_routes(service: Service) -> Router:
     @router.at("/models/{model:path}", method="GET", include_in_schema=False)
     async def one_model(request: Request, model: str) -> Response:
         service.engine.check_open()
-        if model == versions.loading:
+        if model == model_sets.loading:
             return reply(request, about(model, "loading"))
-        if model in versions.failed:
-            return reply(request, about(model, "failed") | {"reason": versions.failed[model]})
-        return reply(request, about_loaded(versions.find(model), model))
+        if model in model_sets.failed:
+            return reply(request, about(model, "failed") | {"reason": model_sets.failed[model]})
+        return reply(request, about_loaded(model_sets.find(model), model))
 
     return router
 
 
-def loading_routes(service: Service, find_version: FindVersion | None = None) -> Router:
-    """``/models/NAME``: versions are loaded beside the live one, go live and are unloaded."""
-    router, versions = Router("about"), service.engine.versions
+def loading_routes(service: Service, find_models: FindModels | None = None) -> Router:
+    """``/models/NAME``: model sets are loaded beside the live one, go live and are unloaded."""
+    router, model_sets = Router("about"), service.engine.model_sets
     # The model that is named there is the one to load, perhaps from the Hub.
     router.settings[f"/{MODELS}/"] = RouteSettings(chooses_model=False, timed=False)
-    versions.strict = find_version is not None
-    shown: dict[str, Any] = {"include_in_schema": versions.strict}
+    model_sets.strict = find_models is not None
+    shown: dict[str, Any] = {"include_in_schema": model_sets.strict}
 
-    def allowed() -> FindVersion:
-        if find_version is None:
+    def allowed() -> FindModels:
+        if find_models is None:
             reason = "this server does not load models; start it with --allow_loading true"
             raise ServingError("read_only", reason)
         service.engine.check_open()
-        return find_version
+        return find_models
 
-    @router.at("/models/{name}", method="PUT", summary="Load models beside the live", **shown)
-    async def load(request: Request, name: str, body: VersionBody) -> Response:
+    @router.at("/models/{name}", method="PUT", summary="Load models beside the live ones", **shown)
+    async def load(request: Request, name: str, body: LoadBody) -> Response:
         find = allowed()
         if not NAME.fullmatch(name):
             raise wrong_field("name", "may have letters, digits, dots, hyphens and underscores")
@@ -148,19 +148,19 @@ def loading_routes(service: Service, find_version: FindVersion | None = None) ->
             open_models = await service.in_worker(lambda: find(name, body))
         except ValueError as error:
             raise ServingError("validation_error", str(error)) from None
-        service.engine.load_version(name, open_models)
+        service.engine.load_models(name, open_models)
         return reply(request, about(name, "loading"), ignored=body.ignored(service))
 
-    @router.at("/models/{name:path}/activate", summary="Have models answer from now on", **shown)
+    @router.at("/models/{name:path}/activate", summary="Make loaded models live", **shown)
     async def go_live(request: Request, name: str) -> Response:
         allowed()
-        versions.go_live(name)
+        model_sets.go_live(name)
         return reply(request, about(name, "live"))
 
     @router.at("/models/{name:path}", method="DELETE", summary="Unload models", **shown)
     async def unload(request: Request, name: str) -> Response:
         allowed()
-        versions.unload(name, service.engine.forget)
+        model_sets.unload(name, service.engine.forget)
         return reply(request, {"id": name, "object": "model", "deleted": True})
 
     return router

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from serving.engine.model import ServedModel
-from serving.engine.tokenization import Cut, Side
+from serving.engine.tokenization import Side, Truncation
 from serving.http.errors import ServingError, wrong_field
 from serving.http.http_json import Body, or_one_message
 from serving.service import Service
@@ -30,7 +30,7 @@ OTHER_TASKS = {"classification", "clustering", "text-matching", "semantic_simila
 RAW = {"raw_scores": True, "use_activation": False}
 
 
-class Truncation(Body):
+class TruncationFields(Body):
     """What happens to texts that are too long: a boolean, or a word of Cohere's and NVIDIA's."""
 
     truncate: Annotated[
@@ -39,12 +39,12 @@ class Truncation(Body):
     ] = Field(
         default=None,
         validation_alias=AliasChoices("truncate", "truncation"),
-        description="cut texts that are too long (START: at their beginning), or refuse them",
+        description="truncate texts that are too long (START: at their beginning), or refuse them",
     )
     truncation_direction: Literal["left", "right"] | None = Field(
         default=None,
         validation_alias=AliasChoices("truncation_direction", "truncation_side"),
-        description="where they are cut; default: as the model's tokenizer does",
+        description="at which side; default: as the model's tokenizer does",
     )
 
     @field_validator("truncate", mode="before")
@@ -59,10 +59,10 @@ class Truncation(Body):
         return value.lower() if isinstance(value, str) else value
 
     @property
-    def cut(self) -> Cut:
-        """The same as the service takes it."""
+    def requested_truncation(self) -> Truncation:
+        """What the fields ask for, as the service takes it."""
         sides: dict[str | bool | None, Side] = {"START": "left", "END": "right"}
-        return Cut(
+        return Truncation(
             self.truncate != "NONE" if isinstance(self.truncate, str) else self.truncate,
             sides.get(self.truncate, self.truncation_direction),
         )
@@ -71,8 +71,12 @@ class Truncation(Body):
         """Also END where the server cuts at the end anyway, and a side beside a word for one."""
         models, limits = service.engine.models, service.engine.limits
         sides = {model.tokenizer.side for model in models.values()}
-        usual = self.truncate == "END" and limits.truncate and sides == {"right"}
-        allowed = limits.truncate if self.cut.allowed is None else self.cut.allowed
+        is_default = self.truncate == "END" and limits.truncate and sides == {"right"}
+        allowed = (
+            limits.truncate
+            if self.requested_truncation.allowed is None
+            else self.requested_truncation.allowed
+        )
         decided = self.truncation_direction and (self.truncate in ("START", "END") or not allowed)
         scorer = models.get("reranker") or models["embedder"]
         raw = [
@@ -82,13 +86,13 @@ class Truncation(Body):
         ]
         return [
             *super().ignored(service),
-            *(["truncate"] if usual else []),
+            *(["truncate"] if is_default else []),
             *(["truncation_direction"] if decided else []),
             *([] if scorer.kind.logits else raw),
         ]
 
 
-class Prompting(Body):
+class PromptFields(Body):
     """Which of the model's prompts goes in front of each text; by default its default prompt."""
 
     input_type: str | None = Field(
@@ -152,7 +156,7 @@ class Prompting(Body):
         return [*super().ignored(service), *idle]
 
 
-class TextOptions(Prompting, Truncation):
+class TextOptions(PromptFields, TruncationFields):
     """The options of bodies whose texts are embedded."""
 
 

@@ -11,7 +11,7 @@ from serving.http.errors import wrong_field
 from serving.http.http_json import Documents, Query, by_key, example, ranking, reply
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei, vllm
-from serving.routes.options import Truncation
+from serving.routes.options import TruncationFields
 from serving.routes.vectors import OutputOptions, as_asked, embed
 from serving.service import Service
 
@@ -48,7 +48,7 @@ class EmbedBatchBody(EmbedOptions):
     )
 
 
-class ScoreBody(Truncation):
+class ScoreBody(TruncationFields):
     """Query and document (also ``document``, ``text``), or lists: pair by pair, or one with all."""
 
     query: OneOrMany = Field(examples=["How do I read a CSV file?"])
@@ -59,7 +59,7 @@ class ScoreBody(Truncation):
     raw_scores: bool = Field(False, description="reranker: logits instead of their sigmoid")
 
 
-class ScoreBatchBody(Truncation):
+class ScoreBatchBody(TruncationFields):
     """One query and its documents (also ``documents``, ``texts``)."""
 
     query: Query
@@ -88,7 +88,7 @@ def embedder_routes(service: Service) -> Router:
     ) -> Response:
         several = param == "texts"
         output, vectors = await embed(
-            service, texts, body, param=param, numbered=several, normalize=body.normalize
+            service, texts, body, param=param, is_list=several, normalize=body.normalize
         )
         rows = as_asked(vectors, body.output_dtype, body.encoding_format)
         found: dict[str, Any] = {
@@ -140,7 +140,11 @@ def score_routes(service: Service, reranks: bool) -> Router:
             sides, names, raw = (body.query, body.doc), ("query", "doc"), body.raw_scores
         one = all(isinstance(side, str) for side in sides)
         answer = await service.score(
-            pair_up(*sides, names), params=names, role=role, cut=body.cut, numbered=not one
+            pair_up(*sides, names),
+            params=names,
+            role=role,
+            truncation=body.requested_truncation,
+            is_list=not one,
         )
         scores = answer.scores(raw)
         if isinstance(body, vllm.ScoreBody):
@@ -163,7 +167,9 @@ def score_batch_routes(service: Service) -> Router:
     @router.at("/score_batch", responses=example(about), summary="Score and rank documents")
     async def score_batch(request: Request, body: ScoreBatchBody) -> Response:
         pairs = [(body.query, doc) for doc in body.docs]
-        answer = await service.score(pairs, params=("query", "docs"), cut=body.cut)
+        answer = await service.score(
+            pairs, params=("query", "docs"), truncation=body.requested_truncation
+        )
         scores = answer.scores(body.raw_scores)
         ranked = ranking(answer.values, scores, top_n=body.top_n)
         if body.return_documents:

@@ -18,7 +18,7 @@ from serving.http.http_json import (
 )
 from serving.http.routing import Router, RouteSettings
 from serving.routes import tei
-from serving.routes.options import Truncation
+from serving.routes.options import TruncationFields
 from serving.service import ModelOutput, Service
 
 
@@ -34,7 +34,7 @@ AnyDocument = Annotated[
 ]
 
 
-class RerankBody(Truncation):
+class RerankBody(TruncationFields):
     """What is ignored is also named in the answer's ``meta.warnings``."""
 
     query: Query
@@ -117,7 +117,7 @@ async def answer_rerank(
     answer = await service.score(
         [(body.query, text) for text in texts],
         params=("query", "documents"),
-        cut=body.cut._replace(max_document=body.max_tokens_per_doc),
+        truncation=body.requested_truncation._replace(max_document=body.max_tokens_per_doc),
     )
     scores = answer.scores(body.raw_scores)
     results = ranking(answer.values, scores, "relevance_score", body.top_n)
@@ -150,7 +150,7 @@ def meta(
     }
     warnings = [f"field {name!r} was ignored" for name in printable(ignored)]
     if answer.truncated:
-        warnings.append(f"{texts} {answer.truncated[:20]} were cut")
+        warnings.append(f"{texts} {answer.truncated[:20]} were truncated")
     if warnings:
         found["warnings"] = warnings
     return found

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from fastapi import Request, Response
 
-from serving.engine.tokenization import Cut
+from serving.engine.tokenization import Truncation
 from serving.http.http_json import Body, Documents, Query, best_first, example, reply
 from serving.http.routing import Router
 from serving.routes.candidates import SearchBody, find_candidates, page_of
@@ -35,7 +35,10 @@ def search_routes(service: Service, reranks: bool) -> Router:
         if reranks and found:
             pairs = [(body.query, each.text) for each in found]
             answer = await service.score(
-                pairs, params=("query", "documents"), cut=body.cut, checked=True
+                pairs,
+                params=("query", "documents"),
+                truncation=body.requested_truncation,
+                checked=True,
             )
             outputs.append(answer)
             order, shown = best_first(answer.values), answer.scores()
@@ -44,14 +47,14 @@ def search_routes(service: Service, reranks: bool) -> Router:
                 replace(each, truncated=each.truncated or at in cut)
                 for at, each in enumerate(found)
             ]
-            if (fusion := answer.model.fusion) is not None and candidates.as_chosen:
+            if (fusion := answer.model.fusion) is not None and candidates.weight_applies:
                 fused = answer.values + fusion.weight * scores
                 for each, score in zip(found, shown.tolist(), strict=True):
                     each.about["reranker"] = score
                 order, shown = best_first(fused), fused
             scores = shown
         last = outputs[-1].model if outputs else service.model("embedder")
-        served = service.engine.versions.current.served
+        served = service.engine.model_sets.current.served
         content = {
             "results": page_of(body, found, order, scores),
             "models": {role: model.name for role, model in served.items()},
@@ -77,7 +80,7 @@ def compare_routes(service: Service) -> Router:
         pairs = [(body.query, text) for text in body.documents]
         for role, model in service.models().items():
             answer = await service.score(
-                pairs, params=("query", "documents"), role=role, cut=Cut(allowed=True)
+                pairs, params=("query", "documents"), role=role, truncation=Truncation(allowed=True)
             )
             scores, truncated = answer.scores(), set(answer.truncated)
             ranking = [

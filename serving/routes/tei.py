@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, StrictInt, Tag
 
 from common.prompts import with_prompt
 from serving.engine.similarity import similarities
-from serving.engine.tokenization import Cut
+from serving.engine.tokenization import Truncation
 from serving.http.errors import wrong_field
 from serving.http.http_json import (
     Body,
@@ -24,7 +24,7 @@ from serving.http.http_json import (
     text_list,
 )
 from serving.http.routing import Router, RouteSettings
-from serving.routes.options import Prompting, TextOptions, Truncation, check_name
+from serving.routes.options import PromptFields, TextOptions, TruncationFields, check_name
 from serving.routes.vectors import VectorOptions
 from serving.routes.vectors import embed as vectors_of
 from serving.service import Service
@@ -34,17 +34,17 @@ Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 Ids = list[StrictInt]
 
 
-class FromTheRight(Truncation):
-    """Texts are cut on the right unless a request says otherwise, whatever the tokenizer does."""
+class RightTruncationFields(TruncationFields):
+    """Texts are truncated on the right by default, whatever the tokenizer does."""
 
     @property
-    def cut(self) -> Cut:
-        """See ``Truncation``."""
-        cut = super().cut
-        return cut._replace(side=cut.side or "right")
+    def requested_truncation(self) -> Truncation:
+        """See ``TruncationFields``."""
+        truncation = super().requested_truncation
+        return truncation._replace(side=truncation.side or "right")
 
 
-class PromptName(Prompting):
+class PromptName(PromptFields):
     """Also by the name that the model's own folder gives a prompt."""
 
     prompt_name: str | None = None
@@ -57,14 +57,14 @@ class PromptName(Prompting):
         return {"prompt_name": self.prompt_name, **super().choices(prompts)}
 
 
-class EmbedBody(PromptName, FromTheRight, VectorOptions):
+class EmbedBody(PromptName, RightTruncationFields, VectorOptions):
     """``POST /embed``."""
 
     inputs: TextInput = Field(examples=["How do I read a CSV file?"])
     normalize: bool = True
 
 
-class RerankBody(FromTheRight):
+class RerankBody(RightTruncationFields):
     """``POST /rerank``."""
 
     query: Query
@@ -80,8 +80,8 @@ class Sentences(Body):
     sentences: list[str] = Field(examples=[["A file of comma-separated values.", "A capital."]])
 
 
-class SimilarityParameters(PromptName, FromTheRight, TextOptions):
-    """Of ``POST /similarity``."""
+class SimilarityParameters(PromptName, RightTruncationFields, TextOptions):
+    """``parameters`` of ``POST /similarity``."""
 
 
 class SimilarityBody(Body):
@@ -91,7 +91,7 @@ class SimilarityBody(Body):
     parameters: SimilarityParameters = Field(default_factory=SimilarityParameters)
 
 
-class PredictBody(FromTheRight):
+class PredictBody(RightTruncationFields):
     """``POST /predict``: of a reranker, which reads two texts."""
 
     inputs: Annotated[
@@ -130,7 +130,7 @@ async def rerank(service: Service, request: Request, body: RerankBody) -> Respon
     answer = await service.score(
         [(body.query, text) for text in body.texts],
         params=("query", "texts"),
-        cut=body.cut,
+        truncation=body.requested_truncation,
     )
     ranked = ranking(answer.values, answer.scores(body.raw_scores))
     if body.return_text:
@@ -146,8 +146,8 @@ async def predict(service: Service, request: Request, body: PredictBody) -> Resp
     answer = await service.score(
         [(query, text) for query, text in pairs],
         params=("inputs", "inputs"),
-        cut=body.cut,
-        numbered=several,
+        truncation=body.requested_truncation,
+        is_list=several,
     )
     label = answer.model.about["model_type"]["reranker"]["id2label"]["0"]
     found = [[{"score": score, "label": label}] for score in answer.scores(body.raw_scores)]
@@ -161,7 +161,7 @@ async def compare(service: Service, request: Request, body: SimilarityBody) -> R
         [body.inputs.source_sentence, *body.inputs.sentences],
         param="inputs",
         prompt=body.parameters.find_prompt(service.model("embedder")),
-        cut=body.parameters.cut,
+        truncation=body.parameters.requested_truncation,
     )
     found = similarities(answer.values[1:], answer.values[:1], "cosine")
     return reply(request, found, answer, ignored=body.ignored(service))

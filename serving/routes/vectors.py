@@ -59,12 +59,12 @@ async def embed(
     options: VectorOptions,
     *,
     param: str,
-    numbered: bool = True,
+    is_list: bool = True,
     normalize: bool | None = None,
 ) -> tuple[ModelOutput, np.ndarray]:
     """Embed texts as a client wants it: the output of the model, and the vectors [N, H].
 
-    ``param`` and ``numbered`` are as in ``Service.embed``. ``normalize`` is whether the client
+    ``param`` and ``is_list`` are as in ``Service.embed``. ``normalize`` is whether the client
     wants unit length; None: as the model does.
     """
     model = service.model("embedder")
@@ -90,7 +90,7 @@ async def embed(
         )
     prompt = options.find_prompt(model)
     output = await service.embed(
-        texts, param=param, cut=options.cut, prompt=prompt, numbered=numbered
+        texts, param=param, truncation=options.requested_truncation, prompt=prompt, is_list=is_list
     )
     vectors = output.values[:, :dimensions]
     # A model that brings its embeddings to unit length gets them so after the cut too.

@@ -8,7 +8,7 @@ from fastapi import Request
 from pydantic import model_validator
 
 from serving.http.errors import ServingError
-from serving.routes.options import Truncation
+from serving.routes.options import TruncationFields
 
 NAMES = ("text_1", "text_2")
 SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
@@ -17,7 +17,7 @@ KEYS = {"text_1", "text_2", "queries", "data_1", "data_2", "items"}
 OneOrMany = str | list[str]
 
 
-class ScoreBody(Truncation):
+class ScoreBody(TruncationFields):
     """``POST /score``: one with one, one with all, or each with its own."""
 
     text_1: OneOrMany | None = None

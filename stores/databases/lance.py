@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from lancedb.index import FTS, BTree, IvfRq
 from numpy.typing import NDArray
 
-from stores.databases.lance_sql import among, sortable, sql
+from stores.databases.lance_sql import sortable, sql, sql_in
 from stores.filters import Filter
 from stores.store import Document, Hit, Layout, Store, StoreUnavailable, Table, Vectors
 
@@ -97,7 +97,7 @@ class LanceTable(Table):
     """A table of LanceDB.
 
     Args:
-        table: It.
+        table: The opened table.
         layout: Of its vectors.
     """
 
@@ -147,14 +147,14 @@ class LanceTable(Table):
         _upsert(self.table, pa.table(columns))
 
     def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
-        still = "" if digests is None else f" AND {among(digests, 'digest')}"
+        still = "" if digests is None else f" AND {sql_in(digests, 'digest')}"
         if ids:
-            with _among_others():
-                self.table.delete(among(ids) + still)
+            with _concurrent_write():
+                self.table.delete(sql_in(ids) + still)
 
     def build_index(self) -> None:
         for _ in range(TRIES):
-            with suppress(StoreUnavailable), _among_others():  # what a client wrote goes first
+            with suppress(StoreUnavailable), _concurrent_write():  # what a client wrote goes first
                 self._build_index()
                 return
         raise ValueError(
@@ -217,7 +217,7 @@ class LanceTable(Table):
         return [Hit(*pair) for pair in self._found(query, k, where, ids, "_score")]
 
     def _rows(self, ids: Sequence[str], columns: list[str]) -> pa.Table:
-        query = self.table.search().where(among(ids)).limit(max(1, len(ids)))
+        query = self.table.search().where(sql_in(ids)).limit(max(1, len(ids)))
         return query.select(columns).to_arrow()
 
     def _found(
@@ -244,7 +244,7 @@ class LanceTable(Table):
             return len(rows) > k and bool(rows[-1][by] != rows[k - 1][by])
 
         if ids is not None:
-            query = query.where(among(ids), prefilter=True)
+            query = query.where(sql_in(ids), prefilter=True)
         if where:
             first = BEFORE_FILTER * k
             wide = ids is None and self.count() > first * max(1, candidates) * FILTERED_PER_READ
@@ -277,11 +277,11 @@ def _key(name: str) -> pa.Field:
 
 
 @contextmanager
-def _among_others() -> Iterator[None]:
-    """Write beside others, of whom LanceDB prefers the faster.
+def _concurrent_write() -> Iterator[None]:
+    """Write while others may write too; LanceDB retries a commit that conflicts with theirs.
 
     Raises:
-        StoreUnavailable: Again and again another one was.
+        StoreUnavailable: It conflicted again and again.
     """
     try:
         yield
@@ -296,5 +296,5 @@ def _upsert(table: Any, rows: pa.Table) -> None:
     key = _key(rows.column_names[0])
     merge = table.merge_insert(key.name).when_matched_update_all().when_not_matched_insert_all()
     # Looked up by an index, keys that another process is inserting too would be there twice.
-    with _among_others():
+    with _concurrent_write():
         merge.use_index(False).execute(rows.set_column(0, key, rows.column(0)))

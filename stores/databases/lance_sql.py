@@ -41,7 +41,7 @@ def sortable(value: Any) -> Any:
     return bits if value >= 0 else -bits
 
 
-def among(values: Sequence[str], what: str = "id") -> str:
+def sql_in(values: Sequence[str], what: str = "id") -> str:
     """The condition that an id, or ``what``, is one of these."""
     return f"{what} IN ({', '.join(map(quoted, values))})" if values else "false"
 

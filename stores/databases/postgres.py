@@ -130,7 +130,7 @@ class PostgresStore(Store):
 
 
 def _tables(connection: Connection[TupleRow]) -> list[str]:
-    """Those of the schema."""
+    """The names of the tables of the schema."""
     query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
     return [name for (name,) in connection.execute(query)]
 

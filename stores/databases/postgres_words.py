@@ -90,7 +90,7 @@ def _score(
 def _idf(
     connection: Connection[TupleRow], table: str, words: Counter[str]
 ) -> tuple[dict[str, float], float]:
-    """Of those words that are in any document; and the mean length of documents."""
+    """The IDF of the words that are in any document, and the mean length of documents."""
     query = sql_of(
         "SELECT word, documents, length FROM {} WHERE word = ANY(%s) AND documents > 0",
         words_of(table),

@@ -51,7 +51,7 @@ class QdrantStore(Store):
         kind, _, rest = url.partition(":")
         self.is_local = kind == "qdrant"
         # The local mode is not made for threads.
-        self.reached = partial(reached, RLock() if self.is_local else nullcontext())
+        self.guarded = partial(guarded, RLock() if self.is_local else nullcontext())
         if self.is_local:
             try:
                 self.client = QdrantClient(path=str(Path(rest).expanduser()))
@@ -65,18 +65,18 @@ class QdrantStore(Store):
             self.client = QdrantClient(
                 address, api_key=os.environ.get(VARIABLE), check_compatibility=False
             )
-        with self.reached():
+        with self.guarded():
             self.client.get_collections()
 
     def catalog(self) -> dict[str, dict[str, Any]]:
         if CATALOG not in self.tables():
             return {}
-        with self.reached():
+        with self.guarded():
             points, _ = self.client.scroll(CATALOG, limit=10_000)
         return {point.payload["name"]: point.payload["about"] for point in points if point.payload}
 
     def publish(self, collection: str, about: dict[str, Any]) -> None:
-        with self.reached():
+        with self.guarded():
             if CATALOG not in self.tables():
                 self.client.create_collection(CATALOG, vectors_config={})
             payload = {"name": collection, "about": about}
@@ -84,12 +84,12 @@ class QdrantStore(Store):
             self.client.upsert(CATALOG, [point])
 
     def tables(self) -> list[str]:
-        with self.reached():
+        with self.guarded():
             return [found.name for found in self.client.get_collections().collections]
 
     def open(self, table: str, layout: Layout, create: bool = False) -> "QdrantTable":
         if create and table not in self.tables():
-            with self.reached():
+            with self.guarded():
                 self.client.create_collection(
                     table,
                     vectors_config={"dense": vector_params(layout)},
@@ -100,7 +100,7 @@ class QdrantStore(Store):
         return QdrantTable(self, table, layout)
 
     def drop(self, table: str) -> None:
-        with self.reached():
+        with self.guarded():
             self.client.delete_collection(table)
 
     def lock(self, collection: str) -> AbstractContextManager[None]:
@@ -121,13 +121,13 @@ class QdrantTable(Table):
     """
 
     def __init__(self, store: QdrantStore, name: str, layout: Layout) -> None:
-        self.client, self.reached = store.client, store.reached
+        self.client, self.guarded = store.client, store.guarded
         self.name = name
         self.layout = layout
         self.is_local = store.is_local  # searched exactly, in this process
 
     def count(self) -> int:
-        with self.reached():
+        with self.guarded():
             return int(self.client.count(self.name, exact=True).count)
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ class QdrantTable(Table):
     def ids(self, size: int) -> Iterator[list[tuple[str, str, str]]]:
         start: Any = None
         while True:
-            with self.reached():
+            with self.guarded():
                 records, start = self.client.scroll(
                     self.name, limit=size, offset=start, with_payload=["id", "source", "digest"]
                 )
@@ -179,7 +179,7 @@ class QdrantTable(Table):
             for each, vector in zip(documents, vectors, strict=True)
         ]
         for start in range(0, len(points), AT_ONCE):
-            with self.reached():
+            with self.guarded():
                 self.client.upsert(self.name, points[start : start + AT_ONCE], wait=True)
 
     def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
@@ -189,7 +189,7 @@ class QdrantTable(Table):
                 still = models.MatchAny(any=list(digests))
                 must.append(models.FieldCondition(key="digest", match=still))
             chosen = models.FilterSelector(filter=models.Filter(must=must))
-            with self.reached():
+            with self.guarded():
                 self.client.delete(self.name, chosen, wait=True)
 
     def build_index(self) -> None:
@@ -237,7 +237,7 @@ class QdrantTable(Table):
         ids: Sequence[str] | None,
         params: models.SearchParams | None = None,
     ) -> list[Hit]:
-        with self.reached():
+        with self.guarded():
             found = self.client.query_points(
                 self.name,
                 query=query,
@@ -253,14 +253,14 @@ class QdrantTable(Table):
         self, ids: Sequence[str], fields: list[str], vectors: list[str] | bool = False
     ) -> list[Any]:
         points = [point_id(each) for each in ids]
-        with self.reached():
+        with self.guarded():
             return self.client.retrieve(
                 self.name, points, with_payload=fields, with_vectors=vectors
             )
 
     def _mean_length(self, documents: Sequence[Document]) -> float:
-        """Of the first block that was ever written; it is kept in the collection."""
-        with self.reached():
+        """The mean length of the first documents written; it is kept in the collection."""
+        with self.guarded():
             kept = self.client.get_collection(self.name).config.metadata or {}
             if MEAN_LENGTH not in kept:
                 mean = sum(len(each.words) for each in documents) / max(1, len(documents))
@@ -270,8 +270,8 @@ class QdrantTable(Table):
 
 
 @contextmanager
-def reached(lock: AbstractContextManager[Any]) -> Iterator[None]:
-    """Turn what the client raises into our errors; ``lock``: held while it is asked.
+def guarded(lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """Turn what the client raises into our errors; ``lock`` is held meanwhile.
 
     Raises:
         StoreUnavailable: The server does not answer, or refuses.

@@ -1,4 +1,4 @@
-"""What we mean in the words of Qdrant: ids, sparse vectors, filters."""
+"""Our ids, sparse vectors and filters as Qdrant's models."""
 
 import hashlib
 import uuid

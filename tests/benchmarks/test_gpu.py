@@ -14,7 +14,7 @@ from benchmarks.on_gpu.decoder import decoder
 from benchmarks.on_gpu.inference import inference
 from benchmarks.on_gpu.make_data import main as make_data
 from benchmarks.on_gpu.resume import resume
-from benchmarks.on_gpu.rows import FAILED, PARTS, Given, Rows, tried
+from benchmarks.on_gpu.rows import FAILED, PARTS, Given, Rows, row_or_failure
 from benchmarks.on_gpu.sharding import sharding
 from benchmarks.on_gpu.training import training
 
@@ -73,5 +73,9 @@ def test_a_part_that_hangs_or_fails_keeps_its_rows(end: str) -> None:
 
 
 def test_a_row_that_fails_names_the_reason() -> None:
-    assert tried(["a"], lambda: [1 / 0]) == ["a", FAILED, "ZeroDivisionError: division by zero"]
-    assert tried(["a"], lambda x: [x], 2) == ["a", 2]
+    assert row_or_failure(["a"], lambda: [1 / 0]) == [
+        "a",
+        FAILED,
+        "ZeroDivisionError: division by zero",
+    ]
+    assert row_or_failure(["a"], lambda x: [x], 2) == ["a", 2]

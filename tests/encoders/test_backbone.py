@@ -12,7 +12,7 @@ from collators import ScoredPairCollator
 from common.prompts import with_prompt
 from encoders import Embedder, Reranker
 from mining.cache.vectors import VectorCache
-from mining.search.encode import Encoding, encode_all
+from mining.search.encode import EncodingSettings, encode_all
 from zoo import ENCODED, backbone, by_sentence_transformers, embedder
 
 LONG = "the cat sat on the mat " * 60
@@ -106,7 +106,7 @@ def test_a_querys_own_prompt_is_left_out(without_prompts: Path, tmp_path: Path) 
 
     text = with_prompt("read a cat", "", "how to ")
     with VectorCache(tmp_path / "cache", model.dimension) as cache:
-        found = encode_all(model, 1, lambda a, b: [text][a:b], cache, Encoding(), "texts")
+        found = encode_all(model, 1, lambda a, b: [text][a:b], cache, EncodingSettings(), "texts")
         unit = torch.nn.functional.normalize(wanted, dim=-1)
         torch.testing.assert_close(found.slice(0, 1), unit, atol=1e-5, rtol=1e-5)
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from encoders import Embedder
 from evaluation.data.sets import PairData
 from evaluation.measure import score_pairs
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from mining.cache.vectors import VectorCache
-from mining.search.encode import Encoding, encode_all
+from mining.search.encode import EncodingSettings, encode_all
 from served import served
 from zoo import ENCODED, backbone, by_sentence_transformers, embedder
 
@@ -35,7 +35,7 @@ def test_encode_uses_it_as_sentence_transformers_does(folder: Path) -> None:
 
 def test_pairs_are_measured_without_it(folder: Path) -> None:
     model = Embedder.from_pretrained(folder)
-    found = score_pairs(model, PairData([ENCODED[0]], [ENCODED[1]], [1.0]), How())
+    found = score_pairs(model, PairData([ENCODED[0]], [ENCODED[1]], [1.0]), InferenceSettings())
     asked = model.encode([ENCODED[0]], prompt_name="query")
     answered = model.encode([ENCODED[1]], prompt_name="document")
     assert found[0] == pytest.approx(F.cosine_similarity(asked, answered).item(), abs=1e-6)
@@ -46,7 +46,9 @@ def test_mining_encodes_without_it(folder: Path, tmp_path: Path) -> None:
     model = Embedder.from_pretrained(folder)
     texts = [PROMPTS["query"] + text for text in ENCODED]
     with VectorCache(tmp_path, 32) as cache:
-        found = encode_all(model, len(texts), lambda a, b: texts[a:b], cache, Encoding(), "texts")
+        found = encode_all(
+            model, len(texts), lambda a, b: texts[a:b], cache, EncodingSettings(), "texts"
+        )
         wanted = F.normalize(model.encode(ENCODED, prompt_name="query"), dim=-1)
         torch.testing.assert_close(found.slice(0, len(texts)), wanted, atol=1e-6, rtol=1e-5)
 

@@ -257,7 +257,7 @@ def test_nothing_is_written_where_nothing_is_gained(
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     assert main([f"--model={model}", f"--data={file}"]) == 0
-    assert "no weight is surely better" in capsys.readouterr().out
+    assert "no weight is significantly better" in capsys.readouterr().out
     assert main([f"--model={model}", f"--data={file}", "--weight=1"]) == 0
     assert (model / FUSION_FILE).exists()
     assert main([f"--model={model}", f"--data={file}"]) == 0

@@ -10,8 +10,8 @@ from sentence_transformers import SentenceTransformer
 
 from encoders import Embedder, Reranker
 from evaluation.data.from_rows import retrieval_from_groups
-from evaluation.measure import Measure
-from evaluation.search.distributed import How
+from evaluation.measure import Evaluator
+from evaluation.search.distributed import InferenceSettings
 from loaders import ReadOptions, load_rows
 from scripts.merge import main
 from tiny import TEXTS, save_backbone
@@ -90,8 +90,8 @@ def test_weights_are_found(
         output = tmp_path / shares
         assert merge(output, "--models", tiny_bert, tuned, "--weights", *shares.split()) == 0
         groups = load_rows([str(data)], "candidate_group", ReadOptions())
-        by = Measure(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], How())
-        value = by.main(by.judge(Embedder.from_pretrained(output)))
+        by = Evaluator(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], InferenceSettings())
+        value = by.main_value(by.evaluate(Embedder.from_pretrained(output)))
         assert (shares, f"{value:.4f}") in lines
     values = {value for _, value in (line for line in lines if len(line) == 2)}
     assert len(values) > 2
@@ -112,14 +112,14 @@ def test_a_model_alone_is_measured_and_saved_with_its_own_pooling_and_prompts(
     told = capsys.readouterr().out
     lines = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in told.splitlines()}
     groups = load_rows([str(data)], "candidate_group", ReadOptions())
-    by = Measure(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], How())
+    by = Evaluator(retrieval_from_groups(groups, None, 0.5), ["ndcg@10"], InferenceSettings())
     for shares, alone in (("1 0", tiny_bert), ("0 1", tmp_path / "other"), ("0.5 0.5", None)):
         output = tmp_path / shares
         assert merge(output, *models, "--weights", *shares.split()) == 0
-        value = by.main(by.judge(Embedder.from_pretrained(output)))
+        value = by.main_value(by.evaluate(Embedder.from_pretrained(output)))
         assert (shares, f"{value:.4f}") in lines
         if alone is not None:
-            assert value == by.main(by.judge(Embedder.from_pretrained(alone)))
+            assert value == by.main_value(by.evaluate(Embedder.from_pretrained(alone)))
     # The other is measured as itself after the merges, too.
     chosen = told.split("(weights ")[1].split(")")[0]
     first = json.loads((tmp_path / "merged" / "1_Pooling" / "config.json").read_text())
@@ -145,4 +145,4 @@ def test_mistakes(
     wide = save_backbone(tmp_path / "wide", hidden_size=64)
     assert "differs in shape" in refused("--models", wide, tuned, "--weights", 0.5, 0.5)
     assert merge(tuned, *both, "--weights", 0.5, 0.5) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

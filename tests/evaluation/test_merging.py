@@ -11,9 +11,9 @@ from encoders import Embedder
 from encoders.backbone import Encoder
 from encoders.merging import merge_weights
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.merging import STEPS, Shares, Trials
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from tiny import TEXTS
 
 QUERIES = {f"q{at}": text for at, text in enumerate(TEXTS)}
@@ -27,8 +27,8 @@ def data(shift: int) -> RetrievalData:
     return RetrievalData(DOCUMENTS, QUERIES, qrels)
 
 
-def measure(shift: int) -> Measure:
-    return Measure(data(shift), ["ndcg@10"], How())
+def evaluator(shift: int) -> Evaluator:
+    return Evaluator(data(shift), ["ndcg@10"], InferenceSettings())
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def merging(model: Embedder, states: list[dict[str, torch.Tensor]]) -> Any:
     return merge
 
 
-def value(merge: Any, shares: Shares, by: Measure) -> float:
+def value(merge: Any, shares: Shares, by: Evaluator) -> float:
     found = by(merge(shares))["ndcg@10"]
     assert isinstance(found, float)
     return found
@@ -66,9 +66,9 @@ def value(merge: Any, shares: Shares, by: Measure) -> float:
 
 def test_of_two_models_the_best_step_is_found(models: Any) -> None:
     merge = merging(models[0], models[1][:2])
-    trials = Trials(merge, 2, measure(0))
+    trials = Trials(merge, 2, evaluator(0))
     best = trials.find()
-    expected = {(1 - step, step): value(merge, (1 - step, step), measure(0)) for step in STEPS}
+    expected = {(1 - step, step): value(merge, (1 - step, step), evaluator(0)) for step in STEPS}
     assert {shares: trial.value for shares, trial in trials.tried.items()} == expected
     assert best.value == max(expected.values())
     first = expected[1.0, 0.0]
@@ -84,7 +84,7 @@ def test_what_is_worse_on_the_guard_is_not_taken(models: Any) -> None:
     refused = 0
     for shift in (1, 3):
         for guarded in (0, 2, 5):
-            by, guard = measure(shift), measure(guarded)
+            by, guard = evaluator(shift), evaluator(guarded)
             trials = Trials(merge, 2, by, guard)
             best = trials.find()
             lowest = value(merge, (1.0, 0.0), guard)
@@ -97,13 +97,13 @@ def test_what_is_worse_on_the_guard_is_not_taken(models: Any) -> None:
 
 def test_a_greedy_soup_grows_while_it_gets_better(models: Any) -> None:
     merge = merging(*models)
-    trials = Trials(merge, 3, measure(0))
+    trials = Trials(merge, 3, evaluator(0))
     best = trials.find()
-    alone = {at: value(merge, trials.average([at]), measure(0)) for at in range(3)}
+    alone = {at: value(merge, trials.average([at]), evaluator(0)) for at in range(3)}
     ranked = sorted(alone, key=lambda at: -alone[at])
     soup, highest = ranked[:1], alone[ranked[0]]
     for at in ranked[1:]:
-        found = value(merge, trials.average([*soup, at]), measure(0))
+        found = value(merge, trials.average([*soup, at]), evaluator(0))
         if found > highest:
             soup, highest = [*soup, at], found
     assert best.shares == trials.average(soup)
@@ -114,7 +114,7 @@ def test_of_judged_pairs_the_correlation_decides(models: Any) -> None:
     merge = merging(models[0], models[1][:2])
     relevances = [at / len(TEXTS) for at in range(len(TEXTS))]
     pairs = PairData(list(TEXTS), list(TEXTS[::-1]), relevances)
-    trials = Trials(merge, 2, Measure(pairs, ["spearman"], How()))
+    trials = Trials(merge, 2, Evaluator(pairs, ["spearman"], InferenceSettings()))
     best = trials.find()
     assert best.value == max(trial.value for trial in trials.tried.values())
     assert trials.tried[1.0, 0.0].difference.difference == 0

@@ -14,7 +14,7 @@ from scipy.special import expit
 from common.run_files import BEST_FILE
 from evaluation.checkpoints import choose_best, write_best
 from evaluation.data.sets import PairData, RetrievalData
-from evaluation.measure import PairScores, judge
+from evaluation.measure import PairScores, evaluate_run
 from evaluation.metrics.comparison import compare_statistic
 from evaluation.metrics.pairs import UndefinedMetric, auc, spearman
 from evaluation.report.report import write_report
@@ -73,7 +73,7 @@ def test_draws_without_a_value_are_drawn_again(statistic: Any) -> None:
 def ranking(run: dict[str, dict[str, float]], **changes: Any) -> Any:
     qrels = {query: {"d1": 0.25, "d2": -1.0} for query in run}
     data = RetrievalData({"d1": "x", "d2": "y"}, dict.fromkeys(run, "q"), qrels, **changes)
-    both = judge(run, data, ["mrr@10", "ndcg@10"])
+    both = evaluate_run(run, data, ["mrr@10", "ndcg@10"])
     subject = replace(SUBJECT, task="retrieval")
     return strict(ranking_results({"fine-tuned": both, "base": both}, data, subject))
 

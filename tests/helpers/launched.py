@@ -35,7 +35,7 @@ from runs import main
 from trainers import parse_run
 from trainers.base import BaseTrainer
 from trainers.config.assembly import build_collator, open_model, read_rows
-from trainers.config.measures import build_measure
+from trainers.config.evaluators import build_evaluator
 
 
 def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
@@ -43,7 +43,7 @@ def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
     run = parse_run(["--config", recipe])
     model, output = open_model(run), run.args.output_dir
     rows = read_rows(run, run.args.train_file, "rejected_rows.jsonl")
-    collator, measure = build_collator(run, model), build_measure(run)
+    collator, evaluator = build_collator(run, model), build_evaluator(run)
     steps = []
     for size in sizes:
         run = parse_run(["--config", recipe, "--output_dir", f"{output}-{size}"])
@@ -53,7 +53,7 @@ def steps_of_sizes(recipe: str, sizes: list[int]) -> list[int]:
             data_collator=collator,
             train_dataset=some,
             eval_dataset=some,
-            measure=measure,
+            evaluator=evaluator,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -21,7 +21,7 @@ from serving.app import build_app
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
 from serving.engine.model import ServedModel, open_model
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.replicated import ReplicatedEngine
 from serving.engine.tokenization import Tokens
 from serving.http.metrics import Metrics
@@ -104,9 +104,9 @@ def engine_of(
     """An engine with models by role."""
 
     load = partial(open_folders, folders, limits.get("max_batch_tokens"))
-    places = [Place("cpu", torch.get_num_threads(), [])]
+    placements = [Placement("cpu", torch.get_num_threads(), [])]
     engine = Engine(
-        load, places, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
+        load, placements, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
     )
     with started(engine, ready):
         yield engine
@@ -122,9 +122,9 @@ def replicated(
 ) -> Iterator[ReplicatedEngine]:
     """The same with two replicas of one thread each, in which words of ``FATE`` do harm."""
     load = partial(open_doomed, folders, limits.get("max_batch_tokens"))
-    places = [Place("cpu", 1, [])] * 2
+    placements = [Placement("cpu", 1, [])] * 2
     engine = ReplicatedEngine(
-        load, places, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
+        load, placements, Limits(**limits), Metrics(), documents=documents, open_stored=open_stored
     )
     with started(engine, ready):
         yield engine

@@ -24,7 +24,7 @@ from common.text_digest import Keys, KeyTable, pair_keys, text_keys
 from encoders import Embedder, Reranker
 from encoders.opening.model_digest import model_digest
 from mining.cache.vectors import VectorCache
-from mining.search.encode import BLOCK, Encoding, cache_key, encode_all
+from mining.search.encode import BLOCK, EncodingSettings, cache_key, encode_all
 from tiny import TEXTS, save_backbone, save_classifier
 from zoo import change_json
 
@@ -204,12 +204,12 @@ def test_a_models_digest_is_that_of_its_content(tiny_bert: Path, tmp_path: Path)
 
 def test_settings_that_change_vectors_have_caches_of_their_own(tiny_bert: Path) -> None:
     model = Embedder.from_pretrained(tiny_bert)
-    own = [cache_key(model, "d", Encoding(max_length=length)) for length in (None, 8, 128)]
+    own = [cache_key(model, "d", EncodingSettings(max_length=length)) for length in (None, 8, 128)]
     assert own[0] == own[2] != own[1]  # the model's own limit is 128
-    assert cache_key(model, "e", Encoding()) != own[0]
+    assert cache_key(model, "e", EncodingSettings()) != own[0]
     # Without bf16 in the processor it is not used, and changes nothing.
     fast = multiplies_in_bf16()
-    assert (cache_key(model, "d", Encoding(bf16=True)) != own[0]) == fast
+    assert (cache_key(model, "d", EncodingSettings(bf16=True)) != own[0]) == fast
 
 
 class Counting(Embedder):
@@ -228,7 +228,7 @@ def test_texts_are_encoded_once_and_in_the_same_blocks(tiny_bert: Path, tmp_path
         return many[start:stop]
 
     with VectorCache(tmp_path, 32) as cache:
-        encoded = encode_all(model, len(many), read, cache, Encoding(), "documents")
+        encoded = encode_all(model, len(many), read, cache, EncodingSettings(), "documents")
         assert [len(block) for block in model.asked] == [BLOCK, BLOCK, 50]
         some = [5, BLOCK, 2 * BLOCK + 49]
         plain = torch.nn.functional.normalize(model.encode([many[at] for at in some]), dim=-1)
@@ -244,7 +244,7 @@ def test_texts_are_encoded_once_and_in_the_same_blocks(tiny_bert: Path, tmp_path
     shutil.copy(tmp_path / "part-00000.vectors", other)
     (other / keys.name).write_bytes(content[:first])
     with VectorCache(other, 32) as cache:
-        again = encode_all(model, len(many), read, cache, Encoding(), "documents")
+        again = encode_all(model, len(many), read, cache, EncodingSettings(), "documents")
     assert [block[0] for block in model.asked] == [many[BLOCK], many[2 * BLOCK]]
     assert torch.equal(again.slice(0, len(many)), encoded.slice(0, len(many)))
 
@@ -256,7 +256,7 @@ def test_a_model_that_has_diverged_is_said(tiny_bert: Path, tmp_path: Path) -> N
         backbone.encoder.layer[0].output.dense.bias[0] = torch.nan
     with (
         VectorCache(tmp_path, 32) as cache,
-        pytest.raises(ValueError, match=r"2 documents have NaN or infinity .*'文本 0'"),
+        pytest.raises(ValueError, match=r"2 documents contain NaN or infinity .*'文本 0'"),
     ):
-        encode_all(model, 2, texts, cache, Encoding(), "documents")
+        encode_all(model, 2, texts, cache, EncodingSettings(), "documents")
     assert (VectorCache(tmp_path, 32).find(text_keys(texts(0, 2))) == -1).all()

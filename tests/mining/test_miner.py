@@ -25,7 +25,7 @@ from mining.data.queries import Queries
 from mining.miner import Mined, Miner
 from mining.picker import Candidate
 from mining.policy import Limits, Policy
-from mining.search.encode import Encoding
+from mining.search.encode import EncodingSettings
 from mining.search.index import LexicalIndex, VectorIndex
 from mining.teacher import Teacher, sigmoid
 from mining.work import Blocks
@@ -360,7 +360,7 @@ def test_a_reranker_removes_as_one_query_after_the_other_would(
     groups[3]["prompt"] = "where is "
     queries, corpus = make(tmp_path / "corpus", groups, documents)
     index = on_a_line(tmp_path, queries, corpus, 60)
-    teacher = Teacher(reranker, VectorCache(tmp_path / "scores", 1), Encoding())
+    teacher = Teacher(reranker, VectorCache(tmp_path / "scores", 1), EncodingSettings())
     policy = Policy(num_negatives=5, rank_range=(2, 40), near_duplicates=0)
     miner = Miner(queries, corpus, index, policy, teacher, limits)
     mined = miner.mine(0, len(words))

@@ -288,7 +288,9 @@ def test_that_a_checkpoint_would_be_served_is_told(
     for model, told in ((run, 1), (run / "checkpoint-2", 0)):
         caplog.clear()
         evaluated("--model", model, "--data", file, "--output_dir", tmp_path)
-        assert caplog.text.count("final model is taken; scripts/serve.py serves its") == told
+        assert (
+            caplog.text.count("using its final model, although scripts/serve.py serves its") == told
+        )
     (run / BEST_FILE).unlink()
 
 

@@ -46,7 +46,7 @@ def test_an_embedder_is_written_and_told_of(
     assert export(output, tmp_path / "again", data) == 2
     assert "is an ONNX model already" in capsys.readouterr().err
     assert export(tiny_bert, output, data) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_score_in_eight_bits_does_not_depend_on_others(

@@ -293,7 +293,7 @@ def error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             ("--bm25", "--reranker", "x", "--relabel_from", "1"),
-            "error: relabel_from: must be between 0 and 1, without them, got 1",
+            "error: relabel_from: must be above 0 and below 1, got 1",
         ),
         (
             ("--bm25", "--reranker", "x", "--reranker_absolute_margin=-1"),

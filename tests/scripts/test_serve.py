@@ -21,7 +21,7 @@ from scripts.serve import find_port, main, set_up
 from served import Process, until
 from serving.http.auth import read_keys
 from serving.http.server import listen
-from serving.served_models import Served, find_models
+from serving.served_models import ModelToServe, find_models
 from serving.settings import ServeSettings
 from tiny import TEXTS, save_backbone, save_classifier
 
@@ -53,7 +53,7 @@ def parse_settings(argv: list[str]) -> ServeSettings:
     return parse(ServeSettings, argv, None)
 
 
-def models_of(args: ServeSettings) -> dict[str, Served]:
+def models_of(args: ServeSettings) -> dict[str, ModelToServe]:
     return find_models(args.given(), args.baseline, args.served_model_name)
 
 

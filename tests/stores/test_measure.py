@@ -8,11 +8,11 @@ import pytest
 from encoders import Embedder
 from evaluation import read_beir
 from evaluation.measure import measure_fused, measure_ranking
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import BM25_SCORES, Fusion
 from scripts import evaluate, index
 from stores import open_store
-from stores.measure import Asked, measure_store
+from stores.measure import StoreEvaluation, measure_store
 from tiny import TEXTS, save_backbone
 from zoo import embedder
 
@@ -47,11 +47,13 @@ def fill(url: str, model: Path, data: Path) -> None:
 def test_figures_are_those_of_evaluate(url: str, model: Path, data: Path) -> None:
     fill(url, model, data)
     opened, given = Embedder.from_pretrained(model), read_beir(data)
-    alone = measure_ranking(opened, given, METRICS, How())
-    fused = measure_fused(opened, given, METRICS, How(), Fusion(0.05, BM25_SCORES))[1]
+    alone = measure_ranking(opened, given, METRICS, InferenceSettings())
+    fused = measure_fused(opened, given, METRICS, InferenceSettings(), Fusion(0.05, BM25_SCORES))[1]
     store = open_store(url)
     exact, dense, words, hybrid = measure_store(
-        store, "docs", Asked(opened, given, METRICS, How(), bm25_weight=0.05)
+        store,
+        "docs",
+        StoreEvaluation(opened, given, METRICS, InferenceSettings(), bm25_weight=0.05),
     )
     store.close()
     for ranked, wanted in ((exact, alone), (dense, alone), (hybrid, fused)):

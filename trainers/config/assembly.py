@@ -15,7 +15,7 @@ from encoders.export.onnx_backbone import is_onnx
 from encoders.modules.settings import is_unit_length
 from encoders.opening.model_name import resolve_model
 from encoders.unpadding import set_attention_dropout
-from evaluation.metrics.pairs import Figure
+from evaluation.metrics.pairs import MetricValue
 from loaders import DataFiles, ReadOptions
 from loaders.shapes.judged_groups import JudgedGroups
 from mining.guide import GuideEmbeddings, encode_texts
@@ -235,7 +235,7 @@ def task_collator(task: TrainingTask, model: Encoder, guide: GuideEmbeddings | N
 
 def evaluation_loss(
     recipe: dict[str, Any], model: str, files: Sequence[str], folder: str
-) -> Figure:
+) -> MetricValue:
     """The loss of a run's objective on other rows, or the reason why it has no value.
 
     Args:

@@ -126,7 +126,7 @@ def find_metric(metric: str | None, trainer: BaseTrainer) -> str:
     Raises:
         ValueError: It is not measured.
     """
-    measured = [] if trainer.measure is None else list(trainer.measure.metrics)
+    measured = [] if trainer.evaluator is None else list(trainer.evaluator.metrics)
     known = measured + ["loss"] * (trainer.eval_dataset is not None)
     if not known:
         raise ValueError("eval_file: is missing in the recipe: the search chooses by its metrics")

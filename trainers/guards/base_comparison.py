@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import TrainerState
 
 from encoders.backbone import Encoder
-from evaluation.measure import Found, Measure
+from evaluation.measure import Evaluated, Evaluator
 from evaluation.metrics.comparison import Comparison
 from trainers.config.arguments import TandemArguments
 from trainers.guards.evaluations import EvaluationFailed, describe
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class BaseComparison:
-    """Compares the model of a run with the one it began with, by the first metric of ``measure``.
+    """Compares the model of a run with the one it began with, by the first metric of ``evaluator``.
 
     The comparisons go to the log and to ``trainer_state.json``.
     """
 
-    def __init__(self, measure: Measure) -> None:
-        self.measure = measure
-        self.base: Found | None = None
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.base: Evaluated | None = None
 
     def begin(self, model: Encoder) -> None:
         """Measure the model before its first step.
@@ -33,25 +33,25 @@ class BaseComparison:
             EvaluationFailed: It cannot be measured.
         """
         try:
-            self.measure.few().judge(model)  # what cannot work is seen soon
-            self.base = self.measure.judge(model)
-            value = self.measure.figures(self.base)[self.measure.metrics[0]]
+            self.evaluator.few().evaluate(model)  # what cannot work is seen soon
+            self.base = self.evaluator.evaluate(model)
+            value = self.evaluator.metric_values(self.base)[self.evaluator.metrics[0]]
         except Exception as error:
             raise EvaluationFailed(
                 f"the base cannot be measured on eval_file: {describe(error)}; nothing was trained"
             ) from error
         shown = value if isinstance(value, str) else format(value, ".4f")
-        logger.info("base: %s %s", self.measure.metrics[0], shown)
+        logger.info("base: %s %s", self.evaluator.metrics[0], shown)
 
-    def compare(self, found: Found, state: TrainerState) -> None:
+    def compare(self, found: Evaluated, state: TrainerState) -> None:
         """Compare an evaluation of the model with the base's."""
         if self.base is None:  # an evaluation without training
             return
         try:
-            compared = self.measure.compare(self.base, found)
+            compared = self.evaluator.compare(self.base, found)
         except ValueError:  # undefined, which is told of the metric itself
             return
-        add_comparison(state, self.measure.metrics[0], compared)
+        add_comparison(state, self.evaluator.metrics[0], compared)
 
 
 def copy_new_weights(model: nn.Module) -> dict[str, Tensor]:

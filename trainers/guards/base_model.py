@@ -7,7 +7,7 @@ from typing import Any
 from encoders.backbone import Encoder
 from encoders.merging import merge_with_base
 from encoders.sharding import shard_like
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
 from trainers.base import BaseTrainer
 from trainers.config.assembly import open_base_model
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def merge_or_restore_base(
-    run: Run, trainer: BaseTrainer, guard: Measure | None = None
+    run: Run, trainer: BaseTrainer, guard: Evaluator | None = None
 ) -> str | None:
     """Do what ``merge_with_base`` says, and ``on_worse`` if the model is worse than its base.
 
@@ -55,9 +55,9 @@ def merge_or_restore_base(
     return worse
 
 
-def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
+def _find_share(run: Run, trainer: BaseTrainer, guard: Evaluator | None) -> None:
     """Give the model the weights that are best on ``eval_file``, and tell of the others."""
-    assert trainer.measure is not None
+    assert trainer.evaluator is not None
     blend = _blend(run, trainer)
     model: Encoder = trainer.accelerator.unwrap_model(trainer.model)
 
@@ -65,7 +65,7 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         blend(shares[1])
         return model
 
-    trials = Trials(merged, 2, trainer.measure, guard, trainer.judge)
+    trials = Trials(merged, 2, trainer.evaluator, guard, trainer.run_evaluator)
     try:
         best = trials.find()
     except Exception as error:
@@ -79,13 +79,13 @@ def _find_share(run: Run, trainer: BaseTrainer, guard: Measure | None) -> None:
         refused = "" if trial.is_allowed else " (worse than the base there)"
         logger.info(
             "merge_with_base %g: %s %.4f%s%s",
-            trial.shares[1], trainer.measure.metrics[0], trial.value, guarded, refused,
+            trial.shares[1], trainer.evaluator.metrics[0], trial.value, guarded, refused,
         )  # fmt: skip
     blend(best.shares[1])
     logger.info("merge_with_base: %g of the fine-tuned model is best, and is saved", best.shares[1])
     trainer.evaluate()
     if trainer.base_comparison is None:  # which adds it with the evaluation
-        add_comparison(trainer.state, trainer.measure.metrics[0], best.difference)
+        add_comparison(trainer.state, trainer.evaluator.metrics[0], best.difference)
 
 
 def _blend(run: Run, trainer: BaseTrainer) -> Callable[[float], Any]:

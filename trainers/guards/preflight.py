@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.training_args import OptimizerNames
 
 from collators.epochs import EpochRows
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from trainers.base import BaseTrainer
 from trainers.checkpoints.files import checkpoints_in
 from trainers.checkpoints.write_errors import system_reason
@@ -47,7 +47,7 @@ class Preflight(TrainerCallback):
     None of it changes a weight or draws a random number: the run is the same without it.
     """
 
-    def __init__(self, trainer: BaseTrainer, guard: Measure | None = None) -> None:
+    def __init__(self, trainer: BaseTrainer, guard: Evaluator | None = None) -> None:
         self.trainer, self.guard = trainer, guard
 
     def on_train_begin(
@@ -62,10 +62,10 @@ class Preflight(TrainerCallback):
         on_main_process(self.trainer.args, lambda: check_disk(self.trainer))
         if self.trainer.eval_dataset is not None:
             try_evaluation(self.trainer)
-        if self.trainer.measure is not None:
-            try_measure(self.trainer, self.trainer.measure)
+        if self.trainer.evaluator is not None:
+            try_evaluator(self.trainer, self.trainer.evaluator)
             if self.trainer.args.merge_with_base == "auto":
-                try_comparison(self.trainer, self.trainer.measure, self.guard)
+                try_comparison(self.trainer, self.trainer.evaluator, self.guard)
         try_save(self.trainer)
         logger.info("preflight passed in %.1f s", time.perf_counter() - begun)
 
@@ -146,10 +146,10 @@ def try_evaluation(trainer: BaseTrainer) -> None:
         ) from None
 
 
-def try_measure(trainer: BaseTrainer, measure: Measure) -> None:
+def try_evaluator(trainer: BaseTrainer, evaluator: Evaluator) -> None:
     """Compute all metrics on a few rows."""
     try:
-        trainer.judge(measure.few())
+        trainer.run_evaluator(evaluator.few())
     except torch.OutOfMemoryError:
         raise PreflightError(
             "eval_file: the metrics of its longest texts do not fit into the device's memory; give "
@@ -159,17 +159,17 @@ def try_measure(trainer: BaseTrainer, measure: Measure) -> None:
         raise PreflightError(f"eval_file: measuring on it failed: {describe(error)}") from error
 
 
-def try_comparison(trainer: BaseTrainer, measure: Measure, guard: Measure | None) -> None:
+def try_comparison(trainer: BaseTrainer, evaluator: Evaluator, guard: Evaluator | None) -> None:
     """Compare as ``merge_with_base`` will, which some data do not allow: one query, one label."""
     found = None if trainer.base_comparison is None else trainer.base_comparison.base
     on = "eval_file"
     try:
-        found = found or trainer.judge(measure)
-        measure.main(found)
-        measure.compare(found, found)
+        found = found or trainer.run_evaluator(evaluator)
+        evaluator.main_value(found)
+        evaluator.compare(found, found)
         if guard is not None:
             on = "guard_file"
-            guard.main(trainer.judge(guard))
+            guard.main_value(trainer.run_evaluator(guard))
     except Exception as error:
         raise PreflightError(
             f"merge_with_base: auto cannot compare models on {on}: {describe(error)}; give other "

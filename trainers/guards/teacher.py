@@ -6,9 +6,9 @@ from typing import Any
 
 from encoders.backbone import Encoder
 from evaluation.data.from_rows import retrieval_from_groups, text_id
-from evaluation.measure import judge, measure_ranking
+from evaluation.measure import evaluate_run, measure_ranking
 from evaluation.metrics.comparison import compare
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from trainers.guards.evaluations import EvaluationFailed, describe
 
 logger = logging.getLogger(__name__)
@@ -16,13 +16,15 @@ logger = logging.getLogger(__name__)
 METRIC = "ndcg@10"
 
 
-def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -> None:
+def check_teacher(
+    rows: Iterable[Mapping[str, Any]], model: Encoder, inference: InferenceSettings
+) -> None:
     """Refuse a teacher whose scores order the documents no better than the model does already.
 
     Args:
         rows: Groups with the teacher's scores; positives count 1, negatives 0.
         model: Before training.
-        how: Settings of inference.
+        inference: Settings of inference.
 
     Raises:
         EvaluationFailed: It does not beat the model.
@@ -39,9 +41,9 @@ def check_teacher(rows: Iterable[Mapping[str, Any]], model: Encoder, how: How) -
         for side in ("pos", "neg"):
             for text, score in zip(row[side], row[f"{side}_scores"], strict=True):
                 teacher[query][text_id(text)] = score
-    by_teacher = judge(teacher, data, [METRIC]).values[METRIC]
+    by_teacher = evaluate_run(teacher, data, [METRIC]).values[METRIC]
     try:
-        by_student = measure_ranking(model, data, [METRIC], how).values[METRIC]
+        by_student = measure_ranking(model, data, [METRIC], inference).values[METRIC]
     except Exception as error:
         raise EvaluationFailed(
             f"the model cannot be measured on eval_file: {describe(error)}; nothing was trained"

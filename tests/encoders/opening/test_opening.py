@@ -18,7 +18,7 @@ from collators import PairCollator, ScoredPairCollator
 from encoders import Embedder, Reranker
 from encoders.opening.tokens import TokenWithoutEmbedding
 from serving.engine.model import ServedModel
-from serving.engine.tokenization import Cut
+from serving.engine.tokenization import Truncation
 from zoo import ENCODED, LONG, PAIRS, backbone, change_json, dense, embedder
 
 OFFSET = ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xmod", "luke",
@@ -145,7 +145,9 @@ def test_a_tokenizer_that_leaves_the_mask_out(unpad: bool, tmp_path: Path) -> No
         padding = texts["input_ids"] == models[1].tokenizer.pad_token_id
         assert padding.any() and torch.equal(texts["attention_mask"] == 0, padding)
         served = ServedModel(models[1], "model")
-        tokens = served.tokenizer.texts(ENCODED) if labels is None else served.pairs(PLAIN, Cut())
+        tokens = (
+            served.tokenizer.texts(ENCODED) if labels is None else served.pairs(PLAIN, Truncation())
+        )
         with torch.inference_mode():
             computed = torch.from_numpy(served.compute(tokens))
         torch.testing.assert_close(computed, found[-1][1], atol=1e-6, rtol=0)

@@ -228,7 +228,7 @@ def test_the_script_writes_what_others_open(
     assert tokenizer.decode(tokenizer("how", "a cat")["input_ids"]) == text
     capsys.readouterr()
     assert main(flags) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([*flags[:3], str(tmp_path / "other"), "--answers", "zebra", "no"]) == 2
     assert "'zebra' is" in capsys.readouterr().err
     flags[1] = str(tmp_path / "reranker")

@@ -45,7 +45,7 @@ def test_a_run_comes_back_to_the_last_bit(
             "run.trec:2: the score must be a number, got 'high'",
         ),
         ("q1 Q0 d1 1 nan x\n", "run.trec:1: the score must be a number, got 'nan'"),
-        ("q1 Q0 文 1 2 x\n\nq1 Q0 文 2 1 x\n", "run.trec:3: the document '文' is found twice"),
+        ("q1 Q0 文 1 2 x\n\nq1 Q0 文 2 1 x\n", "run.trec:3: the document '文' is listed twice"),
         ("\n", "run.trec is empty"),
     ],
 )

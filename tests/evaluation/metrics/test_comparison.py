@@ -195,7 +195,7 @@ def test_a_clear_gain_is_seen() -> None:
         ([0.0, 1.0], [0.0, 1.0, 1.0], "on the same queries, got values of shape .2,. and .3,."),
         ([], [], "at least 2 queries, got 0"),
         ([0.5], [0.6], "at least 2 queries, got 1"),
-        ([0.5, 0.5], [0.5, float("nan")], "tuned: the value of query number 1 is nan"),
+        ([0.5, 0.5], [0.5, float("nan")], "fine-tuned: the value of query number 1 is nan"),
         ([float("inf"), 0.5], [0.5, 0.5], "base: the value of query number 0 is inf"),
     ],
 )

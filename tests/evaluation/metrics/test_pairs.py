@@ -26,7 +26,7 @@ from evaluation.metrics.pairs import (
     auc,
     average_precision,
     best_threshold,
-    figure,
+    metric_value,
     pair_statistics,
     pearson,
     spearman,
@@ -165,11 +165,11 @@ def test_grades_are_no_binary_labels(statistic: Statistic) -> None:
 @pytest.mark.parametrize("statistic", [*BINARY.values(), *GRADED.values()])
 def test_a_figure_without_a_value_is_its_reason(statistic: Statistic) -> None:
     varied = np.array([0.0, 1.0, 0.0])
-    assert figure(statistic, varied, np.ones(3)) == "all 3 judgements are 1"
-    assert figure(statistic, np.full(3, -2.0), varied) == "all 3 scores are -2"
+    assert metric_value(statistic, varied, np.ones(3)) == "all 3 judgements are 1"
+    assert metric_value(statistic, np.full(3, -2.0), varied) == "all 3 scores are -2"
     with pytest.raises(ValueError, match="number 1 is nan"):  # a mistake is no missing value
-        figure(statistic, np.array([0.0, np.nan, 1.0]), varied)
-    assert isinstance(figure(statistic, np.array([0.1, 0.9, 0.2]), varied), float)
+        metric_value(statistic, np.array([0.0, np.nan, 1.0]), varied)
+    assert isinstance(metric_value(statistic, np.array([0.1, 0.9, 0.2]), varied), float)
 
 
 @pytest.mark.parametrize("shift", [18, 51, 400, -51, -800])
@@ -177,19 +177,19 @@ def test_sure_logits_are_ordered_where_their_sigmoids_are_equal(shift: float) ->
     random = np.random.default_rng(0)
     logits = random.normal(shift, 2, size=300)
     judged = (logits - shift + random.normal(0, 2, size=300) > 0).astype(np.float64)
-    found = PairScores(logits, expit(logits)).figures(judged)
+    found = PairScores(logits, expit(logits)).metric_values(judged)
     assert found["auc"] == pytest.approx(roc_auc_score(judged, logits), abs=1e-12)
     theirs = average_precision_score(judged, logits)
     assert found["average_precision"] == pytest.approx(theirs, abs=1e-12)
     best, _ = BinaryClassificationEvaluator.find_best_acc_and_threshold(logits, judged, True)
     assert found["accuracy"] == pytest.approx(best, abs=1e-12)
-    graded = PairScores(logits, expit(logits)).figures(logits + random.normal(0, 2, size=300))
+    graded = PairScores(logits, expit(logits)).metric_values(logits + random.normal(0, 2, size=300))
     assert 0.5 < graded["spearman"] < 0.9  # type: ignore[operator]
 
 
 def test_a_linear_correlation_is_that_of_what_users_see() -> None:
     logits, judged = arrays([-2, 0, 1, 5], [0, 0.5, 0.25, 1])
-    found = PairScores(logits, expit(logits)).figures(judged)["pearson"]
+    found = PairScores(logits, expit(logits)).metric_values(judged)["pearson"]
     assert found == pytest.approx(np.corrcoef(1 / (1 + np.exp(-logits)), judged)[0, 1])
 
 

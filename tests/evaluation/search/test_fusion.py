@@ -13,7 +13,7 @@ from common.run_files import FUSION_FILE
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import per_query
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import (
     MULTIPLES,
     Fusion,
@@ -144,7 +144,7 @@ def test_noise_is_not_surely_better_than_nothing() -> None:
 def test_equal_scores_cannot_be_fused() -> None:
     data, (own, _) = made_up(2, (0.5, 0.5))
     nothing = {query: dict.fromkeys(scores, 1.0) for query, scores in own.items()}
-    with pytest.raises(ValueError, match="nothing to be fused"):
+    with pytest.raises(ValueError, match="nothing to fuse"):
         list(try_weights(TwoScores(own, nothing, own), data, "ndcg@10"))
 
 
@@ -159,8 +159,8 @@ def test_the_file_and_the_first_stage_it_is_for(
         Fusion(2.0, digest, "some/embedder").write(tmp_path)
         assert read_fusion(str(tmp_path)) == Fusion(2.0, digest, "some/embedder")
     (found,) = [read_fusion(str(tmp_path))]
-    assert found is not None and found.unfit(digests[1], "x") is None
-    reason = found.unfit(digests[0], "other/embedder")
+    assert found is not None and found.first_stage_mismatch(digests[1], "x") is None
+    reason = found.first_stage_mismatch(digests[0], "other/embedder")
     assert reason and "some/embedder" in reason and "other/embedder" in reason
     for wrong in (
         "{",
@@ -185,7 +185,7 @@ def test_a_models_own_search_is_what_it_finds_by_itself(
 
     monkeypatch.setattr("evaluation.search.retrieval.build_index", lambda *_: None)
     monkeypatch.setattr("evaluation.search.retrieval.search_index", miss)
-    own, _, alone = retrieve_with_bm25(embedder, DATA, 3, How(index="hnsw"))
+    own, _, alone = retrieve_with_bm25(embedder, DATA, 3, InferenceSettings(index="hnsw"))
     assert alone == {query: {"d9": 0.5} for query in QUERIES}
     assert "d2" in own["q1"] and "d9" in own["q1"]
 

@@ -14,7 +14,7 @@ from evaluation.data.from_rows import retrieval_from_groups
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import FirstStage, measure_ranking
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.retrieval import retrieve
 from evaluation.settings import EvaluationSettings, find_first_stage
 from loaders import ReadOptions
@@ -78,9 +78,11 @@ def test_the_figures_are_those_of_beir(arguana: Path, embedder: Embedder) -> Non
         query: dict(zip(data.documents, row, strict=True))
         for query, row in zip(data.queries, scores.tolist(), strict=True)
     }
-    found = measure_ranking(embedder, data, list(METRICS), How()).means()
+    found = measure_ranking(embedder, data, list(METRICS), InferenceSettings()).means()
     assert found == pytest.approx(beir_figures(run, data), abs=1e-6)
-    kept = measure_ranking(embedder, read(arguana, keep=True), list(METRICS), How()).means()
+    kept = measure_ranking(
+        embedder, read(arguana, keep=True), list(METRICS), InferenceSettings()
+    ).means()
     assert kept["ndcg@10"] < found["ndcg@10"]  # type: ignore[operator]
 
 
@@ -113,7 +115,7 @@ def test_a_reranker_is_not_given_them(
     assert by_words is not None
     whole = {query: dict.fromkeys(data.documents, 1.0) for query in data.queries}
     for first in (by_words, FirstStage(retrieve(embedder, data, 3), 3), FirstStage(whole, 100)):
-        run = measure_ranking(reranker, data, ["ndcg@10"], How(), first).run
+        run = measure_ranking(reranker, data, ["ndcg@10"], InferenceSettings(), first).run
         assert all(query not in found for query, found in run.items())
         assert all(run.values())
     assert all(query not in found for query, found in by_words.run.items())
@@ -130,8 +132,10 @@ def test_rows_have_no_ids_but_texts(
         for query, judged in data.qrels.items()
     ]
     mine = retrieval_from_groups(groups, data.documents)
-    found = measure_ranking(embedder, mine, list(METRICS), How()).means()
-    assert found == pytest.approx(measure_ranking(embedder, data, list(METRICS), How()).means())
+    found = measure_ranking(embedder, mine, list(METRICS), InferenceSettings()).means()
+    assert found == pytest.approx(
+        measure_ranking(embedder, data, list(METRICS), InferenceSettings()).means()
+    )
     same = [{"query": "a", "pos": ["a"], "neg": ["b"]}]  # judged, so it is a result as any other
     assert retrieval_from_groups(same).identical_documents == {}
     assert retrieval_from_groups(groups, candidates=True).identical_documents == {}
@@ -144,5 +148,7 @@ def test_a_sample_keeps_what_is_known_of_its_queries(arguana: Path, embedder: Em
     assert len(few.queries) == 2 and set(few.qrels) == set(few.queries)
     assert all(d in few.documents for judged in few.qrels.values() for d in judged)
     assert torch.isfinite(
-        torch.tensor(list(measure_ranking(embedder, few, ["mrr"], How()).means().values()))
+        torch.tensor(
+            list(measure_ranking(embedder, few, ["mrr"], InferenceSettings()).means().values())
+        )
     ).all()

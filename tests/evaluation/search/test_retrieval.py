@@ -15,7 +15,7 @@ from encoders.opening.model_name import resolve_model
 from evaluation import PairData, RetrievalData, per_query, read_beir, rerank, retrieve
 from evaluation.measure import score_pairs
 from evaluation.metrics.ranking import order
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from forked import copies
 from tiny import TEXTS
 
@@ -68,7 +68,7 @@ def test_prompts_and_lengths_of_both_sides(tiny_bert: Path, data: RetrievalData)
     prompts = {"query": "find: ", "document": "text: "}
     embedder = Embedder.from_pretrained(tiny_bert, prompts=prompts)
     own = replace(data, prompts={"问1": "搜索："})
-    found = retrieve(embedder, own, 5, How(query_max_length=6, document_max_length=7))
+    found = retrieve(embedder, own, 5, InferenceSettings(query_max_length=6, document_max_length=7))
     for query, text in (("q1", "find: capital of France"), ("问1", "搜索：中国的首都")):
         vector = embedder.encode([text], max_length=6)[0]
         for document, score in found[query].items():
@@ -108,7 +108,8 @@ def test_an_index_finds_the_same_in_a_small_corpus(
     kind: Any, embedder: Embedder, data: RetrievalData
 ) -> None:
     pytest.importorskip("faiss")
-    exact, found = retrieve(embedder, data, 5), retrieve(embedder, data, 5, How(index=kind))
+    exact = retrieve(embedder, data, 5)
+    found = retrieve(embedder, data, 5, InferenceSettings(index=kind))
     for query, scores in exact.items():
         assert found[query] == pytest.approx(scores, abs=1e-6)
 
@@ -123,7 +124,7 @@ def test_a_dot_model_is_searched_by_the_dot_product(
     model = Embedder.from_pretrained(
         zoo.embedder(tmp_path / "model", base, similarity_fn_name="dot")
     )
-    found = retrieve(model, data, 5, How(index=kind))
+    found = retrieve(model, data, 5, InferenceSettings(index=kind))
     for query, text in QUERIES.items():
         expected = cosines(model, text, DOCUMENTS)  # dot products: they are not of unit length
         assert max(expected.values()) > 1.1
@@ -150,7 +151,7 @@ def test_a_diverged_model_is_refused(
     pairs = PairData(["q", "q"], ["a document", "another"], [0.0, 1.0])
     for model in (embedder, reranker):
         with pytest.raises(ValueError, match=r"of 2 pairs .*'a document'.* has diverged"):
-            score_pairs(model, pairs, How())
+            score_pairs(model, pairs, InferenceSettings())
 
 
 def test_rerank_orders_the_top_and_leaves_the_rest(reranker: Reranker, data: RetrievalData) -> None:
@@ -215,7 +216,7 @@ import torch
 from torch import distributed
 from encoders import Embedder, Reranker
 from evaluation import RetrievalData, rerank, retrieve
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 torch.set_num_threads(1)
 embedder, classifier, texts = sys.argv[1:]
 embedder, classifier = Embedder.from_pretrained(embedder), Reranker.from_pretrained(classifier)
@@ -223,14 +224,14 @@ documents, queries = json.loads(texts)
 data = RetrievalData(documents, queries, {})
 few = RetrievalData(documents, dict([*queries.items()][:1]), {})  # fewer texts than processes
 def work():
-    how = How(tokens_per_batch=40)  # many pieces
-    found = retrieve(embedder, data, 7, how)
-    return [found, rerank(classifier, data, found, 3, how), retrieve(embedder, few, 2, how)]
+    small = InferenceSettings(tokens_per_batch=40)  # many pieces
+    found = retrieve(embedder, data, 7, small)
+    return [found, rerank(classifier, data, found, 3, small), retrieve(embedder, few, 2, small)]
 print(json.dumps(work()))
 distributed.init_process_group("gloo")
 calls = []
 forward = embedder.encode
-embedder.encode = lambda texts, **how: calls.extend(texts) or forward(texts, **how)
+embedder.encode = lambda texts, **options: calls.extend(texts) or forward(texts, **options)
 print(json.dumps(work()))
 print(json.dumps(calls))
 distributed.destroy_process_group()
@@ -287,7 +288,7 @@ def assert_same_figures(folder: Path, data: RetrievalData, max_length: int) -> N
         Embedder.from_pretrained(folder),
         data,
         100,
-        How(query_max_length=max_length, document_max_length=max_length),
+        InferenceSettings(query_max_length=max_length, document_max_length=max_length),
     )
     names = ["recall@1", "recall@10", "precision@10", "mrr@10", "ndcg@10", "map@100"]
     for name, values in per_query(found, data.qrels, names).items():

@@ -9,9 +9,9 @@ import pytest
 
 from encoders import Embedder
 from evaluation.data.from_rows import retrieval_from_groups
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.merging import STEPS, Trial, Trials
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from loaders import ReadOptions, load_rows
 from runs import assert_same_weights, losses, refused, train, weights, write_format
 
@@ -54,15 +54,15 @@ def log(output: Path) -> list[str]:
     return [line.split(" ", 2)[2] for line in lines]
 
 
-def measure(folder: Path) -> Measure:
+def evaluator(folder: Path) -> Evaluator:
     rows = load_rows([str(write_format("pairs", folder))], "candidate_group", ReadOptions())
-    return Measure(retrieval_from_groups(rows, None, 0.5), [METRIC], How())
+    return Evaluator(retrieval_from_groups(rows, None, 0.5), [METRIC], InferenceSettings())
 
 
 def test_each_evaluation_is_compared_with_the_base(models: dict[str, Path], tmp_path: Path) -> None:
     output = train(tmp_path / "run", **recipe(models["embedder"], tmp_path))
-    by = measure(tmp_path)
-    judged = [by.judge(Embedder.from_pretrained(each)) for each in (models["embedder"], output)]
+    by = evaluator(tmp_path)
+    judged = [by.evaluate(Embedder.from_pretrained(each)) for each in (models["embedder"], output)]
     expected = by.compare(*judged)
     found = compared(output)
     assert [each["step"] for each in found] == [2, 4]
@@ -87,7 +87,7 @@ def test_a_run_that_hurts_says_so(good: Path, tmp_path: Path, on_worse: str) -> 
     assert "the model is worse than its base on eval_file" in log(output)[-1]
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "**Warning:** the model is worse than its base" in card
-    found = measure(tmp_path)(Embedder.from_pretrained(output))[METRIC]
+    found = evaluator(tmp_path)(Embedder.from_pretrained(output))[METRIC]
     assert f"| `eval_{METRIC} (step 4)` | `{found:.4g}` |" in card
     if on_worse == "keep_base":
         assert "the base is saved instead" in log(output)[-1]
@@ -158,7 +158,7 @@ def test_the_best_share_is_found_and_found_again_when_resumed(
     for share in STEPS:
         assert any(f"merge_with_base {share:g}: {METRIC}" in line for line in told)
     values = [float(line.split(METRIC)[1].split(",")[0].split()[0]) for line in told[:-1]]
-    by = measure(tmp_path)
+    by = evaluator(tmp_path)
     assert by(Embedder.from_pretrained(output))[METRIC] == pytest.approx(max(values), abs=1e-4)
     assert compared(output)[-1]["tuned"] == pytest.approx(max(values), abs=1e-4)
     # A run killed after its first checkpoint.
@@ -206,7 +206,7 @@ def test_the_card_tells_of_the_merged_model(
     given |= {"save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True}
     given |= {"metric_for_best_model": "loss", "greater_is_better": True}  # the first, not the last
     output = train(tmp_path / "run", **given)
-    found = measure(tmp_path)(Embedder.from_pretrained(output))[METRIC]
+    found = evaluator(tmp_path)(Embedder.from_pretrained(output))[METRIC]
     card = (output / "README.md").read_text(encoding="utf-8")
     assert f"| `eval_{METRIC} (step 4)` | `{found:.4g}` |" in card
     assert losses(output, f"eval_{METRIC}")[-1] == pytest.approx(found)

@@ -10,7 +10,7 @@ import pytest
 from encoders import Embedder, Reranker
 from evaluation.data.from_rows import retrieval_from_groups
 from evaluation.measure import measure_ranking
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from loaders import ReadOptions, load_rows
 from runs import TEXTS, assert_same_weights, losses, refused, train, write_format
 
@@ -52,7 +52,9 @@ def test_an_embedder_is_measured_on_search(embedder: Path, tmp_path: Path) -> No
     harder = train(tmp_path / "harder", **common, eval_corpus=str(corpus))
     groups = load_rows([str(file)], "candidate_group", ReadOptions())
     data = retrieval_from_groups(groups, None, 0.5)
-    found = measure_ranking(Embedder.from_pretrained(plain), data, metrics, How()).means()
+    found = measure_ranking(
+        Embedder.from_pretrained(plain), data, metrics, InferenceSettings()
+    ).means()
     for name in metrics:
         logged = losses(plain, f"eval_{name}")
         assert len(logged) == 3
@@ -71,7 +73,9 @@ def test_measuring_leaves_training_as_it_is(reranker: Path, tmp_path: Path) -> N
     data = retrieval_from_groups(
         load_rows([str(file)], "candidate_group", ReadOptions()), candidates=True
     )
-    found = measure_ranking(Reranker.from_pretrained(measured), data, ["mrr@10"], How()).means()
+    found = measure_ranking(
+        Reranker.from_pretrained(measured), data, ["mrr@10"], InferenceSettings()
+    ).means()
     assert losses(measured, "eval_mrr@10")[-1] == pytest.approx(found["mrr@10"], abs=1e-9)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from serving.engine import placement
-from serving.engine.placement import Place, Replicas, find_places
+from serving.engine.placement import Placement, Replicas, find_placements
 
 Machine = Callable[..., None]
 
@@ -52,29 +52,31 @@ def test_a_cpu_is_shared_by_nodes_or_in_equal_parts(
     wanted: list[tuple[list[int], int]],
 ) -> None:
     machine(nodes, quota)
-    found = find_places(replicas, "cpu")
-    assert found == [Place("cpu", threads, cores) for cores, threads in wanted]
-    assert {place.threads for place in find_places(replicas, "cpu", threads=3)} == {3}
+    found = find_placements(replicas, "cpu")
+    assert found == [Placement("cpu", threads, cores) for cores, threads in wanted]
+    assert {placement.threads for placement in find_placements(replicas, "cpu", threads=3)} == {3}
 
 
 def test_each_gpu_has_one(machine: Machine) -> None:
     machine(TWO_NODES, gpus=4)
-    assert find_places("auto", "auto") == [Place(f"cuda:{at}", 2, []) for at in range(4)]
-    assert find_places(2, "cuda") == [Place(f"cuda:{at}", 4, []) for at in range(2)]
+    assert find_placements("auto", "auto") == [Placement(f"cuda:{at}", 2, []) for at in range(4)]
+    assert find_placements(2, "cuda") == [Placement(f"cuda:{at}", 4, []) for at in range(2)]
     machine(TWO_NODES, gpus=1)
-    assert find_places("auto", "auto") == find_places(1, "auto") == [Place("auto", 8, [])]
+    assert (
+        find_placements("auto", "auto") == find_placements(1, "auto") == [Placement("auto", 8, [])]
+    )
 
 
 def test_more_than_there_is_room_for_is_refused(machine: Machine) -> None:
     machine(TWO_NODES, quota=2)
     with pytest.raises(ValueError, match="replicas: 3 are more than the 2 cores"):
-        find_places(3, "cpu")
+        find_placements(3, "cpu")
     machine(TWO_NODES, gpus=2)
     with pytest.raises(ValueError, match="replicas: 3 are asked for, and --device cuda is 2"):
-        find_places(3, "cuda")
+        find_placements(3, "cuda")
 
 
 def test_this_machine_has_room() -> None:
-    cores = [core for place in find_places("auto", "cpu") for core in place.cores]
+    cores = [core for placement in find_placements("auto", "cpu") for core in placement.cores]
     assert set(cores) <= os.sched_getaffinity(0)
     assert len(set(cores)) == len(cores)

@@ -86,7 +86,7 @@ def test_sigterm_to_all_of_them_loses_no_request(tiny_bert: Path, tmp_path: Path
         assert sorted(map(int, seen)) == sorted(statuses)
         assert "the grace period is over" not in started.text
         assert "Traceback" not in started.text
-        assert "started anew" not in started.text
+        assert "restarting" not in started.text
 
 
 def test_a_killed_server_leaves_no_process(tiny_bert: Path, tmp_path: Path) -> None:

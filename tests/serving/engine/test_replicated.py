@@ -16,7 +16,7 @@ from encoders import Embedder
 from served import engine_of, open_doomed, open_folders, replicated, running, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.replica import Replica, ReplicaLost
 from serving.engine.replicated import ReplicatedEngine
 from serving.engine.tokenization import TextTokenizer, Tokens
@@ -78,11 +78,11 @@ def test_the_answers_are_those_of_one_bit_for_bit(folders: dict[str, Path]) -> N
         until(lambda: all_alive(several))
         for own, wanted in zip(found[several], found[alone], strict=True):
             np.testing.assert_array_equal(own, wanted)
-        assert several.versions.live.corpus is not None
-        assert alone.versions.live.corpus is not None
-        assert several.versions.live.corpus.ids == alone.versions.live.corpus.ids
+        assert several.model_sets.live.corpus is not None
+        assert alone.model_sets.live.corpus is not None
+        assert several.model_sets.live.corpus.ids == alone.model_sets.live.corpus.ids
         np.testing.assert_allclose(
-            several.versions.live.corpus.vectors, alone.versions.live.corpus.vectors, atol=1e-6
+            several.model_sets.live.corpus.vectors, alone.model_sets.live.corpus.vectors, atol=1e-6
         )
 
 
@@ -140,7 +140,7 @@ def test_nobody_notices_that_a_replica_is_killed(engine: ReplicatedEngine) -> No
 def test_a_replica_that_stops_is_lost_even_if_its_batch_does_not_fit_into_the_pipe(
     folders: dict[str, Path],
 ) -> None:
-    replica = Replica(Place("cpu", 1, []), "float32", lambda: None)
+    replica = Replica(Placement("cpu", 1, []), "float32", lambda: None)
     replica.open(0, partial(open_folders, folders, None))
     os.kill(replica.pid, signal.SIGSTOP)
     large = [Tokens(list(range(1000)), [0] * 1000, False) for _ in range(2000)]
@@ -216,7 +216,7 @@ def test_when_all_are_killed_requests_wait_or_are_told_to_come_back(
 def test_a_batch_counts_against_its_texts_only_if_it_was_received(
     folders: dict[str, Path], received: bool
 ) -> None:
-    replica = Replica(Place("cpu", 1, []), "float32", lambda: None)
+    replica = Replica(Placement("cpu", 1, []), "float32", lambda: None)
     try:
         replica.open(0, partial(open_doomed, {"embedder": folders["embedder"]}, 64))
         tokenizer = TextTokenizer(Embedder.from_pretrained(folders["embedder"]).tokenizer, 128)

@@ -123,7 +123,7 @@ def test_a_store_that_hangs_has_a_deadline_and_stops_nothing_else(tiny_bert: Pat
             pool.submit(client.post, "/documents/delete", json={"ids": ["a"]}),
             pool.submit(client.get, "/documents/a"),
         ]
-        until(lambda: len([t for t in threading.enumerate() if t.name.startswith("waiter")]) == 3)
+        until(lambda: len([t for t in threading.enumerate() if t.name.startswith("blocking")]) == 3)
         # Too long to be tokenized without a thread.
         found = client.post("/embed_batch", json={"texts": ["a cat " * 1000]})
         assert found.status_code == 200, found.text

@@ -203,7 +203,7 @@ def test_what_is_cut_or_ignored_is_in_the_warnings(client: httpx.Client) -> None
     found = client.post("/v2/embed", json=body)
     assert found.headers[IGNORED] == "priority"
     assert found.headers["X-Truncated"] == "1"
-    warnings = ["field 'priority' was ignored", "texts [1] were cut"]
+    warnings = ["field 'priority' was ignored", "texts [1] were truncated"]
     assert found.json()["meta"]["warnings"] == warnings
 
 

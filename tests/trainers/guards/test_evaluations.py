@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from encoders import Embedder
-from evaluation.measure import Measure, Ranked
+from evaluation.measure import EvaluatedRun, Evaluator
 from evaluation.metrics.pairs import BINARY
 from runs import TEXTS, TOPICS, assert_same_weights, losses, refused, train, write_format
 from tiny import save_backbone, save_classifier
@@ -75,17 +75,17 @@ def state(run: Path) -> dict[str, Any]:
 BEFORE = 3
 
 
-def failing(message: str, error: type[Exception], calls: int) -> Callable[..., Ranked]:
+def failing(message: str, error: type[Exception], calls: int) -> Callable[..., EvaluatedRun]:
     """A way to measure that fails after so many calls."""
     seen: list[int] = []
 
-    def judge(self: Measure, model: Any) -> Ranked:
+    def evaluate(self: Evaluator, model: Any) -> EvaluatedRun:
         seen.append(1)
         if len(seen) > calls:
             raise error(message)
-        return Ranked({}, {name: np.array([0.5, 0.5]) for name in self.metrics}, {})
+        return EvaluatedRun({}, {name: np.array([0.5, 0.5]) for name in self.metrics}, {})
 
-    return judge
+    return evaluate
 
 
 def test_figures_without_a_value_are_logged_with_the_reason(
@@ -179,7 +179,7 @@ def test_a_failure_leaves_a_checkpoint_to_go_on_from(
     whole = train(tmp_path / "whole", **recipe, eval_metrics=["ndcg@10"])
     settings = recipe | {"save_steps": 4, "eval_metrics": ["ndcg@10"]}
     with monkeypatch.context() as patch:
-        patch.setattr(Measure, "judge", failing("no luck", error, BEFORE))
+        patch.setattr(Evaluator, "evaluate", failing("no luck", error, BEFORE))
         line = refused(capsys, tmp_path / "run", **settings)
     assert said in line and line.endswith("run/checkpoint-2"), line
     run = train(tmp_path / "run", **settings, resume_from_checkpoint=True)
@@ -197,7 +197,7 @@ def test_the_model_is_saved_before_the_last_evaluation(
     settings = recipe | {"eval_strategy": strategy, "save_strategy": "no"}
     whole = train(tmp_path / "whole", **settings)
     calls = BEFORE + (strategy == "steps")
-    monkeypatch.setattr(Measure, "judge", failing("no luck", RuntimeError, calls))
+    monkeypatch.setattr(Evaluator, "evaluate", failing("no luck", RuntimeError, calls))
     line = refused(capsys, tmp_path / "run", **settings)
     assert "the evaluation after step 4 failed: RuntimeError" in line
     assert_same_weights(tmp_path / "run", whole)
@@ -213,7 +213,7 @@ def test_what_cannot_be_measured_ends_before_the_first_step(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Measure, "judge", failing("no luck", TypeError, 0))
+    monkeypatch.setattr(Evaluator, "evaluate", failing("no luck", TypeError, 0))
     line = refused(capsys, tmp_path / "run", **recipe)
     assert "error: the base cannot be measured on eval_file: TypeError in test_evaluations" in line
     assert "step 1/" not in (tmp_path / "run" / "finetune.log").read_text(encoding="utf-8")
@@ -225,13 +225,13 @@ def test_the_metrics_are_tried_on_few_rows(
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("\n".join(f'{{"_id": {n}, "text": "text {n}"}}' for n in range(100)))
     sizes = []
-    judge = Measure.judge
+    evaluate = Evaluator.evaluate
 
     def watched(self: Any, model: Any) -> Any:
         sizes.append(len(self.data.documents))
-        return judge(self, model)
+        return evaluate(self, model)
 
-    monkeypatch.setattr(Measure, "judge", watched)
+    monkeypatch.setattr(Evaluator, "evaluate", watched)
     train(tmp_path / "run", **recipe, eval_corpus=corpus)
     few = sizes[0]
     assert few <= 6 * 2 + 8 and sizes[:BEFORE] == [few, 112, few] and set(sizes[BEFORE:]) == {112}

@@ -8,7 +8,7 @@ import pytest
 
 from encoders import Embedder, Reranker
 from encoders.backbone import Encoder
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from runs import TOPICS, losses, refused, train
 from trainers.guards.evaluations import EvaluationFailed
 from trainers.guards.teacher import check_teacher
@@ -48,24 +48,24 @@ def test_a_perfect_teacher_teaches_and_one_that_knows_nothing_does_not(
         Reranker.from_pretrained(tiny_classifier),
     ]
     for model in models:
-        check_teacher(scored(GROUPS, [1.0] * len(GROUPS)), model, How())
+        check_teacher(scored(GROUPS, [1.0] * len(GROUPS)), model, InferenceSettings())
         assert "ndcg@10 of its scores 1.0000" in caplog.text
         with pytest.raises(EvaluationFailed, match=r"no better than the model does: ndcg@10 of"):
-            check_teacher(scored(GROUPS, [-2.0] * len(GROUPS)), model, How())
+            check_teacher(scored(GROUPS, [-2.0] * len(GROUPS)), model, InferenceSettings())
 
 
 def test_the_model_itself_is_no_teacher(tiny_bert: Path) -> None:
     """An equal teacher teaches nothing."""
     model = Embedder.from_pretrained(tiny_bert)
     with pytest.raises(EvaluationFailed, match=r"\+0\.0000 \[\+0\.0000, \+0\.0000\]"):
-        check_teacher(by_the_model(model), model, How())
+        check_teacher(by_the_model(model), model, InferenceSettings())
 
 
 def test_groups_without_negatives_tell_nothing(
     tiny_bert: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{**row, "neg": [], "neg_scores": []} for row in scored(GROUPS, [0.0] * len(GROUPS))]
-    check_teacher(rows, Embedder.from_pretrained(tiny_bert), How())
+    check_teacher(rows, Embedder.from_pretrained(tiny_bert), InferenceSettings())
     assert "too few queries with negatives" in caplog.text
 
 

@@ -19,11 +19,11 @@ from served import Held, engine_of, open_folders, replicated, running, started, 
 from serving.engine.engine import Engine
 from serving.engine.limits import Limits
 from serving.engine.model import ServedModel
-from serving.engine.placement import Place
+from serving.engine.placement import Placement
 from serving.engine.replica import Load
 from serving.engine.similarity import similarities
 from serving.http.metrics import Metrics
-from serving.routes.openai import VersionBody
+from serving.routes.openai import LoadBody
 from serving.stored_corpus import StoredCorpus
 from stores import open_store
 from tiny import TEXTS, save_backbone
@@ -50,7 +50,7 @@ def vectors(folders: Mapping[str, Path]) -> dict[str, np.ndarray]:
     }
 
 
-def find(name: str, asked: VersionBody) -> Load:
+def find(name: str, asked: LoadBody) -> Load:
     assert asked.model is not None
     if not Path(asked.model).is_dir():
         raise ValueError(f"{asked.model}: no such folder")
@@ -69,7 +69,7 @@ def server(
 ) -> Iterator[tuple[httpx.Client, Engine]]:
     with (
         ENGINES[engines]({"embedder": folder}, documents=documents) as engine,
-        running(engine, ["embedder"], find_version=find) as (url, _),
+        running(engine, ["embedder"], find_models=find) as (url, _),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client, engine
@@ -178,7 +178,7 @@ def test_a_version_is_asked_for_by_path_or_by_name(
 def test_a_baseline_is_for_the_page_alone(folders: Mapping[str, Path]) -> None:
     with (
         engine_of({"embedder": folders["a"], "embedder_baseline": folders["b"]}) as engine,
-        running(engine, ["embedder"], find_version=find) as (url, _),
+        running(engine, ["embedder"], find_models=find) as (url, _),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["a"]
@@ -218,10 +218,10 @@ def test_a_model_that_is_asked_for_by_name_is_loading(
         assert go.wait(60)
         return open_folders({"embedder": folders["a"]}, None, device)
 
-    engine = Engine(load_later, [Place("cpu", 1, [])], Limits(), Metrics())
+    engine = Engine(load_later, [Placement("cpu", 1, [])], Limits(), Metrics())
     with (
         started(engine, ready=False),
-        running(engine, ["embedder"], find_version=find if loads else None) as (url, _),
+        running(engine, ["embedder"], find_models=find if loads else None) as (url, _),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         for path, more in (("/embed", {"model": "a"}), ("/models/a/embed", {}), ("/embed", {})):
@@ -268,7 +268,7 @@ def test_a_broken_model_leaves_the_live_one_alone(
             np.testing.assert_allclose(embedded(client), vectors["a"][0], atol=1e-5)
         load(client, "nan", folders["b"])  # mended
         assert state(client, "nan") == "ready"
-        assert engine.replicas == len(engine._places)
+        assert engine.replicas == len(engine._placements)
 
 
 def test_a_request_keeps_to_the_model_that_it_began_with(
@@ -276,17 +276,17 @@ def test_a_request_keeps_to_the_model_that_it_began_with(
 ) -> None:
     with server(folders["a"]) as (client, engine), ThreadPoolExecutor(1) as pool:
         load(client, "b", folders["b"])
-        held, version = Held(engine.models["embedder"]), engine.versions.live
+        held, model_set = Held(engine.models["embedder"]), engine.model_sets.live
         held.free.clear()
         begun = pool.submit(embedded, client)
         until(lambda: len(held.batches) == 1)
-        assert version.requests == 1
+        assert model_set.requests == 1
         client.post("/models/b/activate")
         assert client.delete("/models/a").json()["deleted"]
         assert client.post("/embed", json={"text": "a", "model": "a"}).status_code == 404
         held.free.set()
         np.testing.assert_allclose(begun.result(60), vectors["a"][0], atol=1e-5)
-        until(lambda: version.requests == 0)
+        until(lambda: model_set.requests == 0)
         np.testing.assert_allclose(embedded(client), vectors["b"][0], atol=1e-5)
 
 
@@ -311,7 +311,7 @@ def test_after_a_migration_the_store_has_the_vectors_of_the_new_model(
     new = {"documents": [{"id": "n", "text": "a new document of the client"}]}
     with (
         engine_of({"embedder": folders["a"]}, open_stored=open_stored) as engine,
-        running(engine, ["embedder"], find_version=find, stores=True) as (address, _),
+        running(engine, ["embedder"], find_models=find, stores=True) as (address, _),
         httpx.Client(base_url=address, timeout=60) as client,
     ):
         load(client, "b", folders["b"])

@@ -1,7 +1,7 @@
-"""Versions: models that are served together, with the documents that they search.
+"""Model sets: models that are served together, with the documents that they search.
 
-One is live: it answers whoever asks for no other. The others stand beside it, before they go live
-or after. A request keeps to one version from its beginning to its end.
+One set is live: it answers requests that ask for no other. The others are loaded beside it, before
+they go live or after. A request keeps to one model set from its beginning to its end.
 """
 
 import logging
@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 UNLOAD_EVERY = 0.05  # seconds
 BLOCK = 1024  # texts of the corpus that are tokenized and queued at once
-_held: ContextVar["Version | None"] = ContextVar("version", default=None)
+_current: ContextVar["ModelSet | None"] = ContextVar("model_set", default=None)
 
 
-class Version:
-    """Models by role ("embedder", ...), and the documents that the embedder has embedded.
+class ModelSet:
+    """An embedder, a reranker or both, and the documents that the embedder has embedded.
 
     Args:
-        name: Of the version.
-        models: The models.
+        name: Of the set.
+        models: The models by role.
         stored: Documents in a store.
 
     Attributes:
@@ -54,15 +54,15 @@ class Version:
         self.number = next(self.numbers)
         self.requests = 0
 
-    def search_in(self, documents: Mapping[str, str], vectors: np.ndarray) -> None:
-        """Have texts by id searched, given their embeddings [D, H]."""
+    def set_corpus(self, documents: Mapping[str, str], vectors: np.ndarray) -> None:
+        """Set the documents to search: texts by id, and their embeddings [D, H]."""
         model = self.models["embedder"]
         texts, ids = list(documents.values()), list(documents)
         self.corpus = Corpus(texts, vectors, model.similarity, ids, model.bm25_weight)
 
     @property
     def served(self) -> dict[str, ServedModel]:
-        """The models that clients may ask for: of a baseline only the page is told."""
+        """The models that clients may ask for; a baseline is only on the page."""
         return {role: model for role, model in self.models.items() if "_" not in role}
 
     @property
@@ -75,67 +75,67 @@ class Version:
         return name == self.name or any(model.name == name for model in self.served.values())
 
 
-class Versions:
-    """All versions that a server has loaded.
+class ModelSets:
+    """All model sets that a server has loaded.
 
     Attributes:
-        ready: Those that answer, by name.
-        live: The one that answers whoever asks for no other; of no models until one is loaded.
-        loading: The name of the one that is being loaded.
-        failed: Why others could not be, by name.
+        ready: The sets that answer, by name.
+        live: Answers requests that ask for no other; it has no models until one is loaded.
+        loading: The name of the set that is being loaded.
+        failed: Why others could not be loaded, by name.
         strict: Whether a request for a model that is not there is refused; else it is answered
-            by the live version.
+            by the live model set.
     """
 
     def __init__(self) -> None:
-        self.ready: dict[str, Version] = {}
-        self.live = Version("", {})
+        self.ready: dict[str, ModelSet] = {}
+        self.live = ModelSet("", {})
         self.loading: str | None = None
         self.failed: dict[str, str] = {}
         self.strict = False
 
     @property
-    def current(self) -> Version:
-        """That of the request at hand; outside of requests the live one."""
-        held = _held.get()
-        return held if held and held.models else self.live  # it came before any was loaded
+    def current(self) -> ModelSet:
+        """The set of the current request; outside of requests the live one."""
+        bound = _current.get()
+        return bound if bound and bound.models else self.live  # it came before any was loaded
 
-    def add(self, version: Version) -> None:
-        """It answers from now on; the first one is live."""
+    def add(self, model_set: ModelSet) -> None:
+        """Have a set answer requests from now on; the first one is live."""
         if not self.ready:
-            self.live = version
-        self.ready[version.name] = version
+            self.live = model_set
+        self.ready[model_set.name] = model_set
 
-    def find(self, name: str) -> Version:
-        """A version by its name or that of a model, the live one first.
+    def find(self, name: str) -> ModelSet:
+        """A model set by its name or that of a model, the live one first.
 
         Raises:
             ServingError: There is none (404), or not yet any (503).
         """
         if not self.ready:
             raise ServingError("loading", "the model is being loaded", retry_after=5)
-        for version in (self.live, *self.ready.values()):
-            if version.has(name):
-                return version
+        for model_set in (self.live, *self.ready.values()):
+            if model_set.has(name):
+                return model_set
         raise _not_found()
 
-    def load(self, name: str, open_version: Callable[[], Version]) -> None:
-        """Open one beside the others, in a thread of its own.
+    def load(self, name: str, open_models: Callable[[], ModelSet]) -> None:
+        """Open a set beside the others, in a thread of its own.
 
         Raises:
-            ServingError: There is one of its name, or another one is being loaded.
+            ServingError: There is a model of this name, or another one is being loaded.
         """
-        if any(version.has(name) for version in self.ready.values()):
-            reason = "there is a model of this name; unload it, or take another name"
+        if any(model_set.has(name) for model_set in self.ready.values()):
+            reason = "a model of this name is loaded; unload it, or use another name"
             raise ServingError("model_conflict", reason)
         if self.loading is not None:
             raise ServingError("model_conflict", "another model is being loaded; try again later")
         self.failed.pop(name, None)
         self.loading = name
-        Thread(target=self._load, args=(name, open_version), daemon=True).start()
+        Thread(target=self._load, args=(name, open_models), daemon=True).start()
 
     def go_live(self, name: str) -> None:
-        """Have it answer the requests that arrive from now on.
+        """Have a set answer the requests that arrive from now on.
 
         Raises:
             ServingError: There is none of this name.
@@ -143,22 +143,22 @@ class Versions:
         self.live = self.find(name)
         logger.info("%s is live", self.live.name)
 
-    def unload(self, name: str, forget: Callable[[Version], None]) -> None:
-        """Give it no more requests; ``forget`` it when those that it has begun are answered.
+    def unload(self, name: str, forget: Callable[[ModelSet], None]) -> None:
+        """Give a set no more requests; call ``forget`` when those that it has begun are answered.
 
         Raises:
             ServingError: It is live, or there is none of this name.
         """
-        version = self.find(name)
-        if version is self.live:
+        model_set = self.find(name)
+        if model_set is self.live:
             raise ServingError("model_conflict", "this model is live; activate another one first")
-        del self.ready[version.name]
-        Thread(target=_unload, args=(version, forget), daemon=True).start()
+        del self.ready[model_set.name]
+        Thread(target=_unload, args=(model_set, forget), daemon=True).start()
 
-    def _load(self, name: str, open_version: Callable[[], Version]) -> None:
+    def _load(self, name: str, open_models: Callable[[], ModelSet]) -> None:
         logger.info("loading %s", name)
         try:
-            self.add(open_version())
+            self.add(open_models())
             logger.info("%s is loaded", name)
         except Exception as error:
             logger.error("%s could not be loaded", name, exc_info=error)
@@ -168,32 +168,32 @@ class Versions:
             self.loading = None
 
 
-def _unload(version: Version, forget: Callable[[Version], None]) -> None:
-    while version.requests:
+def _unload(model_set: ModelSet, forget: Callable[[ModelSet], None]) -> None:
+    while model_set.requests:
         time.sleep(UNLOAD_EVERY)
-    forget(version)
-    logger.info("%s is unloaded", version.name)
+    forget(model_set)
+    logger.info("%s is unloaded", model_set.name)
 
 
-def embed_whole(version: Version, documents: Mapping[str, str], bf16: bool) -> None:
-    """Embed documents at once, and have them searched."""
+def embed_at_once(model_set: ModelSet, documents: Mapping[str, str], bf16: bool) -> None:
+    """Embed all documents in one call, and set them as the corpus."""
     logger.info("embedding %d documents of the corpus", len(documents))
-    vectors = version.models["embedder"].embedder.encode(
+    vectors = model_set.models["embedder"].embedder.encode(
         list(documents.values()), prompt_name="document", bf16=bf16, show_progress=True
     )
-    version.search_in(documents, vectors.numpy())
+    model_set.set_corpus(documents, vectors.numpy())
 
 
-def embed_in_blocks(
-    version: Version, documents: Mapping[str, str], submit: Callable[[Job], None], at_once: int
+def embed_by_jobs(
+    model_set: ModelSet, documents: Mapping[str, str], submit: Callable[[Job], None], at_once: int
 ) -> None:
-    """Embed documents by jobs of ``BLOCK`` texts, so many at once, and have them searched.
+    """Embed documents by jobs of ``BLOCK`` texts, so many at once, and set them as the corpus.
 
     Raises:
         ServingError: A job has failed.
     """
     logger.info("embedding %d documents of the corpus", len(documents))
-    model, texts = version.models["embedder"], list(documents.values())
+    model, texts = model_set.models["embedder"], list(documents.values())
     prompt = model.encoder.find_prompt("document")
 
     def embed(start: int) -> np.ndarray:
@@ -204,7 +204,7 @@ def embed_in_blocks(
 
     with ThreadPoolExecutor(at_once) as pool:
         vectors = list(pool.map(embed, range(0, len(texts), BLOCK)))
-    version.search_in(documents, np.concatenate(vectors))
+    model_set.set_corpus(documents, np.concatenate(vectors))
 
 
 def _not_found() -> ServingError:
@@ -212,40 +212,40 @@ def _not_found() -> ServingError:
     return ServingError("model_not_found", reason, "model")
 
 
-class Hold:
-    """A request's hold on its version, which is not unloaded before the request is answered.
+class Lease:
+    """A request's lease on its model set, which is not unloaded before the request is answered.
 
     Args:
-        versions: Of the server.
+        model_sets: Of the server.
         name: The one that is asked for; None: the live one.
 
     Raises:
         ServingError: There is none of that name.
     """
 
-    def __init__(self, versions: Versions, name: str | None) -> None:
-        self.versions = versions
+    def __init__(self, model_sets: ModelSets, name: str | None) -> None:
+        self.model_sets = model_sets
         self.may_choose = name is None
-        self._version = versions.live if name is None else versions.find(name)
-        self._take(self._version)
+        self._model_set = model_sets.live if name is None else model_sets.find(name)
+        self._take(self._model_set)
 
     def choose(self, model: str) -> None:
-        """Go over to the version that has a model of this name, unless one was asked for.
+        """Switch to the model set that has a model of this name, unless one was asked for.
 
         Raises:
             ServingError: There is none, where that is an error.
         """
-        known = any(version.has(model) for version in self.versions.ready.values())
-        if self.may_choose and (known or self.versions.strict):
-            found = self.versions.find(model)
+        known = any(model_set.has(model) for model_set in self.model_sets.ready.values())
+        if self.may_choose and (known or self.model_sets.strict):
+            found = self.model_sets.find(model)
             self.release()
             self._take(found)
 
     def release(self) -> None:
         """The request has been answered."""
-        self._version.requests -= 1
+        self._model_set.requests -= 1
 
-    def _take(self, version: Version) -> None:
-        version.requests += 1
-        self._version = version
-        _held.set(version)
+    def _take(self, model_set: ModelSet) -> None:
+        model_set.requests += 1
+        self._model_set = model_set
+        _current.set(model_set)

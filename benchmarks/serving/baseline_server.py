@@ -1,7 +1,7 @@
 """The baseline server: FastAPI and sentence-transformers in a ``def`` handler.
 
-python benchmarks/serving/obvious_server.py embed FOLDER PORT     # or: rerank
-python benchmarks/serving/obvious_server.py embed FOLDER PORT bfloat16
+python benchmarks/serving/baseline_server.py embed FOLDER PORT     # or: rerank
+python benchmarks/serving/baseline_server.py embed FOLDER PORT bfloat16
 """
 
 import sys

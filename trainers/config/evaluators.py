@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from encoders.kinds import KINDS
 from evaluation.data.resolve import open_data
 from evaluation.data.sets import RetrievalData
-from evaluation.measure import Measure
+from evaluation.measure import Evaluator
 from evaluation.metrics.pairs import pair_statistics
 from evaluation.metrics.ranking import DEFAULT_METRICS, check_metrics
-from evaluation.search.distributed import How
+from evaluation.search.distributed import InferenceSettings
 from trainers.config.assembly import read_options
 from trainers.run import Run
 
 
-def build_measure(run: Run) -> Measure | None:
+def build_evaluator(run: Run) -> Evaluator | None:
     """The metrics of a run's evaluations, beside the loss.
 
     Raises:
@@ -23,21 +23,21 @@ def build_measure(run: Run) -> Measure | None:
     if not args.eval_file or args.eval_metrics == []:
         check_best_metric(run, [])
         return None
-    measure = _measure_on(run, args.eval_file, args.eval_corpus, "rejected_eval_rows.jsonl")
-    check_best_metric(run, measure.metrics)
-    return measure
+    evaluator = _evaluator_on(run, args.eval_file, args.eval_corpus, "rejected_eval_rows.jsonl")
+    check_best_metric(run, evaluator.metrics)
+    return evaluator
 
 
-def build_guard_measure(run: Run) -> Measure | None:
+def build_guard(run: Run) -> Evaluator | None:
     """The metrics of ``guard_file``, on which a merge with the base must not be worse than it."""
     if not run.args.guard_file:
         return None
-    return _measure_on(run, run.args.guard_file, None, "rejected_guard_rows.jsonl")
+    return _evaluator_on(run, run.args.guard_file, None, "rejected_guard_rows.jsonl")
 
 
-def _measure_on(run: Run, files: Sequence[str], corpus: str | None, rejected: str) -> Measure:
+def _evaluator_on(run: Run, files: Sequence[str], corpus: str | None, rejected: str) -> Evaluator:
     args = run.args
-    how = How(
+    inference = InferenceSettings(
         bf16=args.bf16,
         query_max_length=args.query_max_length,
         document_max_length=args.document_max_length,
@@ -69,7 +69,7 @@ def _measure_on(run: Run, files: Sequence[str], corpus: str | None, rejected: st
                     f"eval_metrics: {name!r} is not one of {', '.join(statistics)}, which scored "
                     "pairs with these labels give"
                 )
-    return Measure(data, names, how)
+    return Evaluator(data, names, inference)
 
 
 def check_best_metric(run: Run, names: Sequence[str]) -> None:
