@@ -2,16 +2,13 @@
 
 import filecmp
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.json_files import read_json, write_json
+from common.json_files import write_json
 from common.run_files import BEST_FILE, RUN_FILE, STATE_FILE
 from evaluation.metrics.pairs import Figure
-
-logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 
@@ -84,22 +81,6 @@ def write_best(run: Path, name: str, metric: str, values: Mapping[str, Figure], 
         "all": {n: None if isinstance(value, str) else value for n, value in values.items()},
     }
     write_json(run / BEST_FILE, content)
-
-
-def tell_best(model: str) -> None:
-    """Say so where a run's final model is taken, and the server takes a checkpoint of the run.
-
-    Raises:
-        ValueError: What names the checkpoint is damaged.
-    """
-    file = Path(model).expanduser() / BEST_FILE
-    noted = read_json(file)
-    best = noted.get("checkpoint", ".") if isinstance(noted, dict) else "."
-    if best != ".":
-        logger.warning(
-            "%s: its final model is taken; scripts/serve.py serves its %s (%s)",
-            model, best, BEST_FILE,
-        )  # fmt: skip
 
 
 def read_log(folder: Path) -> list[dict[str, Any]] | None:

@@ -45,7 +45,6 @@ from evaluation.checkpoints import (
     find_checkpoints,
     read_log,
     read_train_config,
-    tell_best,
     write_best,
 )
 from evaluation.data.sets import PairData
@@ -212,10 +211,7 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
             f"baseline: {baseline} is not of kind {kind}, but {args.measured} is; give a model of "
             "the same kind"
         )
-    models = {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
-    for model in models.values():
-        tell_best(model)
-    return models
+    return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
 
 
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
