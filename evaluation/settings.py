@@ -34,6 +34,7 @@ LABELS = ("label_map", "label_range", "relevance_from_scores", "positive_thresho
 # Settings that change no figure, and those of which results tell by themselves.
 TOLD = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
         "trust_remote_code")  # fmt: skip
+USED_BY_LOSS = (*LABELS, "data", "split", "columns", "trust_remote_code")
 
 
 @dataclass(kw_only=True)
@@ -200,10 +201,10 @@ def how(args: EvaluationSettings) -> How:
     return How(**{name: getattr(args, name) for name in names}, show_progress=shown)
 
 
-def changed_settings(args: EvaluationSettings) -> dict[str, Any]:
-    """Those that decide figures and are not at their defaults."""
+def changed_settings(args: EvaluationSettings, others: tuple[str, ...] = TOLD) -> dict[str, Any]:
+    """Those that are not at their defaults, without ``others``."""
     usual = vars(EvaluationSettings(data=[]))
-    return {k: getattr(args, k) for k in usual if k not in TOLD and getattr(args, k) != usual[k]}
+    return {k: getattr(args, k) for k in usual if k not in others and getattr(args, k) != usual[k]}
 
 
 def metric_names(args: EvaluationSettings, data: Data) -> list[str]:
