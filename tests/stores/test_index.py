@@ -402,7 +402,7 @@ def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) 
             ["--store", f"mysql://b/c?user=a&password={'s' * 6}"],
             "store: mysql://b/c?user=a&password=***: unknown kind of store",
         ),
-        (["--store", ""], "store: '' names no folder; give one"),
+        (["--store", ""], "store: is an empty text; give a value"),
         (["--store", "qdrant:"], "store: 'qdrant:' names no folder; give one"),
         (["--dtype", "int8"], "dtype"),
         (["--max_length", "9"], "max_length: only documents are embedded here; give document_max"),
