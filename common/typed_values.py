@@ -82,7 +82,8 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
             return typed(name, json.loads(text), annotation)
         except json.JSONDecodeError as error:
             raise ValueError(f"--{name}: {text} is not JSON: {error.msg}") from None
-    for kind in kinds:
+    numbers = [kind for kind in (int, float) if kind in kinds]
+    for kind in kinds if not numbers or len(values) > 1 else ():
         if (typing.get_origin(kind) or kind) in (list, tuple):
             item = (*typing.get_args(kind), Any)[0]
             return typed(name, [typed_flag(name, [word], item) for word in values], annotation)
@@ -90,7 +91,6 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
         raise ValueError(f"--{name}: takes one value, got {len(values)} ({text})")
     if bool in kinds and text.lower() in {"true", "false"}:
         return text.lower() == "true"
-    numbers = [kind for kind in (int, float) if kind in kinds]
     for kind in numbers:
         try:
             number = kind(text)

@@ -115,7 +115,11 @@ def test_embeds_only_what_is_new(
 
 
 def test_what_a_client_writes_meanwhile_is_left(
-    url: str, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    url: str,
+    model: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Over a document that is gone from the corpus, and one of which only the metadata differ."""
     index(url, model, corpus)
@@ -134,7 +138,9 @@ def test_what_a_client_writes_meanwhile_is_left(
     monkeypatch.setattr(type(table), "vectors", writing(vectors))
     monkeypatch.setattr(type(table), "delete", writing(delete))
     store.close()
+    capsys.readouterr()
     assert index(url, model, write(corpus, [DOCUMENTS[1] | {"year": 1}, *DOCUMENTS[3:]])) == 0
+    assert said(capsys).endswith(", 1 deleted")
     monkeypatch.undo()
     found = contents(url)
     assert sorted(found) == ["d0", "d1", *(f"d{at}" for at in range(3, 10))]

@@ -301,7 +301,8 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert error_of(tmp_path) == f"{tmp_path}: no file in this folder ends in one of {known}"
     (tmp_path / "a.xlsx").write_text("")
     assert error_of(tmp_path / "a.xlsx") == (
-        f"{tmp_path / 'a.xlsx'}: the name must end in one of {known}"
+        f"{tmp_path / 'a.xlsx'}: the name must end in one of {known}; export it to one of "
+        "these, or unpack it"
     )
     with pytest.raises(ValueError, match="no data file is given"):
         load_rows([], "scored_pair", ReadOptions())
