@@ -30,8 +30,14 @@ def test_rows_that_contradict_each_other_are_told(
     for kept in (records, records[1:3]):
         file.write_text("".join(json.dumps(record) + "\n" for record in kept))
         caplog.clear()
-        args = {"model_name_or_path": "a", "output_dir": str(tmp_path), "streaming": streaming}
-        read_train_rows(build_run(TandemArguments(objective="bce", train_file=str(file), **args)))
+        args = TandemArguments(
+            objective="bce",
+            model_name_or_path="a",
+            train_file=str(file),
+            output_dir=str(tmp_path),
+            streaming=streaming,
+        )
+        read_train_rows(build_run(args))
         told += [each for each in caplog.messages if "negative" in each]
     assert told == [
         "2 rows have a negative that another row of the same query has as a positive, and it is "
