@@ -83,20 +83,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(
-    run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]] = lambda trainer: ()
+    run: Run,
+    callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]] = lambda trainer: (),
+    remedy: Callable[[Path], str] = going_on,
 ) -> BaseTrainer:
     """Open rows and model; train, evaluate, save, push.
 
     Args:
         run: What to train.
         callbacks: More of them, for the trainer.
+        remedy: How a run in this folder that was interrupted is gone on with.
     """
     with holding(run.args):
-        return train_in_folder(run, callbacks)
+        return train_in_folder(run, callbacks, remedy)
 
 
 def train_in_folder(
-    run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]]
+    run: Run,
+    callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]],
+    remedy: Callable[[Path], str],
 ) -> BaseTrainer:
     """Do what ``train`` does, in a folder that this run holds."""
     try:
@@ -118,7 +123,7 @@ def train_in_folder(
     interruption = Interruption()
     write_run_file(args, checkpoint)
     report_lengths(collator, rows["train"])
-    with ending(args):
+    with ending(args, remedy):
         trainer = run.build_trainer(
             model=model,
             data_collator=collator,
@@ -131,7 +136,7 @@ def train_in_folder(
     for callback in (Preflight(trainer, guard), *callbacks(trainer)):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with ending(args), interruption.listening():
+    with ending(args, remedy), interruption.listening():
         try:
             worse = fit(run, trainer, rows, checkpoint, guard)
         finally:
@@ -228,7 +233,7 @@ def set_up(run: Run) -> str | None:
 
 
 @contextmanager
-def ending(args: TandemArguments) -> Iterator[None]:
+def ending(args: TandemArguments, remedy: Callable[[Path], str]) -> Iterator[None]:
     """End a run that cannot continue or was interrupted: one line and an exit code."""
     try:
         yield
@@ -242,7 +247,7 @@ def ending(args: TandemArguments) -> Iterator[None]:
     ) as stop:
         stop.__traceback__ = None  # its frames keep the dataloader's workers alive
         if isinstance(stop, Interrupted):
-            logger.info("stopped by %s; %s", stop, going_on(Path(args.output_dir)))
+            logger.info("stopped by %s; %s", stop, remedy(Path(args.output_dir)))
             raise SystemExit(128 + stop.number) from None
         complain(stop)
         raise SystemExit(2) from None
