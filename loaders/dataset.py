@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -124,10 +125,13 @@ class DataFiles:
             rows: Groups that were read last.
         """
         file = self.folder / CONTRADICTIONS
-        if not file.exists():
+        kept = read_json(file)
+        if not kept:
             found = find_contradictions(rows)
-            write_json(file, [len(found), *found[:1]])
-        count, *first = read_json(file)
+            kept = [len(found), *found[:1]]
+            with suppress(OSError):  # they are compared again the next time
+                write_json(file, kept)
+        count, *first = kept
         if first:
             logger.warning(
                 "%d rows have a negative that another row of the same query has as a positive, and "
