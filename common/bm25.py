@@ -30,6 +30,7 @@ _PARTS = "".join(
     and not _NO_PART.match(part)
 )
 _TOKEN = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W{_CJK}][{_PARTS}\U00010000-\U0001efff]*")
+_UNIT = re.compile("(?s:.)[\u3099\u309a]*")  # a character, with the marks of decomposed kana
 # Saturation of the term frequency, and length normalisation from 0 (none) to 1; as in Lucene.
 K1, B = 1.2, 0.75
 _BLOCK_BYTES = 64 * 2**20  # of the dense scores [Q, D] held at a time
@@ -44,7 +45,7 @@ def tokenize(text: str) -> list[str]:
     ['bm25', '检', '索', '模', '型', '检索', '索模', '模型']
     """
     tokens: list[str] = []
-    for match in _TOKEN.finditer(unicodedata.normalize("NFKC", text).lower()):
+    for match in _TOKEN.finditer(_folded(text)):
         token = match.group()
         if match.lastgroup == "cjk":
             tokens.extend(token)
@@ -52,6 +53,10 @@ def tokenize(text: str) -> list[str]:
         else:
             tokens.append(token)
     return tokens
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower()
 
 
 def highlights(text: str, query: str) -> list[tuple[int, int]]:
@@ -72,8 +77,11 @@ def highlights(text: str, query: str) -> list[tuple[int, int]]:
         start, stop = match.span()
         found = [(start, stop)] if wanted.issuperset(tokenize(match.group())) else []
         if match.lastgroup == "cjk":
-            sizes = ((at, size) for at in range(start, stop) for size in (1, 2))
-            found = [(at, at + size) for at, size in sizes if text[at : at + size] in wanted]
+            units = [each.span() for each in _UNIT.finditer(text, start, stop)]
+            spans_of_two = (
+                (a, b) for at, (a, _) in enumerate(units) for _, b in units[at : at + 2]
+            )
+            found = [(a, b) for a, b in spans_of_two if _folded(text[a:b]) in wanted]
         for begin, end in found:
             if spans and begin <= spans[-1][1]:
                 begin, end = spans.pop()[0], max(end, begin)

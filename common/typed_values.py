@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 NUMBERS: dict[Any, str] = {int: "an integer", float: "a number"}
+MAY_BE_EMPTY = ("query_prompt", "document_prompt", "debug")
 LONGEST_SHOWN = 200  # characters of a value in a message
 # They would end the line of a message, hide a part of it, or not be printed at all.
 _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -44,6 +45,7 @@ def typed(name: str, value: Any, annotation: Any) -> Any:
     """
     _check_choice(name, value, annotation)
     _check_finite(name, value)
+    _check_empty(name, value)
     kinds = [typing.get_origin(kind) or kind for kind in _members(annotation)]
     converted = value
     if Path in kinds and isinstance(value, str):
@@ -80,7 +82,8 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
             return typed(name, json.loads(text), annotation)
         except json.JSONDecodeError as error:
             raise ValueError(f"--{name}: {text} is not JSON: {error.msg}") from None
-    for kind in kinds:
+    numbers = [kind for kind in (int, float) if kind in kinds]
+    for kind in kinds if not numbers or len(values) > 1 else ():
         if (typing.get_origin(kind) or kind) in (list, tuple):
             item = (*typing.get_args(kind), Any)[0]
             return typed(name, [typed_flag(name, [word], item) for word in values], annotation)
@@ -88,7 +91,6 @@ def typed_flag(name: str, values: Sequence[str], annotation: Any) -> Any:
         raise ValueError(f"--{name}: takes one value, got {len(values)} ({text})")
     if bool in kinds and text.lower() in {"true", "false"}:
         return text.lower() == "true"
-    numbers = [kind for kind in (int, float) if kind in kinds]
     for kind in numbers:
         try:
             number = kind(text)
@@ -135,6 +137,15 @@ def _check_finite(name: str, value: Any) -> None:
             _check_finite(name, item)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: {value} is not a finite number")
+
+
+def _check_empty(name: str, value: Any) -> None:
+    """Refuse an empty text, such as that of a shell variable that is not set: as a path it would
+    name the folder at hand, or nothing at all.
+    """
+    found = value == "" or (isinstance(value, list) and "" in value)
+    if found and name.rpartition(".")[2] not in MAY_BE_EMPTY:
+        raise ValueError(f"{name}: is an empty text; give a value, or leave it out")
 
 
 def _wanted(annotation: Any, error: ValidationError | None = None) -> str:

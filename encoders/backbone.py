@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         self.max_length: int = max_length or position_limit(backbone) or 512
         tokenizer.model_max_length = self.max_length
         computed_here = not isinstance(backbone, OnnxBackbone)
-        self.unpadded = unpad_inputs and computed_here and unpadding.unpad_inputs(backbone)
+        self.unpadded = computed_here and unpadding.unpad_inputs(backbone, unpad_inputs)
         self.lora: Lora | None = None
         self.prompts = dict(prompts or {})
         self.new_weights: set[str] = set()  # names of those that no folder had, such as a new head

@@ -2,16 +2,13 @@
 
 import filecmp
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.json_files import read_json, write_json
+from common.json_files import write_json
 from common.run_files import BEST_FILE, RUN_FILE, STATE_FILE
 from evaluation.metrics.pairs import MetricValue
-
-logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 
@@ -86,22 +83,6 @@ def write_best(
         "all": {n: None if isinstance(value, str) else value for n, value in values.items()},
     }
     write_json(run / BEST_FILE, content)
-
-
-def warn_if_not_best(model: str) -> None:
-    """Warn where a run's final model is used, although a checkpoint of the run is marked as best.
-
-    Raises:
-        ValueError: The file that names the best checkpoint is damaged.
-    """
-    file = Path(model).expanduser() / BEST_FILE
-    noted = read_json(file)
-    best = noted.get("checkpoint", ".") if isinstance(noted, dict) else "."
-    if best != ".":
-        logger.warning(
-            "%s: using its final model, although scripts/serve.py serves its %s (%s)",
-            model, best, BEST_FILE,
-        )  # fmt: skip
 
 
 def read_log(folder: Path) -> list[dict[str, Any]] | None:

@@ -34,6 +34,7 @@ LABEL_SETTINGS = ("label_map", "label_range", "relevance_from_scores", "positive
 # Settings that reports do not list: they change no figure, or results name them by themselves.
 NOT_LISTED = ("data", "split", "columns", "metrics", "first_stage", "tokens_per_batch",
               "trust_remote_code")  # fmt: skip
+USED_BY_LOSS = (*LABEL_SETTINGS, "data", "split", "columns", "trust_remote_code")
 
 
 @dataclass(kw_only=True)
@@ -200,10 +201,12 @@ def inference_settings(args: EvaluationSettings) -> InferenceSettings:
     return InferenceSettings(**{name: getattr(args, name) for name in names}, show_progress=shown)
 
 
-def changed_settings(args: EvaluationSettings) -> dict[str, Any]:
-    """The settings that affect the figures and are not at their defaults."""
+def changed_settings(
+    args: EvaluationSettings, without: tuple[str, ...] = NOT_LISTED
+) -> dict[str, Any]:
+    """The settings that are not at their defaults, ``without`` some."""
     defaults = vars(EvaluationSettings(data=[]))
-    shown = {name: getattr(args, name) for name in defaults if name not in NOT_LISTED}
+    shown = {name: getattr(args, name) for name in defaults if name not in without}
     return {name: value for name, value in shown.items() if value != defaults[name]}
 
 

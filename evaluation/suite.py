@@ -172,6 +172,7 @@ def run_suite(
     output: Path,
     identity: Mapping[str, Any],
     measure: Callable[[str, Path], Results],
+    show: Callable[[Results], None],
 ) -> None:
     """Measure the tasks whose results are not in ``output`` yet; print and write the mean.
 
@@ -179,7 +180,8 @@ def run_suite(
         tasks: Of the suite.
         output: The folder for all of them.
         identity: See ``identity_of``.
-        measure: From a task's data and folder to its results.
+        measure: From a task's data and folder to its results, which it prints.
+        show: Prints the results that are there.
     """
     found: dict[str, Results] = {}
     for task in tasks:
@@ -192,6 +194,8 @@ def run_suite(
             results = measure(task.data, folder)
             if PartialState().is_main_process:
                 write_measured(folder, own, results)
+        elif PartialState().is_main_process:
+            show(results)
         PartialState().wait_for_everyone()
         found[task.data] = results
     if not PartialState().is_main_process:

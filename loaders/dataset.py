@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +16,21 @@ from datasets import Dataset
 from filelock import FileLock
 
 from common.hashing import source_code
+from common.json_files import read_json, write_json
 from loaders.build import DIGEST, NOTES, REJECTED, ROWS, Build, Note
 from loaders.formats.sources import Source, find_sources
 from loaders.in_place import IndexBuild, RowsInPlace
 from loaders.options import ReadOptions
-from loaders.parsing.fields import RowError
+from loaders.parsing.fields import RowError, show
 from loaders.parsing.row_parser import RowParser
 from loaders.parsing.row_stream import copy_rejected
+from loaders.shapes.judged_groups import find_contradictions
 from loaders.shapes.positive_pairs import PositivePairs
 from loaders.shapes.rows import PositivePair, Row, ScoredPair, Shape
 
 logger = logging.getLogger(__name__)
+
+CONTRADICTIONS = "contradictions.json"
 
 
 class DataFiles:
@@ -50,6 +55,7 @@ class DataFiles:
         self.options = options
         self.sources: list[Source] = find_sources(files, options.split, options.evaluates)
         self._told: set[Note] = set()
+        self.folder = Path()  # of these rows in the cache
         self.digest = ""
 
     @cached_property
@@ -112,6 +118,27 @@ class DataFiles:
         self._report(folder, view)
         return view
 
+    def tell_contradictions(self, rows: Dataset | RowsInPlace) -> None:
+        """Warn where groups of one query disagree about a document; they are compared once.
+
+        Args:
+            rows: Groups that were read last.
+        """
+        file = self.folder / CONTRADICTIONS
+        kept = read_json(file)
+        if not kept:
+            found = find_contradictions(rows)
+            kept = [len(found), *found[:1]]
+            with suppress(OSError):  # they are compared again the next time
+                write_json(file, kept)
+        count, *first = kept
+        if first:
+            logger.warning(
+                "%d rows have a negative that another row of the same query has as a positive, and "
+                "it is learned as both; the first is row %d (from 0), of the query %s",
+                count, first[0], show(rows[first[0]]["query"]),
+            )  # fmt: skip
+
     def _read(self, build: type[Build], shape: Shape) -> Path:
         """Read and check the files unless that is done; return the folder with the outcome."""
         folder = self._cache_folder(build, shape)
@@ -133,6 +160,7 @@ class DataFiles:
                 f"the cache of rows, {folder.parent}, cannot be written: {error}; make room, or "
                 "name another place (HF_DATASETS_CACHE)"
             ) from None
+        self.folder = folder
         self.digest = (folder / DIGEST).read_text(encoding="utf-8")
         return folder
 

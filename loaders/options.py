@@ -65,7 +65,7 @@ class ReadOptions:
                 raise ValueError(f'label_map gives "{label}" {relevance}; it must be in [0, 1]')
         if self.label_range is not None:
             low, high = self.label_range
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            if not (math.isfinite(high - low) and low < high):
                 raise ValueError(f"label_range is ({low}, {high}); give (lowest, highest)")
         if not 0 < self.positive_threshold <= 1:
             raise ValueError(f"positive_threshold is {self.positive_threshold}, not in (0, 1]")

@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,7 +46,6 @@ from evaluation.checkpoints import (
     find_checkpoints,
     read_log,
     read_train_config,
-    warn_if_not_best,
     write_best,
 )
 from evaluation.data.sets import PairData
@@ -65,6 +65,7 @@ from evaluation.results import BASE, TUNED, Results, Subject
 from evaluation.search.fusion import read_fusion
 from evaluation.settings import (
     LABEL_SETTINGS,
+    USED_BY_LOSS,
     EvaluateSettings,
     build_evaluator,
     changed_settings,
@@ -137,7 +138,7 @@ def evaluate_suite(args: EvaluateSettings, suite: str, output: Path) -> None:
         finish(own, results, ranked, card=False)
         return results
 
-    run_suite(tasks, output, identity_of(args, models), measure_task)
+    run_suite(tasks, output, identity_of(args, models), measure_task, partial(show, args))
 
 
 def measure(
@@ -215,10 +216,7 @@ def choose_models(args: EvaluateSettings) -> dict[str, str]:
             f"baseline: {baseline} is not of kind {kind}, but {args.measured} is; give a model of "
             "the same kind"
         )
-    models = {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
-    for model in models.values():
-        warn_if_not_best(model)
-    return models
+    return {TUNED: args.measured} | ({BASE: baseline} if baseline else {})
 
 
 def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
@@ -233,7 +231,7 @@ def evaluate_checkpoints(args: EvaluateSettings, run: Path) -> None:
         raise ValueError(
             f"metric: {metric!r} is not measured here; give one of loss, {', '.join(known)}"
         )
-    if metric == "loss" and (unused := changed_settings(args).keys() - LABEL_SETTINGS):
+    if metric == "loss" and (unused := changed_settings(args, USED_BY_LOSS).keys()):
         raise ValueError(
             f"{min(unused)}: the loss is of all rows, with the run's own settings; leave it out"
         )
@@ -268,15 +266,7 @@ def finish(
     """Print the tables; write figures, report and run; update the model card."""
     if not PartialState().is_main_process:
         return
-    # Lines that wrap are hard to read in a file.
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    if results.first_stage is not None:
-        show_comparison(results.first_stage, console, columns=("first stage", "reranked"))
-    show_comparison(results, console, queries=args.show_queries)
-    if results.fused is not None:
-        alone = "alone" if results.first_stage is None else "first stage"
-        show_comparison(results.fused, console, columns=(alone, "fused"))
+    show(args, results)
     model = Path(args.measured).expanduser()
     folder = args.output_dir or (model if model.is_dir() else None)
     if folder is None:
@@ -290,6 +280,19 @@ def finish(
     if card and (model / CARD_FILE).is_file() and (model / RUN_FILE).is_file():
         add_evaluation(model, results)
     print(f"the report is {report}")
+
+
+def show(args: EvaluateSettings, results: Results) -> None:
+    """Print the tables."""
+    # Lines that wrap are hard to read in a file.
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    if results.first_stage is not None:
+        show_comparison(results.first_stage, console, columns=("first stage", "reranked"))
+    show_comparison(results, console, queries=args.show_queries)
+    if results.fused is not None:
+        alone = "alone" if results.first_stage is None else "first stage"
+        show_comparison(results.fused, console, columns=(alone, "fused"))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,6 @@ from encoders.export.graph import export_onnx
 from encoders.export.onnx_backbone import ONNX_FILE, is_onnx
 from encoders.kinds import detect_kind
 from encoders.opening.model_name import resolve_model
-from evaluation.checkpoints import warn_if_not_best
 from evaluation.data.sets import PairData
 from evaluation.search.fusion import read_fusion
 from evaluation.settings import Data, EvaluationSettings, build_evaluator, open_model, read_data
@@ -75,7 +74,6 @@ def export(args: ExportSettings) -> int:
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
     check(args)
-    warn_if_not_best(args.model)
     data = read_data(args, detect_kind(args.model))
     partial = args.output_dir.with_name(args.output_dir.name + ".partial")
     try:

@@ -192,7 +192,8 @@ def run_trial(
                 "merge_with_base: changes the model after its last evaluation; leave it out, and "
                 "merge the best model by scripts/merge.py"
             )
-        trainer = train(run, callbacks)
+        remedy = f"trial {number} will run again when the same search is restarted"
+        trainer = train(run, callbacks, lambda _: remedy)
         value = reporters[0].value(trainer.state, run.args.load_best_model_at_end)
     except ValueError as error:
         reason = str(error)
@@ -200,7 +201,6 @@ def run_trial(
         reason = "the device ran out of memory"
     except SystemExit as stop:
         if int(stop.code or 0) >= FIRST_SIGNAL:
-            logger.warning("trial %s will run again when the same search is restarted", number)
             raise
         reason = f"see {folder}"
     gc.collect()

@@ -83,20 +83,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(
-    run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]] = lambda trainer: ()
+    run: Run,
+    callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]] = lambda trainer: (),
+    remedy: Callable[[Path], str] = how_to_resume,
 ) -> BaseTrainer:
     """Open rows and model; train, evaluate, save, push.
 
     Args:
         run: What to train.
         callbacks: More of them, for the trainer.
+        remedy: Says how a run in this folder that was interrupted is resumed.
     """
     with locked_output_folder(run.args):
-        return train_in_folder(run, callbacks)
+        return train_in_folder(run, callbacks, remedy)
 
 
 def train_in_folder(
-    run: Run, callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]]
+    run: Run,
+    callbacks: Callable[[BaseTrainer], Iterable[TrainerCallback]],
+    remedy: Callable[[Path], str],
 ) -> BaseTrainer:
     """Do what ``train`` does, in the locked output folder."""
     try:
@@ -118,7 +123,7 @@ def train_in_folder(
     interruption = Interruption()
     write_run_file(args, checkpoint)
     report_lengths(collator, rows["train"])
-    with exit_on_failure(args):
+    with exit_on_failure(args, remedy):
         trainer = run.build_trainer(
             model=model,
             data_collator=collator,
@@ -131,7 +136,7 @@ def train_in_folder(
     for callback in (Preflight(trainer, guard), *callbacks(trainer)):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    with exit_on_failure(args), interruption.listening():
+    with exit_on_failure(args, remedy), interruption.listening():
         try:
             worse = fit(run, trainer, rows, checkpoint, guard)
         finally:
@@ -228,7 +233,7 @@ def set_up(run: Run) -> str | None:
 
 
 @contextmanager
-def exit_on_failure(args: TandemArguments) -> Iterator[None]:
+def exit_on_failure(args: TandemArguments, remedy: Callable[[Path], str]) -> Iterator[None]:
     """Exit with one line and a code where a run cannot continue or was interrupted."""
     try:
         yield
@@ -242,7 +247,7 @@ def exit_on_failure(args: TandemArguments) -> Iterator[None]:
     ) as stop:
         stop.__traceback__ = None  # its frames keep the dataloader's workers alive
         if isinstance(stop, Interrupted):
-            logger.info("stopped by %s; %s", stop, how_to_resume(Path(args.output_dir)))
+            logger.info("stopped by %s; %s", stop, remedy(Path(args.output_dir)))
             raise SystemExit(128 + stop.number) from None
         complain(stop)
         raise SystemExit(2) from None

@@ -21,7 +21,8 @@ Value = str | int | float | bool
 Comparison = Literal["gt", "gte", "lt", "lte"]
 SIGNS: dict[Comparison, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _NAME = re.compile(r"[\w-]+(\.[\w-]+){0,4}")
-MOST = 2**53  # beyond it databases round whole numbers
+OWN = ("id", "text", "metadata")  # of a document as it is given back, beside its metadata
+MOST = 2**53  # from there on databases round whole numbers, and so would equal what is not
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
                 "up to four dots lead into objects"
             )
         path = tuple(name.split("."))
+        if path[0] in OWN:
+            reason = "is a document's own field, and filters are of its metadata; leave it out"
+            if path[0] == "metadata" and path[1:]:
+                reason = f"write {'.'.join(path[1:])}; all fields of a filter are of the metadata"
+            raise ValueError(f"filter: {name}: {reason}")
         if not isinstance(condition, dict):
             found.append(_any_of(path, condition))
             continue
@@ -100,9 +106,9 @@ def _checked(value: Any, name: str) -> Any:
             raise ValueError(f"filter: {error}") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"filter: {name}: {value} is not a number to compare with")
-    if isinstance(value, int) and abs(value) > MOST:
+    if not isinstance(value, bool) and abs(value) >= MOST:
         raise ValueError(
-            f"filter: {name}: {show(value)} is beyond 2^53, where databases round whole numbers; "
+            f"filter: {name}: {show(value)} is 2^53 or more, where databases round whole numbers; "
             "keep such numbers as texts"
         )
     return value

@@ -127,15 +127,22 @@ def is_of_text(document: Document, digest: str | None) -> bool:
 def delete_gone(
     table: Table, keys: NDArray[np.uint64], is_own: Callable[[str], bool], block: int
 ) -> int:
-    """Delete the documents of some sources that are not among those with the given keys [N, 2]."""
+    """Delete the documents of some sources that are not among those with the given keys [N, 2].
+
+    Returns:
+        How many; what others wrote anew in the meantime is left.
+    """
     kept, gone = KeyTable(keys), list[tuple[str, str]]()
     for chunk in table.ids(block):
         own = [(identity, digest) for identity, source, digest in chunk if is_own(source)]
         places = kept.find(text_keys([identity for identity, _ in own]))
         gone += [each for each, place in zip(own, places, strict=True) if place < 0]
+    spared = 0
     for start in range(0, len(gone), block):
-        table.delete(*zip(*gone[start : start + block], strict=True))
-    return len(gone)
+        ids, digests = zip(*gone[start : start + block], strict=True)
+        table.delete(ids, digests)
+        spared += len(table.digests(ids))
+    return len(gone) - spared
 
 
 def move_others(

@@ -1,14 +1,19 @@
 """Resolve a model name: a folder, a name on the Hub, or ``package://`` in an installed package."""
 
 import importlib.util
+import logging
 import os
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from common.json_files import read_json
+from common.run_files import BEST_FILE
 from encoders.export import is_onnx
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "package://"
 # Weights of other frameworks, and pickles, which can execute code when they are loaded.
@@ -52,6 +57,25 @@ def is_classifier(folder: Path) -> bool:
     """
     names = read_json(folder / "config.json").get("architectures") or []
     return any(str(name).endswith("ForSequenceClassification") for name in names)
+
+
+def tell_best(name_or_path: str) -> None:
+    """Say so, once, where a run's final model is taken and the server takes a checkpoint of it.
+
+    Raises:
+        ValueError: What names the checkpoint is damaged.
+    """
+    noted = read_json(Path(name_or_path).expanduser() / BEST_FILE)
+    best = noted.get("checkpoint", ".") if isinstance(noted, dict) else "."
+    if best != ".":
+        _tell_once(name_or_path, best)
+
+
+@cache
+def _tell_once(run: str, best: str) -> None:
+    logger.warning(
+        "%s: its final model is taken; scripts/serve.py serves its %s (%s)", run, best, BEST_FILE
+    )
 
 
 def _in_package(name: str) -> Path:

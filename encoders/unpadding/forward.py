@@ -47,10 +47,11 @@ logger = logging.getLogger(__name__)
 _current = threading.local()
 
 
-def unpad_inputs(model: PreTrainedModel) -> bool:
+def unpad_inputs(model: PreTrainedModel, wanted: bool = True) -> bool:
     """Make ``model``'s backbone run on packed sequences from now on, if that is exact for it.
 
-    This is tested: a small batch must give the same states with and without padding.
+    This is tested: a small batch must give the same states with and without padding. If it is not
+    ``wanted``, the model stays as it is; that it computes on padding is told all the same.
 
     Returns:
         Whether the model runs unpadded; if not, it is unchanged.
@@ -59,7 +60,7 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
     before = model.config._attn_implementation
     # Too short to tell: within a chunk of Llama 4's attention, as long as many a text.
     chunked = "chunked_attention" in (getattr(backbone.config, "layer_types", None) or ())
-    takes = backbone._can_set_attn_implementation() and not chunked
+    takes = wanted and backbone._can_set_attn_implementation() and not chunked
     padded = _probe(backbone) if takes else None
     if padded is not None:
         model.set_attn_implementation(ATTENTION)
@@ -71,7 +72,8 @@ def unpad_inputs(model: PreTrainedModel) -> bool:
         unpadding.remove()
         model.set_attn_implementation(before)
     name = model.config.model_type
-    logger.warning("%s cannot run without padding: it runs padded, which is slower", name)
+    if wanted:
+        logger.warning("%s cannot run without padding: it runs padded, which is slower", name)
     both, alone = _probe(backbone), _probe(backbone, alone=True)
     if both is None or alone is None or torch.allclose(both[:1, :3], alone, atol=1e-4, rtol=1e-3):
         return False
@@ -285,14 +287,8 @@ def _probe(backbone: Any, in_training: bool = False, alone: bool = False) -> Ten
         if alone:  # the first, without padding
             ids, mask = ids[:1, :3], mask[:1, :3]
         states: Tensor = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError,
+            AssertionError) as error:  # fmt: skip
         logger.debug("unpadding %s: %s", backbone.config.model_type, error)
         return None
     finally:

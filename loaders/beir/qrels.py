@@ -10,7 +10,7 @@ from loaders.beir.problems import Problems
 from loaders.beir.texts import as_id
 from loaders.formats.opening import open_text, read_errors
 from loaders.formats.records import read_file
-from loaders.parsing.fields import RowError, show
+from loaders.parsing.fields import LARGEST, RowError, show
 
 Qrels = dict[str, dict[str, float]]  # query id -> document id -> relevance
 
@@ -93,8 +93,8 @@ def _add(qrels: Qrels, cells: Any, columns: QrelsColumns | None) -> None:
     document = as_id(cells[columns.document], "corpus-id")
     cell = 1 if columns.relevance is None else cells[columns.relevance]
     relevance = _number(cell)
-    if not math.isfinite(relevance):
-        raise RowError(f"the score must be a number, got {show(cell)}")
+    if not abs(relevance) <= LARGEST:
+        raise RowError(f"the score must be a number up to {LARGEST:g}, got {show(cell)}")
     known = qrels.setdefault(query, {}).setdefault(document, relevance)
     if known != relevance:
         raise RowError(

@@ -60,7 +60,8 @@ def check_format(path: Path) -> str:
     """
     suffix = data_suffix(path)
     if not suffix:
-        raise ValueError(f"{path}: the name must end in one of {known_endings()}")
+        remedy = "; export it to one of these, or unpack it" if path.is_file() else ""
+        raise ValueError(f"{path}: the name must end in one of {known_endings()}{remedy}")
     return suffix
 
 

@@ -25,6 +25,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "hits": ("hits",),
 }
 
+LARGEST = 1e30  # number: in float32 the sum over a batch of such numbers is still finite
+
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 60
 
@@ -122,6 +124,16 @@ def as_number(value: object, name: str, from_text: bool) -> float:
         raise RowError(f'"{name}" must be a number, got {show(value)}') from None
     if not math.isfinite(number):
         raise RowError(f'"{name}" must be a finite number, got {show(value)}')
+    if abs(number) > LARGEST:
+        raise RowError(f'"{name}" must be a number up to {LARGEST:g}, got {show(value)}')
+    return number
+
+
+def as_weight(value: object, name: str, from_text: bool) -> float:
+    """A number above 0, by which losses can divide."""
+    number = as_number(value, name, from_text)
+    if number < 1 / LARGEST:
+        raise RowError(f'"{name}" must be above 0, {1 / LARGEST:g} at least, got {number:g}')
     return number
 
 

@@ -8,10 +8,10 @@ from loaders.options import ReadOptions
 from loaders.parsing.columns import Columns
 from loaders.parsing.fields import (
     RowError,
-    as_number,
     as_relevance,
     as_score,
     as_text,
+    as_weight,
     check_characters,
     passage_text,
     require,
@@ -148,9 +148,7 @@ class _ParsedRecord:
         fields = self.fields
         weight = 1.0
         if name := self._take("weight"):
-            weight = as_number(fields[name], name, self.record.from_text)
-            if weight <= 0:
-                raise RowError(f'"{name}" must be above 0, got {weight:g}')
+            weight = as_weight(fields[name], name, self.record.from_text)
         key = None
         if name := self._take("key"):
             if not isinstance(fields[name], str | int | float):

@@ -18,6 +18,7 @@ from pathlib import Path
 import transformers
 
 from common.flags import Settings, option, required
+from loaders.beir.problems import listed
 from preparation.embedding.documents import DType, EmbedDocuments
 from preparation.embedding.shards import embed_shard, find_shards, is_written
 
@@ -49,7 +50,14 @@ def run(args: EmbedSettings) -> None:
     process, processes = (
         int(os.environ.get(*name)) for name in (("RANK", "0"), ("WORLD_SIZE", "1"))
     )
-    own = find_shards(args.input, args.output_dir)[process::processes]
+    shards = find_shards(args.input, args.output_dir)
+    own = shards[process::processes]
+    others = set(args.output_dir.rglob("*.parquet")) - {shard.target for shard in shards}
+    if others and process == 0:
+        print(
+            f"{args.output_dir}: there are vectors of no shard of the input: "
+            f"{listed(sorted(map(str, others)))}; remove those whose documents are gone"
+        )
     documents = EmbedDocuments(
         args.model,
         document_prompt=args.document_prompt,

@@ -8,6 +8,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from common.flags import Settings, option, required
+from loaders.beir.problems import listed
 from loaders.formats.sources import Source
 
 T = TypeVar("T")
@@ -28,13 +29,21 @@ class OutputSettings(Settings):
     overwrite: bool = option(False, "Replace files that are there already.")
 
     def check_output(self, files: Iterable[str]) -> None:
-        """Refuse to write to a file, or over the ``files`` of the folder unasked."""
-        folder = self.output_dir
+        """Refuse to write to a file, or over the ``files`` of the folder unasked.
+
+        Told are files of rows that will stay there beside new ones: of inputs that are gone, say.
+        """
+        folder, files = self.output_dir, list(files)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"output_dir: {folder} is a file; give a folder")
         present = [name for name in files if (folder / name).exists()]
         if present and not self.overwrite:
             raise ValueError(f"{folder} already holds {present[0]}; add --overwrite to replace it")
+        stay = sorted({path.name for path in folder.glob("*.jsonl")} - set(files))
+        if present and stay:
+            print(
+                f"{folder}: files of earlier runs stay: {listed(stay)}; remove what is out of date"
+            )
 
 
 def check_output_file(path: Path, overwrite: bool) -> None:

@@ -20,7 +20,10 @@ def read_keys(file: str | Path | None) -> list[str]:
         ValueError: The file cannot be read, or holds none.
     """
     if file is None:
-        return os.environ.get(VARIABLE, "").split()
+        keys = os.environ.get(VARIABLE, "").split()
+        if VARIABLE in os.environ and not keys:
+            raise ValueError(f"{VARIABLE}: is set, and holds no key; give one, or unset it")
+        return keys
     try:
         keys = Path(file).read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:

@@ -26,12 +26,14 @@ def sql(condition: AnyOf | Compared) -> str:
 def sortable(value: Any) -> Any:
     """Metadata or a value of a filter, as Lance's JSON paths can compare them.
 
-    They know no decimals and no empty text: numbers become whole ones of the same order.
+    They know no decimals and no empty text: numbers become whole ones of the same order. Of a list
+    in a list they compare the items by the type of the first: its items move up into the outer one,
+    as far as a filter can ask for them.
     """
     if isinstance(value, dict):
         return {name: sortable(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [sortable(each) for each in value]
+        return [sortable(item) for each in value for item in _items(each)]
     if value == "":
         return "\0"  # no other text has it
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -39,6 +41,13 @@ def sortable(value: Any) -> Any:
     # The bits of floats above 0 rise with them.
     (bits,) = struct.unpack("<q", struct.pack("<d", abs(value)))
     return bits if value >= 0 else -bits
+
+
+def _items(value: Any) -> list[Any]:
+    """Of an item of a list: itself, or the texts, numbers and booleans of an inner list."""
+    if not isinstance(value, list):
+        return [value]
+    return [item for item in value if not isinstance(item, dict | list)]
 
 
 def sql_in(values: Sequence[str], what: str = "id") -> str:

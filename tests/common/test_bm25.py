@@ -2,6 +2,7 @@
 
 import math
 import random
+import unicodedata
 
 import pytest
 
@@ -87,6 +88,8 @@ def test_words_and_chinese_characters(text: str, tokens: list[str]) -> None:
 
 def test_words_with_marks_are_highlighted_whole() -> None:
     assert bm25.highlights("यह हिन्दी है", "हिन्दी") == [(3, 9)]
+    decomposed = unicodedata.normalize("NFD", "これはがっこう")
+    assert bm25.highlights(decomposed, "がっこう") == [(3, 8)]
 
 
 def test_a_chinese_query_finds_its_document() -> None:

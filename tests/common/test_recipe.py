@@ -111,6 +111,9 @@ def test_numbers_that_are_none(tmp_path: Path, template: str, value: str) -> Non
         ),
         (["--matryoshka_dims", "32", "x"], '--matryoshka_dims: "x" is not an integer'),
         (["--label_range", "0", "inf"], "label_range: inf is not a finite number"),
+        (["--eval_corpus", ""], "eval_corpus: is an empty text; give a value, or leave it out"),
+        (["--eval_file", "x", ""], "eval_file: is an empty text"),
+        (["--eval_file", '["x", ""]'], "eval_file: is an empty text"),
     ],
 )
 def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
@@ -122,6 +125,7 @@ def test_flags_that_cannot_be(argv: list[str], expected: str) -> None:
 def test_negative_numbers_are_no_flags() -> None:
     given = [f"--{name}={value}" for name, value in NEEDED.items()]
     assert parse_run([*given, "--max_steps", "-1", "--query_prompt=-x"]).args.query_prompt == "-x"
+    assert parse_run([*given, "--query_prompt", ""]).args.query_prompt == ""
 
 
 def test_the_words_of_a_list_are_of_its_type() -> None:

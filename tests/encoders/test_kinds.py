@@ -9,6 +9,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from common.prompts import with_prompt
+from common.run_files import BEST_FILE
 from common.similarity import for_dot_product
 from encoders import Embedder, Reranker
 from encoders.kinds import KINDS, detect_kind, displayed_scores, kind_of, open_model, retrieves
@@ -35,6 +36,17 @@ def test_folders_open_as_what_they_are(tiny_bert: Path, tiny_classifier: Path) -
     assert type(open_model(tiny_classifier, "embedder")) is Embedder
     with pytest.raises(ValueError, match="no-such-model"):
         open_model("no-such-model")
+
+
+def test_whatever_opens_a_run_tells_once_that_a_checkpoint_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = backbone(tmp_path / "run")
+    (run / BEST_FILE).write_text('{"checkpoint": "checkpoint-2"}')
+    for _ in range(2):
+        open_model(run)
+    told = f"{run}: its final model is taken; scripts/serve.py serves its checkpoint-2"
+    assert caplog.text.count(told) == 1
 
 
 def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:

@@ -34,9 +34,12 @@ def merge(output: Path, *words: object) -> int:
     return main([*map(str, words), "--output_dir", str(output)])
 
 
-def test_half_of_each(tiny_bert: Path, tuned: Path, tmp_path: Path) -> None:
+def test_half_of_each(
+    tiny_bert: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "merged"
     assert merge(output, "--models", tiny_bert, tuned, "--weights", 0.25, 0.75) == 0
+    assert "(weights 0.25 0.75)" in capsys.readouterr().out
     one, other, merged = (
         load_file(folder / "model.safetensors") for folder in (tiny_bert, tuned, output)
     )

@@ -64,7 +64,10 @@ def test_every_task_is_as_by_itself_and_the_mean_is_theirs(
 
 
 def test_only_what_is_missing_or_of_another_model_is_measured(
-    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, output = save_backbone(tmp_path / "model"), tmp_path / "all"
     listed.write_text(f"{tmp_path}/set 1\n{tmp_path}/set 2\n")
@@ -86,7 +89,9 @@ def test_only_what_is_missing_or_of_another_model_is_measured(
     shutil.copy(tmp_path / "set 2" / "qrels" / "test.tsv", tmp_path / "qrels")
     assert again() == ["1", "2"]
     first = (output / "suite.json").read_bytes()
+    capsys.readouterr()
     assert again("--language", "zh") == []
+    assert f"retrieval on {tmp_path}/set 1: " in capsys.readouterr().out
     (killed,) = output.glob("*set_1")
     (killed / "measured.json").write_text('{"identity": {')
     assert again() == ["1"]

@@ -4,9 +4,9 @@
 
 An environment variable is set for the recipes after it; CORES=2 makes torch take so many and give
 each a packed row even of the smallest batch; SIZES=1,2,3 trains by the next recipe on that many of
-its rows, one after the other. Beside the output folder of each recipe, every process writes what it
-saw. Where FSDP is asked for, accelerate is made to believe that Gloo serves GPUs: on a CPU it would
-shard nothing.
+its rows, one after the other; LARGEST=3e38 lets rows have such weights. Beside the output folder of
+each recipe, every process writes what it saw. Where FSDP is asked for, accelerate is made to
+believe that Gloo serves GPUs: on a CPU it would shard nothing.
 """
 
 import gc
@@ -31,6 +31,7 @@ from torch.utils.data import Subset
 from transformers import PrinterCallback
 
 from encoders.unpadding import packing
+from loaders.parsing import fields
 from runs import main
 from trainers import parse_run
 from trainers.base import BaseTrainer
@@ -114,6 +115,9 @@ def run(words: Sequence[str]) -> None:
         name, is_variable, value = word.partition("=")
         if name == "SIZES":
             sizes = [int(size) for size in value.split(",")]
+            continue
+        if name == "LARGEST":
+            fields.LARGEST = float(value)
             continue
         if is_variable:
             os.environ[name] = value

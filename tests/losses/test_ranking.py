@@ -234,6 +234,7 @@ def test_long_groups_and_extreme_scores_stay_finite(loss: nn.Module) -> None:
         (lambda: LambdaLoss(mu=-1), "mu must be at least 0"),
         (lambda: LambdaLoss(temperature=0), "temperature must be above 0"),
         (lambda: ListMLELoss(temperature=math.inf), "temperature must be above 0"),
+        (lambda: ListMLELoss(temperature=1e30), "temperature must be above 0, from 1e-06 to 1e"),
         (lambda: ADRMSELoss(temperature=-1), "temperature must be above 0"),
     ],
 )

@@ -230,9 +230,12 @@ def test_the_loss_of_checkpoints_is_not_of_other_settings(
     finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--checkpoints", finished[0], "--data", finished[1], "--metric", "loss"]
-    for flag in ("--max_queries=3", "--max_length=9"):
+    for flag in ("--max_queries=3", "--max_length=9", "--metrics=ndcg@5", "--tokens_per_batch=9"):
         assert main([str(word) for word in [*flags, flag]]) == 2
-        assert f"{flag[2:-2]}: the loss is of all rows, with the run's" in capsys.readouterr().err
+        assert (
+            f"{flag[2:].partition('=')[0]}: the loss is of all rows, with the run's"
+            in capsys.readouterr().err
+        )
 
 
 def test_one_checkpoint_is_compared_with_the_base_of_its_run(

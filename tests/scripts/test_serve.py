@@ -210,6 +210,9 @@ def test_keys_stand_in_a_file_or_the_environment(
     assert read_keys(None) == []
     monkeypatch.setenv("TANDEM_API_KEY", "one two")
     assert read_keys(None) == ["one", "two"]
+    monkeypatch.setenv("TANDEM_API_KEY", " ")
+    with pytest.raises(ValueError, match="TANDEM_API_KEY: is set, and holds no key"):
+        read_keys(None)
     file = tmp_path / "keys"
     file.write_text("three\n\nfour\n")
     assert read_keys(file) == ["three", "four"]

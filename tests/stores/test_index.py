@@ -115,7 +115,11 @@ def test_embeds_only_what_is_new(
 
 
 def test_what_a_client_writes_meanwhile_is_left(
-    url: str, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    url: str,
+    model: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Over a document that is gone from the corpus, and one of which only the metadata differ."""
     index(url, model, corpus)
@@ -134,7 +138,9 @@ def test_what_a_client_writes_meanwhile_is_left(
     monkeypatch.setattr(type(table), "vectors", writing(vectors))
     monkeypatch.setattr(type(table), "delete", writing(delete))
     store.close()
+    capsys.readouterr()
     assert index(url, model, write(corpus, [DOCUMENTS[1] | {"year": 1}, *DOCUMENTS[3:]])) == 0
+    assert said(capsys).endswith(", 1 deleted")
     monkeypatch.undo()
     found = contents(url)
     assert sorted(found) == ["d0", "d1", *(f"d{at}" for at in range(3, 10))]
@@ -402,7 +408,7 @@ def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) 
             ["--store", f"mysql://b/c?user=a&password={'s' * 6}"],
             "store: mysql://b/c?user=a&password=***: unknown kind of store",
         ),
-        (["--store", ""], "store: '' names no folder; give one"),
+        (["--store", ""], "store: is an empty text; give a value"),
         (["--store", "qdrant:"], "store: 'qdrant:' names no folder; give one"),
         (["--dtype", "int8"], "dtype"),
         (["--max_length", "9"], "max_length: only documents are embedded here; give document_max"),

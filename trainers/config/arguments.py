@@ -122,11 +122,12 @@ def _check_arguments(args: RecipeFields) -> None:
     _check_lora(args)
     check_trainer_settings(args)
     check_compiling(args)
-    if args.fsdp:
-        raise ValueError(
-            "fsdp: is set at launch (accelerate launch --config_file "
-            "configs/accelerate/fsdp2.yaml); leave it out of the recipe"
-        )
+    for name in ("fsdp", "fsdp_config"):
+        if getattr(args, name):
+            raise ValueError(
+                f"{name}: is set at launch (accelerate launch --config_file "
+                "configs/accelerate/fsdp2.yaml); leave it out of the recipe"
+            )
 
 
 def _check_required(args: RecipeFields) -> None:

@@ -46,8 +46,11 @@ def read_rows(
                 "set it to 0, or give groups"
             )
         rows: Any = opened.rows_in_place(shape) if in_place else opened.rows(shape)
+        is_grouped, learns_labels = shape == "candidate_group", not task.objective.needs_scores
+        if is_grouped and learns_labels and not evaluates:
+            opened.tell_contradictions(rows)
     logger.info("%s: %d rows (%s)", ", ".join(files), len(rows), shape.replace("_", " "))
-    if task.args.in_batch_negatives and shape == "candidate_group":
+    if task.args.in_batch_negatives and is_grouped:
         rows = JudgedGroups(rows)
     return EpochRows(rows, opened.digest)
 

@@ -13,7 +13,7 @@ from transformers.training_args import trainer_log_levels
 
 # Packages of the trackers that have an extra of ours.
 EXTRAS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
-# What the trainers rely on.
+# What the trainers rely on, or what would have no effect here.
 FIXED = {
     "remove_unused_columns": False,
     "prediction_loss_only": True,
@@ -35,6 +35,15 @@ FIXED = {
     "parallelism_config": None,
     "dataloader_in_order": True,
     "enable_jit_checkpoint": False,
+    "average_tokens_across_devices": True,
+    "do_predict": False,
+    "use_cache": False,
+    "length_column_name": "length",
+    "eval_do_concat_batches": True,
+    "eval_use_gather_object": False,
+    "eval_accumulation_steps": None,
+    "hub_always_push": False,
+    "local_rank": -1,
 }
 _OWN_METRICS = " (eval_metrics says what is measured)"
 _ROUNDED = " (the model would be saved with rounded weights; bf16 evaluates in bf16 as well)"
@@ -51,9 +60,19 @@ WHY_FIXED = {
     "deepspeed": " (to shard a model use FSDP2: configs/accelerate/fsdp2.yaml)",
     "dataloader_in_order": " (a run could not be resumed exactly)",
     "enable_jit_checkpoint": " (SIGTERM ends a run at a checkpoint anyway)",
+    "average_tokens_across_devices": " (the loss is a mean over all rows of a step)",
+    "do_predict": " (scripts/evaluate.py measures a model)",
+    "use_cache": " (nothing is generated)",
+    "length_column_name": " (rows come in random order)",
+    "eval_do_concat_batches": _OWN_METRICS,
+    "eval_use_gather_object": _OWN_METRICS,
+    "eval_accumulation_steps": _OWN_METRICS,
+    "hub_always_push": " (the folder is pushed once, at the end)",
+    "local_rank": " (accelerate launch says which process is which)",
 }
 COMPILE_MODES = ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug"}
+CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "context_fn", "determinism_check", "debug",
+                 "every_n_layers", "offload"}  # fmt: skip
 
 
 def check_trainer_settings(args: TrainingArguments) -> None:
@@ -70,18 +89,22 @@ def check_trainer_settings(args: TrainingArguments) -> None:
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise ValueError(f"{name}: must be above 0, got {value}")
-    if args.dataloader_persistent_workers and not args.dataloader_num_workers:
-        raise ValueError(
-            "dataloader_persistent_workers: needs dataloader_num_workers; give it, or leave it out"
-        )
+    for name in ("persistent_workers", "prefetch_factor", "multiprocessing_context"):
+        if getattr(args, f"dataloader_{name}") and not args.dataloader_num_workers:
+            raise ValueError(
+                f"dataloader_{name}: needs dataloader_num_workers; give it, or leave it out"
+            )
     for name in ("log_level", "log_level_replica"):
         if getattr(args, name) not in trainer_log_levels:
             known = ", ".join(trainer_log_levels)
             raise ValueError(f"{name}: {getattr(args, name)!r} is not one of {known}")
-    unknown = set(args.gradient_checkpointing_kwargs or {}) - CHECKPOINTING
-    if unknown:
-        known = ", ".join(sorted(CHECKPOINTING))
-        raise ValueError(f"gradient_checkpointing_kwargs: {min(unknown)} is not one of {known}")
+    for switch in ("activation_checkpointing", "gradient_checkpointing"):
+        given = getattr(args, f"{switch}_kwargs")
+        if given and not (args.activation_checkpointing or args.gradient_checkpointing):
+            raise ValueError(f"{switch}_kwargs: needs {switch}; give it, or leave it out")
+        if unknown := set(given or {}) - CHECKPOINTING:
+            known = ", ".join(sorted(CHECKPOINTING))
+            raise ValueError(f"{switch}_kwargs: {min(unknown)} is not one of {known}")
     config = args.accelerator_config
     if config is not None and (not isinstance(config, dict) or set(config) - {"non_blocking"}):
         raise ValueError(

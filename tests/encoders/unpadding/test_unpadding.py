@@ -194,8 +194,11 @@ def test_a_backbone_that_cannot_take_it_runs_padded_and_says_so(
 
 def test_a_backbone_that_computes_on_padding_says_so(caplog: pytest.LogCaptureFixture) -> None:
     config = ConvBertConfig(**SMALL, embedding_size=32, initializer_range=0.3)
-    assert not unpad_inputs(AutoModel.from_config(config))
-    assert "convbert computes on padding" in caplog.messages[-1]
+    for wanted in (True, False):
+        caplog.clear()
+        assert not unpad_inputs(AutoModel.from_config(config), wanted)
+        assert "convbert computes on padding" in caplog.messages[-1]
+        assert len(caplog.messages) == 1 + wanted
 
 
 def test_the_switch_of_an_embedder(tiny_bert: Path, tmp_path: Path) -> None:

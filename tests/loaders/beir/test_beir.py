@@ -133,8 +133,14 @@ def test_judgements_packed_or_as_records(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q1\td1\t1\nq1\td2\thigh", r"test\.tsv:2: the score must be a number, got 'high'"),
-        ("q1\td1\t1\nq1\td2\tnan", r"test\.tsv:2: the score must be a number, got 'nan'"),
+        (
+            "q1\td1\t1\nq1\td2\thigh",
+            r"test\.tsv:2: the score must be a number up to 1e\+30, got 'high'",
+        ),
+        (
+            "q1\td1\t1\nq1\td2\tnan",
+            r"test\.tsv:2: the score must be a number up to 1e\+30, got 'nan'",
+        ),
         ("query-id\tcorpus-id\tscore\nq1\td1\t1\t9", r"test\.tsv:2: expected query-id, corpus-id"),
         ("q1\td1\t1\nq1\td2", r"test\.tsv:2: expected query-id, corpus-id and score"),
         ("q1\td1\t1\nq1\td1\t2", r"test\.tsv:2: query 'q1' .* judged twice, 1 and 2"),

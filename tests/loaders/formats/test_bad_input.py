@@ -88,8 +88,26 @@ def reason(tmp_path: Path, record: str, shape: Shape = "scored_pair", **options:
             "\"rel\" must be a number, got 'true'; for words give label_map",
         ),
         ('{"query": "q", "doc": "d", "rel": NaN}', '"rel" must be a finite number, got nan'),
-        ('{"query": "q", "doc": "d", "rel": 1, "weight": -2}', '"weight" must be above 0, got -2'),
-        ('{"query": "q", "doc": "d", "rel": 1, "weight": 0}', '"weight" must be above 0, got 0'),
+        (
+            '{"query": "q", "doc": "d", "rel": 1, "weight": -2}',
+            '"weight" must be above 0, 1e-30 at least, got -2',
+        ),
+        (
+            '{"query": "q", "doc": "d", "rel": 1, "weight": 0}',
+            '"weight" must be above 0, 1e-30 at least, got 0',
+        ),
+        (
+            '{"query": "q", "doc": "d", "rel": 1, "weight": 1e-46}',
+            '"weight" must be above 0, 1e-30 at least, got 1e-46',
+        ),
+        (
+            '{"query": "q", "doc": "d", "rel": 1, "weight": 3e38}',
+            '"weight" must be a number up to 1e+30, got 3e+38',
+        ),
+        (
+            '{"query": "q", "pos": ["p"], "pos_scores": [1e39]}',
+            '"pos_scores[0]" must be a number up to 1e+30, got 1e+39',
+        ),
         (
             '{"query": "q", "doc": "d", "rel": 1, "weight": NaN}',
             '"weight" must be a finite number, got nan',
@@ -283,7 +301,8 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert error_of(tmp_path) == f"{tmp_path}: no file in this folder ends in one of {known}"
     (tmp_path / "a.xlsx").write_text("")
     assert error_of(tmp_path / "a.xlsx") == (
-        f"{tmp_path / 'a.xlsx'}: the name must end in one of {known}"
+        f"{tmp_path / 'a.xlsx'}: the name must end in one of {known}; export it to one of "
+        "these, or unpack it"
     )
     with pytest.raises(ValueError, match="no data file is given"):
         load_rows([], "scored_pair", ReadOptions())
@@ -502,6 +521,10 @@ def test_files_that_are_not_what_their_name_says(tmp_path: Path) -> None:
     ("options", "expected"),
     [
         ({"label_map": {"a": 2}}, 'label_map gives "a" 2; it must be in [0, 1]'),
+        (
+            {"label_range": (-1e308, 1e308)},
+            "label_range is (-1e+308, 1e+308); give (lowest, highest)",
+        ),
         ({"label_range": (5, 0)}, "label_range is (5, 0); give (lowest, highest)"),
         ({"positive_threshold": 0}, "positive_threshold is 0, not in (0, 1]"),
         ({"on_bad_rows": "ignore"}, 'on_bad_rows is "ignore"; give "error" or "skip"'),

@@ -16,6 +16,36 @@ from trainers.run import build_run
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+def test_rows_that_contradict_each_other_are_told(
+    streaming: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [
+        {"query": "a", "pos": ["p"], "neg": ["n", "p"]},  # within a row the positive counts
+        {"query": "a", "pos": ["n"], "neg": ["m"]},
+        {"query": "b", "pos": ["m"], "neg": ["p"]},
+        {"query": "a", "pos": ["q"], "neg": ["p"]},
+    ]
+    file = tmp_path / "rows.jsonl"
+    told = []
+    for kept in (records, records[1:3]):
+        file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        caplog.clear()
+        args = TandemArguments(
+            objective="bce",
+            model_name_or_path="a",
+            train_file=str(file),
+            output_dir=str(tmp_path),
+            streaming=streaming,
+        )
+        read_train_rows(build_run(args))
+        told += [each for each in caplog.messages if "negative" in each]
+    assert told == [
+        "2 rows have a negative that another row of the same query has as a positive, and it is "
+        "learned as both; the first is row 0 (from 0), of the query 'a'"
+    ]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_what_a_row_outside_the_batch_judges_is_no_negative(
     streaming: bool, tmp_path: Path, tiny_tokenizer: BertTokenizer
 ) -> None:

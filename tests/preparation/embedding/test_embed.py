@@ -115,7 +115,11 @@ def test_a_killed_run_goes_on(shards: Path, model: Path, whole: Path, tmp_path: 
 
 
 def test_a_kill_within_a_shard_leaves_nothing_that_counts(
-    shards: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shards: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Killed(BaseException):
         pass
@@ -135,6 +139,10 @@ def test_a_kill_within_a_shard_leaves_nothing_that_counts(
     assert [file.name for file in tmp_path.iterdir()] == [".part-00.parquet.part"]
     assert embed(given) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["part-00.parquet"]
+    assert "of no shard" not in capsys.readouterr().out
+    assert embed(flags(model, shards / "part-02.jsonl", tmp_path)) == 0
+    told = f"vectors of no shard of the input: '{tmp_path}/part-00.parquet'; remove those"
+    assert told in capsys.readouterr().out
     assert pq.read_metadata(tmp_path / "part-00.parquet").num_rows == 40
 
 

@@ -187,7 +187,7 @@ def test_packed_files(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("judgements", "message"),
     [
-        (["q1\td1\tgood"], "train.tsv:2: the score must be a number, got 'good'"),
+        (["q1\td1\tgood"], "train.tsv:2: the score must be a number up to 1e+30, got 'good'"),
         (["q1\td4\t0"], "train.jsonl: no query has a document of grade 1"),
     ],
 )

@@ -182,6 +182,10 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mldr(source, tmp_path / "out") == 0
     assert mldr(source, tmp_path / "out") == 2
     assert "already holds train.jsonl; add --overwrite" in capsys.readouterr().err
+    source.replace(source.with_name("dev.jsonl"))
+    for told in ("", f"{tmp_path / 'out'}: files of earlier runs stay: 'train.jsonl'; remove"):
+        assert mldr(tmp_path / "a", tmp_path / "out", "--overwrite") == 0
+        assert told in (out := capsys.readouterr().out) and ("stay" in out) == bool(told)
 
 
 @pytest.mark.realdata

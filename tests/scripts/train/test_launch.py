@@ -141,7 +141,10 @@ def test_a_hub_that_refuses_costs_no_model(
         ({"seed": 2**32}, "seed: must be at most 4294967295, got 4294967296"),
         ({"train_file": []}, "train_file: is missing"),
         ({"loss_args": {"temp": 1}}, "loss_args: temp: contrastive takes temperature, symmetric"),
-        ({"loss_args": {"temperature": 0}}, "loss_args: temperature must be above 0, got 0"),
+        (
+            {"loss_args": {"temperature": 0}},
+            "loss_args: temperature must be above 0, from 1e-06 to 1e+06, got 0",
+        ),
         ({"max_length": 12}, "max_length: is for the reranker"),
         ({"query_max_length": 0}, "query_max_length: must be at least 1"),
         ({"query_max_length": 999, "document_max_length": 9}, "takes at most 128"),

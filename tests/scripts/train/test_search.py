@@ -156,7 +156,9 @@ def test_a_search_that_is_stopped_says_how_it_goes_on(
         )
         with pytest.raises(SystemExit, match="143"):
             search(tmp_path, recipe, "--trials=1")
-    assert "trial 0 will run again when the same search" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "stopped by SIGTERM; trial 0 will run again when the same search" in told
+    assert "resume_from_checkpoint" not in told
     assert search(tmp_path, recipe, "--trials=1") == 0
 
 

@@ -149,7 +149,7 @@ METADATA: list[dict[str, Any]] = [
     {},
     {"lang": None, "year": [1999, 2020], "f": 1, "ok": 1, "n": "text"},
     {"lang": "", "tags": "line\n\ttab \u2028",
-     "n": [{"x": "in a list"}, {"y": 9, "z": [{"q": 1}]}], "in": [["a", ["b"]], [[1]]]},
+     "n": [{"x": "in a list"}, {"y": 9, "z": [{"q": 1}]}], "in": [["a", ["b"], False], [[1]]]},
 ]  # fmt: skip
 
 
@@ -181,6 +181,7 @@ METADATA: list[dict[str, Any]] = [
         ({"n.x": ["in a list", 3]}, "5"),
         ({"n.z.q": 1}, "5"),
         ({"in": "a"}, "5"),
+        ({"in": False}, "5"),
         ({"in": ["b", 1]}, ""),
         ({"absent": 1}, ""),
         ({"lang": ""}, "5"),

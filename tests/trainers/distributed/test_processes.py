@@ -216,8 +216,8 @@ def launched(folder: Path) -> Path:
         processes: {"sizes": [f"SIZES={','.join(map(str, sizes))}"]}
         for processes, sizes in SIZES.items()
     }
-    cores = {f"{BY_CORES[0]}_by_cores": ["CORES=2"]}
-    launch_machines(write_recipes(two | by_cores, folder / "2", words[2] | cores))
+    others = {f"{BY_CORES[0]}_by_cores": ["CORES=2"], "heavy": ["LARGEST=3.4e38"]}
+    launch_machines(write_recipes(two | by_cores, folder / "2", words[2] | others))
     four = {variant: recipe(variant, folder, 2) for variant in BY_FOUR} | {"sizes": sizes(folder)}
     together(4, write_recipes(four, folder / "4", words[4]))
     return folder
