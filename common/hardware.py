@@ -12,9 +12,9 @@ from threadpoolctl import threadpool_limits
 
 # Values of ONEDNN_MAX_CPU_ISA below bf16.
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
-CGROUP = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
-SYSTEM = Path("/sys/devices/system")
+CGROUP = Path("/sys/fs/cgroup")  # where cgroups are mounted
+MEMBERSHIP = Path("/proc/self/cgroup")  # lists those of this process
+SYSTEM = Path("/sys/devices/system")  # describes nodes and cores
 # Parameters of glibc's mallopt.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 # Capacity of the kernel caches of oneDNN (per process) and torch (per thread). Every shape of a
@@ -79,37 +79,29 @@ def process_threads() -> int:
     return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
-    """Cores by affinity (taskset, cpusets) and CPU quota (cgroups v2 and v1), at least 1.
-
-    Args:
-        cgroup: Where cgroups are mounted.
-        membership: The file that lists the cgroups of this process.
-    """
+def usable_cores() -> int:
+    """Cores by affinity (taskset, cpusets) and CPU quota (cgroups v2 and v1), at least 1."""
     # Only Linux has an affinity; macOS and Windows tell how many cores there are.
     known = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, int(min([cores, *_quotas(cgroup, membership)])))
+    return max(1, int(min([cores, *_quotas()])))
 
 
-def usable_nodes(system: Path = SYSTEM) -> list[list[int]]:
+def usable_nodes() -> list[list[int]]:
     """Numbers of the cores by affinity, one list for each NUMA node that has some.
 
     The hardware threads of a core stand side by side. Where the system does not tell its nodes,
     all cores are of one.
-
-    Args:
-        system: Where Linux describes nodes and cores.
     """
     known = hasattr(os, "sched_getaffinity")
     allowed = os.sched_getaffinity(0) if known else set(range(os.cpu_count() or 1))
-    files = sorted((system / "node").glob("node*/cpulist"))
+    files = sorted((SYSTEM / "node").glob("node*/cpulist"))
     nodes = [allowed & _numbers(file) for file in files]
     if set().union(*nodes) != allowed:
         nodes = [allowed]
 
     def first_thread(core: int) -> tuple[int, int]:
-        file = system / f"cpu/cpu{core}/topology/thread_siblings_list"
+        file = SYSTEM / f"cpu/cpu{core}/topology/thread_siblings_list"
         return min(_numbers(file), default=core), core
 
     return [sorted(node, key=first_thread) for node in nodes if node]
@@ -126,12 +118,12 @@ def _numbers(file: Path) -> set[int]:
     return found
 
 
-def _quotas(cgroup: Path, membership: Path) -> Iterator[float]:
+def _quotas() -> Iterator[float]:
     """The quotas, in cores, of this process's cgroups and all their parents."""
     # Inside a container its own cgroup is mounted as the root, under whatever name it has outside.
     lines = ["0::/", "0:cpu:/"]
     with suppress(OSError):
-        lines += membership.read_text(encoding="utf-8").splitlines()
+        lines += MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     for line in lines:
         _, controllers, path = line.split(":", 2)
         names = {controllers, "cpu"} if "cpu" in controllers.split(",") else {"", "unified"}
@@ -141,7 +133,7 @@ def _quotas(cgroup: Path, membership: Path) -> Iterator[float]:
         for name in sorted(names):
             for group in (inner, *inner.parents):
                 with suppress(OSError, ValueError):
-                    yield _quota(cgroup / name / group, version=1 if controllers else 2)
+                    yield _quota(CGROUP / name / group, version=1 if controllers else 2)
 
 
 def _quota(group: Path, version: int) -> float:

@@ -20,6 +20,13 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def cores_in(cgroup: Path, membership: Path) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.hardware.CGROUP", cgroup)
+        patch.setattr("common.hardware.MEMBERSHIP", membership)
+        return usable_cores()
+
+
 def limit(group: Path, quota: str, period: str, version: int) -> None:
     group.mkdir(parents=True, exist_ok=True)
     if version == 2:
@@ -51,12 +58,12 @@ def test_cores_are_those_of_the_container(
     membership = tmp_path / "membership"
     membership.write_text(f"12:cpuset:/other\n{member}\n")
     root = tmp_path / "cgroup"
-    assert usable_cores(root, membership) == 8
+    assert cores_in(root, membership) == 8
     for quota, wanted in QUOTAS:
         limit(root / group, quota, "100000", version)
-        assert usable_cores(root, membership) == wanted
+        assert cores_in(root, membership) == wanted
     limit(root / group, "max" if version == 2 else "-1", "100000", version)
-    assert usable_cores(root, membership) == 8
+    assert cores_in(root, membership) == 8
 
 
 def test_the_least_of_nested_limits_holds(tmp_path: Path) -> None:
@@ -64,10 +71,10 @@ def test_the_least_of_nested_limits_holds(tmp_path: Path) -> None:
     membership.write_text("0::/a/b\n")
     limit(tmp_path / "a", "200000", "100000", 2)
     limit(tmp_path / "a/b", "600000", "100000", 2)
-    assert usable_cores(tmp_path, membership) == 2
-    assert usable_cores(tmp_path, tmp_path / "not there") == 8
+    assert cores_in(tmp_path, membership) == 2
+    assert cores_in(tmp_path, tmp_path / "not there") == 8
     (tmp_path / "a/cpu.max").write_text("what is this")
-    assert usable_cores(tmp_path, membership) == 6
+    assert cores_in(tmp_path, membership) == 6
 
 
 def test_threads_are_the_users_or_the_processs_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +97,7 @@ def test_a_process_takes_what_it_may(tmp_path: Path) -> None:
         "import os, pathlib, sys, common.hardware as cpu, torch, threadpoolctl\n"
         "os.sched_getaffinity = lambda _: set(range(8))\n"
         "pathlib.Path(sys.argv[1], 'cpu.max').write_text('300000 100000')\n"
-        "cpu.usable_cores.__defaults__ = (pathlib.Path(sys.argv[1]), pathlib.Path('/none'))\n"
+        "cpu.CGROUP, cpu.MEMBERSHIP = pathlib.Path(sys.argv[1]), pathlib.Path('/none')\n"
         "cpu.prepare_cpu()\n"
         "blas = {p['num_threads'] for p in threadpoolctl.threadpool_info()"
         " if p['user_api'] == 'blas'}\n"
@@ -119,12 +126,15 @@ def test_nodes_have_the_cores_of_the_affinity_with_their_threads_in_a_row(
         topology.mkdir(parents=True)
         (topology / "thread_siblings_list").write_text(f"{core % 8},{core % 8 + 8}\n")
 
+    monkeypatch.setattr("common.hardware.SYSTEM", tmp_path)
+
     def nodes(*allowed: int) -> list[list[int]]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(allowed), raising=False)
-        return usable_nodes(tmp_path)
+        return usable_nodes()
 
     assert nodes(*range(16)) == [[0, 8, 1, 9, 2, 10, 3, 11], [4, 12, 5, 13, 6, 14, 7, 15]]
     assert nodes(9, 1, 2) == [[1, 9, 2]]
     assert nodes(3, 4) == [[3], [4]]
     assert nodes(3, 99) == [[3, 99]]  # the system does not know all of them
-    assert usable_nodes(tmp_path / "nothing") == [[3, 99]]
+    monkeypatch.setattr("common.hardware.SYSTEM", tmp_path / "nothing")
+    assert usable_nodes() == [[3, 99]]
