@@ -50,25 +50,9 @@ MINILM = Shape(6, 384, 1536, 30_522)
 BERT_BASE = Shape(12, 768, 3072, 30_522)
 
 
-def step_flops(shape: Shape, pairs: int) -> float:
-    """Of a contrastive step of so many pairs."""
-    return FORWARDS * pairs * (shape.flops(QUERY) + shape.flops(DOCUMENT))
-
-
 def state_bytes(shape: Shape, shards: int = 1) -> float:
     """Weights, gradients and AdamW's two averages in fp32, of one process of ``shards``."""
     return 16 * shape.parameters / shards
-
-
-def gathered_bytes(pairs: int, processes: int, dimensions: int) -> float:
-    """That a process receives in a step for the negatives of the others, and their gradients."""
-    others = pairs * (processes - 1)
-    return others * (2 * 4 * dimensions + 8)  # embeddings, gradients, 64-bit hashes
-
-
-def reduced_bytes(shape: Shape) -> float:
-    """That a process sends in a step for the sum of all gradients (ring, fp32)."""
-    return 2 * 4 * shape.parameters
 
 
 def training_table(args: argparse.Namespace, shape: Shape) -> list[str]:
@@ -76,7 +60,7 @@ def training_table(args: argparse.Namespace, shape: Shape) -> list[str]:
     lines = ["| pairs | 1 GPU | 8 GPUs | 64 GPUs |", "|---|---|---|---|"]
     rate = args.teraflops * 1e12 * args.utilisation
     for pairs in (10**6, 10**8, 10**9):
-        seconds = step_flops(shape, pairs) / rate
+        seconds = FORWARDS * pairs * (shape.flops(QUERY) + shape.flops(DOCUMENT)) / rate
         lines.append(f"| {pairs:,} | " + " | ".join(span(seconds / n) for n in (1, 8, 64)) + " |")
     return lines
 
@@ -104,8 +88,9 @@ def exchange_table(shape: Shape) -> list[str]:
         "|---|---|---|---|",
     ]
     for processes in (2, 8, 64):
-        gathered = size(gathered_bytes(256, processes, shape.hidden))
-        reduced = size(reduced_bytes(shape))
+        # Received for each of the others' pairs: embedding, gradient, 64-bit hash.
+        gathered = size(256 * (processes - 1) * (2 * 4 * shape.hidden + 8))
+        reduced = size(2 * 4 * shape.parameters)  # sent for the sum of all gradients (ring, fp32)
         lines.append(f"| {processes} | {256 * processes:,} | {gathered} | {reduced} |")
     return lines
 
