@@ -6,12 +6,14 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import NamedTuple
 
+from scipy.special import expit
+
 from mining.data.corpus import Corpus
 from mining.data.queries import Queries
 from mining.picker import Candidate, Picker, Reason
 from mining.policy import NO_LIMITS, Limits, Policy
 from mining.search.index import Index, Ranking
-from mining.teacher import Teacher, sigmoid
+from mining.teacher import Teacher
 from preparation.duplicates.near_duplicates import shingles
 from preparation.duplicates.normalized import normalize
 
@@ -187,7 +189,7 @@ class Miner:
                 reranker.pair(*queries[at], text)
                 for (at, _, _), text in zip(proposed, texts, strict=True)
             ]
-            scores = sigmoid(reranker.score(pairs)).tolist()
+            scores = expit(reranker.score(pairs)).tolist()
             for (at, kind, candidate), score in zip(proposed, scores, strict=True):
                 if self.relabel_from is not None and score >= self.relabel_from:
                     pickers[at].positives.append(candidate)
@@ -216,7 +218,7 @@ class Miner:
             for text in self.queries.kept_texts(start + at)
         ]
         different = list(dict.fromkeys(chain(*of_positives, of_kept)))
-        scores = sigmoid(reranker.score(different)).tolist()
+        scores = expit(reranker.score(different)).tolist()
         found = dict(zip(different, scores, strict=True))
         return [min((found[pair] for pair in pairs), default=1.0) for pairs in of_positives]
 

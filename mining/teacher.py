@@ -74,11 +74,6 @@ class Teacher:
         return scores
 
 
-def sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Map raw scores to the scale from 0 to 1."""
-    return (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)
-
-
 def score_all(teacher: Teacher, rows: Dataset, show_progress: bool) -> None:
     """Fill the teacher's cache with the scores of all (query, document) pairs of the rows.
 

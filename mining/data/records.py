@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
+from scipy.special import expit
 from tqdm import tqdm
 
 from loaders.formats.row_file import RowFile
-from mining.teacher import Teacher, sigmoid
+from mining.teacher import Teacher
 
 Scale = Literal["raw", "sigmoid"]
 Rows = list[dict[str, Any]]
@@ -127,7 +128,7 @@ class TeacherScores:
             for document in group["pos"] + group["neg"]
         ]
         raw = self.teacher.score(pairs)
-        from_0_to_1 = sigmoid(raw)
+        from_0_to_1 = expit(raw)
         written = from_0_to_1 if self.scale == "sigmoid" else raw
         scores = iter(zip(written.tolist(), from_0_to_1.tolist(), strict=True))
         found: list[float] = []

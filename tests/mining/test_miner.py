@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from common.bm25 import BM25
 from common.text_digest import pair_keys
@@ -27,7 +28,7 @@ from mining.picker import Candidate
 from mining.policy import Limits, Policy
 from mining.search.encode import EncodingSettings
 from mining.search.index import LexicalIndex, VectorIndex
-from mining.teacher import Teacher, sigmoid
+from mining.teacher import Teacher
 from mining.work import Blocks
 from preparation.duplicates.near_duplicates import similar_pairs
 from preparation.duplicates.normalized import normalize
@@ -395,7 +396,7 @@ def test_a_reranker_removes_as_one_query_after_the_other_would(
         assert (teacher.cache.find(pair_keys([pair(each, text) for text in texts])) >= 0).all()
         scores = teacher.score([pair(each, text) for text in texts])
         naive = [score(each, text) for text in texts]
-        assert sigmoid(scores).tolist() == pytest.approx(naive, abs=1e-5)
+        assert expit(scores).tolist() == pytest.approx(naive, abs=1e-5)
 
 
 # Blocks
