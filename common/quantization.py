@@ -46,13 +46,7 @@ def quantize(vectors: ArrayLike, output_dtype: OutputDtype) -> np.ndarray:
     if output_dtype in ("binary", "ubinary"):
         packed = np.packbits(floats > 0, axis=-1)
         return packed if output_dtype == "ubinary" else (packed ^ 128).view(np.int8)
-    integers = _integers(floats)
+    root_mean_square = np.sqrt(np.mean(floats**2, axis=-1, keepdims=True))
+    scaled = floats / np.maximum(RANGE * root_mean_square, np.finfo(np.float32).tiny) * 127
+    integers: np.ndarray = np.rint(scaled).clip(-127, 127).astype(np.int8)
     return integers if output_dtype == "int8" else integers.view(np.uint8) ^ 128
-
-
-def _integers(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [..., H] as int8."""
-    root_mean_square = np.sqrt(np.mean(vectors**2, axis=-1, keepdims=True))
-    scaled = vectors / np.maximum(RANGE * root_mean_square, np.finfo(np.float32).tiny) * 127
-    found: np.ndarray = np.rint(scaled).clip(-127, 127).astype(np.int8)
-    return found
