@@ -150,16 +150,12 @@ def document_of(fields: Mapping[str, Any], source: str = CORPUS) -> Document:
         if twice := own.keys() & others.keys():
             raise RowError(f'"{min(twice)}" is both in "metadata" and beside it; leave one out')
         others |= own
-    return Document(identity, text, _as_json(others), source)
+    metadata = {_named(name, "a name"): _stored(value, name) for name, value in others.items()}
+    return Document(identity, text, metadata, source)
 
 
 def _id_of_text(text: str) -> str:
     return text_keys([text]).tobytes().hex()
-
-
-def _as_json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata as they come back; dates become texts."""
-    return {_named(name, "a name"): _stored(value, name) for name, value in metadata.items()}
 
 
 def _named(name: str, where: str) -> str:
@@ -173,7 +169,7 @@ def _named(name: str, where: str) -> str:
 
 
 def _stored(value: Any, name: str, depth: int = 1) -> Any:
-    """A value of metadata, which is so deep in the field of this name."""
+    """A value of metadata as it comes back, which is so deep in the field of this name."""
     if isinstance(value, str):
         return check_characters(value, name)
     if isinstance(value, dict | list) and depth > DEEPEST:

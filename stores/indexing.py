@@ -12,11 +12,11 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
-from common.similarity import for_dot_product
 from common.text_digest import KeyTable, text_keys
 from encoders import Embedder
-from evaluation.search.distributed import InferenceSettings, run_distributed
+from evaluation.search.distributed import InferenceSettings
 from evaluation.search.exact import check_finite
+from evaluation.search.retrieval import embed_texts
 from stores.store import Document, Table, Vectors
 
 # Shapes: N documents, H dimensions of a vector.
@@ -40,23 +40,8 @@ class DocumentEmbedder:
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """The vectors of documents [N, H], to compare by dot product."""
-        prompt = self.embedder.find_prompt("document")
-
-        def encode(piece: list[int]) -> torch.Tensor:
-            return self.embedder.encode(
-                [texts[at] for at in piece],
-                prompt=prompt,
-                max_length=self.inference.document_max_length,
-                tokens_per_batch=self.inference.tokens_per_batch,
-                bf16=self.inference.bf16,
-            )
-
-        sizes = [len(prompt) + len(text) for text in texts]
-        shape = (self.embedder.dimension,)
-        found = run_distributed(
-            self.embedder, sizes, encode, self.inference, self.inference.document_max_length, shape
-        )
-        vectors: Vectors = for_dot_product(found, self.embedder.similarity).numpy()
+        prompt, length = self.embedder.find_prompt("document"), self.inference.document_max_length
+        vectors: Vectors = embed_texts(self.embedder, texts, prompt, self.inference, length).numpy()
         return vectors
 
 

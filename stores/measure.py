@@ -9,7 +9,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
-from common.similarity import for_dot_product
 from encoders import Embedder
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import EvaluatedRun, depth_of, evaluate_run
@@ -17,6 +16,7 @@ from evaluation.metrics.pairs import MetricValue
 from evaluation.metrics.ranking import Run, order
 from evaluation.report.tables import UNDEFINED
 from evaluation.search.distributed import InferenceSettings
+from evaluation.search.retrieval import embed_texts
 from loaders.beir.problems import listed
 from stores.collection import open_live
 from stores.fingerprint import fingerprint
@@ -79,7 +79,10 @@ def measure_store(store: Store, collection: str, evaluation: StoreEvaluation) ->
     """
     table = open_live(store, collection, fingerprint(evaluation.embedder))
     _check_documents(table, evaluation.data, collection)
-    vectors = _vectors(evaluation)
+    texts = list(evaluation.data.prompted(evaluation.embedder.find_prompt("query")).values())
+    vectors = embed_texts(
+        evaluation.embedder, texts, "", evaluation.inference, evaluation.inference.query_max_length
+    ).numpy()
     k = depth_of(evaluation.metrics)
     found: list[ModeResult] = []
     for name, (mode, exact) in SEARCH_MODES.items():
@@ -106,20 +109,6 @@ def _check_documents(table: Table, data: RetrievalData, collection: str) -> None
             f"collection: {len(missing)} of the {len(judged)} judged documents are not in "
             f"{collection!r} ({listed(missing)}); index the corpus of these data"
         )
-
-
-def _vectors(evaluation: StoreEvaluation) -> np.ndarray:
-    """The vectors of the queries [Q, H], to compare by dot product."""
-    texts = list(evaluation.data.prompted(evaluation.embedder.find_prompt("query")).values())
-    vectors = evaluation.embedder.encode(
-        texts,
-        prompt="",
-        max_length=evaluation.inference.query_max_length,
-        tokens_per_batch=evaluation.inference.tokens_per_batch,
-        bf16=evaluation.inference.bf16,
-    )
-    prepared: np.ndarray = for_dot_product(vectors, evaluation.embedder.similarity).numpy()
-    return prepared
 
 
 def _search(

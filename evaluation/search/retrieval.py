@@ -104,10 +104,10 @@ def _vectors(
         missing = "documents to search" if data.queries else "queries"
         raise ValueError(f"there are no {missing}: nothing can be retrieved")
     texts = list(data.prompted(embedder.find_prompt("query")).values())
-    queries = _embed(embedder, texts, "", inference, inference.query_max_length)
+    queries = embed_texts(embedder, texts, "", inference, inference.query_max_length)
     ids = list(data.documents) if data.candidates is None else _candidates(data)
     texts, prompt = [data.documents[name] for name in ids], embedder.find_prompt("document")
-    documents = _embed(embedder, texts, prompt, inference, inference.document_max_length)
+    documents = embed_texts(embedder, texts, prompt, inference, inference.document_max_length)
     check_finite(queries, list(data.queries), "query")
     check_finite(documents, ids, "document")
     return queries, documents, ids
@@ -130,7 +130,7 @@ def _search(
     return search_index(index, queries, ids, k, query_ids=query_ids)
 
 
-def _embed(
+def embed_texts(
     embedder: Embedder,
     texts: Sequence[str],
     prompt: str,
