@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from encoders.sharding import layer_classes
-from encoders.unpadding import operators  # noqa: F401 - registers them
 from encoders.unpadding.dropout import Dropout, draw_layer_seed
 
 logger = logging.getLogger(__name__)
@@ -37,6 +36,9 @@ class CompiledLayers:
     """
 
     def __init__(self, backbone: Any, backend: str, mode: str | None) -> None:
+        # Registers them, which takes a while: imported here, as few runs compile.
+        from encoders.unpadding import operators  # noqa: F401
+
         self.made: set[tuple[bool, bool]] = set()
         torch._dynamo.config.cache_size_limit = GRAPHS
         # DDP would cut each layer's graph again; it is called between layers as it is.
