@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from encoders.backbone import Encoder
 from encoders.embedder import Embedder
-from encoders.opening.model_name import is_classifier, resolve_model, tell_best
+from encoders.opening.model_name import is_classifier, resolve_model, warn_if_not_best
 from encoders.reranker import Reranker
 
 Kind = Literal["embedder", "reranker"]
@@ -159,7 +159,7 @@ def open_model(name_or_path: str | Path, kind: Kind | None = None, **settings: A
     for name in settings.keys() - taken.keys():
         if settings[name] is not None and settings[name] is not False:
             raise ValueError(f"{name}: {name_or_path} is of kind {kind}, which has no such setting")
-    tell_best(str(name_or_path))
+    warn_if_not_best(str(name_or_path))
     return opens(name_or_path, **taken)
 
 

@@ -20,13 +20,14 @@ if hasattr(os, "sched_setaffinity") and "PYTEST_XDIST_WORKER" in os.environ:
 
 # Hugging Face libraries read these when they are imported, and so do the scripts that tests start.
 _CACHE = tempfile.mkdtemp(prefix="tandem-tests-")
-# Workers share what torch.compile makes: trying what the processor can do takes it 10 seconds.
+# Workers share what torch.compile makes.
 _SHARED = os.environ.setdefault("TANDEM_TESTS_SHARED", _CACHE)
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HOME": _CACHE,
     "HF_DATASETS_CACHE": f"{_CACHE}/datasets",
     "TORCHINDUCTOR_CACHE_DIR": f"{_SHARED}/inductor",
+    "TORCHINDUCTOR_VEC_ISA_OK": "1",  # to try the processor's vectors takes it 10 seconds
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # To share such small models among threads costs more than it gives.

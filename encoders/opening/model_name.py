@@ -59,23 +59,24 @@ def is_classifier(folder: Path) -> bool:
     return any(str(name).endswith("ForSequenceClassification") for name in names)
 
 
-def tell_best(name_or_path: str) -> None:
-    """Say so, once, where a run's final model is taken and the server takes a checkpoint of it.
+def warn_if_not_best(name_or_path: str) -> None:
+    """Warn, once, where a run's final model is used although a checkpoint is marked as its best.
 
     Raises:
-        ValueError: What names the checkpoint is damaged.
+        ValueError: The file that names the best checkpoint is damaged.
     """
     noted = read_json(Path(name_or_path).expanduser() / BEST_FILE)
     best = noted.get("checkpoint", ".") if isinstance(noted, dict) else "."
     if best != ".":
-        _tell_once(name_or_path, best)
+        _warn_once(name_or_path, best)
 
 
 @cache
-def _tell_once(run: str, best: str) -> None:
+def _warn_once(run: str, best: str) -> None:
     logger.warning(
-        "%s: its final model is taken; scripts/serve.py serves its %s (%s)", run, best, BEST_FILE
-    )
+        "%s: using its final model, although scripts/serve.py serves its %s (%s)",
+        run, best, BEST_FILE,
+    )  # fmt: skip
 
 
 def _in_package(name: str) -> Path:

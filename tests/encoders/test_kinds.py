@@ -45,7 +45,7 @@ def test_whatever_opens_a_run_tells_once_that_a_checkpoint_is_served(
     (run / BEST_FILE).write_text('{"checkpoint": "checkpoint-2"}')
     for _ in range(2):
         open_model(run)
-    told = f"{run}: its final model is taken; scripts/serve.py serves its checkpoint-2"
+    told = f"{run}: using its final model, although scripts/serve.py serves its checkpoint-2"
     assert caplog.text.count(told) == 1
 
 
