@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # Dimensions that a row holds on its page, and an HNSW index takes, by type.
 MOST_DIMENSIONS = {"float32": 2000, "float16": 4000}
 INDEX_FROM = 20_000  # documents; an exact search of fewer takes some ten milliseconds
-CANDIDATES = 10  # times k: found by binary vectors, and ordered by the vectors
+CANDIDATES = 20  # times k: found by binary vectors, and ordered by the vectors
 # Neighbours that a search of the HNSW index keeps; those that pass a filter lie farther away.
 SEARCHED, SEARCHED_FILTERED = 200, 400
 WORDS_MEMORY = 2**30  # bytes for building an index of words
@@ -233,6 +233,7 @@ class PostgresTable(Table):
             nearest = f"{self._binary} <~> binary_quantize(%s)::bit({self.layout.dimensions})"
             condition += f" ORDER BY {nearest} LIMIT %s"
             given += [asked, CANDIDATES * k]
+            searched = max(searched, CANDIDATES * k)
         # More are looked at until enough have passed the filter.
         connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
         connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, searched)}")
