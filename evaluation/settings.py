@@ -201,13 +201,10 @@ def inference_settings(args: EvaluationSettings) -> InferenceSettings:
     return InferenceSettings(**{name: getattr(args, name) for name in names}, show_progress=shown)
 
 
-def changed_settings(
-    args: EvaluationSettings, without: tuple[str, ...] = NOT_LISTED
-) -> dict[str, Any]:
-    """The settings that are not at their defaults, ``without`` some."""
-    defaults = vars(EvaluationSettings(data=[]))
-    shown = {name: getattr(args, name) for name in defaults if name not in without}
-    return {name: value for name, value in shown.items() if value != defaults[name]}
+def changed_settings(args: EvaluationSettings, but: tuple[str, ...] = NOT_LISTED) -> dict[str, Any]:
+    """The settings that are not at their defaults, without those in ``but``."""
+    defaults = vars(EvaluationSettings(data=[])).items()
+    return {k: getattr(args, k) for k, v in defaults if k not in but and getattr(args, k) != v}
 
 
 def metric_names(args: EvaluationSettings, data: Data) -> list[str]:

@@ -283,8 +283,7 @@ def finish(
 
 
 def show(args: EvaluateSettings, results: Results) -> None:
-    """Print the tables."""
-    # Lines that wrap are hard to read in a file.
+    """Print the tables; in a file their lines do not wrap, which would be hard to read."""
     console = Console()
     console = console if console.is_terminal else Console(width=120)
     if results.first_stage is not None:

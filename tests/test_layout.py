@@ -105,6 +105,14 @@ def test_folders_are_small() -> None:
             assert len(kept) <= MOST_ENTRIES, (folder, sorted(kept))
 
 
+def test_files_are_short() -> None:
+    """300 lines, tests 500."""
+    for top in (*PACKAGES, *EVERYTHING, "tests"):
+        for file in (ROOT / top).rglob("*.py"):
+            lines = len(file.read_text(encoding="utf-8").splitlines())
+            assert lines <= (500 if top == "tests" else 300), (file, lines)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_installed_package_has_our_name(package: str) -> None:
     elsewhere = [path for path in sys.path if Path(path or ".").resolve() != ROOT]

@@ -483,29 +483,6 @@ def test_a_reranker_of_several_modules_is_refused_by_name(tmp_path: Path) -> Non
 # Code of a model's own
 
 
-def test_modules_of_others_run_with_trust_alone(tmp_path: Path) -> None:
-    folder = embedder(tmp_path / "model", backbone(tmp_path / "base"), dense(32, 16))
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[2] |= {"type": "my_head.Head"}
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "my_head.py").write_text(
-        "from sentence_transformers.base.modules import Dense\n\n\n"
-        "class Head(Dense):\n"
-        "    def forward(self, features):\n"
-        "        features = super().forward(features)\n"
-        "        features['sentence_embedding'] = features['sentence_embedding'] * 2\n"
-        "        return features\n"
-    )
-    refused(Embedder.from_pretrained, folder, "my_head.Head", "trust_remote_code")
-    theirs = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
-    wanted = torch.tensor(theirs.encode(list(ENCODED)))
-    model = Embedder.from_pretrained(folder, trust_remote_code=True)
-    torch.testing.assert_close(model.encode(ENCODED), wanted, atol=1e-5, rtol=1e-5)
-    model.save_pretrained(tmp_path / "saved")
-    again = Embedder.from_pretrained(tmp_path / "saved", trust_remote_code=True)
-    torch.testing.assert_close(again.encode(ENCODED), wanted, atol=1e-5, rtol=1e-5)
-
-
 def test_a_pickled_module_of_any_kind_is_refused(tmp_path: Path) -> None:
     folder = embedder(tmp_path / "model", backbone(tmp_path / "base"), zoo.layer_norm())
     weights = folder / "2_LayerNorm" / "model.safetensors"
