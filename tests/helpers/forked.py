@@ -5,6 +5,7 @@ fresh process does differently (settings that libraries read on import, the seed
 is tested by those that ``launching.start`` starts.
 """
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -48,8 +49,9 @@ class Copy:
         sys.audit("tests.copy", self.command)  # see slow.py
         self.folder = Path(tempfile.mkdtemp(dir=os.environ["HF_HOME"]))
         given = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", **environment}
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
         self.process: BaseProcess = _COPIES.Process(
-            target=_run, args=(self.command, given, self.folder)
+            target=_run, args=(self.command, given, self.folder, cores)
         )
         self.process.start()
         assert self.process.pid is not None
@@ -113,9 +115,11 @@ def together(processes: int, command: Sequence[object], **environment: str) -> s
     return "".join(copy.output + copy.errors for copy in started)
 
 
-def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
+def _run(command: list[str], environment: dict[str, str], folder: Path, cores: set[int]) -> None:
     """Become the script."""
     os.setsid()  # signals to its group reach its own workers, and nothing else
+    if cores:
+        os.sched_setaffinity(0, cores)
     for name, stream in (("output", sys.stdout), ("errors", sys.stderr)):
         stream.flush()
         with (folder / name).open("w", encoding="utf-8") as file:
@@ -128,4 +132,8 @@ def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     multiprocessing.set_start_method("fork", force=True)  # a copy would have the one it came by
     sys.argv = command
     gc.freeze()  # as in conftest.py
-    runpy.run_path(command[0], run_name="__main__")
+    atexit._clear()
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing ends without

@@ -86,15 +86,6 @@ def test_one_graph_for_all_batches_and_layers(name: str, backend: str, graphs: i
     assert compiled.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_sums_of_many_tokens() -> None:
-    """Those of more than 4,096 are another graph, whichever comes first."""
-    plain, compiled = model_of("bert").float(), model_of("bert", backend="inductor").float()
-    for lengths, graphs in (([60] * 70, 1), ([9, 4], 2), ([59] * 71, 2), ([40, 2], 2)):
-        inputs = batch(lengths)
-        assert_same(step(compiled, inputs), step(plain, inputs))
-        assert counters["stats"]["unique_graphs"] == graphs
-
-
 def test_cores_share_a_packed_sequence_in_training(two_cores: None) -> None:
     """Compiled kernels hold Python's lock: in threads of their own they would wait in turn."""
     plain, compiled = model_of("bert"), model_of("bert", backend="aot_eager")

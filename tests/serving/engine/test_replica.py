@@ -17,16 +17,15 @@ CLIENTS = 16
 
 
 @contextmanager
-def server(model: Path, folder: Path) -> Iterator[Process]:
-    """scripts/serve.py with two replicas that both compute, as a user starts it."""
+def server(model: Path, folder: Path, fresh: bool = False) -> Iterator[Process]:
+    """scripts/serve.py with two replicas that both compute; ``fresh``: as a user starts it."""
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, range(os.cpu_count() or 1))  # a worker of pytest-xdist may have one
     try:
         if len(os.sched_getaffinity(0)) < 2:
             pytest.skip("this machine has one core")
         flags = ("--model", model, "--replicas", 2, "--threads", 1)
-        # A copy would keep to the cores of the process that it is copied from.
-        started = Process(folder, *flags, fresh=True)
+        started = Process(folder, *flags, fresh=fresh)
     finally:
         os.sched_setaffinity(0, own)
     with started:
@@ -90,7 +89,7 @@ def test_sigterm_to_all_of_them_loses_no_request(tiny_bert: Path, tmp_path: Path
 
 
 def test_a_killed_server_leaves_no_process(tiny_bert: Path, tmp_path: Path) -> None:
-    with server(tiny_bert, tmp_path) as started:
+    with server(tiny_bert, tmp_path, fresh=True) as started:
         pids = family(started.process.pid)
         assert len(pids) >= 3  # itself and two replicas
         started.process.send_signal(signal.SIGKILL)

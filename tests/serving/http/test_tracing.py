@@ -1,7 +1,6 @@
 """Traces, received as a collector receives them."""
 
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from served import ROOT, Process, engine_of, running, until
+from forked import Copy
+from served import Process, engine_of, running, until
 from serving.http.tracing import ENDPOINTS, OFF, PROTOCOLS, open_provider
 
 TRACE, PARENT = 16 * "4b", 8 * "0f"
@@ -97,7 +97,7 @@ def test_requests_are_spans_and_stages_are_spans_below_them(
     collector: Collector, tiny_bert: Path, tiny_classifier: Path, tmp_path: Path
 ) -> None:
     models = ("--embedder", tiny_bert, "--reranker", tiny_classifier)
-    with Process(tmp_path, *models, "--log_json", fresh=True) as server:
+    with Process(tmp_path, *models, "--log_json") as server:
         sent = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         one = httpx.post(f"{server.url}/embed", json={"text": "a"}, headers=sent)
         two = httpx.post(f"{server.url}/search", json={"query": "q", "documents": ["a", "b"]})
@@ -177,7 +177,7 @@ def test_a_collector_that_is_away_harms_nothing(
     with Collector() as gone:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", gone.url)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")  # seconds; the default is 10
-    with Process(tmp_path, "--model", tiny_bert, fresh=True) as server:
+    with Process(tmp_path, "--model", tiny_bert) as server:
         assert httpx.post(f"{server.url}/embed", json={"text": "a"}).status_code == 200
         server.terminate()
         assert server.process.wait(60) == 0
@@ -201,6 +201,7 @@ def test_what_is_amiss_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatc
     assert open_provider() is None
 
 
-def test_nothing_is_loaded_where_nothing_is_asked_for() -> None:
-    code = "import sys, scripts.serve; sys.exit('opentelemetry.sdk' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+def test_nothing_is_loaded_where_nothing_is_asked_for(tmp_path: Path) -> None:
+    """A copy holds what scripts/serve.py imports, and no more."""
+    (tmp_path / "loaded.py").write_text("import sys; sys.exit('opentelemetry.sdk' in sys.modules)")
+    assert Copy([tmp_path / "loaded.py"]).wait() == 0
