@@ -47,7 +47,7 @@ class QrelsColumns(NamedTuple):
 
 
 PLAIN, TREC = QrelsColumns(0, 1, 2, 3), QrelsColumns(0, 2, 3, 4)
-# Line, cells, and the columns of the header, if there is one.
+# Line, cells (or what is wrong), and the columns of the header, if there is one.
 QrelsRow = tuple[int, Any, QrelsColumns | None]
 
 
@@ -82,6 +82,8 @@ def read_qrels(files: Sequence[Path], problems: Problems) -> Qrels:
 
 
 def _add(qrels: Qrels, cells: Any, columns: QrelsColumns | None) -> None:
+    if isinstance(cells, str):
+        raise RowError(cells)
     if columns is None:
         columns = {3: PLAIN, 4: TREC}.get(len(cells))
     if columns is None or not columns.fit(cells):
@@ -127,11 +129,19 @@ def _table(path: Path) -> Iterator[QrelsRow]:
 
 
 def _records(path: Path) -> Iterator[QrelsRow]:
+    stated = None  # whether the file states relevances
     for record in read_file(path):
-        fields, columns = record.fields, None
-        if record.problem is None and isinstance(fields, dict):
+        fields, columns, problem = record.fields, None, record.problem
+        if problem is None and isinstance(fields, dict):
             columns = _header(list(fields), list(fields))
-        yield record.line, fields if columns else [record.problem or fields], columns
+        if columns is not None:
+            states = columns.relevance is not None
+            stated = states if stated is None else stated
+            if states != stated:
+                problem = f"{show(fields)} has {'a' if states else 'no'} score, unlike those before"
+        elif problem is None:
+            problem = f"expected the fields query-id, corpus-id and score, got {show(fields)}"
+        yield record.line, problem or fields, columns
 
 
 def _header(names: Sequence[str], places: Sequence[Any]) -> QrelsColumns | None:
@@ -153,4 +163,6 @@ def _header(names: Sequence[str], places: Sequence[Any]) -> QrelsColumns | None:
         return columns
     # With an unknown name among them, the order decides, if the last one names a relevance.
     by_place = {3: PLAIN, 4: TREC}.get(len(names))
-    return by_place if columns.relevance == places[-1] and isinstance(places, range) else None
+    if by_place is None or not isinstance(places, range):
+        return None
+    return by_place if columns.relevance == places[-1] else None

@@ -114,7 +114,11 @@ def _configs(folder: Path) -> dict[str, dict[str, Any]]:
     except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error)[:_SHOWN].split())
         raise ValueError(f"{card}: its configurations cannot be read: {reason}") from None
-    return {name: its for name, its in found.items() if "data_files" in its or "data_dir" in its}
+    stated = {
+        name: {key: value for key, value in its.items() if value is not None}
+        for name, its in found.items()
+    }
+    return {name: its for name, its in stated.items() if "data_files" in its or "data_dir" in its}
 
 
 def _metadata(card: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,29 @@ def test_judgements_packed_or_as_records(tmp_path: Path, name: str) -> None:
 def test_a_bad_judgement_is_named(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         judgements(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({}, "expected the fields query-id, corpus-id and score, got {}"),
+        ([], "expected the fields query-id, corpus-id and score, got []"),
+        ({"a": 1, "b": 2, "c": 3}, "expected the fields query-id, corpus-id and score, got {'a'"),
+        ({"query-id": "q", "corpus-id": "d"}, "has no score, unlike those before"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path: Path, record: Any, message: str) -> None:
+    good = {"query-id": "q", "corpus-id": "e", "score": 2}
+    with pytest.raises(ValueError, match=rf"a\.jsonl:2: .*{re.escape(message)}"):
+        judgements(tmp_path, lines([good, record]), "a.jsonl")
+
+
+def test_no_record_needs_a_score_where_none_has_one(tmp_path: Path) -> None:
+    records = [{"query-id": "q", "corpus-id": name} for name in "de"]
+    assert judgements(tmp_path, lines(records), "a.jsonl") == {"q": {"d": 1.0, "e": 1.0}}
+    one = {"query-id": "q", "corpus-id": "f", "score": 0}
+    with pytest.raises(ValueError, match=r"a\.jsonl:3: .* has a score, unlike those before"):
+        judgements(tmp_path, lines([*records, one]), "a.jsonl")
 
 
 def test_a_packed_file_that_breaks_off(tmp_path: Path) -> None:

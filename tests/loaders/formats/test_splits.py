@@ -183,6 +183,15 @@ def test_a_card_names_files_of_its_folder_only(pattern: str, tmp_path: Path) -> 
     assert "README.md" in error_of(clone)
 
 
+def test_a_key_of_a_card_without_a_value_is_not_there(tmp_path: Path) -> None:
+    clone = folder_of(tmp_path, "data/a.jsonl", "b.jsonl")
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  data_dir: data\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    assert queries(clone) == ["data/a.jsonl"]
+    (tmp_path / "README.md").write_text(card.replace("data_dir: data", "data_dir:"))
+    assert queries(clone) == ["b.jsonl", "data/a.jsonl"]
+
+
 def test_a_snapshot_in_the_cache_of_the_hub(tmp_path: Path) -> None:
     """Its files are links to blobs beside it."""
     snapshot = tmp_path / "datasets--a--b" / "snapshots" / "0123"
