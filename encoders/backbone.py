@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,65 +13,16 @@ from common.hardware import bf16_is_fast
 from common.prompts import check_room, prompt_mask, with_prompt
 from encoders import unpadding
 from encoders.export import OnnxBackbone
-from encoders.lora import FOLDER, Lora, add_lora
+from encoders.inference import ScoreSettings
 from encoders.opening.positions import check_positions, position_limit
 from encoders.opening.template import save_tokenizer
 from encoders.opening.tokens import batches, check_tokens, tokens_without_embedding
 from encoders.opening.transformer import BackboneTask
-from encoders.sharding import layer_classes, shard_like
+from encoders.weights.lora import FOLDER, Lora, add_lora
+from encoders.weights.sharding import layer_classes, shard_like
 
 TOKENS_PER_BATCH = 2**15
 TEXTS_TOKENIZED_AT_ONCE = 2**14
-
-
-class InferenceSettings(TypedDict, total=False):
-    """How ``Encoder.forward_in_batches`` computes.
-
-    Args:
-        max_length: Tokens after which a text (or pair) is cut; None: the model's own limit.
-        tokens_per_batch: About so many tokens in one forward; None: what suits the device.
-        bf16: Compute in bf16, on devices that have it.
-        show_progress: Show a progress bar.
-    """
-
-    max_length: int | None
-    tokens_per_batch: int | None
-    bf16: bool
-    show_progress: bool
-
-
-class ScoreSettings(InferenceSettings, total=False):
-    """How ``Encoder.score_pairs`` scores. Kinds take no notice of the lengths of other kinds.
-
-    Args:
-        prompts: For "query" and "document"; None: the model's own. {}: none, as for texts that
-            have them already.
-        query_prompts: One per query, which wins over ``prompts``; None: it has none of its own.
-        query_max_length: Tokens of a query, where it is read alone; None: the model's limit.
-        document_max_length: The same for a document. ``max_length`` is of a pair, where both are
-            read together.
-    """
-
-    prompts: Mapping[str, str] | None
-    query_prompts: Sequence[str | None]
-    query_max_length: int | None
-    document_max_length: int | None
-
-
-def inference_settings(settings: ScoreSettings, max_length: int | None) -> InferenceSettings:
-    """What ``score_pairs`` passes on to ``forward_in_batches``, with this limit.
-
-    Raises:
-        TypeError: There is no such setting.
-    """
-    if unknown := sorted(settings.keys() - ScoreSettings.__annotations__.keys()):
-        raise TypeError(f"score_pairs() has no setting {', '.join(unknown)}")
-    return {
-        "max_length": max_length,
-        "tokens_per_batch": settings.get("tokens_per_batch"),
-        "bf16": settings.get("bf16", False),
-        "show_progress": settings.get("show_progress", False),
-    }
 
 
 class Encoder(nn.Module):
@@ -185,7 +136,7 @@ class Encoder(nn.Module):
         return {}
 
     def add_lora(self, base: str, **settings: Any) -> None:
-        """Freeze the backbone and train adapters; arguments as in ``encoders.lora.add_lora``."""
+        """Freeze the backbone and train adapters; arguments as in ``weights.lora.add_lora``."""
         self.lora = add_lora(self.backbone, base, **settings)
         unpadding.speed_up_dropout(self.backbone)
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from common.prompts import check_lists, check_pairs, with_prompt
 from common.run_files import make_weights_readable
 from common.similarity import Similarity, pairwise
-from encoders.backbone import Encoder, InferenceSettings, ScoreSettings, inference_settings
+from encoders.backbone import Encoder
+from encoders.inference import InferenceSettings, ScoreSettings, inference_settings
 from encoders.modules.files import PACKABLE, pooling_modes, read_folder, write_modules
 from encoders.modules.running import run_modules, run_padded
 from encoders.modules.settings import (

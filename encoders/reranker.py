@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from common.json_files import read_entries, read_settings, write_json
 from common.prompts import check_pairs
 from common.run_files import make_weights_readable
-from encoders.backbone import Encoder, ScoreSettings, inference_settings
+from encoders.backbone import Encoder
+from encoders.inference import ScoreSettings, inference_settings
 from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 from encoders.unpadding import HostMask

@@ -30,8 +30,8 @@ from common.hardware import prepare_cpu
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
 from encoders.kinds import Kind, detect_kind
-from encoders.merging import Share, check_shares, merge_weights
 from encoders.opening.model_name import resolve_model
+from encoders.weights.merging import Share, check_shares, merge_weights
 from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
 from evaluation.settings import EvaluationSettings, build_evaluator, open_on_cpu, read_data

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoders.sharding import layer_classes
 from encoders.unpadding.dropout import Dropout, draw_layer_seed
+from encoders.weights.sharding import layer_classes
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from common.hardware import bf16_is_fast, prepare_cpu
-from encoders.backbone import InferenceSettings
+from encoders.inference import InferenceSettings
 from encoders.kinds import open_model, retrieves
 from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from encoders import Embedder, Reranker
-from encoders.merging import depths, merge_weights, merge_with_base
+from encoders.weights.merging import depths, merge_weights, merge_with_base
 
 State = dict[str, Tensor]
 

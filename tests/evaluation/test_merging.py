@@ -9,7 +9,7 @@ import torch
 
 from encoders import Embedder
 from encoders.backbone import Encoder
-from encoders.merging import merge_weights
+from encoders.weights.merging import merge_weights
 from evaluation.data.sets import PairData, RetrievalData
 from evaluation.measure import Evaluator
 from evaluation.merging import STEPS, Shares, Trials

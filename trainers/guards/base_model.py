@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from encoders.backbone import Encoder
-from encoders.merging import merge_with_base
-from encoders.sharding import shard_like
+from encoders.weights.merging import merge_with_base
+from encoders.weights.sharding import shard_like
 from evaluation.measure import Evaluator
 from evaluation.merging import Shares, Trials
 from trainers.base import BaseTrainer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from encoders import Embedder
-from encoders.backbone import ScoreSettings
+from encoders.inference import ScoreSettings
 from encoders.kinds import KINDS
 from served import served
 from tiny import TEXTS

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from encoders import Embedder, Reranker
-from encoders.sharding import layer_classes
+from encoders.weights.sharding import layer_classes
 from forked import together
 from launching import launched_environment, seen, write_recipes
 from runs import NO_DROPOUT, TEXTS, assert_same_weights, losses, refused, train, write_format

@@ -1,0 +1,1 @@
+"""What is done to weights: adapters (LoRA), merging with the base, sharding (FSDP)."""
