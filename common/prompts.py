@@ -1,12 +1,16 @@
 """How texts are given to a model: behind their prompts, and padded. Each rule exists once, here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Shapes: N texts, L tokens of the longest.
+
+Side = Literal["query", "document"]
 
 # How a tokenizer pads a batch, whatever its folder says, so that no result depends on neighbours:
 # on the left, padding would shift positions and stand where a head looks for the first token;
@@ -64,6 +68,33 @@ def prompt_mask(tokenizer: Any, texts: Sequence[str], batch: Mapping[str, Any]) 
         counts[prompt] = len(ids) - (ids[-1:] != [] and ids[-1] in tokenizer.all_special_ids)
     lengths = torch.tensor([counts[prompt_of(text)] for text in texts])
     return torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]
+
+
+class QueryTokens(NamedTuple):
+    """What becomes of a query's tokens, in models that read queries otherwise than documents.
+
+    Args:
+        length: A shorter query is expanded to so many tokens.
+        token: Which are added.
+        attended: Whether the others attend to these; they count in the comparison anyway.
+    """
+
+    length: int = 0
+    token: int = 0
+    attended: bool = False
+
+    def expand(self, tokens: Mapping[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        """The tokenizer's lists of each query, at least ``length`` long."""
+        added = {"input_ids": self.token, "attention_mask": int(self.attended)}
+        return {
+            name: [row + [added.get(name, 0)] * (self.length - len(row)) for row in rows]
+            for name, rows in tokens.items()
+        }
+
+    def mask(self, attention_mask: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which positions of padded queries [N, L] are tokens, expanded ones included."""
+        lengths = np.maximum(attention_mask.sum(axis=1), max(1, self.length))
+        return np.arange(attention_mask.shape[1]) < lengths[:, None]
 
 
 def padded(tokenizer: Any, tokens: Any) -> Any:

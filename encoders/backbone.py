@@ -1,6 +1,6 @@
 """Base class of all models: a transformers backbone, its tokenizer, batching, saving, scoring."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
@@ -10,10 +10,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.hardware import bf16_is_fast
-from common.prompts import check_room, prompt_mask, with_prompt
+from common.prompts import QueryTokens, Side, check_room, prompt_mask, with_prompt
 from encoders import unpadding
 from encoders.export import OnnxBackbone
-from encoders.inference import ScoreSettings
+from encoders.inference import InferenceSettings, ScoreSettings
 from encoders.opening.positions import check_positions, position_limit
 from encoders.opening.template import save_tokenizer
 from encoders.opening.tokens import batches, check_tokens, tokens_without_embedding
@@ -41,6 +41,7 @@ class Encoder(nn.Module):
     kind: ClassVar[str]  # its row in ``encoders.kinds``
     backbone_task: ClassVar[BackboneTask]  # what transformers opens the backbone for
     backbone: PreTrainedModel
+    query_tokens: QueryTokens | None = None  # of kinds that read queries otherwise than documents
 
     def __init__(
         self,
@@ -75,6 +76,17 @@ class Encoder(nn.Module):
         """Replace the model's own prompts; None keeps one, "" removes it."""
         given = {"query": query, "document": document}
         self.prompts |= {side: prompt for side, prompt in given.items() if prompt is not None}
+
+    def replace_lengths(self, query: int | None, document: int | None) -> None:
+        """Replace the model's own lengths of queries and documents, of kinds that have them."""
+
+    def find_length(self, side: Side, asked: int | None = None) -> int:
+        """Tokens after which a query, or a document, is cut that is read alone.
+
+        Raises:
+            ValueError: The model cannot do as ``asked``.
+        """
+        return asked or self.max_length
 
     def find_prompt(self, name: str) -> str:
         """One of the model's prompts; "query" and "document" may be empty.
@@ -182,19 +194,13 @@ class Encoder(nn.Module):
         texts, states = list(range(len(real))), output.last_hidden_state[real.bool()]
         return [unpadding.PackedSequence(states, texts, real.sum(dim=1), layers or None)]
 
-    @torch.inference_mode()
     def forward_in_batches(
         self,
         *texts: Sequence[str],
         truncation: str | bool = True,
-        max_length: int | None = None,
-        tokens_per_batch: int | None = None,
-        bf16: bool = False,
-        show_progress: bool = False,
+        **settings: Unpack[InferenceSettings],
     ) -> Tensor:
         """``forward`` in batches on any number of texts (or pairs of texts), in the order given.
-
-        Settings as in ``InferenceSettings``.
 
         Returns:
             float32 on the CPU, [N, ...] as ``forward`` gives it; [0] of no texts.
@@ -202,33 +208,54 @@ class Encoder(nn.Module):
         Raises:
             ValueError: There is no such length.
         """
+        results = []
+        for block in self.forward_in_blocks(*texts, truncation=truncation, **settings):
+            order = torch.tensor([at for piece, _ in block for at in piece])
+            # A GPU has a whole block to do before the host waits for it.
+            results.append(torch.cat([found for _, found in block]).cpu()[order.argsort()])
+        return torch.cat(results) if results else torch.zeros(0)
+
+    @torch.inference_mode()
+    def forward_in_blocks(
+        self,
+        *texts: Sequence[str],
+        truncation: str | bool = True,
+        texts_at_once: int = TEXTS_TOKENIZED_AT_ONCE,
+        query_tokens: QueryTokens | None = None,
+        **settings: Unpack[InferenceSettings],
+    ) -> Iterator[list[tuple[list[int], Tensor]]]:
+        """The batches of each block of ``texts_at_once``: places in it, and ``forward``'s output.
+
+        ``query_tokens``: of texts that are queries, for kinds that ask. Raises as above.
+        """
         self.eval()
-        budget = tokens_per_batch or TOKENS_PER_BATCH
-        limit = self.max_length if max_length is None else max_length
+        budget = settings.get("tokens_per_batch") or TOKENS_PER_BATCH
+        asked = settings.get("max_length")
+        limit = self.max_length if asked is None else asked
         check_positions(self.backbone, limit)
         check_room(self.tokenizer, "max_length", limit, pair=len(texts) > 1)
-        bf16 = bf16 and bf16_is_fast(self.device)
-        results = []
+        bf16 = settings.get("bf16", False) and bf16_is_fast(self.device)
+        hidden, count = not settings.get("show_progress"), len(texts[0])
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
-            tqdm(total=len(texts[0]), disable=not show_progress, unit="text", leave=False) as bar,
+            tqdm(total=count, disable=hidden, unit="text", leave=False) as bar,
         ):
-            for start in range(0, len(texts[0]), TEXTS_TOKENIZED_AT_ONCE):
-                block = [list(side[start : start + TEXTS_TOKENIZED_AT_ONCE]) for side in texts]
-                places, found = [], []
-                for piece, batch in batches(self.tokenizer, block, budget, truncation, limit):
+            for start in range(0, count, texts_at_once):
+                block = [list(side[start : start + texts_at_once]) for side in texts]
+                found = []
+                for piece, batch in batches(
+                    self.tokenizer, block, budget, truncation, limit, query_tokens
+                ):
                     if self.masks_prompts:
                         own = [block[0][at] for at in piece]
                         batch["prompt_mask"] = prompt_mask(self.tokenizer, own, batch)
                     mask = batch["attention_mask"].numpy()
                     inputs = {name: unpadding.to_device(batch[name], self.device) for name in batch}
-                    found.append(self(**inputs, host_mask=mask).float())
-                    places += piece
+                    if query_tokens is not None:
+                        inputs["query_mask"] = query_tokens.mask(mask)
+                    found.append((piece, self(**inputs, host_mask=mask).float()))
                     bar.update(len(piece))
-                order = torch.tensor(places)
-                # A GPU has a whole block to do before the host waits for it.
-                results.append(torch.cat(found).cpu()[order.argsort()])
-        return torch.cat(results) if results else torch.zeros(0)
+                yield found
 
     @property
     def config(self) -> Any:

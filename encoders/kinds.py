@@ -18,10 +18,16 @@ from scipy.special import expit
 
 from encoders.backbone import Encoder
 from encoders.embedder import Embedder
-from encoders.opening.model_name import is_classifier, resolve_model, warn_if_not_best
+from encoders.multi_vector import MultiVectorEncoder
+from encoders.opening.model_name import (
+    is_classifier,
+    is_multi_vector,
+    resolve_model,
+    warn_if_not_best,
+)
 from encoders.reranker import Reranker
 
-Kind = Literal["embedder", "reranker"]
+Kind = Literal["embedder", "reranker", "multi_vector"]
 Float = TypeVar("Float", bound=np.floating[Any])
 
 
@@ -85,12 +91,23 @@ def _embedder_info(model: Embedder) -> dict[str, Any]:
     }
 
 
-def _reranker_info(model: Reranker) -> dict[str, Any]:
+def _reranker_info(model: Encoder) -> dict[str, Any]:
     labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     return {
         "model_type": {"reranker": labels},
         "similarity": "sigmoid of the logit",
         "score_range": [0, 1],
+    }
+
+
+def _multi_vector_info(model: MultiVectorEncoder) -> dict[str, Any]:
+    bounded = model.normalize and model.similarity == "meanmaxsim"
+    return {
+        **_reranker_info(model),
+        "dim": model.dimension,
+        "normalized": model.normalize,
+        "similarity": model.similarity,
+        "score_range": [-1, 1] if bounded else None,
     }
 
 
@@ -110,6 +127,21 @@ KINDS: dict[Kind, ModelKind] = {
         labels={"en": "reranker", "zh": "重排模型"},
         reads_pairs=True,
         logits=True,
+    ),
+    "multi_vector": ModelKind(
+        model=MultiVectorEncoder,
+        is_saved_in=is_multi_vector,
+        port=8003,
+        info=_multi_vector_info,
+        summary="A multi-vector encoder (late interaction): it turns a text into one vector for "
+        "each token, and the best matches of a query's tokens add up to a score (MaxSim)",
+        pipeline_tag="feature-extraction",
+        tags=("multi-vector", "late-interaction", "ColBERT"),
+        hub_tasks={
+            "reranking": ("reranking", "Reranking"),
+            "pairs": ("semantic-similarity", "Scores of judged pairs"),
+        },
+        labels={"en": "multi-vector encoder", "zh": "后期交互模型"},
     ),
     # Last: whatever no other row claims, a plain backbone included, can be trained as an embedder.
     "embedder": ModelKind(

@@ -13,6 +13,7 @@ from common.prompts import check_pairs
 from common.run_files import make_weights_readable
 from encoders.backbone import Encoder
 from encoders.inference import ScoreSettings, inference_settings
+from encoders.modules.files import OTHER_MODELS
 from encoders.opening.model_name import resolve_model
 from encoders.opening.transformer import check_weights, open_backbone
 from encoders.unpadding import HostMask
@@ -183,7 +184,8 @@ def _backbone(folder: Path) -> Path:
             + (", which scripts/convert_reranker.py makes of a decoder" * ("LogitScore" in names))
         )
     if kind not in (CROSS_ENCODER, "SentenceTransformer"):
-        raise ValueError(f"{folder / SETTINGS}: model_type {kind} is not a reranker")
+        what = OTHER_MODELS.get(kind, "of another kind")
+        raise ValueError(f"{folder / SETTINGS}: model_type {kind} is {what}, not a reranker")
     return folder / str(entries[0]["path"])
 
 

@@ -116,11 +116,12 @@ def check_kinds(args: ServeSettings, models: dict[str, ModelToServe]) -> None:
     for name in ("corpus", "store"):
         if getattr(args, name) and "embedder" not in models:
             raise ValueError(f"{name}: needs an embedder to search it; give one")
-    if args.text_max_length and "embedder" not in models:
+    reads_pairs = {KINDS[served.kind].reads_pairs for served in models.values()}
+    if args.text_max_length and False not in reads_pairs:
         raise ValueError("text_max_length: is for an embedder; a reranker's is max_length")
     if args.truncate_dim and "embedder" not in models:
         raise ValueError("truncate_dim: is for an embedder; a reranker has no dimensions")
-    if args.max_length and "reranker" not in models:
+    if args.max_length and True not in reads_pairs:
         raise ValueError("max_length: is for a reranker; an embedder's is text_max_length")
 
 

@@ -19,11 +19,11 @@ class ServeSettings(Limits, Settings):
     model: str | None = option(
         None, "A folder, a run's output_dir, a name on the Hub, or package://<module>/<path>."
     )
-    task: Kind | None = option(
-        None, "embedder or reranker, for a model whose config.json does not tell."
-    )
+    task: Kind | None = option(None, "The model's kind, if its config.json does not tell.")
     embedder: str | None = option(None, "Instead of model: an embedder, to go with a reranker.")
-    reranker: str | None = option(None, "Instead of model: a reranker, to go with an embedder.")
+    reranker: str | None = option(
+        None, "Instead of model: a reranker or multi-vector encoder, to go with an embedder."
+    )
     baseline: str | None = option(None, "A model of the same kind, to compare with on the page.")
     corpus: str | None = option(None, "Documents for /search: corpus.jsonl, or its folder.")
     store: str | None = option(
@@ -39,7 +39,7 @@ class ServeSettings(Limits, Settings):
     port: int | None = option(
         None,
         f"null: {KINDS['embedder'].port} for an embedder, {KINDS['reranker'].port} for a reranker, "
-        f"{PORT_OF_BOTH} for both.",
+        f"{KINDS['multi_vector'].port} for a multi-vector encoder, {PORT_OF_BOTH} for two kinds.",
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
     precision: Precision = option(
@@ -54,7 +54,10 @@ class ServeSettings(Limits, Settings):
         None, "CPU threads of each replica; null: all cores available to the process.", least=1
     )
     text_max_length: int | None = option(
-        None, "Embedder: tokens of a text, query or document; null: the model's limit.", least=1
+        None,
+        "Embedder, multi-vector encoder: tokens of a text, query or document; null: the model's "
+        "limit.",
+        least=1,
     )
     max_length: int | None = option(
         None, "Reranker: tokens of a pair; null: the model's limit.", least=1

@@ -1,4 +1,4 @@
-"""Read and write the sentence-transformers modules after an embedder's backbone.
+"""Read and write the sentence-transformers modules after a backbone.
 
 A folder lists them in ``modules.json``. All formats of releases 2 to 6 are read. The format of 2 to
 5.1 is written wherever it can express a module (``sentence_transformers.models.*``, pooling as
@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 from sentence_transformers.base.modules import Dense, Module, Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import (
     Dropout,
     LayerNorm,
@@ -34,6 +35,8 @@ PACKABLE: tuple[type[Module], ...] = (
     Dropout,
     WeightedLayerPooling,
 )
+# Those of a multi-vector encoder, all of tokens.
+OF_TOKENS: tuple[type[Module], ...] = (Dense, MultiVectorMask, Normalize)
 OLD_NAMES = "sentence_transformers.models."
 # Pooling's flags in the form that 5.1 reads; it concatenates several in this order.
 POOLING_FLAGS = {
@@ -45,15 +48,16 @@ POOLING_FLAGS = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 OTHER_MODELS = {
-    "MultiVectorEncoder": "a late-interaction model (ColBERT's kind)",
+    "MultiVectorEncoder": "a late-interaction model, to be opened as kind multi_vector",
+    "ColBERT": "a late-interaction model of PyLate",
     "SparseEncoder": "a sparse encoder (SPLADE's kind)",
     "CrossEncoder": "a reranker",
 }
 
 
 @dataclass
-class EmbedderFolder:
-    """How a folder turns a backbone into an embedder.
+class ModuleFolder:
+    """How a folder turns a backbone into an embedder or a multi-vector encoder.
 
     Args:
         backbone: The backbone's own folder.
@@ -66,19 +70,31 @@ class EmbedderFolder:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder:
+def read_folder(
+    folder: Path, trust_remote_code: bool = False, multi_vector: bool = False
+) -> ModuleFolder:
     """Read an embedder's folder; one without ``modules.json`` is a plain backbone.
 
-    With ``trust_remote_code`` modules of other libraries, or of the folder, may be imported.
+    Args:
+        folder: The model's.
+        trust_remote_code: Whether modules of other libraries, or of the folder, may be imported.
+        multi_vector: Whether it is a multi-vector encoder's.
 
     Raises:
         ValueError: The folder has a module that is not supported; the message names it.
     """
     file = folder / "modules.json"
     if not file.is_file():
-        return EmbedderFolder(folder)
+        return ModuleFolder(folder)
     settings = read_settings(folder / "config_sentence_transformers.json")
-    _check_settings(folder / "config_sentence_transformers.json", settings)
+    if multi_vector and settings.get("model_type") == "ColBERT":
+        raise ValueError(
+            f"{folder / 'config_sentence_transformers.json'}: model_type ColBERT is PyLate's form, "
+            "which is not read here; open it once with sentence-transformers' MultiVectorEncoder "
+            "and save it again"
+        )
+    if not multi_vector:
+        _check_settings(folder / "config_sentence_transformers.json", settings)
     first, *rest = read_entries(file)
     if first["type"].rpartition(".")[2] != "Transformer" or not _is_of_sentence_transformers(
         first["type"]
@@ -87,14 +103,15 @@ def read_folder(folder: Path, trust_remote_code: bool = False) -> EmbedderFolder
             f"{file}: the first module is {first['type']}; what can be trained and run here begins "
             "with sentence-transformers' Transformer"
         )
-    modules = [_open(folder, entry, trust_remote_code) for entry in rest]
-    if not any(isinstance(module, Pooling) for module in modules):
+    known = OF_TOKENS if multi_vector else PACKABLE
+    modules = [_open(folder, entry, trust_remote_code, known) for entry in rest]
+    if not multi_vector and not any(isinstance(module, Pooling) for module in modules):
         raise ValueError(
             f"{file}: there is no Pooling among the modules "
             f"({', '.join(entry['type'] for entry in rest) or 'none'}): such a model has a vector "
-            "for each token (late interaction, ColBERT); an embedder has one for each text"
+            "for each token (kind multi_vector, late interaction); an embedder has one of each text"
         )
-    return EmbedderFolder(folder / first["path"], modules, settings)
+    return ModuleFolder(folder / first["path"], modules, settings)
 
 
 def _check_settings(file: Path, settings: dict[str, Any]) -> None:
@@ -104,7 +121,7 @@ def _check_settings(file: Path, settings: dict[str, Any]) -> None:
     if str(settings.get("similarity_fn_name")).lower() == "maxsim":
         raise ValueError(
             f"{file}: similarity_fn_name {settings['similarity_fn_name']} is late interaction "
-            "(ColBERT): a vector for each token, not one for each text, which an embedder has"
+            "(kind multi_vector): a vector for each token; an embedder has one of each text"
         )
 
 
@@ -112,7 +129,9 @@ def _is_of_sentence_transformers(name: str) -> bool:
     return name.startswith("sentence_transformers.")
 
 
-def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Module:
+def _open(
+    folder: Path, entry: dict[str, Any], trust_remote_code: bool, known: tuple[type[Module], ...]
+) -> Module:
     """Open one module; without trust only classes of sentence-transformers are imported."""
     file, name = folder / "modules.json", entry["type"]
     path = folder / entry["path"]
@@ -132,10 +151,11 @@ def _open(folder: Path, entry: dict[str, Any], trust_remote_code: bool) -> Modul
         kind: Any = import_module_class(name, str(folder), trust_remote_code=trust_remote_code)
     except (ImportError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{file}: module {name} cannot be imported: {error}") from error
-    if _is_of_sentence_transformers(name) and kind not in PACKABLE:
-        known = ", ".join(own.__name__ for own in (Transformer, *PACKABLE))
+    if kind not in known and (_is_of_sentence_transformers(name) or known is OF_TOKENS):
+        what = "a multi-vector encoder" if known is OF_TOKENS else "an embedder"
         raise ValueError(
-            f"{file}: module {name} cannot be trained or run here; an embedder is made of {known}"
+            f"{file}: module {name} cannot be trained or run here; {what} is made of "
+            + ", ".join(own.__name__ for own in (Transformer, *known))
         )
     if kind is Dense and not trust_remote_code:
         _check_dense(path / "config.json")

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from common.json_files import read_json
+from common.json_files import read_json, read_settings
 from common.run_files import BEST_FILE
 from encoders.export import is_onnx
 
@@ -57,6 +57,16 @@ def is_classifier(folder: Path) -> bool:
     """
     names = read_json(folder / "config.json").get("architectures") or []
     return any(str(name).endswith("ForSequenceClassification") for name in names)
+
+
+def is_multi_vector(folder: Path) -> bool:
+    """Whether a folder was saved from a late-interaction model of sentence-transformers or PyLate.
+
+    Raises:
+        ValueError: ``config_sentence_transformers.json`` is damaged.
+    """
+    settings = read_settings(folder / "config_sentence_transformers.json")
+    return settings.get("model_type") in ("MultiVectorEncoder", "ColBERT")
 
 
 def warn_if_not_best(name_or_path: str) -> None:

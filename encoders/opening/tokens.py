@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.prompts import padded
+from common.prompts import QueryTokens, padded
 from encoders.unpadding import cut_by_tokens
 
 
@@ -42,6 +42,7 @@ def batches(
     budget: int,
     truncation: str | bool,
     max_length: int,
+    query_tokens: QueryTokens | None = None,
 ) -> Iterator[tuple[list[int], Any]]:
     """Yield batches of texts (or pairs): the places of their texts, and padded tensors.
 
@@ -51,8 +52,11 @@ def batches(
         budget: About so many tokens in a batch.
         truncation: How the tokenizer cuts.
         max_length: To how many tokens.
+        query_tokens: How texts that are queries are expanded.
     """
-    tokens = tokenizer(*texts, truncation=truncation, max_length=max_length)
+    tokens: Any = tokenizer(*texts, truncation=truncation, max_length=max_length)
+    if query_tokens is not None:
+        tokens = query_tokens.expand(tokens)
     for piece in cut_by_tokens([len(ids) for ids in tokens["input_ids"]], budget):
         chosen = {name: [tokens[name][at] for at in piece] for name in tokens}
         yield piece, padded(tokenizer, chosen)

@@ -32,6 +32,7 @@ OUTPUTS: dict[BackboneTask, str] = {
 NO_LIMIT = 1e9
 # Keys of processing_kwargs that concern texts, and the values that ask for what is done anyway.
 TEXT = ("common", "text", "chat_template")
+BY_SIDE = ("query_length", "document_length", "query_expansion")
 DONE_ANYWAY: dict[str, list[Any]] = {"padding": [True], "truncation": [True, "longest_first"]}
 
 
@@ -44,6 +45,7 @@ class Opened(NamedTuple):
         missing: Names of weights that the folder lacks; these are random.
         max_length: The smallest of the folder's limits of a text, in tokens.
         do_lower_case: Whether texts are lower-cased before the tokenizer.
+        by_side: What is stated for queries and documents apart: those of ``BY_SIDE``.
     """
 
     backbone: PreTrainedModel
@@ -51,6 +53,7 @@ class Opened(NamedTuple):
     missing: set[str]
     max_length: int | None
     do_lower_case: bool = False
+    by_side: dict[str, Any] | None = None
 
 
 class _Refused(ValueError):
@@ -66,13 +69,16 @@ class _Reader(Transformer):
         return model
 
 
-def open_backbone(folder: Path, task: BackboneTask, trust_remote_code: bool) -> Opened:
+def open_backbone(
+    folder: Path, task: BackboneTask, trust_remote_code: bool, takes_sides: bool = False
+) -> Opened:
     """Load a model in fp32 from safetensors, and its tokenizer.
 
     Args:
         folder: A folder with ``config.json`` and safetensors weights, or an ONNX graph.
         task: What comes out of the model: token states, or the logit of a classifier.
         trust_remote_code: Whether Python code of the folder may run.
+        takes_sides: Whether the caller applies what is stated for queries and documents apart.
 
     Raises:
         ValueError: It cannot be opened, or is not supported.
@@ -93,7 +99,7 @@ def open_backbone(folder: Path, task: BackboneTask, trust_remote_code: bool) -> 
             trust_remote_code=trust_remote_code,
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
-        _check_settings(folder / "sentence_bert_config.json", settings, task)
+        _check_settings(folder / "sentence_bert_config.json", settings, task, takes_sides)
         reader = _Reader(str(folder), **settings | {"transformer_task": task})
     except Exception as error:  # third-party code on untrusted files may raise anything
         raise ValueError(_refusal(folder, error)) from error
@@ -107,7 +113,8 @@ def open_backbone(folder: Path, task: BackboneTask, trust_remote_code: bool) -> 
     model.config.return_dict, model.config.output_attentions = True, False
     limit = _smallest_limit(folder, tokenizer, model, reader.processing_kwargs)
     missing = set(reader.report["missing_keys"])
-    return Opened(model, tokenizer, missing, limit, reader.do_lower_case)
+    by_side = {name: getattr(reader, name) for name in BY_SIDE}
+    return Opened(model, tokenizer, missing, limit, reader.do_lower_case, by_side)
 
 
 def check_weights(folder: Path, backbone: PreTrainedModel, missing: set[str]) -> None:
@@ -149,7 +156,8 @@ def _check_config(folder: Path, task: BackboneTask, trust_remote_code: bool) -> 
     if late:
         raise ValueError(
             f"{folder / 'config.json'}: {late[0]} is a late-interaction model (one vector for each "
-            "token), which is neither an embedder nor a reranker; give a model of one of the two"
+            "token) in a form that is not read here; open it once with sentence-transformers' "
+            "MultiVectorEncoder and save it again: that is a model of kind multi_vector"
         )
     classifier = any(name.endswith("ForSequenceClassification") for name in names)
     if task == "sequence-classification" and classifier and config.num_labels != 1:
@@ -161,7 +169,7 @@ def _check_config(folder: Path, task: BackboneTask, trust_remote_code: bool) -> 
         )
 
 
-def _check_settings(file: Path, settings: dict[str, Any], task: BackboneTask) -> None:
+def _check_settings(file: Path, settings: dict[str, Any], task: BackboneTask, sides: bool) -> None:
     """Refuse settings of sentence-transformers' Transformer that are not supported here."""
     given = settings.get("transformer_task", "feature-extraction")
     if given not in list(OUTPUTS):
@@ -175,8 +183,8 @@ def _check_settings(file: Path, settings: dict[str, Any], task: BackboneTask) ->
             f"{file}: modality_config gives {text or 'no method'} for text; only forward with the "
             f"output {OUTPUTS[given]} can be run here"
         )
-    for name in ("query_length", "document_length", "query_expansion"):
-        if settings.get(name) is not None:
+    for name in BY_SIDE:
+        if settings.get(name) is not None and not sides:
             raise _Refused(
                 f"{file}: {name} {settings[name]} is for late interaction and not applied here; "
                 "take it out, and set query_max_length or document_max_length"
@@ -241,11 +249,8 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: A
         logger.warning(
             "%s: %d tokens of the tokenizer have no row in the model's embeddings (%s): a text "
             "with one of them is refused; resize_token_embeddings(%d) would add rows",
-            folder,
-            len(unknown),
-            names,
-            unknown[-1] + 1,
-        )
+            folder, len(unknown), names, unknown[-1] + 1,
+        )  # fmt: skip
 
 
 def _allow_autocast(model: PreTrainedModel) -> None:

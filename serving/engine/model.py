@@ -120,10 +120,23 @@ class ServedModel:
 
     def pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation) -> list[Tokens]:
         """Tokens of pairs for a model that scores them."""
-        split = (
-            self.tokenizer.separate_pairs if self.reads_texts_separately else self.tokenizer.pairs
-        )
-        return split(pairs, truncation.side, truncation.max_document)
+        how = truncation.side, truncation.max_document
+        if self.reads_texts_separately:
+            return self.tokenizer.separate_pairs(pairs, self.lengths, *how)
+        return self.tokenizer.pairs(pairs, *how)
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """The most tokens of a query and of a document that are read separately."""
+        return self.encoder.find_length("query"), self.encoder.find_length("document")
+
+    @property
+    def shown_length(self) -> str:
+        """The most tokens that it takes, for messages."""
+        asked, found = self.lengths
+        if not self.reads_texts_separately or asked == found:
+            return f"{self.encoder.max_length} tokens"
+        return f"{asked} tokens of a query or {found} of a document"
 
     @property
     def embedder(self) -> Embedder:

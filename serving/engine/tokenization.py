@@ -112,11 +112,13 @@ class TextTokenizer:
         self.single = self._special_tokens("a")
         self.pair = self._special_tokens("a", "a")
 
-    def texts(self, texts: Sequence[str], side: Side | None = None) -> list[Tokens]:
-        """Tokens of each text; ``side`` is where it is cut, if it must be."""
-        side = side or self.side
-        room = self.max_length - self.single.size
-        found = [self._single_text(ids, side) for ids in self._encode(texts, room, side)]
+    def texts(
+        self, texts: Sequence[str], side: Side | None = None, max_length: int | None = None
+    ) -> list[Tokens]:
+        """Tokens of each text; ``side`` is where it is cut, if it must be, to ``max_length``."""
+        side, length = side or self.side, max_length or self.max_length
+        room = length - self.single.size
+        found = [self._single_text(ids, side, length) for ids in self._encode(texts, room, side)]
         return [replace(t, prompt=prompt_of(x)) for t, x in zip(found, texts, strict=True)]
 
     def pairs(
@@ -147,16 +149,22 @@ class TextTokenizer:
     def separate_pairs(
         self,
         pairs: Sequence[tuple[str, str]],
+        lengths: tuple[int, int],
         side: Side | None = None,
         max_document: int | None = None,
     ) -> list[Tokens]:
-        """The texts of each pair, for a model that reads each alone; arguments as for ``pairs``.
+        """The texts of each pair, for a model that reads each alone, up to these two ``lengths``.
+
+        Other arguments as for ``pairs``.
 
         Raises:
             ServingError: A text would be cut otherwise than such a model does it.
         """
         found = []
-        queries, documents = (self.texts(texts) for texts in zip(*pairs, strict=True))
+        queries, documents = (
+            self.texts(texts, max_length=length)
+            for texts, length in zip(zip(*pairs, strict=True), lengths, strict=True)
+        )
         for query, document, texts in zip(queries, documents, pairs, strict=True):
             truncated = query.truncated or document.truncated
             if truncated and side not in (None, self.side):
@@ -166,7 +174,7 @@ class TextTokenizer:
             if max_document is not None and len(document) - self.single.size > max_document:
                 raise wrong_field(
                     "max_tokens_per_doc",
-                    f"this model truncates texts at {self.max_length} tokens only",
+                    f"this model truncates documents at {lengths[1]} tokens only",
                 )
             ids = query.input_ids + document.input_ids
             types = query.token_type_ids + document.token_type_ids
@@ -180,7 +188,7 @@ class TextTokenizer:
             list(ids[: len(before)]) == before and list(ids[len(ids) - len(after) :]) == after
         )
         own = list(ids[len(before) : len(ids) - len(after)]) if has_special else list(ids)
-        return self._single_text(own, side or self.side)
+        return self._single_text(own, side or self.side, self.max_length)
 
     def pieces(self, text: str, add_special_tokens: bool) -> list[dict[str, Any]]:
         """Each token's id, text, and bytes of ``text`` from ``start`` to ``stop``."""
@@ -240,8 +248,8 @@ class TextTokenizer:
         ids: list[int] = self.raw.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _single_text(self, ids: list[int], side: Side) -> Tokens:
-        kept = _cut(ids, self.max_length - self.single.size, side)
+    def _single_text(self, ids: list[int], side: Side, max_length: int) -> Tokens:
+        kept = _cut(ids, max_length - self.single.size, side)
         return _with_special_tokens(self.single, [kept], len(ids), len(ids))
 
     def _joined(

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import torch
 
+from encoders.kinds import Kind
+from encoders.opening.model_name import is_multi_vector
 from forked import Copy
 from serving.app import build_app
 from serving.engine.engine import Engine
@@ -149,9 +151,10 @@ def open_folders(
     folders: Mapping[str, Path], max_batch_tokens: int | None, device: str = "cpu"
 ) -> dict[str, ServedModel]:
     """Models by role."""
+    kinds: dict[str, Kind] = {"embedder": "embedder", "reranker": "reranker"}
     return {
         role: open_model(
-            "embedder" if role.startswith("embedder") else "reranker",
+            "multi_vector" if is_multi_vector(folder) else kinds[role.partition("_")[0]],
             folder,
             folder.name,
             device=device,

@@ -1,72 +1,72 @@
-"""A reranker that reads query and document each alone is served by its own ``score_pairs``."""
+"""A multi-vector encoder, which reads query and document each alone, is served as a reranker."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Unpack
 
 import httpx
 import numpy as np
 import pytest
-import torch
 
-from encoders import Embedder
-from encoders.inference import ScoreSettings
-from encoders.kinds import KINDS
+from encoders import MultiVectorEncoder
 from served import served
 from tiny import TEXTS
 
 PROMPTS = {"query": "the cat ", "document": "dog "}
-
-
-class Late(Embedder):
-    """Ten times the cosine: a similarity, which no sigmoid may touch."""
-
-    kind = "reranker"
-
-    def score_pairs(
-        self, queries: Sequence[str], documents: Sequence[str], **settings: Unpack[ScoreSettings]
-    ) -> torch.Tensor:
-        return 10 * super().score_pairs(queries, documents, **settings)
+BODY = {"query": TEXTS[0], "documents": list(TEXTS)}
+LONG = " ".join(TEXTS) * 20
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("late") / "model"
-    Embedder.from_pretrained(tiny_bert, prompts=PROMPTS).save_pretrained(folder)
+    model = MultiVectorEncoder.from_pretrained(tiny_bert, projection_dim=8, prompts=PROMPTS)
+    model.replace_lengths(12, 24)
+    model.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[httpx.Client]:
-    row = KINDS["embedder"]._replace(model=Late, retrieves=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(KINDS, "reranker", row)
-        with served({"reranker": folder}) as (url, _), httpx.Client(base_url=url) as found:
-            yield found
+    with served({"reranker": folder}) as (url, _), httpx.Client(base_url=url, timeout=60) as found:
+        yield found
 
 
 def test_scores_are_those_of_score_pairs(client: httpx.Client, folder: Path) -> None:
-    wanted = Late.from_pretrained(folder).score_pairs([TEXTS[0]] * len(TEXTS), TEXTS).numpy()
-    assert np.abs(wanted).max() > 1
-    body = {"query": TEXTS[0], "docs": TEXTS}
+    model = MultiVectorEncoder.from_pretrained(folder)
+    wanted = model.score_pairs([TEXTS[0]] * len(TEXTS), TEXTS).numpy()
+    assert np.abs(wanted).max() > 1  # a sum, which no sigmoid may touch
+    best = np.argsort(-wanted, kind="stable").tolist()
     for raw in (False, True):
-        found = client.post("/score_batch", json=body | {"raw_scores": raw}, timeout=60).json()
+        body = {"query": TEXTS[0], "docs": TEXTS, "raw_scores": raw}
+        found = client.post("/score_batch", json=body).json()
         np.testing.assert_allclose(found["scores"], wanted, atol=1e-4)
-    body = {"query": TEXTS[0], "documents": TEXTS}
-    results = client.post("/rerank", json=body).json()["results"]
-    assert [result["index"] for result in results] == np.argsort(-wanted, kind="stable").tolist()
-    (column,) = client.post("/compare", json=body).json()["columns"]
-    assert [entry["index"] for entry in column["ranking"]] == [r["index"] for r in results]
-    assert column["similarity"] == "cosine"
-    one = client.post("/score", json={"query": TEXTS[0], "doc": TEXTS[1]}).json()["score"]
-    assert one == pytest.approx(wanted[1], abs=1e-4)
+    for route in ("/rerank", "/v1/rerank", "/v2/rerank"):
+        results = client.post(route, json=BODY).json()["results"]
+        assert [result["index"] for result in results] == best
+        scores = [result["relevance_score"] for result in results]
+        np.testing.assert_allclose(scores, wanted[best], atol=1e-4)
+    entries = client.post("/rerank", json={"query": TEXTS[0], "texts": TEXTS}).json()  # TEI
+    assert [entry["index"] for entry in entries] == best
+    (predicted,) = client.post("/predict", json={"inputs": [TEXTS[0], TEXTS[1]]}).json()
+    assert predicted["score"] == pytest.approx(wanted[1], abs=1e-4)
+    (column,) = client.post("/compare", json=BODY).json()["columns"]
+    assert [entry["index"] for entry in column["ranking"]] == best
+    info = client.get("/info").json()
+    assert "reranker" in info["model_type"]
+
+
+def test_each_side_has_its_length(client: httpx.Client) -> None:
+    short, words = "a cat", " ".join(["cat"] * 15)
+    body = {"query": short, "documents": [short, words, LONG]}
+    assert client.post("/v1/rerank", json=body).headers["X-Truncated"] == "1"  # LONG alone
+    body = {"query": words, "documents": [short, words]}
+    assert client.post("/v1/rerank", json=body).headers["X-Truncated"] == "2"
+    refused = client.post("/v1/rerank", json=body | {"truncate": False})
+    assert "12 tokens of a query or 24 of a document" in refused.json()["error"]["message"]
 
 
 def test_what_it_cannot_cut_is_refused(client: httpx.Client) -> None:
-    long = " ".join(TEXTS) * 20
-    body = {"query": "a", "documents": ["b", long]}
-    cut = client.post("/v1/rerank", json=body)
-    assert cut.headers["X-Truncated"] == "1"
+    body = {"query": "a", "documents": ["b", LONG]}
     for key, value in (("truncation_side", "left"), ("max_tokens_per_doc", 3)):
         refused = client.post("/v1/rerank", json=body | {key: value})
         assert refused.status_code == 400
