@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from collators.sampling import GROUP_SIZE, SEED, draw_group, pad_groups
-from common.prompts import check_room, padded, prompt_mask, prompt_of, with_prompt
+from common.prompts import QueryTokens, check_room, padded, prompt_mask, prompt_of, with_prompt
 
 # Shapes: N different texts of a batch, L tokens of the longest of them.
 
@@ -19,7 +20,8 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         batch: Of the tokenizer. ``host_mask`` is added, its attention mask as an array that stays
             on the host where tensors go to a GPU: packing a batch there would wait for it.
-            An embedder's batch has ``prompt_mask`` [N, L], too, True at the tokens of prompts.
+            An embedder's batch has ``prompt_mask`` [N, L], too, True at the tokens of prompts, and
+            a multi-vector encoder's ``query_mask``, an array that is True at those of queries.
     """
     # A copy: a worker moves its tensors to shared memory, from under arrays that are views of them.
     return {**batch, "host_mask": batch["attention_mask"].numpy().astype(bool)}
@@ -39,6 +41,8 @@ class EmbedderCollator:
         document_max_length: The same for a document.
         query_prompt: Put before each query, unless its row has a prompt of its own.
         document_prompt: Put before each document.
+        query_tokens: Of a model that reads queries otherwise than documents, so that the same text
+            may stand in a batch as both.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,6 +50,7 @@ class EmbedderCollator:
     document_max_length: int
     query_prompt: str = ""
     document_prompt: str = ""
+    query_tokens: QueryTokens | None = None
 
     def __post_init__(self) -> None:
         """Reject a length with no room for text: tokenizers would silently exceed it."""
@@ -69,23 +74,30 @@ class EmbedderCollator:
         """
         documents = [with_prompt(document, self.document_prompt) for document in documents]
         # Equal texts are one, unless a part of only one of them is a prompt.
-        keys = [(text, prompt_of(text), self.query_max_length) for text in queries]
-        keys += [(text, prompt_of(text), self.document_max_length) for text in documents]
+        apart = self.query_tokens is not None
+        keys = [(text, prompt_of(text), self.query_max_length, apart) for text in queries]
+        keys += [(text, prompt_of(text), self.document_max_length, False) for text in documents]
         places = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         encoded: list[dict[str, list[int]]] = [{}] * len(places)
-        for max_length in {length for *_, length in places}:
-            some = [key for key in places if key[2] == max_length]
+        for max_length, is_query in {key[2:] for key in places}:
+            some = [key for key in places if key[2:] == (max_length, is_query)]
             texts = [text for text, *_ in some]
-            tokens = self.tokenizer(texts, truncation=True, max_length=max_length)
+            tokens: Any = self.tokenizer(texts, truncation=True, max_length=max_length)
+            if is_query and self.query_tokens is not None:
+                tokens = self.query_tokens.expand(tokens)
             for at, key in enumerate(some):
                 encoded[places[key]] = {name: tokens[name][at] for name in tokens}
         batch = padded(self.tokenizer, encoded)
         batch["prompt_mask"] = prompt_mask(self.tokenizer, [text for text, *_ in places], batch)
         index = torch.tensor([places[key] for key in keys])
+        inputs = model_inputs(batch)
+        if self.query_tokens is not None:
+            rows = np.array([key[3] for key in places])[:, None]
+            inputs["query_mask"] = self.query_tokens.mask(inputs["host_mask"]) & rows
         return {
             "queries": index[: len(queries)],
             "documents": index[len(queries) :],
-            "texts": model_inputs(batch),
+            "texts": inputs,
         }
 
     def count_truncated(self, rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:

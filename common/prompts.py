@@ -94,7 +94,8 @@ class QueryTokens(NamedTuple):
     def mask(self, attention_mask: NDArray[Any]) -> NDArray[np.bool_]:
         """Which positions of padded queries [N, L] are tokens, expanded ones included."""
         lengths = np.maximum(attention_mask.sum(axis=1), max(1, self.length))
-        return np.arange(attention_mask.shape[1]) < lengths[:, None]
+        is_token: NDArray[np.bool_] = np.arange(attention_mask.shape[1]) < lengths[:, None]
+        return is_token
 
 
 def padded(tokenizer: Any, tokens: Any) -> Any:

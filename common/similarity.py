@@ -1,6 +1,7 @@
 """Compare embeddings by their cosine or dot product, and the vectors of tokens by MaxSim."""
 
-from typing import Literal, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def pairwise(
     By MaxSim both are vectors of tokens, as ``token_vectors`` gives them.
     """
     if queries.dim() == 3:
-        with torch.autocast(queries.device.type, enabled=False):
+        with _without_autocast(queries.device):
             similar = queries.float() @ documents.float().mT  # [N, L, M]
         return _sum_of_tokens(similar.max(dim=2).values, queries, similarity)
     if similarity == "cosine":
@@ -51,7 +52,7 @@ def all_pairs(
     tokens, best = queries.float().flatten(0, 1), []  # [Q * L, H + 1]
     # Block by block: of each, backward needs no more than which token was the most similar one.
     size = max(1, SIMILARITIES_AT_ONCE // (len(tokens) * documents.shape[1]))
-    with torch.autocast(queries.device.type, enabled=False):
+    with _without_autocast(queries.device):
         for block in documents.float().split(size):
             similar = tokens @ block.flatten(0, 1).T
             best.append(similar.unflatten(1, block.shape[:2]).max(dim=2).values)
@@ -63,7 +64,8 @@ def maxsim(query: Tensor, document: Tensor, similarity: TokenSimilarity) -> Tens
     """The similarity of the tokens of a query [L, H] and of a document [M, H]: []."""
     if not len(document):
         return torch.tensor(PADDING)
-    total = (query @ document.T).max(dim=1).values.sum()
+    with _without_autocast(query.device):
+        total = (query @ document.T).max(dim=1).values.sum()
     return total / max(1, len(query)) if similarity == "meanmaxsim" else total
 
 
@@ -99,3 +101,10 @@ def _sum_of_tokens(best: Tensor, queries: Tensor, similarity: str) -> Tensor:
         return found
     count = queries[..., -1].float().sum(dim=1).clamp(min=1)
     return found / count.view(-1, *[1] * (found.dim() - 1))
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Where products of fp32 stay fp32."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

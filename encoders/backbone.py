@@ -251,9 +251,8 @@ class Encoder(nn.Module):
                         batch["prompt_mask"] = prompt_mask(self.tokenizer, own, batch)
                     mask = batch["attention_mask"].numpy()
                     inputs = {name: unpadding.to_device(batch[name], self.device) for name in batch}
-                    if query_tokens is not None:
-                        inputs["query_mask"] = query_tokens.mask(mask)
-                    found.append((piece, self(**inputs, host_mask=mask).float()))
+                    more = {} if query_tokens is None else {"query_mask": query_tokens.mask(mask)}
+                    found.append((piece, self(**inputs, **more, host_mask=mask).float()))
                     bar.update(len(piece))
                 yield found
 

@@ -71,10 +71,10 @@ class ModelSettings(Settings):
     """Inference."""
 
     query_max_length: int | None = option(
-        None, "Embedder: tokens of a query; null: the model's limit.", least=1
+        None, "Tokens of a query that is read alone; null: the model's limit.", least=1
     )
     document_max_length: int | None = option(
-        None, "Embedder: tokens of a document; null: the model's limit.", least=1
+        None, "Tokens of a document that is read alone; null: the model's limit.", least=1
     )
     max_length: int | None = option(
         None, "Reranker: tokens of a pair; null: the model's limit.", least=1
@@ -269,14 +269,15 @@ def find_first_stage(
 def check_unused(args: EvaluationSettings, kind: Kind, data: Data, shared_settings: bool) -> None:
     """Refuse settings that would be ignored; see ``find_first_stage``."""
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
-    retrieves, defaults = KINDS[kind].retrieves, EvaluationSettings(data=[])
+    retrieves, reads_pairs = KINDS[kind].retrieves, KINDS[kind].reads_pairs
+    by_words, defaults = args.first_stage == BM25_SCORES, EvaluationSettings(data=[])
     given = isinstance(data, PairData) or data.candidates is not None
     for applies, names, reason in (
         (retrieves, first, "the model is an embedder, which searches by itself"),
-        (retrieves, ("max_length",), f"is a reranker's; an embedder's are {' and '.join(lengths)}"),
+        (not reads_pairs, ("max_length",), f"is a reranker's; give {' and '.join(lengths)}"),
         (
-            not retrieves and args.first_stage == BM25_SCORES,
-            (*lengths, "index"),
+            not retrieves and by_words,
+            ("index", *(lengths if reads_pairs else ())),
             "is an embedder's, and none is measured or named as first_stage",
         ),
         (

@@ -10,12 +10,14 @@ batches. Two class attributes tell the trainers more, where they are true:
 """
 
 from losses.adr_mse import ADRMSELoss
-from losses.contrastive import ContrastiveLoss
+from losses.contrastive import ContrastiveLoss, MultiVectorContrastiveLoss
 from losses.distillation import (
     DistillationLoss,
     EmbedderDistillationLoss,
     EmbedderMarginMSELoss,
     MarginMSELoss,
+    MultiVectorDistillationLoss,
+    MultiVectorMarginMSELoss,
 )
 from losses.groups import ListwiseLoss, PairwiseLoss
 from losses.lambda_loss import LambdaLoss
@@ -38,6 +40,9 @@ __all__ = [
     "MSELoss",
     "MarginMSELoss",
     "MatryoshkaLoss",
+    "MultiVectorContrastiveLoss",
+    "MultiVectorDistillationLoss",
+    "MultiVectorMarginMSELoss",
     "PairwiseLoss",
     "WeightedMSELoss",
 ]

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.similarity import Similarity, all_pairs, for_dot_product
+from common.similarity import (
+    Similarity,
+    TokenSimilarity,
+    all_pairs,
+    for_dot_product,
+    pairwise,
+)
 from losses.scores import check_positive
 
 # Shapes: Q queries, D documents, A gathered queries, H dimensions of an embedding, G of a guide's.
@@ -20,7 +26,7 @@ def in_batch_accuracy(
     documents: Tensor,
     positives: Tensor,
     false_negative_mask: Tensor,
-    similarity: Similarity = "cosine",
+    similarity: Similarity | TokenSimilarity = "cosine",
 ) -> Tensor:
     """Share of queries whose own document scores above all others; arguments as in the loss."""
     scores = all_pairs(queries.float(), documents.float(), similarity)
@@ -113,7 +119,7 @@ class ContrastiveLoss(nn.Module):
             raise ValueError(f"hardness must be 0 or above, got {hardness}")
         self.temperature = temperature
         self.symmetric = symmetric
-        self.similarity = similarity
+        self.similarity: Similarity | TokenSimilarity = similarity
         self.absolute_margin = absolute_margin
         self.relative_margin = relative_margin
         self.contrast_queries = contrast_queries
@@ -160,9 +166,9 @@ class ContrastiveLoss(nn.Module):
             for each in (queries, documents, others.queries)
         )
         own, rows = documents[positives], torch.arange(len(queries), device=queries.device)
-        near = self._near(guide or Guide(queries, documents, asked), positives)
+        near = self._near(guide, positives, queries, documents, asked)
 
-        similar = queries @ documents.T
+        similar = all_pairs(queries, documents, self._compared_by)
         mask = false_negative_mask | near("queries", "documents")
         mask[rows, positives] = False
         harder = self.hardness * similar.detach()
@@ -179,9 +185,10 @@ class ContrastiveLoss(nn.Module):
         forward = F.cross_entropy(torch.cat(logits, dim=1), positives)
         if not self.symmetric:
             return forward
-        mask = others.false_negative_mask | near("positives", "gathered_queries")
+        mask = others.false_negative_mask | near("gathered_queries", "positives", turned=True)
         mask[rows, others.own] = False
-        return (forward + F.cross_entropy(self._logits(own, asked, mask), others.own)) / 2
+        backward = F.cross_entropy(self._logits(asked, own, mask.T).T, others.own)
+        return (forward + backward) / 2
 
     @torch.no_grad()
     def widen_mask(
@@ -193,34 +200,82 @@ class ContrastiveLoss(nn.Module):
         guide: Guide | None = None,
     ) -> Tensor:
         """The mask [Q, D] with the false negatives that the margins find; arguments as above."""
-        if guide is None:
-            asked, found = (
-                for_dot_product(each.float(), self.similarity) for each in (queries, documents)
-            )
-            guide = Guide(asked, found, asked)
-        mask = false_negative_mask | self._near(guide, positives)("queries", "documents")
+        asked, found = (
+            for_dot_product(each.float(), self.similarity) for each in (queries, documents)
+        )
+        near = self._near(guide, positives, asked, found, asked)
+        mask = false_negative_mask | near("queries", "documents")
         mask[torch.arange(len(queries), device=mask.device), positives] = False
         return mask
 
+    @property
+    def _compared_by(self) -> Similarity | TokenSimilarity:
+        """The similarity of embeddings that ``for_dot_product`` has prepared."""
+        return "dot" if self.similarity == "cosine" else self.similarity
+
     def _logits(self, anchors: Tensor, candidates: Tensor, mask: Tensor) -> Tensor:
         """Of anchors [Q, H] and candidates [D, H]; -inf where the mask [Q, D] is True."""
-        return (anchors @ candidates.T / self.temperature).masked_fill(mask, float("-inf"))
+        similar = all_pairs(anchors, candidates, self._compared_by)
+        return (similar / self.temperature).masked_fill(mask, float("-inf"))
 
-    def _near(self, guide: Guide, positives: Tensor) -> Callable[[str, str], Tensor]:
-        """A function from the names of two sides to a mask of pairs too similar for negatives."""
-        sides = {name: side.detach() for name, side in guide._asdict().items()}
+    def _near(
+        self, guide: Guide | None, positives: Tensor, *own_embeddings: Tensor
+    ) -> Callable[..., Tensor]:
+        """A function from the names of two sides to a mask of pairs too similar for negatives.
+
+        The mask has a row for each query; ``turned``: for each document, which is named second.
+        """
+        if not self.finds_false_negatives:
+            return lambda *_, **__: positives.new_zeros((), dtype=torch.bool)
+        by = self._compared_by if guide is None else "dot"
+        given = guide or Guide(*own_embeddings)
+        sides = {name: side.detach() for name, side in given._asdict().items()}
         sides["positives"] = sides["documents"][positives]
-        own = (sides["queries"] * sides["positives"]).sum(dim=1, keepdim=True)  # [Q, 1]
+        own = pairwise(sides["queries"], sides["positives"], by)[:, None]  # [Q, 1]
         limit = torch.full_like(own, float("inf"))
         if self.absolute_margin is not None:
             limit = own - self.absolute_margin
         if self.relative_margin is not None:
             limit = torch.minimum(limit, own - self.relative_margin * own.abs())
 
-        def near(anchors: str, candidates: str) -> Tensor:
-            if not self.finds_false_negatives:
-                return positives.new_zeros((), dtype=torch.bool)
-            mask: Tensor = sides[anchors] @ sides[candidates].T > limit
+        def near(anchors: str, candidates: str, turned: bool = False) -> Tensor:
+            similar = all_pairs(sides[anchors], sides[candidates], by)
+            mask: Tensor = (similar.T if turned else similar) > limit
             return mask
 
         return near
+
+
+class MultiVectorContrastiveLoss(ContrastiveLoss):
+    """Cross-entropy over MaxSim of every query with every document, of a multi-vector encoder.
+
+    As ``ContrastiveLoss``, with the similarity of Khattab and Zaharia, "ColBERT: Efficient and
+    Effective Passage Search via Contextualized Late Interaction over BERT" (2020): for each token
+    of a query the largest dot product with a token of the document, and the sum of these.
+
+    Args:
+        temperature: T; divides the similarities.
+        symmetric: As in ``ContrastiveLoss``.
+        similarity: "maxsim" or "meanmaxsim", the mean of the query's tokens instead of their sum.
+        absolute_margin: As in ``ContrastiveLoss``.
+        relative_margin: As there.
+        hardness: As there.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        symmetric: bool = False,
+        similarity: TokenSimilarity = "maxsim",
+        absolute_margin: float | None = None,
+        relative_margin: float | None = None,
+        hardness: float = 0.0,
+    ) -> None:
+        super().__init__(
+            temperature,
+            symmetric,
+            absolute_margin=absolute_margin,
+            relative_margin=relative_margin,
+            hardness=hardness,
+        )
+        self.similarity = similarity

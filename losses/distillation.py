@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.similarity import Similarity, pairwise
+from common.similarity import Similarity, TokenSimilarity, pairwise
 from losses.scores import by_group, check_positive
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
@@ -72,9 +72,9 @@ class MarginMSELoss(nn.Module):
 
 
 class EmbedderLoss(nn.Module):
-    """A loss of scores, of an embedder: the student's scores are similarities of embeddings."""
+    """A loss of scores whose student's scores are similarities of embeddings."""
 
-    def __init__(self, loss: nn.Module, similarity: Similarity) -> None:
+    def __init__(self, loss: nn.Module, similarity: Similarity | TokenSimilarity) -> None:
         super().__init__()
         self.similarity = similarity
         self.loss = loss
@@ -126,4 +126,38 @@ class EmbedderMarginMSELoss(EmbedderLoss):
     """
 
     def __init__(self, scale: float = 1.0, similarity: Similarity = "cosine") -> None:
+        super().__init__(MarginMSELoss(scale), similarity)
+
+
+class MultiVectorDistillationLoss(EmbedderLoss):
+    """Kullback-Leibler divergence from the teacher's ranking of a group to that by MaxSim.
+
+    As ``DistillationLoss``, with similarities of a multi-vector encoder as the student's scores.
+
+    Args:
+        temperature: T; divides the similarities.
+        teacher_temperature: Tt; divides the teacher's scores; see ``DistillationLoss``.
+        similarity: "maxsim" or "meanmaxsim"; see ``MultiVectorContrastiveLoss``.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        teacher_temperature: float = 1.0,
+        similarity: TokenSimilarity = "maxsim",
+    ) -> None:
+        super().__init__(DistillationLoss(temperature, teacher_temperature), similarity)
+
+
+class MultiVectorMarginMSELoss(EmbedderLoss):
+    """Squared error of the margins between MaxSim of a group's candidates.
+
+    As ``MarginMSELoss``, with similarities of a multi-vector encoder as the student's scores.
+
+    Args:
+        scale: Multiplies the similarities; see ``MarginMSELoss``.
+        similarity: "maxsim" or "meanmaxsim"; see ``MultiVectorContrastiveLoss``.
+    """
+
+    def __init__(self, scale: float = 1.0, similarity: TokenSimilarity = "maxsim") -> None:
         super().__init__(MarginMSELoss(scale), similarity)

@@ -166,6 +166,8 @@ def open_teacher(args: WorkSettings, name: str, digests: Digests) -> Teacher:
     """Open a reranker with its score cache; record its digest."""
     if KINDS[detect_kind(name)].retrieves:
         raise ValueError(f"reranker: {name} is not a reranker (it has no scoring head)")
+    if args.max_length is not None and not KINDS[detect_kind(name)].reads_pairs:
+        raise ValueError(f"max_length: {name} reads no pairs, but each text alone; leave it out")
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = place_for_inference(reranker, PartialState().device)
     digests["reranker"] = digest = model_digest(reranker)

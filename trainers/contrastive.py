@@ -5,15 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.similarity import Similarity
+from common.similarity import Similarity, TokenSimilarity
 from losses.contrastive import GatheredQueries, Guide, in_batch_accuracy
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
 from trainers.distributed.gradient_cache import embed_in_chunks
 from trainers.guards.idle_steps import NO_NEGATIVES
+from trainers.similarity import by_side
 
 # Shapes: Q queries and D documents of this process, A queries and E documents of all of them, R
-# relevant documents of the query that has most, H dimensions of an embedding.
+# relevant documents of the query that has most, H dimensions of an embedding. Of a multi-vector
+# encoder [.., H] stands for the vectors of a text's tokens, [.., L, H].
 
 
 class ContrastiveTrainer(BaseTrainer):
@@ -37,8 +39,7 @@ def compute_contrastive_loss(
     trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: Any, num_items: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scaled loss of a batch, and its embeddings: queries [Q, H], all documents [E, H]."""
-    embeddings = embed(trainer, model, inputs["texts"])  # [N, H]: each different text once
-    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
+    queries, documents = by_side(embed(trainer, model, inputs["texts"]), inputs)
     batch = {name: inputs[name] for name in ("positives", "false_negative_mask")}
     if "guide_queries" in inputs:
         guide = inputs["guide_queries"], inputs["guide_documents"]
@@ -56,7 +57,7 @@ def compute_contrastive_loss(
         left = mask if loss.has_other_negatives else found
     trainer.record_signal((~left).sum() > len(queries), NO_NEGATIVES)
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
-    similarity: Similarity = getattr(loss, "similarity", "cosine")
+    similarity: Similarity | TokenSimilarity = getattr(loss, "similarity", "cosine")
     accuracy = in_batch_accuracy(queries, documents, positives, mask, similarity)
     trainer.record_metric("in_batch_accuracy", accuracy, trainer.count_items(inputs))
     return value, {"queries": queries, "documents": documents}

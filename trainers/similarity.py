@@ -1,4 +1,7 @@
-"""Train an embedder on scored pairs: weighted MSE, CoSENT, and a teacher's scores."""
+"""Train an embedder on scored pairs: weighted MSE, CoSENT, and a teacher's scores.
+
+A multi-vector encoder learns a teacher's scores alike.
+"""
 
 from typing import Any
 
@@ -31,8 +34,7 @@ def compute_similarity_loss(
     trainer: BaseTrainer, model: nn.Module, inputs: dict[str, Any], loss: nn.Module, num_items: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scaled loss of a batch, and its embeddings of queries and documents, [P, H] each."""
-    embeddings = model(**inputs["texts"])  # [N, H]: each different text once
-    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
+    queries, documents = by_side(model(**inputs["texts"]), inputs)
     encoded = ("texts", "queries", "documents")
     targets = {name: value for name, value in inputs.items() if name not in encoded}
     outputs = {"queries": queries, "documents": documents}
@@ -49,3 +51,15 @@ def compute_similarity_loss(
         trainer.record_signal((targets["mask"].sum(dim=1) > 1).any(), ONE_CANDIDATE_EACH)
     value = loss(queries, documents, **targets)
     return trainer.scale_loss(value, inputs, num_items), outputs
+
+
+def by_side(embeddings: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Embeddings of queries and of documents, from those of each different text, [N, H].
+
+    Of vectors of tokens [N, L, H], queries keep as many positions as the longest of them has.
+    """
+    asked, mask = embeddings, inputs["texts"].get("query_mask")
+    if mask is not None:
+        longest = mask.any(axis=0).nonzero()[0][-1] + 1  # known without waiting for a GPU
+        asked = embeddings[:, : longest + 1]  # and one that does not count
+    return asked[inputs["queries"]], embeddings[inputs["documents"]]

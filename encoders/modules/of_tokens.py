@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from sentence_transformers.base.modules import Dense, Module, Normalize
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from common.prompts import QueryTokens
@@ -101,7 +101,7 @@ class Skiplist(NamedTuple):
     of_documents: bool = True
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, modules: Iterable[Module]) -> "Skiplist":
+    def of(cls, tokenizer: PreTrainedTokenizerBase, modules: Iterable[nn.Module]) -> "Skiplist":
         """That of a ``MultiVectorMask``; words that are no tokens are left out of it."""
         for mask in modules:
             if isinstance(mask, MultiVectorMask):
@@ -145,6 +145,5 @@ def at_their_places(vectors: Tensor, computed: Tensor, order: Sequence[int]) -> 
     texts, tokens = computed[order].nonzero(as_tuple=True)
     places = torch.tensor(order)[texts] * computed.shape[1] + tokens
     room = vectors.new_zeros(computed.numel(), vectors.shape[1])
-    return room.index_copy(0, to_device(places, vectors.device), vectors).unflatten(
-        0, computed.shape
-    )
+    found = room.index_copy(0, to_device(places, vectors.device), vectors)
+    return found.view(*computed.shape, -1)

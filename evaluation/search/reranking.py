@@ -80,6 +80,8 @@ def _score(
             [data.documents[pairs[at][1]] for at in piece],
             prompts=prompts,
             max_length=inference.max_length,
+            query_max_length=inference.query_max_length,
+            document_max_length=inference.document_max_length,
             tokens_per_batch=inference.tokens_per_batch,
             bf16=inference.bf16,
         )

@@ -43,6 +43,9 @@ FORMAT_OF = {
     "reranker_distillation": "scored_groups",
     "reranker_margin_mse": "scored_groups",
     "reranker_adr_mse": "scored_groups",
+    "multi_vector_contrastive": "groups",  # with negatives, by which it is measured
+    "multi_vector_distillation": "scored_groups",
+    "multi_vector_margin_mse": "scored_groups",
 }
 
 
@@ -107,7 +110,7 @@ def base_recipe(objective: str, models: dict[str, Path], dropout: bool = True) -
     kind = OBJECTIVES[objective].model
     name = kind if dropout else f"{kind} without dropout"
     settings: dict[str, Any] = {"objective": objective, "model_name_or_path": models[name]}
-    if kind == "embedder":
+    if kind != "reranker":
         return {**settings, "query_max_length": 16, "document_max_length": 32}
     return {**settings, "max_length": 48}
 

@@ -32,6 +32,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "in chunks": {"objective": "contrastive", "gradient_cache_chunk_size": 3},
     "prefixes": {"objective": "contrastive", "matryoshka_dims": [32, 8]},
+    "vectors of tokens in chunks": {
+        "objective": "multi_vector_contrastive",
+        "loss_args": {"relative_margin": 0.1, "symmetric": True, "hardness": 1.0},
+        "gradient_cache_chunk_size": 3,
+    },
 }
 
 
@@ -39,7 +44,8 @@ CASES: dict[str, dict[str, Any]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models, without dropout, whose masks are drawn on the host for a CPU."""
     folder = tmp_path_factory.mktemp("waiting")
-    save_backbone(folder / "embedder", TEXTS, **NO_DROPOUT)
+    for kind in ("embedder", "multi_vector"):
+        save_backbone(folder / kind, TEXTS, **NO_DROPOUT)
     save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT)
     return folder
 

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from collators.epochs import EpochRows
 from collators.mixture import MixtureRows, SourceCollator, SourceRows
-from common.similarity import Similarity
-from encoders import Embedder, kinds
+from encoders import kinds
 from encoders.backbone import Encoder
 from encoders.export.onnx_backbone import is_onnx
 from encoders.modules.settings import is_unit_length
@@ -123,7 +123,7 @@ def open_model(run: Run) -> Encoder:
             alpha=args.lora_alpha or 2 * args.lora_r,
             dropout=args.lora_dropout,
             target_modules=args.lora_target_modules,
-            classifier=not kinds.retrieves(model),
+            classifier=kinds.kind_of(model).reads_pairs,
         )
     return model
 
@@ -150,14 +150,15 @@ def open_base_model(run: Run) -> Encoder:
         revision=args.model_revision,
         trust_remote_code=args.trust_remote_code,
     )
-    if kinds.retrieves(model):
+    if not kinds.kind_of(model).reads_pairs:
         _check_sizes(args, model)
         _set_similarity(run, model)
     model.replace_prompts(args.query_prompt, args.document_prompt)
+    model.replace_lengths(args.query_max_length, args.document_max_length)
     return model
 
 
-def _check_sizes(args: TandemArguments, model: Embedder) -> None:
+def _check_sizes(args: TandemArguments, model: Any) -> None:
     widest = max(args.matryoshka_dims or [0])
     if widest > model.dimension:
         raise ValueError(
@@ -173,18 +174,19 @@ def _check_sizes(args: TandemArguments, model: Embedder) -> None:
             )
 
 
-def _set_similarity(run: Run, model: Embedder) -> None:
+def _set_similarity(run: Run, model: Any) -> None:
     """Let the saved model be compared, in search and serving, as its losses compare it."""
     given = [task.args.loss_args.get("similarity") for task in (*run.sources, run)]
+    usual = signature(run.objective.loss).parameters["similarity"].default
     if not any(given):
-        if model.similarity != "cosine":
+        if model.similarity != usual:
             raise ValueError(
                 f'loss_args: the model is made for the similarity "{model.similarity}", and the '
-                f'loss compares by the cosine; give {{"similarity": "{model.similarity}"}} to keep '
-                'it, or {"similarity": "cosine"} to change it'
+                f'loss compares by the {usual}; give {{"similarity": "{model.similarity}"}} to '
+                f'keep it, or {{"similarity": "{usual}"}} to change it'
             )
         return
-    chosen: set[Similarity] = {similarity or "cosine" for similarity in given}
+    chosen = {similarity or usual for similarity in given}
     if len(chosen) > 1:
         raise ValueError(
             "loss_args: similarity: the losses of a run must compare alike; give all sources, and "
@@ -221,8 +223,9 @@ def task_collator(task: TrainingTask, model: Encoder, guide: GuideEmbeddings | N
     if document_prompt is None:
         document_prompt = model.prompts.get("document", "")
     settings = {
-        "query_max_length": args.query_max_length or model.max_length,
-        "document_max_length": args.document_max_length or model.max_length,
+        "query_max_length": model.find_length("query", args.query_max_length),
+        "document_max_length": model.find_length("document", args.document_max_length),
+        "query_tokens": model.query_tokens,
         "max_length": model.max_length,
         "query_prompt": model.prompts.get("query", ""),
         "document_prompt": document_prompt,

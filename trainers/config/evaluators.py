@@ -54,9 +54,10 @@ def _evaluator_on(run: Run, files: Sequence[str], corpus: str | None, rejected: 
     if isinstance(data, RetrievalData):
         if data.candidates is None and not KINDS[run.objective.model].retrieves:
             raise ValueError(
-                f"{', '.join(files)}: a reranker in training is measured by how it orders each "
-                "query's own documents, and no query has both relevant and irrelevant ones; give "
-                "negatives (scripts/mine_negatives.py), or set eval_metrics to []"
+                f"{', '.join(files)}: a {KINDS[run.objective.model].labels['en']} in training is "
+                "measured by how it orders each query's own documents, and no query has both "
+                "relevant and irrelevant ones; give negatives (scripts/mine_negatives.py), or set "
+                "eval_metrics to []"
             )
         names = args.eval_metrics or list(DEFAULT_METRICS)
         check_metrics(names)

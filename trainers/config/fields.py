@@ -37,7 +37,9 @@ class ModelArguments:
     pooling: (
         Literal["cls", "mean", "last", "max", "weightedmean", "mean_sqrt_len_tokens"] | None
     ) = option(None, "Embedder: null keeps the folder's; mean for a plain backbone.")
-    projection_dim: int | None = option(None, "Embedder: add a linear projection to this width.")
+    projection_dim: int | None = option(
+        None, "Embedder, multi-vector encoder: add a linear projection to this width."
+    )
     normalize: bool | None = option(
         None, "Embedder: unit length; null keeps the folder's, true for a plain backbone."
     )
@@ -117,8 +119,12 @@ class DataArguments:
         None,
         "merge_with_base auto: more data, as eval_file, on which a must not be worse than 0.",
     )
-    query_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
-    document_max_length: int | None = option(None, "Embedder: tokens; null: the model's limit.")
+    query_max_length: int | None = option(
+        None, "Embedder, multi-vector encoder: tokens; null: the model's limit."
+    )
+    document_max_length: int | None = option(
+        None, "Embedder, multi-vector encoder: tokens; null: the model's limit."
+    )
     max_length: int | None = option(None, "Reranker: tokens of a pair; null: the model's limit.")
     query_prompt: str | None = option(
         None, "Put before each query (a row's own prompt replaces it); null: as the model says."

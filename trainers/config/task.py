@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -12,21 +12,26 @@ from torch import nn
 
 from common.flags import check_key
 from common.typed_values import typed
-from encoders.kinds import KINDS
+from encoders.kinds import KINDS, ModelKind
 from losses import MatryoshkaLoss
 from trainers.config.arguments import TandemArguments, check_labels
 from trainers.config.fields import SOURCE_SETTINGS
 from trainers.contrastive import ContrastiveTrainer
 from trainers.objectives import OBJECTIVES, Objective
 
-# Settings of models that retrieve, and of models that rerank (``ModelKind.role``).
-ONLY_FOR = {
-    "embedder": (
-        "eval_corpus", "matryoshka_dims", "matryoshka_weights", "pooling", "projection_dim",
-        "normalize", "query_max_length", "document_max_length", "append_eos_token",
+# Settings of models that retrieve, of those that read each text alone, and of the others.
+ONLY_FOR: list[tuple[Callable[[ModelKind], bool], tuple[str, ...]]] = [
+    (
+        lambda kind: kind.retrieves,
+        ("eval_corpus", "matryoshka_dims", "matryoshka_weights", "pooling", "normalize",
+         "append_eos_token"),
     ),
-    "reranker": ("max_length",),
-}  # fmt: skip
+    (
+        lambda kind: not kind.reads_pairs,
+        ("projection_dim", "query_max_length", "document_max_length"),
+    ),
+    (lambda kind: kind.reads_pairs, ("max_length",)),
+]  # fmt: skip
 # Own settings of a source that rows of one batch must have in common.
 SHARED_IN_A_BATCH = ("objective", "loss_args", "document_prompt", "train_group_size")
 
@@ -63,7 +68,7 @@ def find_objective(args: TandemArguments) -> Objective:
     contrastive = objective.trainer is ContrastiveTrainer
     if args.gradient_cache_chunk_size is not None and not contrastive:
         raise ValueError(
-            "gradient_cache_chunk_size: is for objective contrastive; for others accumulate "
+            "gradient_cache_chunk_size: is for contrastive objectives; for others accumulate "
             "batches (gradient_accumulation_steps), which gives the same gradients"
         )
     alone = args.per_device_train_batch_size == args.train_group_size == 1
@@ -88,7 +93,7 @@ def find_objective(args: TandemArguments) -> Objective:
     has_margin = {"absolute_margin", "relative_margin"} & args.loss_args.keys()
     if args.guide_model is not None and not (contrastive and has_margin):
         raise ValueError(
-            "guide_model: finds false negatives of objective contrastive by a margin; give "
+            "guide_model: finds false negatives of contrastive objectives by a margin; give "
             'loss_args {"absolute_margin": 0}, or leave guide_model out'
         )
     return objective
@@ -100,12 +105,13 @@ def check_kind(task: TrainingTask) -> None:
     Raises:
         ValueError: It begins with the key.
     """
-    for role, names in ONLY_FOR.items():
+    trained = KINDS[task.objective.model]
+    for takes, names in ONLY_FOR:
         for name in names:
-            given = getattr(task.args, name) is not None
-            if given and role != KINDS[task.objective.model].role:
+            if getattr(task.args, name) is not None and not takes(trained):
+                takers = " and ".join(f"the {kind}" for kind, row in KINDS.items() if takes(row))
                 raise ValueError(
-                    f"{name}: is for the {role}, but objective {task.args.objective} trains the "
+                    f"{name}: is for {takers}, but objective {task.args.objective} trains the "
                     f"{task.objective.model}; leave it out"
                 )
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributed import all_gather, all_reduce, get_rank, get_world_size
 
+from common.similarity import widen
+
 # Shapes: n rows of this process, N rows of all processes.
 
 
@@ -28,10 +30,13 @@ class Gathering:
         self.own = slice(self.start, self.start + count)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """[n, ...] to [N, ...], process after process.
+        """[n, ...] to [N, ...], process after process; vectors of tokens [n, L, H] to the widest L.
 
         The gradient of a row is summed over all processes, as if one had computed everything.
         """
+        if rows.dim() == 3:
+            widths = Gathering(rows.shape[1], rows.device).counts
+            rows = widen(rows, max(widths))
         gathered: Tensor = _Gather.apply(rows, self.counts, self.own)  # type: ignore[no-untyped-call]
         return gathered
 

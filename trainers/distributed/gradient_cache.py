@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.similarity import widen
+
 # Shapes: N texts of a batch, L tokens of the longest, H dimensions of an embedding.
 
 
@@ -39,7 +41,7 @@ def embed_in_chunks(
     spare = {name: values[:1] for name, values in chunks[0].items()}
     chunks += [spare] * (at_least - len(chunks))
     if not torch.is_grad_enabled():
-        return torch.cat([model(**chunk) for chunk in chunks])[:count]
+        return _joined([model(**chunk) for chunk in chunks])[:count]
     # Autograd calls a function's backward only if an input requires a gradient.
     anchor = torch.zeros((), requires_grad=True)
     embeddings: Tensor = _Chunks.apply(anchor, model, chunks, no_sync)  # type: ignore[no-untyped-call]
@@ -54,7 +56,8 @@ class _Chunks(torch.autograd.Function):
         for chunk in chunks:
             ctx.random.append(_random_state())
             embeddings.append(model(**chunk))
-        return torch.cat(embeddings)
+        ctx.widths = [embedded.shape[1] for embedded in embeddings]
+        return _joined(embeddings)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -63,13 +66,20 @@ class _Chunks(torch.autograd.Function):
         for at, (chunk, own) in enumerate(zip(ctx.chunks, gradients, strict=True)):
             keep = nullcontext() if at == last else ctx.no_sync()
             with keep, _replayed(ctx.random[at]), torch.enable_grad():
-                ctx.model(**chunk).backward(own)
+                ctx.model(**chunk).backward(own[:, : ctx.widths[at]])
         return None, None, None, None
+
+
+def _joined(chunks: list[Tensor]) -> Tensor:
+    """Embeddings [N, H] of all chunks; vectors of tokens [N, L, H] at the width of the widest."""
+    if chunks[0].dim() == 3:
+        chunks = [widen(chunk, max(other.shape[1] for other in chunks)) for chunk in chunks]
+    return torch.cat(chunks)
 
 
 def _trim_padding(chunk: dict[str, Any]) -> dict[str, Any]:
     """Drop columns that are padding in all rows, on either side."""
-    used = chunk["host_mask"].any(axis=0).nonzero()[0]
+    used = (chunk["host_mask"] | chunk.get("query_mask", False)).any(axis=0).nonzero()[0]
     kept = slice(int(used[0]), int(used[-1]) + 1)
     return {name: values[:, kept] for name, values in chunk.items()}
 

@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.training_args import OptimizerNames
 
 from collators.epochs import EpochRows
+from encoders.kinds import retrieves
 from evaluation.measure import Evaluator
 from trainers.base import BaseTrainer
 from trainers.checkpoints.files import checkpoints_in
@@ -228,9 +229,9 @@ def try_open(trainer: BaseTrainer, folder: Path) -> None:
 
 
 def output(model: Any) -> torch.Tensor:
-    """The vector of a text [1, H], or the logit of a pair [1], in fp32 on the CPU."""
+    """The vector of a text [1, H], or the score of a pair [1], in fp32 on the CPU."""
     found: torch.Tensor = (
-        model.encode([TEXT]) if hasattr(model, "encode") else model.score_pairs([TEXT], [TEXT])
+        model.encode([TEXT]) if retrieves(model) else model.score_pairs([TEXT], [TEXT])
     )
     return found.float()
 

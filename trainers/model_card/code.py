@@ -30,9 +30,9 @@ SCORES = {
 }
 
 SENTENCE_TRANSFORMERS_EMBEDDER = """\
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import {opener}
 
-model = SentenceTransformer({name})
+model = {opener}({name})
 queries = model.encode_query({queries})
 documents = model.encode_document({documents})
 scores = model.similarity(queries, documents)  # one row per query
@@ -133,13 +133,20 @@ def _embedder_blocks(folder: Path, name: str, given: str) -> dict[str, str]:
     settings = _read(folder / "config_sentence_transformers.json")
     dot = settings.get("similarity_fn_name") == "dot"
     # SentenceTransformer adds the prompts itself.
-    code = SENTENCE_TRANSFORMERS_EMBEDDER.format(name=given, **_texts({}))
+    opener = "SentenceTransformer"
+    code = SENTENCE_TRANSFORMERS_EMBEDDER.format(opener=opener, name=given, **_texts({}))
     blocks = {"sentence-transformers": code}
     if parts := _behind_the_backbone(folder, name):
         scores = "queries @ documents.T" if dot else COSINES
         parts |= _texts(settings["prompts"])
         blocks["transformers"] = TRANSFORMERS_EMBEDDER.format(name=given, scores=scores, **parts)
     return blocks
+
+
+def _multi_vector_blocks(folder: Path, name: str, given: str) -> dict[str, str]:
+    opener = "MultiVectorEncoder"
+    code = SENTENCE_TRANSFORMERS_EMBEDDER.format(opener=opener, name=given, **_texts({}))
+    return {"sentence-transformers": code}
 
 
 class Example(NamedTuple):
@@ -156,9 +163,11 @@ class Example(NamedTuple):
     blocks: Callable[[Path, str, str], dict[str, str]]
 
 
+PAIRS = {"query": QUERIES[0], "docs": DOCUMENTS}
 EXAMPLES: dict[Kind, Example] = {
     "embedder": Example("embed_batch", {"texts": DOCUMENTS}, _embedder_blocks),
-    "reranker": Example("score_batch", {"query": QUERIES[0], "docs": DOCUMENTS}, _reranker_blocks),
+    "reranker": Example("score_batch", PAIRS, _reranker_blocks),
+    "multi_vector": Example("score_batch", PAIRS, _multi_vector_blocks),
 }
 
 

@@ -99,6 +99,10 @@ def recipes(folder: Path, per_device: int) -> dict[str, dict[str, Any]]:
             "model_name_or_path": folder / "bert", "guide_model": folder / "bert",
             "loss_args": {"absolute_margin": 0.02}, "merge_with_base": "auto", **embedder,
         },
+        "tokens": {
+            "model_name_or_path": folder / "bert", "projection_dim": 8, **embedder,
+            "objective": "multi_vector_contrastive",
+        },
         "merged_qwen": {
             "model_name_or_path": folder / "qwen", "pooling": "last", "lora_r": 4,
             "merge_with_base": 0.5, **embedder,
@@ -123,7 +127,7 @@ def sharded(folder: Path) -> Path:
     kinds["by_cores"] = ["CORES=2"]
     runs["by_cores"] = runs["xlmr"]
     order = ["bert", "xlmr", "qwen", "qwen_resumed", "dropout", "dropout_resumed", "by_cores"]
-    order += ["merged", "merged_qwen"]
+    order += ["merged", "merged_qwen", "tokens"]
     command = write_recipes({name: runs[name] for name in order}, folder / "two", kinds)
     together(2, command, **launched_environment(FSDP))
     return folder / "two"
@@ -144,7 +148,7 @@ def test_the_weights_are_shared_out_layer_by_layer(name: str, sharded: Path) -> 
     assert max(note["own"] for note in notes) < 0.6 * notes[0]["all"]
 
 
-@pytest.mark.parametrize("name", ["bert", "xlmr", "qwen", "merged", "merged_qwen"])
+@pytest.mark.parametrize("name", ["bert", "xlmr", "qwen", "merged", "merged_qwen", "tokens"])
 def test_the_run_is_that_of_one_process(name: str, sharded: Path, folder: Path) -> None:
     """Losses, what is measured in between, and the model at the end."""
     one = train(folder / "one" / name, **recipes(folder, 6)[name])

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from collators import ContrastiveCollator
 from collators.texts import model_inputs
-from encoders import Embedder
-from losses import ContrastiveLoss
+from encoders import Embedder, MultiVectorEncoder
+from encoders.backbone import Encoder
+from losses import ContrastiveLoss, MultiVectorContrastiveLoss
 from runs import NO_DROPOUT, TEXTS, TOPICS, assert_same_weights, train, write_format
 from tiny import save_backbone
 from trainers.distributed.gradient_cache import embed_in_chunks
+from trainers.similarity import by_side
 
 
-def batch(model: Embedder) -> dict[str, Any]:
+def batch(model: Encoder, collator: ContrastiveCollator | None = None) -> dict[str, Any]:
     rows = [
         {
             "query": topic,
@@ -29,14 +31,19 @@ def batch(model: Embedder) -> dict[str, Any]:
         }
         for at, (topic, documents) in enumerate(TOPICS.items())
     ]
-    return ContrastiveCollator(model.tokenizer, 16, 32)(rows)
+    return (collator or ContrastiveCollator(model.tokenizer, 16, 32))(rows)
 
 
-def gradients(model: Embedder, inputs: dict[str, Any], embeddings: Tensor) -> list[Tensor]:
+def gradients(
+    model: Encoder,
+    inputs: dict[str, Any],
+    embeddings: Tensor,
+    loss: ContrastiveLoss | None = None,
+) -> list[Tensor]:
     model.zero_grad()
-    queries, documents = embeddings[inputs["queries"]], embeddings[inputs["documents"]]
-    loss = ContrastiveLoss()(queries, documents, inputs["positives"], inputs["false_negative_mask"])
-    loss.backward()
+    queries, documents = by_side(embeddings, inputs)
+    targets = inputs["positives"], inputs["false_negative_mask"]
+    (loss or ContrastiveLoss())(queries, documents, *targets).backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
@@ -49,6 +56,25 @@ def test_gradients_are_those_of_one_forward(chunk_size: int, tmp_path: Path) -> 
     assert len(at_once) == len(in_chunks) > 0
     for one, other in zip(at_once, in_chunks, strict=True):
         assert torch.allclose(one, other, atol=1e-7, rtol=0)  # a loss is computed in fp32
+
+
+@pytest.mark.parametrize("attend", [None, True, False])
+def test_vectors_of_tokens_are_those_of_one_forward(attend: bool | None, tmp_path: Path) -> None:
+    """Chunks differ in width, and what nothing attends to is there although it is masked."""
+    plain = MultiVectorEncoder.from_pretrained(save_backbone(tmp_path / "a", TEXTS, **NO_DROPOUT))
+    expansion = {"strategy": "fixed", "attend": attend, "token": None, "length": 12}
+    model = MultiVectorEncoder(
+        plain.backbone, plain.tokenizer, modules=plain.head, unpad_inputs=False,
+        by_side={} if attend is None else {"query_expansion": expansion},
+    ).double().train()  # fmt: skip
+    collator = ContrastiveCollator(model.tokenizer, 12, 32, query_tokens=model.query_tokens)
+    inputs = batch(model, collator)
+    loss = MultiVectorContrastiveLoss()
+    at_once = gradients(model, inputs, model(**inputs["texts"]), loss)
+    in_chunks = gradients(model, inputs, embed_in_chunks(model, inputs["texts"], 3), loss)
+    assert len(at_once) == len(in_chunks) > 0
+    for one, other in zip(at_once, in_chunks, strict=True):
+        assert torch.allclose(one, other, atol=2e-6, rtol=0)
 
 
 def test_dropout_is_drawn_again_as_it_was(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{objective: {"objective": objective} for objective in FORMATS},
     "symmetric": {"objective": "contrastive", "loss_args": {"symmetric": True}},
     "in_chunks": {"objective": "contrastive", "gradient_cache_chunk_size": 3},
+    "tokens_in_chunks": {
+        "objective": "multi_vector_contrastive",
+        "loss_args": {"similarity": "meanmaxsim", "symmetric": True, "relative_margin": -0.02},
+        "gradient_cache_chunk_size": 3,
+    },
     "compiled": {"objective": "contrastive", "torch_compile_backend": "aot_eager"},
     "contrastive_prefixes": {"objective": "contrastive", **PREFIXES},
     "cosent_prefixes": {"objective": "cosent", **PREFIXES},
@@ -188,7 +193,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models and rows."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "1").mkdir()
-    save_backbone(folder / "embedder", TEXTS, **NO_DROPOUT)
+    for kind in ("embedder", "multi_vector"):
+        save_backbone(folder / kind, TEXTS, **NO_DROPOUT)
     save_classifier(folder / "reranker", TEXTS, **NO_DROPOUT)
     save_backbone(folder / "guide", TEXTS, seed=7)
     for kind in ("scored", "groups", "scored_groups"):
