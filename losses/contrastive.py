@@ -254,7 +254,8 @@ class MultiVectorContrastiveLoss(ContrastiveLoss):
     of a query the largest dot product with a token of the document, and the sum of these.
 
     Args:
-        temperature: T; divides the similarities.
+        temperature: T; divides the similarities. A sum grows with the query: for "meanmaxsim" give
+            this, divided by the tokens of a usual query.
         symmetric: As in ``ContrastiveLoss``.
         similarity: "maxsim" or "meanmaxsim", the mean of the query's tokens instead of their sum.
         absolute_margin: As in ``ContrastiveLoss``.
@@ -264,7 +265,7 @@ class MultiVectorContrastiveLoss(ContrastiveLoss):
 
     def __init__(
         self,
-        temperature: float = 1.0,
+        temperature: float = 0.25,
         symmetric: bool = False,
         similarity: TokenSimilarity = "maxsim",
         absolute_margin: float | None = None,

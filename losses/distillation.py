@@ -142,7 +142,7 @@ class MultiVectorDistillationLoss(EmbedderLoss):
 
     def __init__(
         self,
-        temperature: float = 1.0,
+        temperature: float = 0.25,
         teacher_temperature: float = 1.0,
         similarity: TokenSimilarity = "maxsim",
     ) -> None:

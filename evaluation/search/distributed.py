@@ -38,6 +38,7 @@ def run_distributed(
     inference: InferenceSettings,
     max_length: int | None,
     shape: tuple[int, ...] = (),
+    pieces: Sequence[list[int]] | None = None,
 ) -> Tensor:
     """Run a model on N texts, each process on its share: float32 [N, *shape], on the CPU.
 
@@ -52,12 +53,13 @@ def run_distributed(
         inference: Says how large batches are, and whether the first process shows a progress bar.
         max_length: Tokens after which a text is cut; None: the model's own limit.
         shape: Of one result.
+        pieces: The batches, if they are not to be cut by size.
     """
     several = distributed.is_available() and distributed.is_initialized()
     world, rank = (distributed.get_world_size(), distributed.get_rank()) if several else (1, 0)
     longest = CHARACTERS_OF_TOKEN * (max_length or model.max_length)
     budget = CHARACTERS_OF_TOKEN * (inference.tokens_per_batch or TOKENS_PER_BATCH)
-    pieces = cut_by_tokens([min(size, longest) for size in sizes], budget)
+    pieces = pieces or cut_by_tokens([min(size, longest) for size in sizes], budget)
     results = torch.empty(len(sizes), *shape)
     hidden = not inference.show_progress or rank > 0
     with tqdm(total=len(sizes), disable=hidden, unit="text", leave=False) as bar:

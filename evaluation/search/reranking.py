@@ -1,16 +1,20 @@
 """Rerank documents: the best of a first stage, or each query's candidates."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from torch import Tensor
 
 from encoders.backbone import Encoder
+from encoders.kinds import kind_of
 from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import Run, order
 from evaluation.search.distributed import InferenceSettings, run_distributed
 from loaders.beir.problems import listed
 
 # Shapes: P pairs of query and document.
+
+DOCUMENTS_AT_ONCE = 2**10  # of a model that reads each text alone
 
 
 def rerank(
@@ -87,9 +91,20 @@ def _score(
         )
 
     sizes = [len(queries[query]) + len(data.documents[document]) for query, document in pairs]
-    scores = run_distributed(reranker, sizes, score, inference, inference.max_length)
+    pieces = None if kind_of(reranker).reads_pairs else by_document(pairs)
+    scores = run_distributed(reranker, sizes, score, inference, inference.max_length, pieces=pieces)
     check_scores(scores, lambda at: "query {!r} with document {!r}".format(*pairs[at]))
     return scores
+
+
+def by_document(pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """The numbers of pairs in pieces, all of a document in one, so that it is read only once."""
+    places: dict[str, list[int]] = {}
+    for at, (_, document) in enumerate(pairs):
+        places.setdefault(document, []).append(at)
+    own = list(places.values())
+    starts = range(0, len(own), DOCUMENTS_AT_ONCE)
+    return [list(chain.from_iterable(own[at : at + DOCUMENTS_AT_ONCE])) for at in starts]
 
 
 def check_scores(scores: Tensor, shown: Callable[[int], str]) -> None:
