@@ -269,19 +269,18 @@ def find_first_stage(
 def check_unused(args: EvaluationSettings, kind: Kind, data: Data, shared_settings: bool) -> None:
     """Refuse settings that would be ignored; see ``find_first_stage``."""
     first, lengths = ("first_stage", "top_k"), ("query_max_length", "document_max_length")
-    retrieves, reads_pairs = KINDS[kind].retrieves, KINDS[kind].reads_pairs
-    by_words, defaults = args.first_stage == BM25_SCORES, EvaluationSettings(data=[])
+    row, defaults = KINDS[kind], EvaluationSettings(data=[])
     given = isinstance(data, PairData) or data.candidates is not None
     for applies, names, reason in (
-        (retrieves, first, "the model is an embedder, which searches by itself"),
-        (not reads_pairs, ("max_length",), f"is a reranker's; give {' and '.join(lengths)}"),
+        (row.retrieves, first, "the model is an embedder, which searches by itself"),
+        (not row.reads_pairs, ("max_length",), f"is a reranker's, unlike {' and '.join(lengths)}"),
         (
-            not retrieves and by_words,
-            ("index", *(lengths if reads_pairs else ())),
+            not row.retrieves and args.first_stage == BM25_SCORES,
+            ("index", *(lengths if row.reads_pairs else ())),
             "is an embedder's, and none is measured or named as first_stage",
         ),
         (
-            not retrieves and given and not shared_settings,
+            not row.retrieves and given and not shared_settings,
             first,
             "the data say which documents are scored for each query, so nothing is searched",
         ),

@@ -50,6 +50,15 @@ IRRELEVANT_SETTINGS = (
     "rejected_file",
 )
 PACKAGES = ("torch", "transformers")
+# Of a teacher that reads pairs and gives logits, which are brought to a scale from 0 to 1.
+OF_LOGITS = (
+    "max_length",
+    "scores",
+    "relabel_from",
+    "reranker_max_score",
+    "reranker_absolute_margin",
+    "reranker_relative_margin",
+)
 
 _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
 
@@ -135,7 +144,8 @@ def embed(
     Collective: all processes of a run call it.
     """
     if not KINDS[detect_kind(name)].retrieves:
-        raise ValueError(f"embedder: {name} is a reranker; give an embedder")
+        label = KINDS[detect_kind(name)].labels["en"]
+        raise ValueError(f"embedder: {name} is a {label}; give an embedder")
     embedder = open_model(name, trust_remote_code=args.trust_remote_code)
     assert retrieves(embedder)
     embedder = place_for_inference(embedder, PartialState().device)
@@ -164,10 +174,14 @@ def embed(
 
 def open_teacher(args: WorkSettings, name: str, digests: Digests) -> Teacher:
     """Open a reranker with its score cache; record its digest."""
-    if KINDS[detect_kind(name)].retrieves:
+    kind = detect_kind(name)
+    if KINDS[kind].retrieves:
         raise ValueError(f"reranker: {name} is not a reranker (it has no scoring head)")
-    if args.max_length is not None and not KINDS[detect_kind(name)].reads_pairs:
-        raise ValueError(f"max_length: {name} reads no pairs, but each text alone; leave it out")
+    for setting in () if KINDS[kind].logits else OF_LOGITS:
+        if getattr(args, setting, None) not in (None, "raw"):
+            raise ValueError(
+                f"{setting}: does not apply to {name}, which is of kind {kind}; leave it out"
+            )
     reranker = open_model(name, trust_remote_code=args.trust_remote_code)
     reranker = place_for_inference(reranker, PartialState().device)
     digests["reranker"] = digest = model_digest(reranker)

@@ -105,6 +105,13 @@ def check(args: ExportSettings) -> None:
         raise ValueError(f"output_dir: {args.output_dir} already exists; give another name")
     if is_onnx(resolve_model(args.model)):
         raise ValueError(f"model: {args.model} is an ONNX model already")
+    kind = detect_kind(args.model)
+    whole = kinds.KINDS[kind].retrieves or kinds.KINDS[kind].reads_pairs
+    if not whole and args.format not in HALF:
+        raise ValueError(
+            f"model: {args.model} is of kind {kind}, which is no ONNX graph; give a format that "
+            f"is one of {', '.join(HALF)}"
+        )
 
 
 def write(args: ExportSettings, folder: Path) -> None:

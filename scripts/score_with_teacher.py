@@ -88,12 +88,10 @@ def score(args: ScoringSettings) -> None:
 
 
 def check_settings(args: ScoringSettings, kind: Kind) -> None:
-    """Refuse settings of other kinds of model."""
-    defaults: dict[str, str | None] = {}
-    if not KINDS[kind].retrieves:
-        defaults |= dict.fromkeys(EMBEDDER_SETTINGS)
-    if not KINDS[kind].logits:
-        defaults |= {"max_length": None, "scores": "raw", "relabel_from": None}
+    """Refuse settings of the other kind of model."""
+    defaults: dict[str, str | None] = dict.fromkeys(EMBEDDER_SETTINGS)
+    if KINDS[kind].retrieves:
+        defaults = {"max_length": None, "scores": "raw", "relabel_from": None}
     for name, value in defaults.items():
         if getattr(args, name) != value:
             raise ValueError(

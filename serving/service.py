@@ -235,7 +235,7 @@ class Service:
         if too_long and not (limits.truncate if truncation.allowed is None else truncation.allowed):
             raise wrong_field(
                 places[too_long[0]],
-                f"has more than the {model.shown_length} that the model takes "
+                f"has more than the {model.shown_length} tokens that the model takes "
                 "(special tokens included); shorten it, or allow truncation",
                 "context_length_exceeded",
             )

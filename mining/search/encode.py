@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.hardware import bf16_is_fast
+from common.prompts import Side
 from common.similarity import for_dot_product
 from common.text_digest import Keys, combined_digest, text_keys
 from encoders import Embedder
@@ -50,9 +52,9 @@ def cache_key(model: Encoder, digest: str, encoding: EncodingSettings) -> str:
     Prompts are no part of it: texts come to a cache behind them.
     """
     bf16 = encoding.bf16 and bf16_is_fast(model.device)
-    return combined_digest(
-        [digest, str(encoding.max_length or model.max_length), "bf16" if bf16 else "fp32"]
-    )
+    lengths = [model.find_length(side, encoding.max_length) for side in get_args(Side)]
+    limit = " ".join(map(str, dict.fromkeys(lengths)))
+    return combined_digest([digest, limit, "bf16" if bf16 else "fp32"])
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,9 @@ class ServedModel:
         self.kind = kind_of(encoder)
         self.about = self.kind.info(encoder)
         self.tokenizer = TextTokenizer(encoder.tokenizer, encoder.max_length)
+        # The most tokens of a query and of a document, where they are read separately.
+        self.lengths = encoder.find_length("query"), encoder.find_length("document")
+        self.shown_length = " or ".join(dict.fromkeys(map(str, self.lengths)))
         self._check_room()
         self.prompts: dict[str, str] = encoder.prompts
         self.similarity = encoder.similarity if retrieves(encoder) else "cosine"
@@ -124,19 +127,6 @@ class ServedModel:
         if self.reads_texts_separately:
             return self.tokenizer.separate_pairs(pairs, self.lengths, *how)
         return self.tokenizer.pairs(pairs, *how)
-
-    @property
-    def lengths(self) -> tuple[int, int]:
-        """The most tokens of a query and of a document that are read separately."""
-        return self.encoder.find_length("query"), self.encoder.find_length("document")
-
-    @property
-    def shown_length(self) -> str:
-        """The most tokens that it takes, for messages."""
-        asked, found = self.lengths
-        if not self.reads_texts_separately or asked == found:
-            return f"{self.encoder.max_length} tokens"
-        return f"{asked} tokens of a query or {found} of a document"
 
     @property
     def embedder(self) -> Embedder:

@@ -98,8 +98,8 @@ def test_a_run_leaves_out_what_the_guide_takes_for_false_negatives(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "guide_model: finds false negatives of objective contrastive by a margin"),
-        ({"objective": "cosent"}, "guide_model: finds false negatives of objective contrastive"),
+        ({}, "guide_model: finds false negatives of contrastive objectives by a margin"),
+        ({"objective": "cosent"}, "guide_model: finds false negatives of contrastive objectives"),
         ({"loss_args": {"absolut_margin": 0}}, "loss_args: absolut_margin: contrastive takes"),
         ({"loss_args": {"relative_margin": 2}}, "loss_args: relative_margin must be below 1"),
     ],

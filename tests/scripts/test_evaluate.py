@@ -147,7 +147,7 @@ def test_what_would_be_ignored_is_refused(
         (tiny_classifier, groups, "--top_k=5", "top_k: the data say which documents are scored"),
         (tiny_classifier, scored, f"--first_stage={tiny_bert}", "first_stage: the data say which"),
         (tiny_bert, groups, "--top_k=5", "top_k: the model is an embedder"),
-        (tiny_bert, groups, "--max_length=9", "max_length: is a reranker's; an embedder's are"),
+        (tiny_bert, groups, "--max_length=9", "max_length: is a reranker's, unlike query_max"),
         (tiny_classifier, groups, "--query_max_length=9", "query_max_length: is an embedder's"),
         (tiny_classifier, heldout, "--index=flat", "index: is an embedder's, and none is"),
         (tiny_bert, heldout, "--positive_threshold=0.9", "positive_threshold: is of rows in"),

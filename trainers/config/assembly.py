@@ -182,8 +182,8 @@ def _set_similarity(run: Run, model: Any) -> None:
         if model.similarity != usual:
             raise ValueError(
                 f'loss_args: the model is made for the similarity "{model.similarity}", and the '
-                f'loss compares by the {usual}; give {{"similarity": "{model.similarity}"}} to '
-                f'keep it, or {{"similarity": "{usual}"}} to change it'
+                f'loss compares by "{usual}"; give {{"similarity": "{model.similarity}"}} to keep '
+                f'it, or {{"similarity": "{usual}"}} to change it'
             )
         return
     chosen = {similarity or usual for similarity in given}

@@ -109,10 +109,10 @@ def check_kind(task: TrainingTask) -> None:
     for takes, names in ONLY_FOR:
         for name in names:
             if getattr(task.args, name) is not None and not takes(trained):
-                takers = " and ".join(f"the {kind}" for kind, row in KINDS.items() if takes(row))
+                takers = [f"the {row.labels['en']}" for row in KINDS.values() if takes(row)]
                 raise ValueError(
-                    f"{name}: is for {takers}, but objective {task.args.objective} trains the "
-                    f"{task.objective.model}; leave it out"
+                    f"{name}: is for {' and '.join(takers)}, but objective {task.args.objective} "
+                    f"trains the {trained.labels['en']}; leave it out"
                 )
 
 

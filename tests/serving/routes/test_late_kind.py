@@ -62,7 +62,7 @@ def test_each_side_has_its_length(client: httpx.Client) -> None:
     body = {"query": words, "documents": [short, words]}
     assert client.post("/v1/rerank", json=body).headers["X-Truncated"] == "2"
     refused = client.post("/v1/rerank", json=body | {"truncate": False})
-    assert "12 tokens of a query or 24 of a document" in refused.json()["error"]["message"]
+    assert "12 or 24 tokens" in refused.json()["error"]["message"]
 
 
 def test_what_it_cannot_cut_is_refused(client: httpx.Client) -> None:
