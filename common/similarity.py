@@ -1,7 +1,7 @@
 """Compare embeddings by their cosine or dot product, and the vectors of tokens by MaxSim."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 
 Similarity = Literal["cosine", "dot"]
 TokenSimilarity = Literal["maxsim", "meanmaxsim"]
+AnySimilarity = Similarity | TokenSimilarity
 PADDING = -1e9  # similarity of what is no token of a document; its square is finite
 SIMILARITIES_AT_ONCE = 2**24  # of tokens
 
 
-def for_dot_product(embeddings: Tensor, similarity: Similarity) -> Tensor:
+def for_dot_product(embeddings: Tensor, similarity: AnySimilarity) -> Tensor:
     """Prepare embeddings [N, H] so that their dot products are the similarity.
 
-    Exact search and indexes then only ever compute dot products.
+    Exact search and indexes then only ever compute dot products. Vectors of tokens stay as they
+    are: MaxSim is of dot products, too.
     """
     return F.normalize(embeddings, dim=-1) if similarity == "cosine" else embeddings
 
 
-def pairwise(
-    queries: Tensor, documents: Tensor, similarity: Similarity | TokenSimilarity
-) -> Tensor:
+def pairwise(queries: Tensor, documents: Tensor, similarity: AnySimilarity) -> Tensor:
     """The similarity of each query [N, H] with the document [N, H] beside it: [N].
 
     By MaxSim both are vectors of tokens, as ``token_vectors`` gives them.
@@ -39,16 +39,13 @@ def pairwise(
     return (queries * documents).sum(dim=-1)
 
 
-def all_pairs(
-    queries: Tensor, documents: Tensor, similarity: Similarity | TokenSimilarity
-) -> Tensor:
+def all_pairs(queries: Tensor, documents: Tensor, similarity: AnySimilarity) -> Tensor:
     """The similarity of every query [Q, H] with every document [D, H]: [Q, D].
 
     By MaxSim both are vectors of tokens, as ``token_vectors`` gives them.
     """
     if queries.dim() == 2:
-        by = cast("Similarity", similarity)
-        return for_dot_product(queries, by) @ for_dot_product(documents, by).T
+        return for_dot_product(queries, similarity) @ for_dot_product(documents, similarity).T
     tokens, best = queries.float().flatten(0, 1), []  # [Q * L, H + 1]
     # Block by block: of each, backward needs no more than which token was the most similar one.
     size = max(1, SIMILARITIES_AT_ONCE // (len(tokens) * documents.shape[1]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.similarity import (
+    AnySimilarity,
     Similarity,
     TokenSimilarity,
     all_pairs,
@@ -26,7 +27,7 @@ def in_batch_accuracy(
     documents: Tensor,
     positives: Tensor,
     false_negative_mask: Tensor,
-    similarity: Similarity | TokenSimilarity = "cosine",
+    similarity: AnySimilarity = "cosine",
 ) -> Tensor:
     """Share of queries whose own document scores above all others; arguments as in the loss."""
     scores = all_pairs(queries.float(), documents.float(), similarity)
@@ -119,7 +120,7 @@ class ContrastiveLoss(nn.Module):
             raise ValueError(f"hardness must be 0 or above, got {hardness}")
         self.temperature = temperature
         self.symmetric = symmetric
-        self.similarity: Similarity | TokenSimilarity = similarity
+        self.similarity: AnySimilarity = similarity
         self.absolute_margin = absolute_margin
         self.relative_margin = relative_margin
         self.contrast_queries = contrast_queries
@@ -209,7 +210,7 @@ class ContrastiveLoss(nn.Module):
         return mask
 
     @property
-    def _compared_by(self) -> Similarity | TokenSimilarity:
+    def _compared_by(self) -> AnySimilarity:
         """The similarity of embeddings that ``for_dot_product`` has prepared."""
         return "dot" if self.similarity == "cosine" else self.similarity
 

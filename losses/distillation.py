@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.similarity import Similarity, TokenSimilarity, pairwise
+from common.similarity import AnySimilarity, Similarity, TokenSimilarity, pairwise
 from losses.scores import by_group, check_positive
 
 # Shapes: G groups (queries), C candidates of the largest group, P candidates of all groups, H
@@ -74,7 +74,7 @@ class MarginMSELoss(nn.Module):
 class EmbedderLoss(nn.Module):
     """A loss of scores whose student's scores are similarities of embeddings."""
 
-    def __init__(self, loss: nn.Module, similarity: Similarity | TokenSimilarity) -> None:
+    def __init__(self, loss: nn.Module, similarity: AnySimilarity) -> None:
         super().__init__()
         self.similarity = similarity
         self.loss = loss

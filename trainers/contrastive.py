@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.similarity import Similarity, TokenSimilarity
+from common.similarity import AnySimilarity
 from losses.contrastive import GatheredQueries, Guide, in_batch_accuracy
 from trainers.base import BaseTrainer
 from trainers.distributed.gathering import Gathering
@@ -57,7 +57,7 @@ def compute_contrastive_loss(
         left = mask if loss.has_other_negatives else found
     trainer.record_signal((~left).sum() > len(queries), NO_NEGATIVES)
     value = trainer.scale_loss(loss(queries, documents, **batch), inputs, num_items)
-    similarity: Similarity | TokenSimilarity = getattr(loss, "similarity", "cosine")
+    similarity: AnySimilarity = getattr(loss, "similarity", "cosine")
     accuracy = in_batch_accuracy(queries, documents, positives, mask, similarity)
     trainer.record_metric("in_batch_accuracy", accuracy, trainer.count_items(inputs))
     return value, {"queries": queries, "documents": documents}

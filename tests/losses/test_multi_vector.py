@@ -34,8 +34,8 @@ def padded(own: list[Tensor], is_query: bool, width: int = 8) -> Tensor:
 
 
 def naive(query: Tensor, document: Tensor, similarity: str) -> Tensor:
-    best = [max(token @ other for other in document) for token in query]
-    return sum(best) / (len(best) if similarity == "meanmaxsim" else 1)  # type: ignore[return-value]
+    best = torch.stack([torch.stack([t @ d for d in document]).max() for t in query])
+    return best.mean() if similarity == "meanmaxsim" else best.sum()
 
 
 def naive_matrix(queries: list[Tensor], documents: list[Tensor], similarity: str) -> Tensor:
