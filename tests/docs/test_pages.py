@@ -300,7 +300,8 @@ def test_the_python_shown_runs(page: str, tiny_bert: Path, tiny_classifier: Path
     shown = blocks(page, "python")
     assert shown
     for _, content in shown:
-        content = content.replace("outputs/embedding_contrastive", str(tiny_bert))
+        for name in ("outputs/embedding_contrastive", "outputs/multi_vector"):
+            content = content.replace(name, str(tiny_bert))
         exec(content.replace("outputs/reranker", str(tiny_classifier)), {})
 
 
