@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from common.bm25 import tokenize
 from stores.filters import Filter
 
-# Shapes: N documents, H dimensions of a vector.
+# Shapes: N documents, H dimensions of a vector, T tokens of a text.
 
-Vectors = NDArray[np.float32]  # [N, H]
+Vectors = NDArray[np.float32]  # [N, H]; of a text with several [T, H]
 Dtype = Literal["float32", "float16"]
 Quantization = Literal["none", "int8", "binary"]
 # Longer words are not indexed; no query has them.
@@ -87,18 +87,33 @@ class Layout:
         dtype: Of the vectors.
         quantization: Of the copies that an index searches. The best of them are ordered by the
             vectors themselves.
+        multi_vector: Whether a text has a vector of each of its tokens [T, H], and not one [H].
     """
 
     dimensions: int
     dtype: Dtype = "float32"
     quantization: Quantization = "none"
+    multi_vector: bool = False
+
+    def check_one_vector(self, database: str) -> None:
+        """Refuse several vectors of a document in a database that keeps one.
+
+        Raises:
+            ValueError: The layout has several.
+        """
+        if self.multi_vector:
+            raise ValueError(
+                f"store: {database} keeps one vector of a document here, and the model makes one "
+                "of each token; give a Qdrant store (qdrant+http://host:6333 or qdrant:folder)"
+            )
 
 
 class Table(ABC):
     """Documents with the vectors of one model. Threads may share it.
 
-    Vectors are compared by their dot product. ``where`` restricts a search to documents that pass a
-    filter, ``ids`` to those named.
+    Vectors are compared by their dot product, several of a text by MaxSim: the sum, over the
+    query's vectors, of the greatest dot product with one of the document's. ``where`` restricts a
+    search to documents that pass a filter, ``ids`` to those named.
     """
 
     @abstractmethod
@@ -119,11 +134,13 @@ class Table(ABC):
 
     @abstractmethod
     def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
-        """The vectors [H] of those documents that are there."""
+        """The vectors, [H] or [T, H], of those documents that are there."""
 
     @abstractmethod
-    def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
-        """Insert N documents with their vectors [N, H], or replace those of the same ids.
+    def upsert(self, documents: Sequence[Document], vectors: Vectors | Sequence[Vectors]) -> None:
+        """Insert N documents with their vectors, or replace those of the same ids.
+
+        ``vectors``: [N, H], or [T, H] of each document.
 
         After a kill all of them are there, or any of them are as they were.
         """
@@ -148,7 +165,10 @@ class Table(ABC):
         ids: Sequence[str] | None = None,
         exact: bool = False,
     ) -> list[Hit]:
-        """The k documents most similar to a vector [H], best first; ``exact``: without an index."""
+        """The k documents most similar to a query, [H] or [T, H], best first.
+
+        ``exact``: without an index.
+        """
 
     @abstractmethod
     def search_words(

@@ -67,6 +67,7 @@ class LanceStore(Store):
         return found
 
     def open(self, table: str, layout: Layout, create: bool = False) -> "LanceTable":
+        layout.check_one_vector("LanceDB")
         if create and table not in self.tables():
             self.database.create_table(table, schema=_schema(layout))
         return LanceTable(self.database.open_table(table), layout)
@@ -129,11 +130,10 @@ class LanceTable(Table):
         vectors = flat.reshape(-1, self.layout.dimensions)
         return dict(zip(rows["id"].to_pylist(), vectors, strict=True))
 
-    def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
+    def upsert(self, documents: Sequence[Document], vectors: Vectors | Sequence[Vectors]) -> None:
         fields = [json.dumps(each.metadata, ensure_ascii=False) for each in documents]
         metadata = [json.dumps(sortable(each.metadata), ensure_ascii=False) for each in documents]
-        dtype = np.dtype(self.layout.dtype)
-        numbers = pa.array(vectors.astype(dtype).ravel())
+        numbers = pa.array(np.asarray(vectors, dtype=self.layout.dtype).ravel())
         columns = {
             "id": pa.array([each.id for each in documents], pa.string()),
             "digest": [each.digest for each in documents],

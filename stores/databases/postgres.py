@@ -89,6 +89,7 @@ class PostgresStore(Store):
             return _tables(connection)
 
     def open(self, table: str, layout: Layout, create: bool = False) -> "PostgresTable":
+        layout.check_one_vector("PostgreSQL")
         if layout.quantization == "int8":
             raise ValueError(
                 "quantization: pgvector has no int8; give binary, or dtype float16 (halfvec)"

@@ -108,7 +108,7 @@ class PostgresTable(Table):
             identity: np.asarray(vector.to_numpy(), dtype=np.float32) for identity, vector in rows
         }
 
-    def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
+    def upsert(self, documents: Sequence[Document], vectors: Vectors | Sequence[Vectors]) -> None:
         columns = "id, digest, source, text, metadata, words, length, vector"
         kind = HalfVector if self.layout.dtype == "float16" else Vector
         with self._writing() as connection:

@@ -22,7 +22,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from stores.databases.qdrant_models import (
     as_filter,
     point_id,
-    sparse_vector,
+    requests,
     vector_params,
     word_id,
 )
@@ -32,7 +32,8 @@ from stores.store import Document, Hit, Layout, Store, StoreUnavailable, Table, 
 CATALOG = "tandem_collections"
 VARIABLE = "QDRANT_API_KEY"  # of the environment
 CANDIDATES = 10  # times k: found by quantized vectors, and ordered by the vectors
-AT_ONCE = 256  # points of a request
+AT_ONCE = 256  # points that are read at once
+MATRICES_AT_ONCE = 16  # the same, where each has a vector of each token
 MEAN_LENGTH = "mean_length"
 
 
@@ -157,30 +158,18 @@ class QdrantTable(Table):
         }
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        # Lists of numbers take eight times the memory of an array.
+        size = MATRICES_AT_ONCE if self.layout.multi_vector else AT_ONCE
         return {
             record.payload["id"]: np.asarray(record.vector["dense"], dtype=np.float32)
-            for record in self._records(ids, ["id"], ["dense"])
+            for start in range(0, len(ids), size)
+            for record in self._records(ids[start : start + size], ["id"], ["dense"])
         }
 
-    def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
-        mean = self._mean_length(documents)
-        points = [
-            models.PointStruct(
-                id=point_id(each.id),
-                vector={"dense": vector.tolist(), "words": sparse_vector(each.words, mean)},
-                payload={
-                    "id": each.id,
-                    "digest": each.digest,
-                    "source": each.source,
-                    "text": each.text,
-                    "metadata": each.metadata,
-                },
-            )
-            for each, vector in zip(documents, vectors, strict=True)
-        ]
-        for start in range(0, len(points), AT_ONCE):
+    def upsert(self, documents: Sequence[Document], vectors: Vectors | Sequence[Vectors]) -> None:
+        for points in requests(documents, vectors, self._mean_length(documents)):
             with self.guarded():
-                self.client.upsert(self.name, points[start : start + AT_ONCE], wait=True)
+                self.client.upsert(self.name, points, wait=True)
 
     def delete(self, ids: Sequence[str], digests: Sequence[str] | None = None) -> None:
         if ids:

@@ -1,17 +1,22 @@
-"""Our ids, sparse vectors and filters as Qdrant's models."""
+"""Our documents and filters as Qdrant's models."""
 
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 from qdrant_client import models
 
 from common.bm25 import K1, B
+from loaders.parsing.fields import show
 from stores.filters import AnyOf, Compared, Filter
-from stores.store import Layout
+from stores.store import Document, Layout, Vectors
+
+# Of a request: points, and numbers of their vectors, which are 23 of the 32 MB that a server takes.
+# A single document must have fewer numbers.
+POINTS, NUMBERS = 256, 2**20
 
 
 def point_id(text: str) -> str:
@@ -32,6 +37,41 @@ def sparse_vector(words: Sequence[str], mean: float) -> models.SparseVector:
     return models.SparseVector(indices=list(counts), values=values)
 
 
+def requests(
+    documents: Sequence[Document], vectors: Vectors | Sequence[Vectors], mean: float
+) -> Iterator[list[models.PointStruct]]:
+    """Documents with their vectors as points, in lists for one request each.
+
+    ``mean``: as for ``sparse_vector``.
+
+    Raises:
+        ValueError: A document has more vectors than Qdrant takes.
+    """
+    points, numbers = list[models.PointStruct](), 0
+    for each, vector in zip(documents, vectors, strict=True):
+        if vector.size >= NUMBERS:
+            raise ValueError(
+                f"store: the document {show(each.id)} has {len(vector):,} vectors of "
+                f"{vector.shape[-1]} dimensions, and Qdrant takes fewer than {NUMBERS:,} numbers "
+                "of a document; split it, or index with a smaller --document_max_length"
+            )
+        if points and (len(points) == POINTS or numbers + vector.size > NUMBERS):
+            yield points
+            points, numbers = [], 0
+        payload = {
+            "id": each.id,
+            "digest": each.digest,
+            "source": each.source,
+            "text": each.text,
+            "metadata": each.metadata,
+        }
+        kept: Any = {"dense": vector.tolist(), "words": sparse_vector(each.words, mean)}
+        points.append(models.PointStruct(id=point_id(each.id), vector=kept, payload=payload))
+        numbers += vector.size
+    if points:
+        yield points
+
+
 def vector_params(layout: Layout) -> models.VectorParams:
     """How vectors are kept."""
     quantization: Any = None
@@ -40,11 +80,13 @@ def vector_params(layout: Layout) -> models.VectorParams:
         quantization = models.ScalarQuantization(scalar=scalar)
     elif layout.quantization == "binary":
         quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig())
+    maxsim = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
     return models.VectorParams(
         size=layout.dimensions,
         distance=models.Distance.DOT,
         datatype=models.Datatype(layout.dtype),
         quantization_config=quantization,
+        multivector_config=maxsim if layout.multi_vector else None,
     )
 
 

@@ -269,6 +269,15 @@ def test_layouts(store: Store, layout: Layout) -> None:
     assert [hit.score for hit in hits] == pytest.approx((vectors @ query)[best].tolist(), abs=1e-3)
 
 
+def test_only_qdrant_keeps_several_vectors_of_a_document(store: Store) -> None:
+    layout = Layout(H, multi_vector=True)
+    if "Qdrant" in type(store).__name__:
+        assert store.open("t", layout, create=True).count() == 0
+    else:
+        with pytest.raises(ValueError, match="keeps one vector of a document here, and"):
+            store.open("t", layout, create=True)
+
+
 def test_catalog_and_tables(store: Store, texts: Table) -> None:
     assert store.catalog() == {}
     store.publish("docs", {"table": "a", "n": {"中": 1.5}})
