@@ -28,6 +28,7 @@ from encoders.opening.model_name import (
 from encoders.reranker import Reranker
 
 Kind = Literal["embedder", "reranker", "multi_vector"]
+VectorModel = Embedder | MultiVectorEncoder
 Float = TypeVar("Float", bound=np.floating[Any])
 
 
@@ -203,6 +204,11 @@ def kind_of(model: Encoder) -> ModelKind:
 def retrieves(model: Encoder) -> TypeGuard[Embedder]:
     """Whether a model searches a corpus, and so has all that an ``Embedder`` has."""
     return kind_of(model).retrieves
+
+
+def makes_vectors(model: Encoder) -> TypeGuard[VectorModel]:
+    """Whether a model turns each text alone into a vector or several, which a store can keep."""
+    return not kind_of(model).reads_pairs
 
 
 def displayed_scores(model: Encoder, scores: NDArray[Float]) -> NDArray[Float]:

@@ -40,7 +40,7 @@ from common.flags import exit_code, parse
 from common.hardware import prepare_cpu
 from common.json_files import write_json
 from common.run_files import CARD_FILE, EVALUATION_FILE, RANKING_FILE, RUN_FILE, make_output_dir
-from encoders.kinds import KINDS, detect_kind, retrieves
+from encoders.kinds import KINDS, detect_kind, makes_vectors
 from evaluation.checkpoints import (
     choose_best,
     find_checkpoints,
@@ -62,7 +62,7 @@ from evaluation.metrics.pairs import MetricValue
 from evaluation.report.report import write_report
 from evaluation.report.tables import show_checkpoints, show_comparison
 from evaluation.results import BASE, TUNED, Results, Subject
-from evaluation.search.fusion import read_fusion
+from evaluation.search.fusion import bm25_weight, read_fusion
 from evaluation.settings import (
     LABEL_SETTINGS,
     USED_BY_LOSS,
@@ -77,6 +77,7 @@ from evaluation.settings import (
 )
 from evaluation.suite import identity_of, read_suite, run_suite
 from evaluation.summary import pair_results, ranking_results
+from stores.embedding import find_vector_kind
 from stores.measure import StoreEvaluation, measure_store, show_store
 from stores.opening import open_store
 from trainers.config.assembly import evaluation_loss
@@ -113,15 +114,14 @@ def evaluate(args: EvaluateSettings) -> None:
 
 def evaluate_store(args: EvaluateSettings, url: str) -> None:
     """Measure how well and how fast a store answers, by each way to search it."""
-    data = read_data(args, detect_kind(args.measured))
-    embedder = open_model(args.measured, "embedder", args)
-    assert retrieves(embedder)
+    data, kind = read_data(args, "embedder"), find_vector_kind(args.measured)
+    model = open_model(args.measured, kind, args)
+    assert makes_vectors(model)
     if isinstance(data, PairData):
         raise ValueError("data: has judged pairs; give queries with judged documents of the store")
     find_first_stage(args, "embedder", data)  # there is none, and none may be named
-    fusion = read_fusion(args.measured, embedder)
-    weight = fusion.weight if fusion else 0.0
-    evaluation = StoreEvaluation(embedder, data, args.metrics, inference_settings(args), weight)
+    weight = bm25_weight(read_fusion(args.measured, model))
+    evaluation = StoreEvaluation(model, data, args.metrics, inference_settings(args), weight)
     with closing(open_store(url)) as store:
         show_store(measure_store(store, args.collection, evaluation), Console(width=120))
 

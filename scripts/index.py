@@ -39,16 +39,16 @@ from tqdm import tqdm
 
 from common.flags import exit_code, option, parse, required
 from common.hardware import prepare_cpu
-from encoders import Embedder
-from encoders.kinds import KINDS, detect_kind
+from encoders.kinds import makes_vectors, open_model, retrieves
 from encoders.opening.bf16_weights import place_for_inference
 from evaluation.search.distributed import InferenceSettings
 from evaluation.settings import ModelSettings
 from serving.served_models import find_served
 from stores.collection import TableSpec, check_name, is_table_of
 from stores.documents import check_documents, corpus_files, read_documents
+from stores.embedding import TextEmbedder, find_vector_kind
 from stores.fingerprint import fingerprint
-from stores.indexing import DocumentEmbedder, broadcast, delete_gone, move_others, synchronize
+from stores.indexing import broadcast, delete_gone, move_others, synchronize
 from stores.opening import open_store, redacted
 from stores.store import CORPUS, Dtype, Layout, Quantization, Store, Table
 
@@ -65,7 +65,8 @@ class IndexSettings(ModelSettings):
     )
     collection: str = option("docs", "Name of the collection.")
     model: str | None = option(
-        None, "The embedder; of a run the checkpoint that scripts/serve.py serves."
+        None,
+        "An embedder or multi-vector encoder; of a run the checkpoint that is served.",
     )
     corpus: list[str] = option(
         [], "Documents: JSON Lines, JSON or Parquet with id, text, title and metadata, or folders."
@@ -137,28 +138,30 @@ def index(args: IndexSettings, store: Store | None) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     folder, _ = find_served(args.model)
-    if not KINDS[kind := detect_kind(folder)].retrieves:
-        raise ValueError(f"model: {args.model} is of kind {kind}; give an embedder")
-    embedder = Embedder.from_pretrained(
-        folder, truncate_dim=args.truncate_dim, trust_remote_code=args.trust_remote_code
+    model = open_model(
+        folder,
+        find_vector_kind(folder),
+        truncate_dim=args.truncate_dim,
+        trust_remote_code=args.trust_remote_code,
     )
-    embedder.replace_prompts(args.query_prompt, args.document_prompt)
-    embedder = place_for_inference(embedder, PartialState().device)
-    model = fingerprint(embedder, args.document_max_length)
-    layout = Layout(model.dimensions, args.dtype, args.quantization)
-    spec = TableSpec(model, layout, Path(args.model).name)
+    assert makes_vectors(model)
+    model.replace_prompts(args.query_prompt, args.document_prompt)
+    model = place_for_inference(model, PartialState().device)
+    made_by = fingerprint(model, args.document_max_length)
+    layout = Layout(made_by.dimensions, args.dtype, args.quantization, not retrieves(model))
+    spec = TableSpec(made_by, layout, Path(args.model).name)
     inference = InferenceSettings(
         bf16=args.bf16,
         tokens_per_batch=args.tokens_per_batch,
         document_max_length=args.document_max_length,
     )
-    embed, old, table = DocumentEmbedder(embedder, inference), None, None
+    embedder, old, table = TextEmbedder(model, inference), None, None
     if store is not None:
         old = find_replaced(store, args, spec)
         table = store.open(spec.table(args.collection), layout, create=True)
-    build(args, files, keys, table, embed)
+    build(args, files, keys, table, embedder)
     if broadcast(lambda: old is not None):
-        migrate(args, keys, store, table, old, spec, embed)
+        migrate(args, keys, store, table, old, spec, embedder)
     elif store is not None and table is not None:
         table.build_index()
         store.publish(args.collection, spec.about(args.collection))
@@ -194,13 +197,13 @@ def build(
     files: Sequence[Path],
     keys: NDArray[np.uint64],
     table: Table | None,
-    embed: DocumentEmbedder,
+    embedder: TextEmbedder,
 ) -> None:
     """Write the corpus, and delete what it no longer has."""
     hidden = not (PartialState().is_main_process and sys.stderr.isatty())
     with tqdm(total=len(keys), disable=hidden, unit="document") as bar:
         documents = read_documents(files, args.source)
-        counts = synchronize(table, documents, embed, args.block_size, bar.update)
+        counts = synchronize(table, documents, embedder, args.block_size, bar.update)
     if table is None:
         return
     if args.delete:
@@ -216,7 +219,7 @@ def migrate(
     table: Table | None,
     old: dict[str, Any] | None,
     spec: TableSpec,
-    embed: DocumentEmbedder,
+    embedder: TextEmbedder,
 ) -> None:
     """Take over what the corpus does not bring, and switch to the new table; collective.
 
@@ -228,7 +231,7 @@ def migrate(
 
     def move() -> None:
         left = args.source if args.delete else None
-        counts = move_others(previous, table, keys, left, embed, args.block_size)
+        counts = move_others(previous, table, keys, left, embedder, args.block_size)
         if table is not None and (counts.total() - counts["unchanged"]):
             print_counts(
                 f"{args.collection}, {'other sources' if left else 'other documents'}", counts
@@ -267,6 +270,7 @@ def show(store: Store, url: str) -> None:
     for name, about in sorted(catalog.items()):
         layout = Layout(**about["layout"])
         kept = layout.dtype + ("" if layout.quantization == "none" else f", {layout.quantization}")
+        kept += ", one of each token" if layout.multi_vector else ""
         count = store.open(about["table"], layout).count()
         grid.add_row(name, f"{count:,}", about["name"], str(layout.dimensions), kept)
         logger.info("%s: %s", name, json.dumps(about))

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from encoders import Embedder
+from encoders.kinds import VectorModel
 from encoders.opening.model_digest import model_digest
 
 _WORDS = {
@@ -53,12 +53,12 @@ class Fingerprint:
         return found
 
 
-def fingerprint(embedder: Embedder, max_length: int | None = None) -> Fingerprint:
-    """Of an embedder that truncates documents to ``max_length`` tokens; None: to its own limit."""
+def fingerprint(model: VectorModel, max_length: int | None = None) -> Fingerprint:
+    """Of a model that truncates documents to ``max_length`` tokens; None: to its own limit."""
     return Fingerprint(
-        model_digest(embedder),
-        embedder.find_prompt("document"),
-        max_length or embedder.max_length,
-        embedder.dimension,
-        embedder.similarity,
+        model_digest(model),
+        model.find_prompt("document"),
+        model.find_length("document", max_length),
+        model.dimension,
+        model.similarity,
     )

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -13,42 +12,21 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from common.text_digest import KeyTable, text_keys
-from encoders import Embedder
-from evaluation.search.distributed import InferenceSettings
 from evaluation.search.exact import check_finite
-from evaluation.search.retrieval import embed_texts
-from stores.store import Document, Table, Vectors
+from stores.embedding import TextEmbedder
+from stores.store import Document, Table
 
-# Shapes: N documents, H dimensions of a vector.
+# Shapes: N documents.
 
 T = TypeVar("T")
 OnProgress = Callable[[int], None]  # is called with the number of documents just done
 TEXT_DIGEST = 32  # characters of a document's digest
 
 
-@dataclass(frozen=True)
-class DocumentEmbedder:
-    """Embeds documents; all processes of a run together.
-
-    Args:
-        embedder: The model.
-        inference: Settings of inference.
-    """
-
-    embedder: Embedder
-    inference: InferenceSettings
-
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        """The vectors of documents [N, H], to compare by dot product."""
-        prompt, length = self.embedder.find_prompt("document"), self.inference.document_max_length
-        vectors: Vectors = embed_texts(self.embedder, texts, prompt, self.inference, length).numpy()
-        return vectors
-
-
 def synchronize(
     table: Table | None,
     documents: Iterable[Document],
-    embed: DocumentEmbedder,
+    embedder: TextEmbedder,
     block: int,
     on_progress: OnProgress,
 ) -> Counter[str]:
@@ -63,8 +41,9 @@ def synchronize(
     counts: Counter[str] = Counter()
     for chunk in chunks(documents, block):
         missing, changed, taken = broadcast(lambda chunk=chunk: _changes(table, chunk))  # type: ignore[misc]
-        vectors = embed([chunk[at].text for at in missing])
-        check_finite(torch.from_numpy(vectors), [chunk[at].id for at in missing], "document")
+        vectors = embedder.documents([chunk[at].text for at in missing])
+        lengths = torch.tensor([float(torch.from_numpy(each).norm()) for each in vectors])
+        check_finite(lengths[:, None], [chunk[at].id for at in missing], "document")
         if table is not None:
             new = [chunk[at] for at in missing]
             if new:
@@ -75,7 +54,7 @@ def synchronize(
             # One may have been deleted in between, or got another text, and with it a vector.
             same = [each for each in same if is_of_text(each, digests.get(each.id))]
             if same:
-                table.upsert(same, np.stack([there[each.id] for each in same]))
+                table.upsert(same, [there[each.id] for each in same])
         counts["embedded"] += len(missing)
         counts["updated"] += len(changed)
         counts["unchanged"] += len(chunk) - len(missing) - len(changed)
@@ -135,7 +114,7 @@ def move_others(
     new: Table | None,
     keys: NDArray[np.uint64],
     source: str | None,
-    embed: DocumentEmbedder,
+    embedder: TextEmbedder,
     block: int,
 ) -> Counter[str]:
     """Copy the documents of all sources but one from an older table into a new one.
@@ -147,7 +126,7 @@ def move_others(
         new: What is written; of other sources it has nothing else afterwards.
         keys: Of documents that stay as they are [N, 2].
         source: Whose documents are left; None: all are given.
-        embed: Embeds them.
+        embedder: Embeds them.
         block: Documents at once.
     """
     stay, found = KeyTable(keys), list[NDArray[np.uint64]]()
@@ -166,7 +145,7 @@ def move_others(
         while chunk := broadcast(lambda: next(blocks, [])):
             yield from chunk
 
-    counts = synchronize(new, everywhere(), embed, block, lambda _: None)
+    counts = synchronize(new, everywhere(), embedder, block, lambda _: None)
     if old is not None and new is not None:
         there = np.concatenate([*found, keys[: 0 if source is not None else None]])
         counts["deleted"] = delete_gone(new, there, lambda of: of != source, block)

@@ -9,19 +9,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
-from encoders import Embedder
+from encoders.kinds import VectorModel
 from evaluation.data.sets import RetrievalData
 from evaluation.measure import EvaluatedRun, depth_of, evaluate_run
 from evaluation.metrics.pairs import MetricValue
 from evaluation.metrics.ranking import Run, order
 from evaluation.report.tables import UNDEFINED
 from evaluation.search.distributed import InferenceSettings
-from evaluation.search.retrieval import embed_texts
 from loaders.beir.problems import listed
 from stores.collection import open_live
+from stores.embedding import TextEmbedder
 from stores.fingerprint import fingerprint
 from stores.search import Mode, search
-from stores.store import Store, Table
+from stores.store import Store, Table, Vectors
 
 # Shapes: Q queries, H dimensions of a vector.
 
@@ -40,14 +40,14 @@ class StoreEvaluation:
     """What a store is evaluated on, and with which settings.
 
     Args:
-        embedder: That of the collection.
+        model: That of the collection.
         data: Queries and judgements.
         metrics: Such as ``ndcg@10``.
         inference: Settings of inference.
         bm25_weight: Of BM25 in hybrid search; 0: reciprocal ranks.
     """
 
-    embedder: Embedder
+    model: VectorModel
     data: RetrievalData
     metrics: Sequence[str]
     inference: InferenceSettings
@@ -77,12 +77,10 @@ def measure_store(store: Store, collection: str, evaluation: StoreEvaluation) ->
         ValueError: There is no such collection, another model made it, or it lacks judged
             documents.
     """
-    table = open_live(store, collection, fingerprint(evaluation.embedder))
+    table = open_live(store, collection, fingerprint(evaluation.model))
     _check_documents(table, evaluation.data, collection)
-    texts = list(evaluation.data.prompted(evaluation.embedder.find_prompt("query")).values())
-    vectors = embed_texts(
-        evaluation.embedder, texts, "", evaluation.inference, evaluation.inference.query_max_length
-    ).numpy()
+    texts = list(evaluation.data.prompted(evaluation.model.find_prompt("query")).values())
+    vectors = TextEmbedder(evaluation.model, evaluation.inference).queries(texts)
     k = depth_of(evaluation.metrics)
     found: list[ModeResult] = []
     for name, (mode, exact) in SEARCH_MODES.items():
@@ -112,7 +110,12 @@ def _check_documents(table: Table, data: RetrievalData, collection: str) -> None
 
 
 def _search(
-    table: Table, evaluation: StoreEvaluation, vectors: np.ndarray, k: int, mode: Mode, exact: bool
+    table: Table,
+    evaluation: StoreEvaluation,
+    vectors: Sequence[Vectors],
+    k: int,
+    mode: Mode,
+    exact: bool,
 ) -> tuple[Run, np.ndarray]:
     data, run, milliseconds = evaluation.data, {}, []
     weight, wanted = evaluation.bm25_weight, k + bool(data.identical_documents)

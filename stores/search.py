@@ -11,7 +11,7 @@ from common.bm25 import tokenize
 from stores.filters import Filter
 from stores.store import Hit, Table
 
-# Shapes: H dimensions of a vector.
+# Shapes: H dimensions of a vector, T tokens of a query.
 
 Mode = Literal["dense", "bm25", "hybrid"]
 DEPTH = 100  # documents that each of two searches finds at least, before they are fused
@@ -51,7 +51,7 @@ def search(
 
     Args:
         table: What is searched.
-        vector: Of the query [H]; only a search by words does without.
+        vector: Of the query, [H] or [T, H]; only a search by words does without.
         text: The query, without a prompt.
         k: How many.
         mode: "dense": by similarity; "bm25": by words; "hybrid": by both.

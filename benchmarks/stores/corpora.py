@@ -14,8 +14,9 @@ from encoders import Embedder
 from evaluation import InferenceSettings, Qrels, read_beir
 from evaluation.search.exact import search
 from stores.documents import corpus_files, read_documents
+from stores.embedding import TextEmbedder
 from stores.filters import parse_filter
-from stores.indexing import DocumentEmbedder, chunks
+from stores.indexing import chunks
 from stores.store import Document, Vectors
 
 # Shapes: N documents, Q queries, H dimensions of a vector.
@@ -153,9 +154,8 @@ def embedded(folder: Path, data: str, model: str) -> Corpus:
     rows = 0
     with (folder / "vectors").open("wb") as file:
         for block in chunks(read_documents(files), BLOCK):
-            DocumentEmbedder(embedder, InferenceSettings())([each.text for each in block]).tofile(
-                file
-            )
+            texts = [each.text for each in block]
+            np.asarray(TextEmbedder(embedder, InferenceSettings()).documents(texts)).tofile(file)
             rows += len(block)
     texts = list(given.prompted(embedder.find_prompt("query")).values())
     asked = for_dot_product(embedder.encode(texts, prompt=""), embedder.similarity).numpy()

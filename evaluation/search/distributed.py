@@ -57,9 +57,7 @@ def run_distributed(
     """
     several = distributed.is_available() and distributed.is_initialized()
     world, rank = (distributed.get_world_size(), distributed.get_rank()) if several else (1, 0)
-    longest = CHARACTERS_OF_TOKEN * (max_length or model.max_length)
-    budget = CHARACTERS_OF_TOKEN * (inference.tokens_per_batch or TOKENS_PER_BATCH)
-    pieces = pieces or cut_by_tokens([min(size, longest) for size in sizes], budget)
+    pieces = pieces or cut(model, sizes, inference, max_length)
     results = torch.empty(len(sizes), *shape)
     hidden = not inference.show_progress or rank > 0
     with tqdm(total=len(sizes), disable=hidden, unit="text", leave=False) as bar:
@@ -71,6 +69,15 @@ def run_distributed(
         owners = [list(chain(*pieces[other::world])) for other in range(world)]
         all_gather_rows(results, owners, model.device)
     return results
+
+
+def cut(
+    model: Encoder, sizes: Sequence[int], inference: InferenceSettings, max_length: int | None
+) -> list[list[int]]:
+    """Cut texts, given by their characters, into batches: the numbers of each; see above."""
+    longest = CHARACTERS_OF_TOKEN * (max_length or model.max_length)
+    budget = CHARACTERS_OF_TOKEN * (inference.tokens_per_batch or TOKENS_PER_BATCH)
+    return cut_by_tokens([min(size, longest) for size in sizes], budget)
 
 
 def all_gather_rows(results: Tensor, owners: Sequence[list[int]], device: torch.device) -> None:

@@ -105,6 +105,11 @@ def read_fusion(model: str, opened: Encoder | None = None) -> Fusion | None:
     return fusion
 
 
+def bm25_weight(fusion: Fusion | None) -> float:
+    """How much BM25 counts beside a model's similarity in a search; 0: no weight was chosen."""
+    return fusion.weight if fusion is not None and fusion.other == BM25_SCORES else 0.0
+
+
 def first_stage_digest(model: Encoder, fusion: Fusion | None) -> str:
     """A digest of all that decides a first stage's scores: model, prompts and fusion."""
     digest = hashlib.blake2b(model_digest(model).encode(), digest_size=16)

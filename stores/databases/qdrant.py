@@ -193,6 +193,8 @@ class QdrantTable(Table):
         ids: Sequence[str] | None = None,
         exact: bool = False,
     ) -> list[Hit]:
+        if not vector.size:  # none of a query's tokens counts
+            return []
         if self.is_local:
             return self._query(vector.tolist(), "dense", k, where, ids)
         rescored = self.layout.quantization != "none"

@@ -45,15 +45,15 @@ def requests(
     ``mean``: as for ``sparse_vector``.
 
     Raises:
-        ValueError: A document has more vectors than Qdrant takes.
+        ValueError: A document has more vectors than Qdrant takes, or none.
     """
     points, numbers = list[models.PointStruct](), 0
     for each, vector in zip(documents, vectors, strict=True):
-        if vector.size >= NUMBERS:
+        if not 0 < vector.size < NUMBERS:
             raise ValueError(
                 f"store: the document {show(each.id)} has {len(vector):,} vectors of "
-                f"{vector.shape[-1]} dimensions, and Qdrant takes fewer than {NUMBERS:,} numbers "
-                "of a document; split it, or index with a smaller --document_max_length"
+                f"{vector.shape[-1]} dimensions, and Qdrant takes from one vector to fewer than "
+                f"{NUMBERS:,} numbers; split it, or index with a smaller --document_max_length"
             )
         if points and (len(points) == POINTS or numbers + vector.size > NUMBERS):
             yield points

@@ -15,10 +15,12 @@ from evaluation.data.sets import RetrievalData
 from evaluation.metrics.ranking import per_query
 from evaluation.search.distributed import InferenceSettings
 from evaluation.search.fusion import (
+    BM25_SCORES,
     MULTIPLES,
     Fusion,
     TwoScores,
     best,
+    bm25_weight,
     equal_spread,
     first_stage_digest,
     fuse,
@@ -44,6 +46,11 @@ def naive(embedder: Embedder, query: str, document: str) -> tuple[float, float]:
     index = BM25(list(DOCUMENTS.values()))
     words = dict(next(index.search([query], len(DOCUMENTS))))
     return (one @ other).item(), words.get(list(DOCUMENTS.values()).index(document), 0.0)
+
+
+def test_only_a_weight_of_bm25_counts_in_a_search() -> None:
+    assert bm25_weight(Fusion(0.5, BM25_SCORES)) == 0.5
+    assert bm25_weight(Fusion(0.5, "the digest of a first stage")) == bm25_weight(None) == 0
 
 
 def test_both_scores_of_every_document(embedder: Embedder) -> None:

@@ -62,11 +62,11 @@ def test_several_vectors_are_compared_by_maxsim(
     scores = maxsim(query, vectors)
     best = sorted(there, key=lambda at: -scores[at])
     for where, ids, wanted in (
-        (None, None, best),
+        ({}, None, best),
         ({"even": True}, None, [at for at in best if at % 2 == 0]),
-        (None, ["5", "7", "11"], [at for at in best if at in (5, 7)]),
+        ({}, ["5", "7", "11"], [at for at in best if at in (5, 7)]),
     ):
-        hits = table.search(query, 20, where and parse_filter(where), ids)
+        hits = table.search(query, 20, parse_filter(where), ids)
         assert [int(hit.id) for hit in hits] == wanted[:20]
         found = [hit.score for hit in hits]
         np.testing.assert_allclose(found, scores[wanted[:20]], atol=1e-5)
