@@ -76,9 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_up_logging(args.log_json)
         placements = find_placements(args.replicas, args.device, args.threads)
         keys = read_keys(args.api_key_file)
-        models = find_models(
-            args.given(), args.baseline, args.served_model_name, args.trust_remote_code
-        )
+        named = (args.baseline, args.served_model_name)
+        models = find_models(args.given(), *named, args.trust_remote_code, bool(args.store))
         check_kinds(args, models)
         documents = read_corpus(args.corpus) if args.corpus else None
         traces = open_provider()
@@ -95,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keys=keys,
         cors_origins=args.cors_origins,
         open_metrics=args.open_metrics,
+        embeds=any(KINDS[served.kind].retrieves for served in models.values()),
         stores=store is not None,
         workers=max(1, cores // 2),
         traces=traces,
@@ -119,8 +119,8 @@ def check_kinds(args: ServeSettings, models: dict[str, ModelToServe]) -> None:
     reads_pairs = {KINDS[served.kind].reads_pairs for served in models.values()}
     if args.text_max_length and False not in reads_pairs:
         raise ValueError("text_max_length: is for an embedder; a reranker's is max_length")
-    if args.truncate_dim and "embedder" not in models:
-        raise ValueError("truncate_dim: is for an embedder; a reranker has no dimensions")
+    if args.truncate_dim and not any(KINDS[served.kind].retrieves for served in models.values()):
+        raise ValueError("truncate_dim: is for an embedder, and none is served; leave it out")
     if args.max_length and True not in reads_pairs:
         raise ValueError("max_length: is for a reranker; an embedder's is text_max_length")
 
@@ -189,7 +189,7 @@ def find_loadable(
         ValueError: There are no such models, or they are of other kinds.
     """
     given = replace(args, task=None, served_model_name=None, **asked.model_dump(include=FOLDERS))
-    models = find_models(given.given(), None, name, args.trust_remote_code)
+    models = find_models(given.given(), None, name, args.trust_remote_code, bool(args.store))
     roles = {role for role in served if "_" not in role}
     if models.keys() != roles:
         raise ValueError(
@@ -202,7 +202,7 @@ def find_loadable(
 def open_stored(args: ServeSettings, store: Store, model: ServedModel) -> StoredCorpus:
     """The collection, if the model is the one that made it."""
     weight, writes = model.bm25_weight, args.allow_writes
-    opened = StoredCorpus(store, args.collection, model.embedder, weight, writes)
+    opened = StoredCorpus(store, args.collection, model.vector_model, weight, writes)
     logger.info("searching %s documents of %s", f"{opened.count():,}", args.collection)
     return opened
 

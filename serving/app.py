@@ -53,6 +53,7 @@ def build_app(
     keys: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
     open_metrics: bool = False,
+    embeds: bool | None = None,
     stores: bool = False,
     workers: int = 1,
     traces: TracerProvider | None = None,
@@ -66,6 +67,7 @@ def build_app(
         keys: API keys; none: everybody is let in.
         cors_origins: Web pages of these origins may ask; none: no page but our own.
         open_metrics: Whether ``/metrics`` needs no key.
+        embeds: Whether clients get embeddings, one of a text; None: if there is an embedder.
         stores: Whether the documents are in a store.
         workers: Threads that tokenize.
         traces: Takes the spans of requests; None: there are none.
@@ -82,7 +84,8 @@ def build_app(
     )
     app.mount("/static", StaticFiles(directory=PAGE))
     service = Service(engine, workers)
-    settings |= _add_routes(app, service, roles, open_metrics, stores)
+    embeds = "embedder" in roles if embeds is None else embeds
+    settings |= _add_routes(app, service, roles, open_metrics, embeds, stores)
     for router in (models_routes(service), loading_routes(service, find_models)):
         app.include_router(router)
         settings |= router.settings
@@ -124,10 +127,15 @@ def _add_middleware(
 
 
 def _add_routes(
-    app: FastAPI, service: Service, roles: Sequence[str], open_metrics: bool, stores: bool
+    app: FastAPI,
+    service: Service,
+    roles: Sequence[str],
+    open_metrics: bool,
+    embeds: bool,
+    stores: bool,
 ) -> dict[str, RouteSettings]:
     """Add the routes that suit the models; return the settings of all, by path."""
-    embeds, reranks = "embedder" in roles, "reranker" in roles
+    searches, reranks = "embedder" in roles, "reranker" in roles
     settings = {"/static/": PAGE_SETTINGS}
     for served, router in (
         (True, page_routes()),
@@ -136,12 +144,12 @@ def _add_routes(
         (embeds, cohere_embed_routes(service)),
         (True, score_routes(service, reranks)),
         (embeds, similarity_routes(service)),
-        (embeds, search_routes(service, reranks)),
+        (searches, search_routes(service, reranks)),
         (stores, document_routes(service)),
         (reranks, predict_routes(service)),
         (reranks, score_batch_routes(service)),
         (reranks, rerank_routes(service)),
-        (True, root_routes(service, embeds, reranks)),
+        (embeds or reranks, root_routes(service, embeds, reranks)),
         (True, compare_routes(service)),
         (True, tokenize_routes(service, roles[0])),
         (True, about_routes(service, open_metrics)),

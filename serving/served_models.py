@@ -26,6 +26,7 @@ def find_models(
     baseline: str | None,
     name: str | None,
     trust_remote_code: bool = False,
+    stores: bool = False,
 ) -> dict[str, ModelToServe]:
     """Find the models by role: "embedder", "reranker", and the same with "_baseline".
 
@@ -34,6 +35,7 @@ def find_models(
         baseline: One more, to compare with.
         name: What clients are told of the first; None: after the folder.
         trust_remote_code: Whether models may need Python code of their own.
+        stores: Whether a store is searched.
 
     Raises:
         ValueError: A model that is not there, or of another kind.
@@ -41,13 +43,13 @@ def find_models(
     found: dict[str, ModelToServe] = {}
     for model, asked in given:
         folder, why = find_served(model)
-        kind = check_kind(folder, asked, trust_remote_code)
-        found[KINDS[kind].role] = ModelToServe(kind, folder, name or short_name(model))
+        kind = check_kind(folder, asked, trust_remote_code, stores)
+        found[role_of(kind, asked, stores)] = ModelToServe(kind, folder, name or short_name(model))
         logger.info("serving the %s %s (%s)", kind, folder, why)
     if baseline is not None:
         folder, why = find_served(baseline)
         kind = check_kind(folder, None, trust_remote_code)
-        role = KINDS[kind].role
+        role = role_of(kind, None, stores)
         if role not in found:
             raise ValueError(
                 f"--baseline: {baseline} is of kind {kind}, and no such model is served; give a "
@@ -56,6 +58,12 @@ def find_models(
         found[f"{role}_baseline"] = ModelToServe(kind, folder, short_name(baseline))
         logger.info("comparing with %s (%s)", folder, why)
     return found
+
+
+def role_of(kind: Kind, asked: Kind | None, stores: bool) -> str:
+    """The role of a model: that of its kind, but a multi-vector encoder may search a store."""
+    searches = stores and asked != "reranker" and not KINDS[kind].reads_pairs
+    return "embedder" if searches else KINDS[kind].role
 
 
 def find_served(name: str) -> tuple[str, str]:
@@ -94,7 +102,9 @@ def find_served(name: str) -> tuple[str, str]:
     return str(folder), f"the run's final model; there is no {BEST_FILE}"
 
 
-def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False) -> Kind:
+def check_kind(
+    folder: str, asked: Kind | None, trust_remote_code: bool = False, stores: bool = False
+) -> Kind:
     """Return the kind of a model.
 
     Raises:
@@ -111,7 +121,7 @@ def check_kind(folder: str, asked: Kind | None, trust_remote_code: bool = False)
             "you trust it, give --trust_remote_code true"
         )
     kind = detect_kind(folder)
-    if asked is None or asked in (kind, KINDS[kind].role):
+    if asked is None or asked in (kind, KINDS[kind].role, role_of(kind, asked, stores)):
         return kind
     if content.get("architectures"):
         raise ValueError(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -34,7 +35,7 @@ class ModelOutput:
 
     Args:
         model: The model.
-        values: Embeddings [N, H] or raw scores [N], fp32.
+        values: Embeddings [N, H], N matrices [T, H] or raw scores [N], fp32.
         sizes: Tokens of each text that were computed.
         truncated: The numbers of the texts (or pairs) that were truncated.
         started_at: When its first stage began, in seconds since 1970.
@@ -143,16 +144,12 @@ class Service:
         truncation: Truncation,
         places: Sequence[str],
     ) -> ModelOutput:
-        """Embed queries and documents, each behind the model's prompt for its side: [Q + D, H].
+        """Embed queries and documents, each behind the model's prompt for its side.
 
         The texts have been checked; ``places`` are their fields, for messages.
         """
-
-        def tokenize() -> list[Tokens]:
-            asked, found = model.encoder.add_prompts(queries, documents, {})
-            return model.tokenizer.texts([*asked, *found], truncation.side)
-
         size = sum(map(len, queries)) + sum(map(len, documents))
+        tokenize = partial(model.sides, queries, documents, truncation)
         return await self._run(model, tokenize, size, truncation, places)
 
     async def score(

@@ -20,7 +20,10 @@ class ServeSettings(Limits, Settings):
         None, "A folder, a run's output_dir, a name on the Hub, or package://<module>/<path>."
     )
     task: Kind | None = option(None, "The model's kind, if its config.json does not tell.")
-    embedder: str | None = option(None, "Instead of model: an embedder, to go with a reranker.")
+    embedder: str | None = option(
+        None,
+        "Instead of model: an embedder, or with store a multi-vector encoder, beside a reranker.",
+    )
     reranker: str | None = option(
         None, "Instead of model: a reranker or multi-vector encoder, to go with an embedder."
     )

@@ -7,11 +7,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from common.similarity import Similarity
-from encoders import Embedder
+from encoders.kinds import VectorModel
 from serving.engine.similarity import for_dot_product
 from serving.http.errors import ServingError, wrong_field
 from stores.collection import find_live, open_live
+from stores.embedding import as_query
 from stores.filters import Filter
 from stores.fingerprint import fingerprint
 from stores.search import Mode, SearchResult, search
@@ -31,7 +31,7 @@ class StoredCorpus:
     Args:
         store: The database.
         collection: Its name there.
-        embedder: The served one, which must be that of the collection.
+        model: The served one, which must be that of the collection.
         bm25_weight: Of BM25 beside the similarity (``fusion.json``); 0: none was chosen.
         allow_writes: Whether clients may write documents.
 
@@ -44,23 +44,24 @@ class StoredCorpus:
         self,
         store: Store,
         collection: str,
-        embedder: Embedder,
+        model: VectorModel,
         bm25_weight: float = 0.0,
         allow_writes: bool = False,
     ) -> None:
         about = find_live(store, collection)
-        self.table = open_live(store, collection, fingerprint(embedder))
+        made_by = fingerprint(model)
+        self.table = open_live(store, collection, made_by)
         length = about["model"]["max_length"]
-        if allow_writes and embedder.max_length != length:
+        if allow_writes and made_by.max_length != length:
             raise ValueError(
                 f"allow_writes: documents of the collection {collection!r} were truncated to "
-                f"{length} tokens, and this server truncates to {embedder.max_length}; give "
+                f"{length} tokens, and this server truncates to {made_by.max_length}; give "
                 f"--text_max_length {length}"
             )
         self.store = store
         self.collection = collection
         self.table_name = str(about["table"])
-        self.similarity: Similarity = embedder.similarity
+        self.similarity = model.similarity
         self.bm25_weight = bm25_weight
         self.allow_writes = allow_writes
 
@@ -72,14 +73,16 @@ class StoredCorpus:
         mode: Mode,
         where: Filter | None,
     ) -> tuple[list[SearchResult], list[Document]]:
-        """The k best documents for a query, given by embedding [H] and text, best first.
+        """The k best documents for a query, given by vectors, [H] or [T, H], and text, best first.
 
         Raises:
             ServingError: The store does not answer.
         """
 
         def find() -> tuple[list[SearchResult], list[Document]]:
-            given = None if vector is None else for_dot_product(vector[None], self.similarity)[0]
+            given = vector
+            if given is not None:
+                given = as_query(for_dot_product(given[None], self.similarity)[0], self.similarity)
             weight = self.bm25_weight
             found = search(self.table, given, text, k, mode=mode, where=where, bm25_weight=weight)
             documents = self.table.documents([each.id for each in found])
@@ -94,7 +97,7 @@ class StoredCorpus:
         return self._call(lambda: self.table.documents(_valid_ids(ids)))
 
     def write(self, documents: Sequence[Document], vectors: np.ndarray) -> None:
-        """Insert documents with their embeddings [N, H], or replace them.
+        """Insert documents with their embeddings, [N, H] or [T, H] of each, or replace them.
 
         Raises:
             ServingError: The store does not answer, or cannot hold one of them.

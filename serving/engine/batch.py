@@ -21,14 +21,14 @@ Count = Callable[[str], None]
 
 
 def compute_batch(model: ServedModel, batch: Sequence[Tokens], count: Count) -> list[Result]:
-    """One result for each text: an embedding [H], a score [], or what went wrong.
+    """One result for each text: embeddings [H] or [T, H], a score [], or what went wrong.
 
     If the batch fails, each text is tried alone. If all of them fail, the cause may be the model:
     a text that passed at start-up tells, and whatever is wrong with that is raised.
     """
     try:
         values = model.compute(batch)
-        if np.isfinite(values).all():
+        if np.isfinite(np.concatenate(values, axis=None)).all():  # perhaps of matrices
             return list(values)
     except TokenWithoutEmbedding:
         pass  # trying each alone shows which text it is

@@ -17,9 +17,9 @@ import torch
 from serving.engine.batch import Result, compute_batch
 from serving.engine.job import Item, Job, Queue, Running, refusal
 from serving.engine.limits import Limits
-from serving.engine.model import Precision, ServedModel, check_fusion, inference, use_bf16, warm_up
+from serving.engine.model import Precision, ServedModel, check_fusion, inference, warm_up
 from serving.engine.model_sets import ModelSet, ModelSets, embed_at_once
-from serving.engine.placement import Placement
+from serving.engine.placement import Placement, use_bf16
 from serving.engine.replica import Load
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError

@@ -24,7 +24,7 @@ INTERACTIVE_PER_BULK = 3
 class Job:
     """The texts of one request for one model.
 
-    Its ``future`` gets embeddings [N, H] or scores [N], or a ``ServingError``.
+    Its ``future`` gets embeddings [N, H], scores [N] or N matrices, or a ``ServingError``.
     """
 
     def __init__(self, model: ServedModel, items: Sequence[Tokens]) -> None:
@@ -52,13 +52,23 @@ class Job:
         """Store the result of item ``at``; the last one completes the future."""
         self._results[at] = result
         if len(self._results) == len(self.items):
+            found = [self._results[n] for n in range(len(self.items))]
             with suppress(InvalidStateError):  # nobody waits for it any more
-                self.future.set_result(np.stack([self._results[n] for n in range(len(self.items))]))
+                self.future.set_result(stack(found))
 
     def fail(self, error: ServingError) -> None:
         """Answer the request with an error."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
+
+
+def stack(results: Sequence[np.ndarray]) -> np.ndarray:
+    """Results as one array [N, ...]; matrices of different heights as an array of objects [N]."""
+    if len({each.shape for each in results}) == 1:
+        return np.stack(results)
+    found = np.empty(len(results), dtype=object)
+    found[:] = results
+    return found
 
 
 class Item(NamedTuple):

@@ -12,55 +12,23 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from common.hardware import bf16_is_fast
-from common.prompts import PADDED, prompt_mask, with_prompt
+from common.prompts import PADDED, Side, prompt_mask, with_prompt
 from encoders import Embedder, kinds
 from encoders.backbone import Encoder
-from encoders.kinds import Kind, kind_of, retrieves
+from encoders.kinds import Kind, VectorModel, kind_of, makes_vectors, retrieves
+from encoders.multi_vector import MultiVectorEncoder
 from encoders.opening.bf16_weights import place_for_inference
 from encoders.unpadding import to_device
-from evaluation.search.fusion import Fusion, first_stage_digest, read_fusion
+from evaluation.search.fusion import Fusion, bm25_weight, first_stage_digest, read_fusion
+from serving.engine.limits import LatencyEstimator
 from serving.engine.tokenization import TextTokenizer, Tokens, Truncation
 
-# Shapes: N texts or pairs, H dimensions of an embedding.
+# Shapes: N texts or pairs, H dimensions of an embedding, T tokens of a text.
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 SHORT, MIDDLE = 8, 64  # tokens of texts for warming up
 MULTIPLE = 16  # of which the length of a padded batch is one
-# Weight of the newest batch in the running averages of seen and expected times.
-NEWEST = 0.1
-
-
-class LatencyEstimator:
-    """Seconds of a batch as ``overhead + tokens * per_token``, scaled by recent observations.
-
-    The line is fitted to two batches at start-up. A rate in tokens per second alone would mistake
-    single short queries, which are all overhead, for a slow machine.
-
-    Args:
-        small: Tokens and seconds of a small batch.
-        large: The same of a large one.
-    """
-
-    def __init__(self, small: tuple[int, float], large: tuple[int, float]) -> None:
-        per_token = (large[1] - small[1]) / max(1, large[0] - small[0])
-        self.per_token = max(per_token, large[1] / large[0] / 10)
-        self.overhead = max(0.0, small[1] - small[0] * self.per_token)
-        self._expected = self._seen = self.overhead + large[0] * self.per_token
-
-    def seconds(self, tokens: int, batch: int) -> float:
-        """Estimated seconds for ``tokens`` in batches of ``batch`` tokens."""
-        batches = -(-tokens // batch)
-        expected = batches * self.overhead + tokens * self.per_token
-        return expected * self._seen / self._expected
-
-    def note(self, tokens: int, seconds: float) -> None:
-        """Update with a batch; the machine may have become busier."""
-        expected = self.overhead + tokens * self.per_token
-        # Sums, so that a long batch weighs more than a short one.
-        self._expected += NEWEST * (expected - self._expected)
-        self._seen += NEWEST * (seconds - self._seen)
 
 
 class ServedModel:
@@ -118,15 +86,27 @@ class ServedModel:
 
     @property
     def bm25_weight(self) -> float:
-        """How much BM25 counts beside an embedder's similarity."""
-        return 0.0 if self.fusion is None else self.fusion.weight
+        """How much BM25 counts beside its similarity."""
+        return bm25_weight(self.fusion)
 
     def pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation) -> list[Tokens]:
         """Tokens of pairs for a model that scores them."""
-        how = truncation.side, truncation.max_document
         if self.reads_texts_separately:
-            return self.tokenizer.separate_pairs(pairs, self.lengths, *how)
-        return self.tokenizer.pairs(pairs, *how)
+            return self.tokenizer.separate_pairs(pairs, self.lengths, truncation)
+        return self.tokenizer.pairs(pairs, truncation.side, truncation.max_document)
+
+    def sides(
+        self, queries: Sequence[str], documents: Sequence[str], truncation: Truncation
+    ) -> list[Tokens]:
+        """Tokens of queries and documents to embed, behind the prompts for their sides."""
+        queries, documents = self.encoder.add_prompts(queries, documents, {})
+        if not self.reads_texts_separately:
+            return self.tokenizer.texts([*queries, *documents], truncation.side)
+        asked, found = self.lengths
+        return [
+            *self.tokenizer.separate_texts(queries, "query", asked, truncation),
+            *self.tokenizer.separate_texts(documents, "document", found, truncation),
+        ]
 
     @property
     def embedder(self) -> Embedder:
@@ -134,17 +114,16 @@ class ServedModel:
         assert retrieves(self.encoder)
         return self.encoder
 
-    def compute(self, batch: Sequence[Tokens]) -> np.ndarray:
-        """Embeddings [N, H] or raw scores [N], in fp32."""
+    @property
+    def vector_model(self) -> VectorModel:
+        """The encoder, of a model that searches a store."""
+        assert makes_vectors(self.encoder)
+        return self.encoder
+
+    def compute(self, batch: Sequence[Tokens]) -> np.ndarray | list[np.ndarray]:
+        """Embeddings [N, H] or raw scores [N], in fp32; of texts read separately a list of N."""
         if self.reads_texts_separately:
-            pairs = [tokens.texts for tokens in batch if tokens.texts]
-            scores = self.encoder.score_pairs(
-                *zip(*pairs, strict=True),
-                prompts={},
-                bf16=torch.is_autocast_enabled(self.encoder.device.type),
-                tokens_per_batch=self.max_batch_tokens,
-            )
-            return scores.numpy()
+            return self._compute_separately(batch)
         given: dict[str, Any] = {"input_ids": [tokens.input_ids for tokens in batch]}
         if "token_type_ids" in self._inputs:
             given["token_type_ids"] = [tokens.token_type_ids for tokens in batch]
@@ -158,6 +137,27 @@ class ServedModel:
         mask = padded["attention_mask"].numpy()
         found: torch.Tensor = self.encoder(**inputs, host_mask=mask)
         return found.float().cpu().numpy()
+
+    def _compute_separately(self, batch: Sequence[Tokens]) -> list[np.ndarray]:
+        """The scores [] of pairs, and the vectors [T, H] of single texts."""
+        settings: Any = {
+            "bf16": torch.is_autocast_enabled(self.encoder.device.type),
+            "tokens_per_batch": self.max_batch_tokens,
+        }
+        found: dict[int, np.ndarray] = {}
+        sides: tuple[Side | None, ...] = (None, "query", "document")
+        for side in sides:
+            own = {at: t.texts for at, t in enumerate(batch) if t.read_as == side and t.texts}
+            if not own:
+                continue
+            texts = list(zip(*own.values(), strict=True))
+            if side is None:
+                values = list(self.encoder.score_pairs(*texts, prompts={}, **settings))
+            else:
+                assert isinstance(self.encoder, MultiVectorEncoder)
+                values = self.encoder.encode(*texts, side=side, prompt="", **settings)
+            found |= zip(own, (value.numpy() for value in values), strict=True)
+        return [found[at] for at in range(len(batch))]
 
     def _padded_length(self, batch: Sequence[Tokens]) -> int:
         """The longest text's tokens; of a model that computes its padding, one of few lengths.
@@ -277,20 +277,6 @@ def find_device(device: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: {device!r} cannot be used: {reason}") from None
     return found
-
-
-def use_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether to multiply in bf16 on ``device``.
-
-    Raises:
-        ValueError: It is asked for on a CPU that only emulates it.
-    """
-    if precision == "bfloat16" and not bf16_is_fast(device):
-        raise ValueError(
-            "precision: this CPU has no bfloat16 instructions, and emulating them is many times "
-            "slower; give auto or float32"
-        )
-    return precision != "float32" and bf16_is_fast(device)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from common.hardware import process_threads, usable_cores, usable_nodes
-from serving.engine.model import find_device
+from common.hardware import bf16_is_fast, process_threads, usable_cores, usable_nodes
+from serving.engine.model import Precision, find_device
 
 Replicas = int | Literal["auto"]
 
@@ -23,6 +23,20 @@ class Placement(NamedTuple):
     device: str
     threads: int
     cores: list[int]
+
+
+def use_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether to multiply in bf16 on ``device``.
+
+    Raises:
+        ValueError: It is asked for on a CPU that only emulates it.
+    """
+    if precision == "bfloat16" and not bf16_is_fast(device):
+        raise ValueError(
+            "precision: this CPU has no bfloat16 instructions, and emulating them is many times "
+            "slower; give auto or float32"
+        )
+    return precision != "float32" and bf16_is_fast(device)
 
 
 def find_placements(replicas: Replicas, device: str, threads: int | None = None) -> list[Placement]:

@@ -17,16 +17,15 @@ import torch
 
 from common.hardware import prepare_cpu
 from serving.engine.batch import Result, compute_batch
+from serving.engine.limits import LatencyEstimator
 from serving.engine.model import (
-    LatencyEstimator,
     Precision,
     ServedModel,
     find_device,
     inference,
-    use_bf16,
     warm_up,
 )
-from serving.engine.placement import Placement
+from serving.engine.placement import Placement, use_bf16
 from serving.engine.tokenization import Tokens
 
 # Opens models, by role, on a device. It is pickled.

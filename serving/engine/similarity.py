@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.bm25 import BM25, best_places, tokenize
-from common.similarity import Similarity
+from common.similarity import Similarity, TokenSimilarity
 
 # Shapes: N texts, D documents, H dimensions of an embedding.
 
@@ -18,8 +18,8 @@ def unit_length(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
-def for_dot_product(vectors: np.ndarray, similarity: Similarity) -> np.ndarray:
-    """Rows [N, H] whose dot products are the similarity."""
+def for_dot_product(vectors: np.ndarray, similarity: Similarity | TokenSimilarity) -> np.ndarray:
+    """Rows [N, H] whose dot products are the similarity; those of tokens as they are."""
     return unit_length(vectors) if similarity == "cosine" else vectors
 
 

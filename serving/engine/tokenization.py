@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from common.prompts import prompt_of
+from common import prompts
 from serving.http.errors import wrong_field
 
 # A long text is cut before it is tokenized, to so many characters for each token that it may have:
@@ -50,7 +50,8 @@ class Tokens:
         token_type_ids: 0 in the first text, 1 in the second, as the tokenizer says.
         truncated: Whether something was cut off.
         too_long: Whether it was because there is more than the model takes.
-        texts: The texts of a pair that the model reads one by one; it tokenizes them anew.
+        texts: The pair or text of a model that reads texts one by one; it tokenizes them anew.
+        read_as: What such a text is read as; None: it is a pair.
         prompt: What stands before the text.
     """
 
@@ -58,7 +59,8 @@ class Tokens:
     token_type_ids: list[int]
     truncated: bool
     too_long: bool = False
-    texts: tuple[str, str] | None = None
+    texts: tuple[str, ...] | None = None
+    read_as: prompts.Side | None = None
     prompt: str = ""
 
     def __len__(self) -> int:
@@ -119,7 +121,7 @@ class TextTokenizer:
         side, length = side or self.side, max_length or self.max_length
         room = length - self.single.size
         found = [self._single_text(ids, side, length) for ids in self._encode(texts, room, side)]
-        return [replace(t, prompt=prompt_of(x)) for t, x in zip(found, texts, strict=True)]
+        return [replace(t, prompt=prompts.prompt_of(x)) for t, x in zip(found, texts, strict=True)]
 
     def pairs(
         self,
@@ -146,40 +148,39 @@ class TextTokenizer:
             self._joined(ids[query], ids[document], side, max_document) for query, document in pairs
         ]
 
-    def separate_pairs(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        lengths: tuple[int, int],
-        side: Side | None = None,
-        max_document: int | None = None,
+    def separate_texts(
+        self, texts: Sequence[str], read_as: prompts.Side, length: int, truncation: Truncation
     ) -> list[Tokens]:
-        """The texts of each pair, for a model that reads each alone, up to these two ``lengths``.
-
-        Other arguments as for ``pairs``.
+        """Queries or documents for a model that reads each alone, up to ``length`` tokens.
 
         Raises:
             ServingError: A text would be cut otherwise than such a model does it.
         """
-        found = []
-        queries, documents = (
-            self.texts(texts, max_length=length)
-            for texts, length in zip(zip(*pairs, strict=True), lengths, strict=True)
-        )
-        for query, document, texts in zip(queries, documents, pairs, strict=True):
-            truncated = query.truncated or document.truncated
-            if truncated and side not in (None, self.side):
-                raise wrong_field(
-                    "truncation_direction", f"this model truncates texts on the {self.side} only"
-                )
-            if max_document is not None and len(document) - self.single.size > max_document:
-                raise wrong_field(
-                    "max_tokens_per_doc",
-                    f"this model truncates documents at {lengths[1]} tokens only",
-                )
-            ids = query.input_ids + document.input_ids
-            types = query.token_type_ids + document.token_type_ids
-            found.append(Tokens(ids, types, truncated, truncated, texts))
-        return found
+        found = self.texts(texts, max_length=length)
+        if truncation.side not in (None, self.side) and any(each.truncated for each in found):
+            raise wrong_field(
+                "truncation_direction", f"this model truncates texts on the {self.side} only"
+            )
+        most = truncation.max_document if read_as == "document" else None
+        if most is not None and any(len(each) - self.single.size > most for each in found):
+            raise wrong_field(
+                "max_tokens_per_doc", f"this model truncates documents at {length} tokens only"
+            )
+        given = zip(found, texts, strict=True)
+        return [replace(each, texts=(text,), read_as=read_as) for each, text in given]
+
+    def separate_pairs(
+        self, pairs: Sequence[tuple[str, str]], lengths: tuple[int, int], truncation: Truncation
+    ) -> list[Tokens]:
+        """The texts of each pair, for such a model; raises as ``separate_texts``."""
+        queries, documents = zip(*pairs, strict=True)
+        asked = self.separate_texts(queries, "query", lengths[0], truncation)
+        found = self.separate_texts(documents, "document", lengths[1], truncation)
+        made = []
+        for query, document, pair in zip(asked, found, pairs, strict=True):
+            ids, cut = query.input_ids + document.input_ids, query.truncated or document.truncated
+            made.append(Tokens(ids, [], cut, cut, pair))
+        return made
 
     def given_ids(self, ids: Sequence[int], side: Side | None = None) -> Tokens:
         """Ids of a text, with or without special tokens, as sent by a client."""

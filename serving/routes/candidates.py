@@ -118,6 +118,10 @@ async def _given(service: Service, body: SearchBody) -> Candidates:
     """Candidates among the request's documents, or in the server's corpus."""
     model, corpus = service.model("embedder"), service.engine.model_sets.current.corpus
     documents = body.documents
+    if model.reads_texts_separately:
+        raise wrong_field(
+            "documents", "must be left out: this model searches its store; /score scores pairs"
+        )
     if documents is not None:
         service.check_count(len(documents), "documents")
     elif corpus is None:

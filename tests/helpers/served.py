@@ -225,12 +225,14 @@ def served(
     cors_origins: Sequence[str] = (),
     documents: Any = None,
     open_stored: Any = None,
+    embeds: bool | None = None,
     **limits: Any,
 ) -> Iterator[tuple[str, Engine]]:
     """A server in a thread: its address and its engine."""
     with engine_of(folders, documents=documents, open_stored=open_stored, **limits) as engine:
         roles = [role for role in folders if "_" not in role]
-        with running(engine, roles, keys, cors_origins, stores=bool(open_stored)) as (url, _):
+        options: Any = {"stores": bool(open_stored), "embeds": embeds}
+        with running(engine, roles, keys, cors_origins, **options) as (url, _):
             yield url, engine
 
 

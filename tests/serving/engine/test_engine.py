@@ -17,7 +17,8 @@ from encoders.kinds import Kind
 from served import Held, engine_of, hold, until
 from serving.engine.engine import Engine
 from serving.engine.job import Job
-from serving.engine.model import LatencyEstimator, ServedModel, inference, open_model
+from serving.engine.limits import LatencyEstimator
+from serving.engine.model import ServedModel, inference, open_model
 from serving.engine.tokenization import Tokens
 from serving.http.errors import ServingError
 from tiny import TEXTS, make_tokenizer, save_backbone

@@ -19,7 +19,7 @@ from encoders.kinds import detect_kind
 from scripts.serve import find_port
 from served import JSON, hold, served, until
 from serving.engine.engine import Engine
-from serving.engine.model import LatencyEstimator
+from serving.engine.limits import LatencyEstimator
 from serving.served_models import find_models
 from serving.settings import ServeSettings
 from tiny import TEXTS
