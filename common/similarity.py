@@ -80,9 +80,8 @@ def token_vectors(vectors: Tensor, scored: Tensor, is_query: Tensor) -> Tensor:
         scored: bool [N, L]; the tokens that count.
         is_query: bool [N]; of documents, False.
     """
-    others = vectors.new_tensor(PADDING).where(~is_query, 0.0)[:, None]
-    counts = vectors.new_tensor(1.0).where(is_query, 0.0)[:, None]
-    last = torch.where(scored, counts, others)
+    side = is_query[:, None].to(vectors.dtype)
+    last = torch.where(scored, side, (1 - side) * PADDING)
     return torch.cat([vectors * scored[..., None], last[..., None]], dim=-1)
 
 

@@ -153,7 +153,12 @@ class Encoder(nn.Module):
         unpadding.speed_up_dropout(self.backbone)
 
     def save_backbone(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write backbone (LoRA merged) and tokenizer, and the adapter in a folder of its own."""
+        """Write backbone (LoRA merged) and tokenizer, and the adapter in a folder of its own.
+
+        ``weights`` are the whole model's.
+        """
+        part = "backbone."
+        weights = {k.removeprefix(part): w for k, w in weights.items() if k.startswith(part)}
         if self.lora is not None:
             self.lora.save(folder / FOLDER, weights)
             weights = self.lora.merged(weights)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.prompts import check_lists, check_pairs, with_prompt
-from common.run_files import make_weights_readable
 from common.similarity import Similarity, pairwise
 from encoders.backbone import Encoder
 from encoders.inference import InferenceSettings, ScoreSettings, inference_settings
@@ -268,22 +267,13 @@ class Embedder(Encoder):
         """Write a folder that sentence-transformers (5.1 to today's) and ``AutoModel`` load."""
         folder = Path(folder)
         state = self.state_dict() if state_dict is None else state_dict
-        parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}
-        for name, weight in state.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = weight
-        self.save_backbone(folder, parts["backbone"])
+        self.save_backbone(folder, state)
         settings = {
-            "default_prompt_name": None,
             "similarity_fn_name": "cosine",
             **{key: value for key, value in self.settings.items() if key not in NOT_KEPT},
-            "prompts": {"query": "", "document": "", **self.prompts},
         }
-        if settings["default_prompt_name"] not in settings["prompts"]:
-            settings["default_prompt_name"] = None  # the user has replaced the prompts
         limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
-        write_modules(folder, list(self.head), parts["head"], settings, limits)
-        make_weights_readable(folder)
+        write_modules(folder, list(self.head), state, settings, self.prompts, limits)
 
     def _prompt_lengths(
         self, input_ids: Tensor, attention_mask: Tensor, prompt_mask: Tensor | None

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.prompts import Side, check_lists, check_pairs, with_prompt
-from common.run_files import make_weights_readable
 from common.similarity import TokenSimilarity, maxsim, token_vectors
 from encoders.backbone import Encoder
 from encoders.export import is_onnx
@@ -21,10 +20,10 @@ from encoders.inference import InferenceSettings, ScoreSettings, inference_setti
 from encoders.modules.files import read_folder, write_modules
 from encoders.modules.of_tokens import (
     TOKENS,
-    Skiplist,
     at_their_places,
     check_modules,
     find_query_tokens,
+    leave_out,
     new_projection,
     run_on_tokens,
 )
@@ -39,7 +38,7 @@ logger = logging.getLogger(__name__)
 TEXTS_AT_ONCE = 2**10  # whose vectors are padded to each other
 DOCUMENTS_AT_ONCE = 2**12  # whose vectors are kept while they are scored
 # Keys of config_sentence_transformers.json that are not copied: they are written anew.
-NOT_KEPT = ("__version__", "prompts", "model_type", "similarity_fn_name")
+NOT_KEPT = ("__version__", "prompts")
 
 
 class MultiVectorEncoder(Encoder):
@@ -83,7 +82,9 @@ class MultiVectorEncoder(Encoder):
         self.query_tokens = find_query_tokens(self.tokenizer, expansion)
         # Of a query whose expansion nothing attends to, states of what is masked are wanted, too.
         self._computes_padding = self.query_tokens.length > 0 and not self.query_tokens.attended
-        self._skiplist = Skiplist.of(self.tokenizer, self.head)
+        for module in self.head:
+            if isinstance(module, MultiVectorMask):
+                module.resolve_with_tokenizer(self.tokenizer)
         # BERT's pooler takes no part in a token's vector, and DDP stops at unused weights.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)
@@ -209,10 +210,11 @@ class MultiVectorEncoder(Encoder):
             order = [text for pack in packs for text in pack.texts]
         vectors = at_their_places(run_on_tokens(self.head, states), computed, order)
         asked = torch.zeros_like(computed) if query_mask is None else torch.from_numpy(query_mask)
-        is_query = asked.any(dim=1)
-        scored = self._skiplist.leave_out(asked | mask.bool(), input_ids, is_query)
-        vectors, scored = F.pad(vectors, (0, 0, 0, 1)), F.pad(scored, (0, 1))
-        return token_vectors(vectors, scored, to_device(is_query, self.device))
+        is_query = to_device(asked.any(dim=1), self.device)
+        scored = to_device(asked | mask.bool(), self.device)
+        scored = leave_out(self.head, scored, input_ids, is_query)
+        # The last position of each text does not count.
+        return token_vectors(F.pad(vectors, (0, 0, 0, 1)), F.pad(scored, (0, 1)), is_query)
 
     def encode(
         self,
@@ -281,20 +283,12 @@ class MultiVectorEncoder(Encoder):
         """Write a folder that sentence-transformers (6.2) opens as a ``MultiVectorEncoder``."""
         folder = Path(folder)
         state = self.state_dict() if state_dict is None else state_dict
-        backbone, head = (
-            {name.removeprefix(part): state[name] for name in state if name.startswith(part)}
-            for part in ("backbone.", "head.")
-        )
-        self.save_backbone(folder, backbone)
+        self.save_backbone(folder, state)
         settings = {
+            **{key: value for key, value in self.settings.items() if key not in NOT_KEPT},
             "model_type": "MultiVectorEncoder",
             "similarity_fn_name": self.similarity,
-            **{key: value for key, value in self.settings.items() if key not in NOT_KEPT},
-            "prompts": {"query": "", "document": "", **self.prompts},
         }
-        if settings.get("default_prompt_name") not in settings["prompts"]:
-            settings["default_prompt_name"] = None  # the user has replaced the prompts
         limits = {"max_seq_length": self.max_length, "do_lower_case": self.do_lower_case}
-        stated = {name: value for name, value in self.by_side.items() if value is not None}
-        write_modules(folder, list(self.head), head, settings, limits | stated)
-        make_weights_readable(folder)
+        limits |= {name: value for name, value in self.by_side.items() if value is not None}
+        write_modules(folder, list(self.head), state, settings, self.prompts, limits)

@@ -155,8 +155,7 @@ class Reranker(Encoder):
             about["prompts"] = prompts
         self.backbone.config.sentence_transformers = about
         state = self.state_dict() if state_dict is None else state_dict
-        weights = {name.removeprefix("backbone."): weight for name, weight in state.items()}
-        self.save_backbone(folder, weights)
+        self.save_backbone(folder, state)
         make_weights_readable(folder)
         if self.settings is not None:
             settings = self.settings | {"activation_fn": about["activation_fn"]}

@@ -25,6 +25,7 @@ from sentence_transformers.util.misc import import_module_class
 from torch import Tensor
 
 from common.json_files import read_entries, read_json, read_settings, write_json
+from common.run_files import make_weights_readable
 
 # Modules that treat every token, or every text, by itself: they can run on packed sequences.
 PACKABLE: tuple[type[Module], ...] = (
@@ -189,6 +190,7 @@ def write_modules(
     modules: Sequence[Module],
     weights: dict[str, Tensor],
     settings: dict[str, Any],
+    prompts: dict[str, str],
     limits: dict[str, Any],
 ) -> None:
     """Write modules and settings next to a backbone that was saved in ``folder`` itself.
@@ -196,10 +198,15 @@ def write_modules(
     Args:
         folder: The model's.
         modules: After the backbone.
-        weights: The state dict of an ``nn.ModuleList`` of them.
+        weights: The model's state dict, in which they are the ``nn.ModuleList`` "head".
         settings: For ``config_sentence_transformers.json``.
+        prompts: The model's, for the same file.
         limits: For ``sentence_bert_config.json``: ``max_seq_length`` and ``do_lower_case``.
     """
+    stated, default = {"query": "", "document": "", **prompts}, settings.get("default_prompt_name")
+    if default not in stated:
+        default = None  # the user has replaced the prompts
+    settings = {**settings, "default_prompt_name": default, "prompts": stated}
     entries = [{"idx": 0, "name": "0", "path": "", "type": f"{OLD_NAMES}Transformer"}]
     for at, module in enumerate(modules):
         kind = type(module)
@@ -209,9 +216,9 @@ def write_modules(
         if kind is not Normalize or not old:
             write_json(folder / path / "config.json", config)
         own = {
-            name.removeprefix(f"{at}."): weight.detach().cpu().contiguous()
+            name.removeprefix(f"head.{at}."): weight.detach().cpu().contiguous()
             for name, weight in weights.items()
-            if name.startswith(f"{at}.")
+            if name.startswith(f"head.{at}.")
         }
         if own:
             save_file(own, folder / path / "model.safetensors", metadata={"format": "pt"})
@@ -220,6 +227,7 @@ def write_modules(
     write_json(folder / "modules.json", entries)
     write_json(folder / "sentence_bert_config.json", limits)
     write_json(folder / "config_sentence_transformers.json", settings)
+    make_weights_readable(folder)
 
 
 def _old_config(module: Module) -> tuple[dict[str, Any], bool]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from sentence_transformers.base.modules import Dense, Module, Normalize
@@ -27,19 +27,13 @@ def check_modules(folder: Path, modules: Sequence[Module], opened: Opened) -> No
         ValueError: It names file and module.
     """
     file, width = folder / "modules.json", width_of(opened.backbone)
-    masks = [module for module in modules if isinstance(module, MultiVectorMask)]
-    if len(masks) > 1 or any(mask.keep_only_token_ids for mask in masks):
-        raise ValueError(
-            f"{file}: MultiVectorMask: one, without keep_only_token_ids, can be run here; "
-            f"there {'is one with' if len(masks) == 1 else 'are several'}"
-        )
     for module in modules:
         if isinstance(module, Dense | Normalize):
-            names = {module.module_input_name, module.module_output_name}
-            if names != {TOKENS}:
+            names = {module.module_input_name, module.module_output_name} - {TOKENS}
+            if names:
                 raise ValueError(
-                    f"{file}: {type(module).__name__} reads or writes {', '.join(names - {TOKENS})}"
-                    f"; a multi-vector encoder has modules of {TOKENS} only"
+                    f"{file}: {type(module).__name__} reads or writes {', '.join(names)}; a "
+                    f"multi-vector encoder has modules of {TOKENS} only"
                 )
         if isinstance(module, Dense):
             if module.in_features != width:
@@ -48,9 +42,9 @@ def check_modules(folder: Path, modules: Sequence[Module], opened: Opened) -> No
                     f"and is given {width}"
                 )
             width = module.out_features
-    if (opened.by_side or {}).get("query_expansion") is None:
-        return
-    if not masks or opened.tokenizer.padding_side == "left":
+    masks = any(isinstance(module, MultiVectorMask) for module in modules)
+    expands = opened.by_side is not None and opened.by_side["query_expansion"] is not None
+    if expands and not (masks and opened.tokenizer.padding_side == "right"):
         raise ValueError(
             f"{folder / 'sentence_bert_config.json'}: query_expansion is computed here with a "
             "MultiVectorMask, and a tokenizer that pads on the right, only"
@@ -78,63 +72,33 @@ def find_query_tokens(
     """What becomes of a query's tokens; ``expansion`` is sentence-transformers' setting."""
     if expansion is None:
         return QueryTokens()
-    token = tokenizer.mask_token_id
-    if expansion["token"] is not None:
-        token = tokenizer.convert_tokens_to_ids(expansion["token"])
-    elif token is None:
-        token = tokenizer.eos_token_id
-    assert isinstance(token, int)
-    return QueryTokens(expansion["length"], token, expansion["attend"])
+    token = expansion["token"] or tokenizer.mask_token or tokenizer.eos_token
+    number: Any = tokenizer.convert_tokens_to_ids(token)
+    return QueryTokens(expansion["length"], number, expansion["attend"])
 
 
-class Skiplist(NamedTuple):
-    """Tokens that do not count, such as punctuation.
-
-    Args:
-        ids: Of the tokens.
-        of_queries: Whether they do not count in queries.
-        of_documents: Whether they do not count in documents.
-    """
-
-    ids: list[int]
-    of_queries: bool = False
-    of_documents: bool = True
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, modules: Iterable[nn.Module]) -> "Skiplist":
-        """That of a ``MultiVectorMask``; words that are no tokens are left out of it."""
-        for mask in modules:
-            if isinstance(mask, MultiVectorMask):
-                unknown: Any = {None, tokenizer.unk_token_id}
-                ids: Any = [
-                    tokenizer.convert_tokens_to_ids(word)
-                    for word in mask.skiplist_words
-                    if word == tokenizer.unk_token
-                    or tokenizer.convert_tokens_to_ids(word) not in unknown
-                ]
-                tasks = mask.skiplist_tasks
-                return cls(ids, "query" in tasks, "document" in tasks)
-        return cls([])
-
-    def leave_out(self, scored: Tensor, input_ids: Tensor, is_query: Tensor) -> Tensor:
-        """``scored`` [N, L] without these tokens; it and ``is_query`` [N] are on the host."""
-        counts = to_device(scored, input_ids.device)
-        if not self.ids:
-            return counts
-        sides = torch.where(is_query, self.of_queries, self.of_documents)[:, None]
-        skipped = torch.isin(input_ids, torch.tensor(self.ids, device=input_ids.device))
-        return counts & ~(skipped & to_device(sides, input_ids.device))
-
-
-def run_on_tokens(modules: Iterable[Module], states: Tensor) -> Tensor:
+def run_on_tokens(modules: Iterable[nn.Module], states: Tensor) -> Tensor:
     """Token states [T, W] to vectors [T, H], in fp32 but for projections under autocast."""
     features: dict[str, Any] = {TOKENS: states[None]}
     for module in modules:
-        if not isinstance(module, MultiVectorMask):  # that says which of them count
+        if not isinstance(module, MultiVectorMask):
             exact = torch.promote_types(features[TOKENS].dtype, torch.float32)
             features = module({TOKENS: features[TOKENS].to(exact)})
     vectors: Tensor = features[TOKENS][0]
     return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+
+
+def leave_out(
+    modules: Iterable[nn.Module], scored: Tensor, input_ids: Tensor, is_query: Tensor
+) -> Tensor:
+    """``scored`` [N, L] without what the modules' skiplists name; ``is_query`` is [N]."""
+    for mask in modules:
+        if isinstance(mask, MultiVectorMask):
+            features = {"input_ids": input_ids, "attention_mask": scored}
+            sides = [mask(dict(features), task=task) for task in ("query", "document")]
+            asked, found = (side["attention_mask"] for side in sides)
+            scored = torch.where(is_query[:, None], asked, found)
+    return scored
 
 
 def at_their_places(vectors: Tensor, computed: Tensor, order: Sequence[int]) -> Tensor:

@@ -13,8 +13,9 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config
 
-from encoders import Embedder, Reranker, lora
+from encoders import Embedder, Reranker
 from encoders.opening.bf16_weights import store_in_bf16
+from encoders.weights import lora
 from runs import TOPICS, assert_same_weights, losses, train, weights, write_format
 from tiny import save_backbone, save_classifier
 from trainers import OBJECTIVES, TandemArguments

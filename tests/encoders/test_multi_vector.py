@@ -74,6 +74,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Module]]] = {
         {**expansion("min", False), "query_length": 15},
         [dense(WIDTH, 8, **TOKENS), MultiVectorMask(["the", "."], skiplist_tasks=["query"])],
     ),
+    "few tokens": ("maxsim", {}, normalized(MultiVectorMask(keep_only_token_ids=[7, 8, 9, 20]))),
     "at least, attended": ("meanmaxsim", expansion("min", True), normalized(PUNCTUATION)),
 }  # fmt: skip
 
@@ -163,8 +164,6 @@ def test_what_cannot_be_computed_is_refused(tmp_path: Path) -> None:
 
     saved(tmp_path / "pooled", base, *normalized(PUNCTUATION), HierarchicalTokenPooling())
     refused("pooled", "modules.json", "HierarchicalTokenPooling", "cannot be trained or run here")
-    saved(tmp_path / "images", base, *normalized(MultiVectorMask(keep_only_token_ids=[7])))
-    refused("images", "modules.json", "keep_only_token_ids")
     saved(tmp_path / "sentences", base, *normalized(dense(WIDTH, 8)))
     refused("sentences", "modules.json", "Dense", "sentence_embedding")
     saved(tmp_path / "wide", base, dense(WIDTH, 16, **TOKENS), dense(WIDTH, 8, **TOKENS))
