@@ -6,16 +6,24 @@ from typing import Any
 
 from datasets import Dataset
 from sentence_transformers import (
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    MultiVectorEncoderTrainingArguments,
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from sentence_transformers.multi_vector_encoder.losses import (
+    MultiVectorMultipleNegativesRankingLoss,
+)
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.losses import (
     CosineSimilarityLoss,
     MultipleNegativesRankingLoss,
@@ -26,7 +34,13 @@ from encoders.opening.model_name import resolve_model
 from trainers import parse_run
 from trainers.config.assembly import build_collator, open_model, read_rows
 
-OBJECTIVES = {"contrastive": "contrastive", "similarity": "weighted_mse", "reranker": "bce"}
+OBJECTIVES = {
+    "contrastive": "contrastive",
+    "multi_vector": "multi_vector_contrastive",
+    "similarity": "weighted_mse",
+    "reranker": "bce",
+}
+OF_PAIRS = ("contrastive", "multi_vector")  # without relevances
 Rows = list[dict[str, Any]]  # query, doc, rel
 
 
@@ -34,7 +48,7 @@ def tandem(task: str, model: str, rows: Rows, max_length: int, settings: dict[st
     """What ``scripts/train.py`` puts together.
 
     Args:
-        task: "contrastive", "similarity" or "reranker".
+        task: A key of ``OBJECTIVES``.
         model: The model's folder or ``package://`` name.
         rows: To train on.
         max_length: Tokens after which a text (or a pair) is cut.
@@ -43,7 +57,7 @@ def tandem(task: str, model: str, rows: Rows, max_length: int, settings: dict[st
     folder = Path(settings["output_dir"])
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
-            if task == "contrastive":
+            if task in OF_PAIRS:
                 row = {"query": row["query"], "pos_doc": row["doc"]}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     recipe = settings | {
@@ -81,7 +95,7 @@ def sentence_transformers(
     folder = str(resolve_model(model))
     kwargs: dict[str, Any] = {"model_kwargs": {"attn_implementation": attention}}
     columns = {name: [row[name] for row in rows] for name in ("query", "doc")}
-    if task != "contrastive":
+    if task not in OF_PAIRS:
         columns["score"] = [float(row["rel"]) for row in rows]
     if task == "reranker":
         scorer = CrossEncoder(folder, num_labels=1, max_length=max_length, **kwargs)
@@ -90,6 +104,16 @@ def sentence_transformers(
             args=CrossEncoderTrainingArguments(**settings),
             train_dataset=Dataset.from_dict(columns),
             loss=BinaryCrossEntropyLoss(scorer),
+        )
+    if task == "multi_vector":
+        backbone = Transformer(folder, max_seq_length=max_length, **kwargs)
+        normalize = Normalize(module_input_name="token_embeddings")
+        encoder = MultiVectorEncoder(modules=[backbone, MultiVectorMask(), normalize])
+        return MultiVectorEncoderTrainer(
+            model=encoder,
+            args=MultiVectorEncoderTrainingArguments(**settings),
+            train_dataset=Dataset.from_dict(columns),
+            loss=MultiVectorMultipleNegativesRankingLoss(encoder),
         )
     embedder = SentenceTransformer(folder, **kwargs)
     embedder.max_seq_length = max_length

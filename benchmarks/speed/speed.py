@@ -1,6 +1,7 @@
 """Speed of a training step, or of encoding, against sentence-transformers on this machine.
 
-    python benchmarks/speed/speed.py contrastive     # also: similarity, reranker, encode, score
+    python benchmarks/speed/speed.py contrastive
+    # also: similarity, reranker, multi_vector, encode, score
     python benchmarks/speed/speed.py encode --precisions fp32 --rounds 5 --record
 
 Each contestant runs in a process of its own, set up as its users have it, in alternating rounds
@@ -43,11 +44,12 @@ DEFAULT_ROWS = {
     "contrastive": PAIRS,
     "similarity": SCORED,
     "reranker": SCORED,
+    "multi_vector": PAIRS,
     "encode": PAIRS,
     "score": SCORED,
 }
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TRAINING = ("contrastive", "similarity", "reranker")
+TRAINING = ("contrastive", "similarity", "reranker", "multi_vector")
 COMPILED = "Tandem, torch_compile"  # of training steps, where --only asks for it
 
 
@@ -84,7 +86,7 @@ def prepare(args: argparse.Namespace) -> Callable[[], list[float]]:
 
 def read_rows(args: argparse.Namespace) -> Rows:
     """As many rows as all the work needs, drawn by seed."""
-    shape: Any = "positive_pair" if args.task in ("contrastive", "encode") else "scored_pair"
+    shape: Any = "positive_pair" if DEFAULT_ROWS[args.task] == PAIRS else "scored_pair"
     rows = load_rows(args.data or [DEFAULT_ROWS[args.task]], shape, ReadOptions())
     wanted = args.batch_size * (args.steps + 1) if args.task in TRAINING else args.texts
     drawn = random.Random(0).sample(range(len(rows)), min(wanted, len(rows)))
