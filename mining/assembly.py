@@ -52,13 +52,9 @@ IRRELEVANT_SETTINGS = (
 PACKAGES = ("torch", "transformers")
 # Of a teacher that reads pairs and gives logits, which are brought to a scale from 0 to 1.
 OF_LOGITS = (
-    "max_length",
-    "scores",
-    "relabel_from",
-    "reranker_max_score",
-    "reranker_absolute_margin",
+    "max_length", "scores", "relabel_from", "reranker_max_score", "reranker_absolute_margin",
     "reranker_relative_margin",
-)
+)  # fmt: skip
 
 _COMPARED = 50  # queries that tell how much FAISS finds of what an exact search would
 
