@@ -85,6 +85,10 @@ class MultiVectorEncoder(Encoder):
         for module in self.head:
             if isinstance(module, MultiVectorMask):
                 module.resolve_with_tokenizer(self.tokenizer)
+                # A buffer goes to the GPU with the model: no step has to wait for a copy.
+                ids = module._skiplist_ids
+                vars(module).pop("_skiplist_ids", None)
+                module.register_buffer("_skiplist_ids", ids, persistent=False)
         # BERT's pooler takes no part in a token's vector, and DDP stops at unused weights.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)

