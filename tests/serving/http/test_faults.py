@@ -98,8 +98,12 @@ def test_all_that_a_request_asks_models_for_has_one_deadline(
             assert (found.status_code, found.json()["error"]["code"]) == (504, "timeout")
 
 
+def threads_since(before: set[threading.Thread]) -> set[threading.Thread]:
+    return set(threading.enumerate()) - before
+
+
 def test_a_store_that_hangs_has_a_deadline_and_stops_nothing_else(tiny_bert: Path) -> None:
-    free = threading.Event()
+    free, before = threading.Event(), set(threading.enumerate())
 
     class Hanging:
         bm25_weight = 0.0
@@ -123,7 +127,8 @@ def test_a_store_that_hangs_has_a_deadline_and_stops_nothing_else(tiny_bert: Pat
             pool.submit(client.post, "/documents/delete", json={"ids": ["a"]}),
             pool.submit(client.get, "/documents/a"),
         ]
-        until(lambda: len([t for t in threading.enumerate() if t.name.startswith("blocking")]) == 3)
+        # Those of other tests' servers may not have ended yet.
+        until(lambda: sum(t.name.startswith("blocking") for t in threads_since(before)) == 3)
         # Too long to be tokenized without a thread.
         found = client.post("/embed_batch", json={"texts": ["a cat " * 1000]})
         assert found.status_code == 200, found.text
