@@ -171,18 +171,18 @@ class MultiVectorEncoder(Encoder):
 
     def find_length(self, side: Side, asked: int | None = None) -> int:
         """Tokens after which a query, or a document, is cut; raises as ``Encoder.find_length``."""
-        limit: int = asked or self.by_side.get(f"{side}_length") or self.max_length
+        own: int | None = asked or self.by_side.get(f"{side}_length")
         expansion = self.by_side.get("query_expansion")
         if side == "document" or expansion is None:
-            return limit
-        length: int = expansion["length"]
-        fixed = expansion["strategy"] == "fixed"
+            return own or self.max_length
+        length, fixed = int(expansion["length"]), expansion["strategy"] == "fixed"
         if asked is not None and (asked < length or (fixed and asked > length)):
             raise ValueError(
                 f"query_max_length: queries of this model have {'' if fixed else 'at least '}"
                 f"{length} tokens (query_expansion), got {asked}; leave it out"
             )
-        return length if fixed else max(limit, length)
+        # A limit of all texts is not raised to it: such a query is cut, and expanded all the same.
+        return length if fixed else max(own, length) if own else self.max_length
 
     def forward(
         self,

@@ -76,6 +76,9 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Module]]] = {
     ),
     "few tokens": ("maxsim", {}, normalized(MultiVectorMask(keep_only_token_ids=[7, 8, 9, 20]))),
     "at least, attended": ("meanmaxsim", expansion("min", True), normalized(PUNCTUATION)),
+    "at least, and cut before": (
+        "maxsim", {**expansion("min", True), "max_seq_length": 6}, normalized(PUNCTUATION)
+    ),
 }  # fmt: skip
 
 
