@@ -66,7 +66,7 @@ def describe(role: str, model: ServedModel, service: Service) -> dict[str, Any]:
         "model_dtype": "bfloat16" if service.engine.bf16 else "float32",
         "served_model_name": model.name,
         "max_concurrent_requests": None,
-        "max_input_length": encoder.max_length,
+        "max_input_length": model.lengths[1],  # of documents, if these have their own
         "max_batch_tokens": model.max_batch_tokens,
         "max_batch_requests": None,
         "max_client_batch_size": limits.max_items,

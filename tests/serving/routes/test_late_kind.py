@@ -53,6 +53,7 @@ def test_scores_are_those_of_score_pairs(client: httpx.Client, folder: Path) -> 
     assert [entry["index"] for entry in column["ranking"]] == best
     info = client.get("/info").json()
     assert "reranker" in info["model_type"]
+    assert info["max_input_length"] == 24  # the length of documents, in place of the model's own
 
 
 def test_each_side_has_its_length(client: httpx.Client) -> None:
