@@ -22,7 +22,7 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stores=store is not None,
         workers=max(1, cores // 2),
         traces=traces,
-        find_models=partial(find_loadable, args, models.keys()) if args.allow_loading else None,
+        find_models=partial(find_loadable, args, models) if args.allow_loading else None,
     )
     host, port = socket.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
@@ -181,7 +181,7 @@ def find_port(args: ServeSettings, models: dict[str, ModelToServe]) -> int:
 
 
 def find_loadable(
-    args: ServeSettings, served: Set[str], name: str, asked: LoadBody
+    args: ServeSettings, served: Mapping[str, ModelToServe], name: str, asked: LoadBody
 ) -> Callable[[str], dict[str, ServedModel]]:
     """Find the models that a client wants loaded beside those served; return what opens them.
 
@@ -190,8 +190,12 @@ def find_loadable(
     """
     given = replace(args, task=None, served_model_name=None, **asked.model_dump(include=FOLDERS))
     models = find_models(given.given(), None, name, args.trust_remote_code, bool(args.store))
-    roles = {role for role in served if "_" not in role}
-    if models.keys() != roles:
+    # A multi-vector encoder that searches a store has an embedder's role, but embeds for no client.
+    roles, others = (
+        {role: KINDS[each.kind].retrieves for role, each in those.items() if "_" not in role}
+        for those in (served, models)
+    )
+    if roles != others:
         raise ValueError(
             f"model: this server serves {' and '.join(sorted(roles))}; give as many models of "
             "the same kinds"

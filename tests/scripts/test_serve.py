@@ -15,12 +15,13 @@ import torch
 
 from common.flags import parse
 from common.hardware import bf16_is_fast, multiplies_in_bf16
-from encoders import Embedder, Reranker
+from encoders import Embedder, MultiVectorEncoder, Reranker
 from encoders.kinds import Kind
-from scripts.serve import find_port, main, set_up
+from scripts.serve import find_loadable, find_port, main, set_up
 from served import Process, until
 from serving.http.auth import read_keys
 from serving.http.server import listen
+from serving.routes.openai import LoadBody
 from serving.served_models import ModelToServe, find_models
 from serving.settings import ServeSettings
 from tiny import TEXTS, save_backbone, save_classifier
@@ -318,6 +319,18 @@ def test_models_are_loaded_by_the_rules_of_the_flags(
         assert client.post("/embed", json=text).json()["model"] == tiny_bert.name
         client.post("/models/new/activate")
         assert client.post("/embed", json=text).json()["model"] == "new"
+
+
+def test_an_embedder_is_not_replaced_by_what_makes_no_embeddings(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    late = tmp_path / "late"
+    MultiVectorEncoder.from_pretrained(tiny_bert).save_pretrained(late)
+    args = parse_settings(["--model", str(tiny_bert), "--store", f"qdrant:{tmp_path}/store"])
+    served = find_models(args.given(), None, None, stores=True)
+    find_loadable(args, served, "new", LoadBody(model=str(tiny_bert)))
+    with pytest.raises(ValueError, match="models of the same kinds"):
+        find_loadable(args, served, "new", LoadBody(model=str(late)))
 
 
 def test_a_server_without_a_key_for_all_the_world_says_so(
