@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.prompts import QueryTokens
 from encoders.modules.settings import width_of
+from encoders.opening.positions import position_limit
 from encoders.opening.transformer import Opened
 from encoders.unpadding import to_device
 
@@ -42,12 +43,20 @@ def check_modules(folder: Path, modules: Sequence[Module], opened: Opened) -> No
                     f"and is given {width}"
                 )
             width = module.out_features
+    expansion = (opened.by_side or {}).get("query_expansion")
+    if expansion is None:
+        return
     masks = any(isinstance(module, MultiVectorMask) for module in modules)
-    expands = opened.by_side is not None and opened.by_side["query_expansion"] is not None
-    if expands and not (masks and opened.tokenizer.padding_side == "right"):
+    file, limit = folder / "sentence_bert_config.json", position_limit(opened.backbone)
+    if not masks or opened.tokenizer.padding_side == "left":
         raise ValueError(
-            f"{folder / 'sentence_bert_config.json'}: query_expansion is computed here with a "
-            "MultiVectorMask, and a tokenizer that pads on the right, only"
+            f"{file}: query_expansion is computed here with a MultiVectorMask, and a tokenizer "
+            "that pads on the right, only"
+        )
+    if limit is not None and expansion["length"] > limit:
+        raise ValueError(
+            f"{file}: query_expansion: queries get {expansion['length']} tokens, but "
+            f"{opened.backbone.config.model_type} takes at most {limit}; give {limit} or less"
         )
 
 

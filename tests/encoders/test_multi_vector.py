@@ -173,6 +173,8 @@ def test_what_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     refused("wide", "modules.json", "Dense takes 32", "given 16")
     saved(tmp_path / "unscored", base, *normalized(), **expansion("fixed", True))
     refused("unscored", "sentence_bert_config.json", "query_expansion", "MultiVectorMask")
+    saved(tmp_path / "far", base, *normalized(PUNCTUATION), **expansion("min", True, length=99))
+    refused("far", "sentence_bert_config.json", "queries get 99 tokens", "takes at most 66")
     folder = saved(tmp_path / "pylate", base, *normalized())
     change_json(folder / "config_sentence_transformers.json", model_type="ColBERT")
     refused("pylate", "PyLate", "MultiVectorEncoder and save it again")
