@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.json_files import write_json
+from common.prompts import Side
 from common.run_files import SUITE_FILE
 from encoders.kinds import detect_kind
 from evaluation.data.mteb_task import SUITES, benchmark_tasks
@@ -111,7 +112,8 @@ def identity_of(args: EvaluationSettings, models: Sequence[str]) -> dict[str, An
             continue
         model = open_model(name, detect_kind(name), args)
         digest = first_stage_digest(model, read_fusion(name, model))
-        identity.append(f"{digest}, {model.max_length} tokens")
+        lengths = dict.fromkeys(str(model.find_length(side)) for side in get_args(Side))
+        identity.append(f"{digest}, {' '.join(lengths)} tokens")
     settings = {k: str(v) for k, v in vars(args).items() if k not in NOT_MEASURED}
     found = {"models": identity, "settings": settings}
     return found | ({"corpus": files_of(args.corpus)} if args.corpus else {})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoders import MultiVectorEncoder
 from evaluation.data.mteb_task import SUITES
 from evaluation.metrics.comparison import Comparison
 from evaluation.results import MetricResult, Results
@@ -17,6 +18,7 @@ from forked import together
 from runs import WORDS, write_set
 from scripts import evaluate
 from tiny import save_backbone, save_classifier
+from zoo import change_json
 
 
 @pytest.fixture
@@ -144,6 +146,21 @@ def test_a_reranker_is_measured_on_its_first_stage(
     by_words = content(tmp_path / "all" / "suite.json")
     assert run(*flags, "--first_stage", tiny_bert) == 0
     assert content(tmp_path / "all" / "suite.json") != by_words
+
+
+def test_a_model_that_cuts_its_documents_earlier_is_measured_anew(
+    listed: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    MultiVectorEncoder.from_pretrained(tiny_bert).save_pretrained(model)
+    listed.write_text(f"{tmp_path}/set 1\n")
+    scores = []
+    for length in (20, 4):
+        change_json(model / "sentence_bert_config.json", document_length=length)
+        assert run("--suite", listed, "--model", model, "--output_dir", tmp_path / "all") == 0
+        (found,) = (tmp_path / "all").glob("*/run.trec")
+        scores.append(found.read_text())
+    assert scores[0] != scores[1]
 
 
 def results(value: float, by: Comparison | None = None, **changes: Any) -> Results:
