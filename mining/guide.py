@@ -12,7 +12,7 @@ from tqdm import tqdm
 from common.hashing import text_hash
 from common.prompts import prompt_of, with_prompt
 from common.text_digest import text_keys
-from encoders.kinds import detect_kind, open_model, retrieves
+from encoders.kinds import KINDS, detect_kind, open_model, retrieves
 from encoders.opening.bf16_weights import place_for_inference
 from encoders.opening.model_digest import model_digest
 from mining.cache.vectors import VectorCache
@@ -60,8 +60,9 @@ def encode_texts(
     Raises:
         ValueError: It is no embedder, or a vector is not finite.
     """
-    if detect_kind(guide) != "embedder":
-        raise ValueError(f"guide_model: {guide} is a reranker; give an embedder")
+    if (kind := detect_kind(guide)) != "embedder":
+        label = KINDS[kind].labels["en"]
+        raise ValueError(f"guide_model: {guide} is a {label}; give an embedder")
     model = open_model(guide, trust_remote_code=trust_remote_code)
     assert retrieves(model)
     state = PartialState()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from collators import ContrastiveCollator
-from encoders import Embedder
+from encoders import Embedder, MultiVectorEncoder
 from mining import guide as guides
 from mining.cache.vectors import VectorCache
 from mining.guide import encode_texts
@@ -119,6 +119,9 @@ def test_wrong_recipes(settings: dict[str, Any], message: str, tmp_path: Path) -
         parse_run(["--config", str(file)])
 
 
-def test_a_reranker_is_no_guide(tiny_classifier: Path) -> None:
-    with pytest.raises(ValueError, match="is a reranker; give an embedder"):
-        encode_texts(str(tiny_classifier), [ROWS])
+def test_other_kinds_are_no_guides(tiny_bert: Path, tiny_classifier: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    MultiVectorEncoder.from_pretrained(tiny_bert).save_pretrained(late)
+    for folder, label in ((tiny_classifier, "reranker"), (late, "multi-vector encoder")):
+        with pytest.raises(ValueError, match=f"is a {label}; give an embedder"):
+            encode_texts(str(folder), [ROWS])
