@@ -49,7 +49,8 @@ def find_models(
     if baseline is not None:
         folder, why = find_served(baseline)
         kind = check_kind(folder, None, trust_remote_code)
-        role = role_of(kind, None, stores)
+        alike = [role for role, served in found.items() if served.kind == kind]
+        role = alike[0] if alike else role_of(kind, None, stores)
         if role not in found:
             raise ValueError(
                 f"--baseline: {baseline} is of kind {kind}, and no such model is served; give a "

@@ -233,5 +233,9 @@ def test_it_has_an_embedders_role_where_it_searches(model: Path, tmp_path: Path)
     }  # fmt: skip
     assert list(find_models([(name, None)], None, None, stores=True)) == ["embedder"]
     assert list(find_models([(name, None)], None, None)) == ["reranker"]
+    # What a baseline is compared with is the model of its kind.
+    embedder = str(save_backbone(tmp_path / "e"))
+    found = find_models([(embedder, "embedder"), (name, "reranker")], name, None, stores=True)
+    assert list(found) == ["embedder", "reranker", "reranker_baseline"]
     with pytest.raises(ValueError, match="cannot be served as embedder"):
         find_models([(name, "embedder"), (reranker, "reranker")], None, None)
