@@ -120,7 +120,7 @@ class EvaluateSettings(EvaluationSettings):
     )
     baseline: str | None = option(None, "The model to compare with, of the same kind.")
     store: str | None = option(
-        None, "Embedder: URL of a store, filled by scripts/index.py, whose answers are measured."
+        None, "URL of a store filled by scripts/index.py with this model; its answers are measured."
     )
     collection: str = option("docs", "Collection of the store.")
     select_best: bool = option(False, "With checkpoints: record the best one, to be served.")
@@ -152,7 +152,7 @@ class EvaluateSettings(EvaluationSettings):
                 raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
         others = {
             "checkpoints": ("store", "baseline", "output_dir", "show_queries"),
-            "store": ("suite", "baseline", "output_dir", "show_queries"),
+            "store": ("suite", "baseline", "output_dir", "show_queries", "document_max_length"),
         }
         for chosen, names in others.items():
             for name in names:

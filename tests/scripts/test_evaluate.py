@@ -337,6 +337,11 @@ def test_the_model_card_tells_what_was_measured(finished: tuple[Path, Path]) -> 
                 ("checkpoints", "store", ["--checkpoints", "r", "--store", "s"]),
                 ("store", "baseline", ["--model", "m", "--store", "s", "--baseline", "b"]),
                 ("store", "output_dir", ["--model", "m", "--store", "s", "--output_dir", "o"]),
+                (
+                    "store",
+                    "document_max_length",
+                    ["--model", "m", "--store", "s", "--document_max_length", "9"],
+                ),
             )
         ),
     ],
