@@ -328,9 +328,9 @@ def test_an_embedder_is_not_replaced_by_what_makes_no_embeddings(
     MultiVectorEncoder.from_pretrained(tiny_bert).save_pretrained(late)
     args = parse_settings(["--model", str(tiny_bert), "--store", f"qdrant:{tmp_path}/store"])
     served = find_models(args.given(), None, None, stores=True)
-    find_loadable(args, served, "new", LoadBody(model=str(tiny_bert)))
+    find_loadable(args, served, "new", LoadBody.model_validate({"model": str(tiny_bert)}))
     with pytest.raises(ValueError, match="models of the same kinds"):
-        find_loadable(args, served, "new", LoadBody(model=str(late)))
+        find_loadable(args, served, "new", LoadBody.model_validate({"model": str(late)}))
 
 
 def test_a_server_without_a_key_for_all_the_world_says_so(
