@@ -23,7 +23,7 @@ def model_digest(model: Encoder) -> str:
     for name, weight in sorted(model.state_dict().items()):
         weight = weight.float() if name in in_bf16 else weight
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(weight.detach().cpu().contiguous().numpy())
     config = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "sentence_transformers"):
         config.pop(name, None)
