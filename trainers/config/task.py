@@ -85,7 +85,7 @@ def find_objective(args: TandemArguments) -> Objective:
         )
     _check_loss_args(args, objective)
     takes_groups = "candidate_group" in objective.shapes and not objective.needs_scores
-    if args.in_batch_negatives and not (objective.model == "reranker" and takes_groups):
+    if args.in_batch_negatives and not (KINDS[objective.model].reads_pairs and takes_groups):
         raise ValueError(
             "in_batch_negatives: is for rerankers that learn from groups without a teacher's "
             f"scores, not for objective {args.objective}; leave it out"
