@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import psutil
 from stores import Store, open_store
 
 EVERY = 0.25  # seconds between two looks at the server's memory
-KINDS = ("lancedb", "postgresql", "qdrant")
+KINDS = ("lancedb", "postgresql", "qdrant", "qdrant-engine")
 
 
 @dataclass
@@ -33,16 +34,12 @@ class Opened:
 @contextmanager
 def opened(kind: str, folder: Path) -> Iterator[Opened]:
     """An empty store of a kind, in a folder."""
-    if kind == "postgresql":
-        with postgres(folder) as found:
+    if kind in SERVERS:
+        with SERVERS[kind](folder) as found:
             yield found
         return
-
-    def disk() -> int:
-        return sum(path.stat().st_size for path in (folder / "store").rglob("*") if path.is_file())
-
     store = open_store(f"{'qdrant:' * (kind == 'qdrant')}{folder / 'store'}")
-    yield Opened(store, disk)
+    yield Opened(store, partial(size_of, folder / "store"))
     store.close()
 
 
@@ -67,14 +64,48 @@ def postgres(folder: Path) -> Iterator[Opened]:
             )
             return int(size)
 
-        found, stop = Opened(store, disk, 0), threading.Event()
-        watch = threading.Thread(target=_watch, args=(server.get_pid(), found, stop))
-        watch.start()
-        yield found
-        stop.set()
-        watch.join()
+        process = server.get_pid()
+        assert process is not None
+        with watched(Opened(store, disk, 0), process) as found:
+            yield found
         store.close()
     server.cleanup()
+
+
+@contextmanager
+def qdrant_engine(folder: Path) -> Iterator[Opened]:
+    """A server with Qdrant's engine and its defaults."""
+    from qdrant_client import QdrantClient
+
+    from benchmarks.stores.qdrant_engine import running
+    from stores.databases.qdrant import QdrantStore
+
+    with running(folder / "data") as (url, process):
+        store = QdrantStore(f"{url}/store")
+        # It does not answer while it indexes.
+        store.client = QdrantClient(f"{url}/store".removeprefix("qdrant+"), timeout=7200)
+        with watched(Opened(store, partial(size_of, folder / "data"), 0), process) as found:
+            yield found
+        store.close()
+
+
+SERVERS = {"postgresql": postgres, "qdrant-engine": qdrant_engine}
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of the files in a folder that are on the disk."""
+    return sum(512 * path.stat().st_blocks for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def watched(found: Opened, server: int) -> Iterator[Opened]:
+    """Note meanwhile what a server's processes hold."""
+    stop = threading.Event()
+    watch = threading.Thread(target=_watch, args=(server, found, stop))
+    watch.start()
+    yield found
+    stop.set()
+    watch.join()
 
 
 def _watch(server: int, found: Opened, stop: threading.Event) -> None:

@@ -1,32 +1,23 @@
-"""Our documents and filters as Qdrant's models."""
+"""Our documents and vectors as Qdrant's models."""
 
-import hashlib
-import uuid
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import Any
 
 from qdrant_client import models
 
 from common.bm25 import K1, B
 from loaders.parsing.fields import show
-from stores.filters import AnyOf, Compared, Filter
+from stores.databases.qdrant_filters import filterable
+from stores.databases.qdrant_ids import point_id, word_id
 from stores.store import Document, Layout, Vectors
 
-# Of a request: points, and numbers of their vectors, which are 23 of the 32 MB that a server takes.
-# A single document must have fewer numbers.
-POINTS, NUMBERS = 256, 2**20
-
-
-def point_id(text: str) -> str:
-    """The id of a point, which must be a number or a UUID."""
-    return str(uuid.UUID(bytes=hashlib.blake2b(text.encode(), digest_size=16).digest()))
-
-
-def word_id(word: str) -> int:
-    """The dimension of a word in sparse vectors: 32 bits."""
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
+# Of a request: points, and bytes, of which a server takes 32 MiB.
+POINTS, LARGEST = 256, 30 * 2**20
+NUMBERS = 2**20  # a document's vectors must have fewer
+# Bytes that a number of a vector takes at most, and a word with its weight.
+OF_A_NUMBER, OF_A_WORD = 23, 36
 
 
 def sparse_vector(words: Sequence[str], mean: float) -> models.SparseVector:
@@ -45,31 +36,47 @@ def requests(
     ``mean``: as for ``sparse_vector``.
 
     Raises:
-        ValueError: A document has more vectors than Qdrant takes, or none.
+        ValueError: A document has no vector, or is larger than a request.
     """
-    points, numbers = list[models.PointStruct](), 0
+    points, size = list[models.PointStruct](), 0
     for each, vector in zip(documents, vectors, strict=True):
-        if not 0 < vector.size < NUMBERS:
-            raise ValueError(
-                f"store: the document {show(each.id)} has {len(vector):,} vectors of "
-                f"{vector.shape[-1]} dimensions, and Qdrant takes from one vector to fewer than "
-                f"{NUMBERS:,} numbers; split it, or index with a smaller --document_max_length"
-            )
-        if points and (len(points) == POINTS or numbers + vector.size > NUMBERS):
+        point, more = _point(each, vector, mean)
+        if points and (len(points) == POINTS or size + more > LARGEST):
             yield points
-            points, numbers = [], 0
-        payload = {
-            "id": each.id,
-            "digest": each.digest,
-            "source": each.source,
-            "text": each.text,
-            "metadata": each.metadata,
-        }
-        kept: Any = {"dense": vector.tolist(), "words": sparse_vector(each.words, mean)}
-        points.append(models.PointStruct(id=point_id(each.id), vector=kept, payload=payload))
-        numbers += vector.size
+            points, size = [], 0
+        points.append(point)
+        size += more
     if points:
         yield points
+
+
+def _point(document: Document, vector: Vectors, mean: float) -> tuple[models.PointStruct, int]:
+    """A document as a point, and the bytes that it takes at most."""
+    name = f"store: the document {show(document.id)}"
+    if not 0 < vector.size < NUMBERS:
+        raise ValueError(
+            f"{name} has {len(vector):,} vectors of {vector.shape[-1]} dimensions, and Qdrant "
+            f"takes from one vector to fewer than {NUMBERS:,} numbers; split it, or index with a "
+            "smaller --document_max_length"
+        )
+    payload = {
+        "id": document.id,
+        "digest": document.digest,
+        "source": document.source,
+        "text": document.text,
+        "metadata": document.metadata,
+        **filterable(document.metadata),
+    }
+    words = sparse_vector(document.words, mean)
+    size = len(json.dumps(payload, ensure_ascii=False).encode())
+    size += OF_A_NUMBER * vector.size + OF_A_WORD * len(words.indices)
+    if size > LARGEST:
+        raise ValueError(
+            f"{name} would be a request of up to {size / 2**20:.0f} MiB, and Qdrant takes "
+            f"{LARGEST // 2**20}; split it"
+        )
+    kept: Any = {"dense": vector.tolist(), "words": words}
+    return models.PointStruct(id=point_id(document.id), vector=kept, payload=payload), size
 
 
 def vector_params(layout: Layout) -> models.VectorParams:
@@ -88,36 +95,3 @@ def vector_params(layout: Layout) -> models.VectorParams:
         quantization_config=quantization,
         multivector_config=maxsim if layout.multi_vector else None,
     )
-
-
-def as_filter(where: Filter | None, ids: Sequence[str] | None) -> models.Filter | None:
-    """The filter of a search."""
-    must: list[Any] = []
-    must_not: list[Any] = []
-    for condition in where or ():
-        keys, negated = _keys(condition.path), isinstance(condition, AnyOf) and condition.negated
-        any_of = models.Filter(should=[test for key in keys for test in _tests(condition, key)])
-        (must_not if negated else must).append(any_of)
-    if ids is not None:
-        must.append(models.HasIdCondition(has_id=[point_id(each) for each in ids]))
-    return models.Filter(must=must, must_not=must_not) if must or must_not else None
-
-
-def _tests(condition: AnyOf | Compared, key: str) -> list[models.FieldCondition]:
-    """Of which a field must pass one."""
-    if isinstance(condition, Compared):
-        numbers = models.Range(**{condition.by: condition.value})
-        return [models.FieldCondition(key=key, range=numbers)]
-    return [_equals(key, value) for value in condition.values]
-
-
-def _equals(key: str, value: Any) -> models.FieldCondition:
-    if isinstance(value, str | bool):
-        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-    # Numbers match as numbers: 1 is 1.0.
-    return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
-
-
-def _keys(path: tuple[str, ...]) -> list[str]:
-    """Where a field can be: each step leads to a value, or to a list of these."""
-    return [".".join(["metadata", *steps]) for steps in product(*([s, f"{s}[]"] for s in path))]

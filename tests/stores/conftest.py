@@ -1,4 +1,4 @@
-"""Real databases: LanceDB, PostgreSQL with pgvector on loopback, Qdrant's local mode."""
+"""Real databases: LanceDB, PostgreSQL with pgvector on loopback, Qdrant's local mode and engine."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stores.qdrant_engine import running
 from stores import Store, open_store
 
-KINDS = ("lancedb", "postgresql", "qdrant")
+KINDS = (
+    "lancedb", "postgresql", "qdrant", pytest.param("qdrant engine", marks=pytest.mark.slow)
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +31,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server with Qdrant's engine; a path after it is an empty store."""
+    with running(tmp_path_factory.mktemp("qdrant")) as (url, _):
+        yield url
+
+
 @pytest.fixture
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
     """Makes the URL of an empty store of a kind."""
@@ -35,6 +45,8 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], s
     def make(kind: str) -> str:
         if kind == "postgresql":
             return empty_schema(request.getfixturevalue("postgres"))
+        if kind == "qdrant engine":
+            return f"{request.getfixturevalue('qdrant')}/{os.urandom(6).hex()}"
         folder = tmp_path / os.urandom(6).hex()
         return f"qdrant:{folder}" if kind == "qdrant" else str(folder)
 

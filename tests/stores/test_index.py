@@ -248,7 +248,7 @@ def test_what_clients_write_until_the_switch_is_moved(
     do = getattr(kind, moment)
 
     def writing(self: Any, *given: Any) -> None:
-        if "qdrant" not in url:  # its local mode is for one process, and one client
+        if not url.startswith("qdrant:"):  # its local mode is for one process, and one client
             written(url, client_document("late"), client_document("changed", "a"), delete=["b"])
         do(self, *given)
 
@@ -256,7 +256,7 @@ def test_what_clients_write_until_the_switch_is_moved(
     assert index(url, other_model, corpus, migrate="true") == 0
     found = {each.id: each.text for each, _ in contents(url).values() if each.source == "api"}
     late = {"a": "changed", "mine": "late"}
-    assert found == ({"a": "one", "b": "two"} if "qdrant" in url else late)
+    assert found == ({"a": "one", "b": "two"} if url.startswith("qdrant:") else late)
 
 
 def test_a_switch_that_is_killed_or_written_to_loses_nothing(
@@ -353,14 +353,14 @@ def test_pruning_spares_other_collections_and_waits_for_indexers(
     assert contents(url, "docs__old") == before
     capsys.readouterr()
     store = open_store(url)
-    if "qdrant" not in url:  # one process, which has no locks
+    if "qdrant" not in url:  # which has no locks
         with store.lock("docs"):
             assert main(["--store", url, "--prune", "true"]) == 2
         assert "another process is indexing the collection 'docs'" in capsys.readouterr().err
     store.close()
 
 
-@pytest.mark.parametrize("kind", ["lancedb", "postgresql"])
+@pytest.mark.parametrize("kind", ["lancedb", "postgresql", "qdrant engine"])
 def test_killed_at_any_moment_it_ends_equal(
     kind: str, model: Path, tmp_path: Path, new_url: Callable[[str], str]
 ) -> None:
@@ -387,9 +387,12 @@ def test_killed_at_any_moment_it_ends_equal(
     assert contents(killed) == contents(whole)
 
 
-def test_two_processes_make_the_same(model: Path, corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lancedb", "qdrant engine"])
+def test_two_processes_make_the_same(
+    kind: str, model: Path, corpus: Path, new_url: Callable[[str], str]
+) -> None:
     command = ["scripts/index.py", "--model", model, "--corpus", corpus, "--block_size", 4]
-    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    one, two = new_url(kind), new_url(kind)
     assert index(one, model, corpus, block_size=4) == 0
     together(2, [*command, "--store", two])
     assert contents(two) == contents(one)

@@ -299,6 +299,8 @@ def test_two_connections_see_each_others_writes(url: str) -> None:
     assert second.count() == 1
     second.upsert([Document("2", "two")], unit(1))
     assert {hit.id for hit in first.search(unit(1)[0], 5)} == {"1", "2"}
+    if url.startswith("qdrant"):  # which has no locks
+        return
     with one.lock("docs"):
         with pytest.raises(ValueError, match="another process is indexing the collection 'docs'"):
             other.lock("docs").__enter__()

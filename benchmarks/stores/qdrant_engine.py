@@ -1,0 +1,263 @@
+"""Qdrant's engine behind the routes of its server that stores/databases/qdrant.py asks.
+
+    python -m benchmarks.stores.qdrant_engine FOLDER PORT
+
+No package has the server itself; Qdrant Edge is its engine (segments, HNSW, quantization, sparse
+vectors, filters, write-ahead log) as a library. A request is read by the client's own models. A
+path before ``/collections`` is a store of its own. The server builds indexes in the background,
+and here that begins when a collection's state is asked for; nothing else is answered meanwhile.
+"""
+
+import argparse
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import qdrant_edge as edge
+import uvicorn
+from fastapi import BackgroundTasks, Body, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from qdrant_client import models
+
+from benchmarks.stores.qdrant_types import config, filter_of, params_of, records, vectors_of
+
+LARGEST = 32 * 2**20  # bytes of a request
+CREATED = "created.json"  # of a collection: what it was made with
+
+
+class Server:
+    """Collections, each in a folder.
+
+    Args:
+        folder: Of all of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards: dict[str, edge.EdgeShard] = {}
+        self.written = set[str]()  # since their indexes were built
+
+    def names(self, space: str) -> list[str]:
+        """The collections of a store."""
+        return sorted(path.parent.name for path in (self.folder / space).glob(f"*/{CREATED}"))
+
+    def created(self, space: str, name: str) -> models.CreateCollection:
+        """What a collection was made with."""
+        path = self.folder / space / name / CREATED
+        if not path.exists():
+            raise HTTPException(404, f"Not found: Collection `{name}` doesn't exist!")
+        return models.CreateCollection.model_validate_json(path.read_text())
+
+    def create(self, space: str, name: str, given: models.CreateCollection) -> None:
+        """Make an empty collection, or note anew what it was made with."""
+        folder = self.folder / space / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "new").write_text(given.model_dump_json())
+        (folder / "new").replace(folder / CREATED)
+
+    def shard(self, space: str, name: str) -> edge.EdgeShard:
+        """The points of a collection."""
+        key = f"{space}/{name}"
+        given = self.created(space, name)
+        if key not in self.shards:
+            folder = self.folder / key / "shard"
+            make = edge.EdgeShard.load if folder.exists() else edge.EdgeShard.create
+            self.shards[key] = make(str(folder), config(given))
+        return self.shards[key]
+
+    def write(self, space: str, name: str, operation: edge.UpdateOperation) -> None:
+        """Change the points of a collection."""
+        self.shard(space, name).update(operation)
+        self.written.add(f"{space}/{name}")
+
+    def optimize(self, space: str, name: str) -> None:
+        """Build the indexes of a collection."""
+        shard = self.shard(space, name)
+        shard.optimize()
+        shard.flush()
+        self.written.discard(f"{space}/{name}")
+
+    def drop(self, space: str, name: str) -> None:
+        """Delete a collection."""
+        self.written.discard(f"{space}/{name}")
+        shard = self.shards.pop(f"{space}/{name}", None)
+        if shard is not None:
+            shard.close()
+        shutil.rmtree(self.folder / space / name, ignore_errors=True)
+
+
+def answer(result: Any) -> dict[str, Any]:
+    """An answer as the server gives it."""
+    return {"result": result, "status": "ok", "time": 0.0}
+
+
+def app(folder: Path) -> FastAPI:
+    """The routes.
+
+    Args:
+        folder: Of all collections.
+    """
+    server, routes = Server(folder), FastAPI()
+    place = "/{space}/collections"
+
+    @routes.get(place)
+    def collections(space: str) -> Any:
+        return answer({"collections": [{"name": name} for name in server.names(space)]})
+
+    @routes.put(place + "/{name}")
+    def create(space: str, name: str, given: Annotated[models.CreateCollection, Body()]) -> Any:
+        if name in server.names(space):
+            raise HTTPException(409, f"Wrong input: Collection `{name}` already exists!")
+        server.create(space, name, given)
+        return answer(True)
+
+    @routes.patch(place + "/{name}")
+    def update(space: str, name: str, given: Annotated[models.UpdateCollection, Body()]) -> Any:
+        created = server.created(space, name)
+        created.metadata = (created.metadata or {}) | (given.metadata or {})
+        server.create(space, name, created)
+        return answer(True)
+
+    @routes.delete(place + "/{name}")
+    def drop(space: str, name: str) -> Any:
+        server.drop(space, name)
+        return answer(True)
+
+    @routes.get(place + "/{name}")
+    def info(space: str, name: str, later: BackgroundTasks) -> Any:
+        created, shard = server.created(space, name), server.shard(space, name).info()
+        is_written = f"{space}/{name}" in server.written
+        if is_written:
+            later.add_task(server.optimize, space, name)
+        kept = created.model_dump(exclude_none=True)
+        params = {key: kept[key] for key in ("vectors", "sparse_vectors") if key in kept}
+        return answer(
+            {
+                "status": "yellow" if is_written else "green",
+                "optimizer_status": "ok",
+                "points_count": shard.points_count,
+                "indexed_vectors_count": shard.indexed_vectors_count,
+                "segments_count": shard.segments_count,
+                "payload_schema": {
+                    field: {"data_type": str(index.data_type).split(".")[-1].lower(), "points": index.points}
+                    for field, index in shard.payload_schema.items()
+                },
+                "config": {
+                    "params": params,
+                    "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+                    "optimizer_config": {
+                        "deleted_threshold": 0.2,
+                        "vacuum_min_vector_number": 1000,
+                        "default_segment_number": 0,
+                        "flush_interval_sec": 5,
+                    },
+                    "metadata": created.metadata,
+                },
+            }
+        )
+
+    @routes.put(place + "/{name}/index")
+    def index(space: str, name: str, given: Annotated[models.CreateFieldIndex, Body()]) -> Any:
+        schema: Any = edge.FloatIndexParams()
+        if given.field_schema != models.PayloadSchemaType.FLOAT:
+            assert isinstance(given.field_schema, models.KeywordIndexParams)
+            schema = edge.KeywordIndexParams(on_disk=given.field_schema.on_disk)
+        server.write(space, name, edge.UpdateOperation.create_field_index(given.field_name, schema))
+        return answer({"status": "completed", "operation_id": 0})
+
+    @routes.put(place + "/{name}/points")
+    def upsert(space: str, name: str, given: Annotated[models.PointsList, Body()]) -> Any:
+        points = [edge.Point(each.id, vectors_of(each.vector), each.payload)
+                  for each in given.points]  # fmt: skip
+        server.write(space, name, edge.UpdateOperation.upsert_points(points))
+        return answer({"status": "completed", "operation_id": 0})
+
+    @routes.post(place + "/{name}/points/delete")
+    def delete(space: str, name: str, given: Annotated[models.FilterSelector, Body()]) -> Any:
+        chosen = filter_of(given.filter)
+        assert chosen is not None
+        server.write(space, name, edge.UpdateOperation.delete_points_by_filter(chosen))
+        return answer({"status": "completed", "operation_id": 0})
+
+    @routes.post(place + "/{name}/points")
+    def retrieve(space: str, name: str, given: Annotated[models.PointRequest, Body()]) -> Any:
+        found = server.shard(space, name).retrieve(
+            list(given.ids), given.with_payload, given.with_vector
+        )
+        return answer(records(found, vectors=bool(given.with_vector)))
+
+    @routes.post(place + "/{name}/points/scroll")
+    def scroll(space: str, name: str, given: Annotated[models.ScrollRequest, Body()]) -> Any:
+        asked = edge.ScrollRequest(given.offset, given.limit, with_payload=given.with_payload)
+        found, following = server.shard(space, name).scroll(asked)
+        after = None if following is None else str(following)
+        return answer({"points": records(found), "next_page_offset": after})
+
+    @routes.post(place + "/{name}/points/count")
+    def count(space: str, name: str) -> Any:
+        number = server.shard(space, name).count(edge.CountRequest(exact=True))
+        return answer({"count": number})
+
+    @routes.post(place + "/{name}/points/query")
+    def query(space: str, name: str, given: Annotated[models.QueryRequest, Body()]) -> Any:
+        asked: Any = given.query
+        if isinstance(asked, models.NearestQuery):
+            asked = asked.nearest
+        request = edge.QueryRequest(
+            limit=given.limit,
+            query=edge.Query.Nearest(vectors_of(asked), using=given.using),
+            with_payload=given.with_payload,
+            filter=filter_of(given.filter),
+            params=params_of(given.params),
+        )
+        found = server.shard(space, name).query(request)
+        return answer({"points": records(found)})
+
+    @routes.middleware("http")
+    async def bounded(request: Request, call: Any) -> Any:
+        if int(request.headers.get("content-length", 0)) > LARGEST:
+            error = f"JSON payload is larger than allowed (limit: {LARGEST} bytes)."
+            return JSONResponse({"status": {"error": error}, "time": 0.0}, 413)
+        return await call(request)
+
+    @routes.exception_handler(Exception)
+    def refused(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"status": {"error": str(error)}, "time": 0.0}, 400)
+
+    return routes
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[str, int]]:
+    """The URL and the id of a process that serves a folder; a path after the URL is a store."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    command = [sys.executable, "-m", "benchmarks.stores.qdrant_engine", str(folder), str(port)]
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        time.sleep(0.05)
+    yield f"qdrant+http://127.0.0.1:{port}", process.pid
+    process.terminate()
+    process.wait()
+
+
+def main() -> None:
+    """Serve a folder on loopback."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("port", type=int)
+    args = parser.parse_args()
+    uvicorn.run(app(args.folder), host="127.0.0.1", port=args.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

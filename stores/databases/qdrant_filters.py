@@ -1,0 +1,84 @@
+"""Filters on metadata as Qdrant can index them.
+
+Its own conditions on nested fields would have to name every place where a list may be, and only
+some of these could be indexed. So each document keeps what a filter can ask for: a key for each of
+its values, and its numbers by field.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from qdrant_client import models
+
+from stores.databases.qdrant_ids import point_id
+from stores.filters import AnyOf, Compared, Filter, Value
+
+# Of a point's payload.
+KEYS, NUMBERS = "keys", "numbers"
+DEEPEST = 5  # names that a filter can have in a path
+
+Path = tuple[str, ...]
+
+
+def filterable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept beside a document's metadata, to filter by."""
+    keys, numbers = set[str](), dict[str, set[float]]()
+    for path, value in _values(metadata, ()):
+        keys.add(_key(path, value))
+        if not isinstance(value, str | bool):
+            numbers.setdefault(".".join(path), set()).add(float(value))
+    return {
+        KEYS: sorted(keys),
+        NUMBERS: {field: sorted(values) for field, values in numbers.items()},
+    }
+
+
+def number_field(name: str) -> str:
+    """Where the numbers of a field are in a point's payload; ``name``: with dots."""
+    return f'{NUMBERS}."{name}"'
+
+
+def as_filter(where: Filter | None, ids: Sequence[str] | None) -> models.Filter | None:
+    """The filter of a search."""
+    must: list[Any] = []
+    must_not: list[Any] = []
+    for condition in where or ():
+        negated = isinstance(condition, AnyOf) and condition.negated
+        (must_not if negated else must).append(_condition(condition))
+    if ids is not None:
+        must.append(models.HasIdCondition(has_id=[point_id(each) for each in ids]))
+    return models.Filter(must=must, must_not=must_not) if must or must_not else None
+
+
+def _condition(condition: AnyOf | Compared) -> models.FieldCondition:
+    if isinstance(condition, Compared):
+        return models.FieldCondition(
+            key=number_field(".".join(condition.path)),
+            range=models.Range(**{condition.by: condition.value}),
+        )
+    keys = [_key(condition.path, value) for value in condition.values]
+    return models.FieldCondition(key=KEYS, match=models.MatchAny(any=keys))
+
+
+def _values(found: Any, path: Path) -> Iterator[tuple[Path, Value]]:
+    """Each text, number and boolean with its path, as far as a filter can ask for it.
+
+    A step leads to a value or to a list of these; a list in a list counts as its items.
+    """
+    for each in found if isinstance(found, list) else [found]:
+        if isinstance(each, dict) and len(path) < DEEPEST:
+            for name, inner in each.items():
+                yield from _values(inner, (*path, name))
+        for value in each if isinstance(each, list) else [each]:
+            if isinstance(value, Value):
+                yield path, value
+
+
+def _key(path: Path, value: Value) -> str:
+    """Of equal length for all; 1 is 1.0, and neither is true or "1"."""
+    if not isinstance(value, str | bool):
+        value = float(value)
+    text = json.dumps([path, value], ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
