@@ -150,6 +150,8 @@ class EvaluateSettings(EvaluationSettings):
         for name in ("select_best", "metric"):
             if getattr(self, name) and not self.checkpoints:
                 raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")
+        if self.collection != "docs" and not self.store:
+            raise ValueError("collection: is of a store; give --store")
         others = {
             "checkpoints": ("store", "baseline", "output_dir", "show_queries"),
             "store": ("suite", "baseline", "output_dir", "show_queries", "document_max_length"),

@@ -94,6 +94,8 @@ class ServeSettings(Limits, Settings):
             raise ValueError("store: cannot be given beside corpus; index the corpus into it")
         if self.allow_writes and not self.store:
             raise ValueError("allow_writes: is for documents in a store; give --store")
+        if self.collection != "docs" and not self.store:
+            raise ValueError("collection: is of a store; give --store")
         if self.replicas != "auto" and self.replicas < 1:
             raise ValueError(f"replicas: must be auto or at least 1, got {self.replicas}")
         if self.port is not None and not 0 <= self.port < 2**16:

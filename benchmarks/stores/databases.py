@@ -75,15 +75,10 @@ def postgres(folder: Path) -> Iterator[Opened]:
 @contextmanager
 def qdrant_engine(folder: Path) -> Iterator[Opened]:
     """A server with Qdrant's engine and its defaults."""
-    from qdrant_client import QdrantClient
-
     from benchmarks.stores.qdrant_engine import running
-    from stores.databases.qdrant import QdrantStore
 
     with running(folder / "data") as (url, process):
-        store = QdrantStore(f"{url}/store")
-        # It does not answer while it indexes.
-        store.client = QdrantClient(f"{url}/store".removeprefix("qdrant+"), timeout=7200)
+        store = open_store(f"{url}/store")
         with watched(Opened(store, partial(size_of, folder / "data"), 0), process) as found:
             yield found
         store.close()

@@ -5,7 +5,8 @@
 No package has the server itself; Qdrant Edge is its engine (segments, HNSW, quantization, sparse
 vectors, filters, write-ahead log) as a library. A request is read by the client's own models. A
 path before ``/collections`` is a store of its own. The server builds indexes in the background,
-and here that begins when a collection's state is asked for; nothing else is answered meanwhile.
+and here that begins when a collection's state is asked for; until they are built, other requests
+for that collection wait.
 """
 
 import argparse
@@ -14,9 +15,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 from typing import Annotated, Any
 
 import qdrant_edge as edge
@@ -25,10 +28,24 @@ from fastapi import BackgroundTasks, Body, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from qdrant_client import models
 
-from benchmarks.stores.qdrant_types import config, filter_of, params_of, records, vectors_of
+from benchmarks.stores.qdrant_types import (
+    config,
+    filter_of,
+    params_of,
+    points_of,
+    records,
+    state,
+    vectors_of,
+)
 
 LARGEST = 32 * 2**20  # bytes of a request
 CREATED = "created.json"  # of a collection: what it was made with
+OPTIMIZE = """
+import qdrant_edge, sys
+shard = qdrant_edge.EdgeShard.load(sys.argv[1])
+shard.optimize()
+shard.close()
+"""
 
 
 class Server:
@@ -41,6 +58,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shards: dict[str, edge.EdgeShard] = {}
+        self.locks = defaultdict[str, RLock](RLock)
         self.written = set[str]()  # since their indexes were built
 
     def names(self, space: str) -> list[str]:
@@ -61,35 +79,43 @@ class Server:
         (folder / "new").write_text(given.model_dump_json())
         (folder / "new").replace(folder / CREATED)
 
-    def shard(self, space: str, name: str) -> edge.EdgeShard:
-        """The points of a collection."""
+    @contextmanager
+    def shard(self, space: str, name: str) -> Iterator[edge.EdgeShard]:
+        """The points of a collection, for one request at a time."""
         key = f"{space}/{name}"
-        given = self.created(space, name)
-        if key not in self.shards:
-            folder = self.folder / key / "shard"
-            make = edge.EdgeShard.load if folder.exists() else edge.EdgeShard.create
-            self.shards[key] = make(str(folder), config(given))
-        return self.shards[key]
+        with self.locks[key]:
+            given = self.created(space, name)
+            if key not in self.shards:
+                folder = self.folder / key / "shard"
+                make = edge.EdgeShard.load if folder.exists() else edge.EdgeShard.create
+                self.shards[key] = make(str(folder), config(given))
+            yield self.shards[key]
 
     def write(self, space: str, name: str, operation: edge.UpdateOperation) -> None:
         """Change the points of a collection."""
-        self.shard(space, name).update(operation)
+        with self.shard(space, name) as shard:
+            shard.update(operation)
         self.written.add(f"{space}/{name}")
 
-    def optimize(self, space: str, name: str) -> None:
-        """Build the indexes of a collection."""
-        shard = self.shard(space, name)
-        shard.optimize()
-        shard.flush()
-        self.written.discard(f"{space}/{name}")
+    def build_indexes(self, space: str, name: str) -> None:
+        """Build those of a collection, in another process, as the library keeps this one's lock."""
+        key = f"{space}/{name}"
+        with self.shard(space, name) as shard:
+            shard.close()
+            del self.shards[key]
+            subprocess.run(
+                [sys.executable, "-c", OPTIMIZE, self.folder / key / "shard"], check=True
+            )
+            self.written.discard(key)
 
     def drop(self, space: str, name: str) -> None:
         """Delete a collection."""
-        self.written.discard(f"{space}/{name}")
-        shard = self.shards.pop(f"{space}/{name}", None)
-        if shard is not None:
-            shard.close()
-        shutil.rmtree(self.folder / space / name, ignore_errors=True)
+        key = f"{space}/{name}"
+        with self.locks[key]:
+            self.written.discard(key)
+            if key in self.shards:
+                self.shards.pop(key).close()
+            shutil.rmtree(self.folder / key, ignore_errors=True)
 
 
 def answer(result: Any) -> dict[str, Any]:
@@ -131,36 +157,14 @@ def app(folder: Path) -> FastAPI:
 
     @routes.get(place + "/{name}")
     def info(space: str, name: str, later: BackgroundTasks) -> Any:
-        created, shard = server.created(space, name), server.shard(space, name).info()
-        is_written = f"{space}/{name}" in server.written
-        if is_written:
-            later.add_task(server.optimize, space, name)
-        kept = created.model_dump(exclude_none=True)
-        params = {key: kept[key] for key in ("vectors", "sparse_vectors") if key in kept}
-        return answer(
-            {
-                "status": "yellow" if is_written else "green",
-                "optimizer_status": "ok",
-                "points_count": shard.points_count,
-                "indexed_vectors_count": shard.indexed_vectors_count,
-                "segments_count": shard.segments_count,
-                "payload_schema": {
-                    field: {"data_type": str(index.data_type).split(".")[-1].lower(), "points": index.points}
-                    for field, index in shard.payload_schema.items()
-                },
-                "config": {
-                    "params": params,
-                    "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-                    "optimizer_config": {
-                        "deleted_threshold": 0.2,
-                        "vacuum_min_vector_number": 1000,
-                        "default_segment_number": 0,
-                        "flush_interval_sec": 5,
-                    },
-                    "metadata": created.metadata,
-                },
-            }
-        )
+        created, about = server.created(space, name), dict[str, Any]()
+        if f"{space}/{name}" not in server.written:
+            with server.shard(space, name) as shard:
+                about = points_of(shard.info())
+        elif server.locks[f"{space}/{name}"].acquire(blocking=False):
+            server.locks[f"{space}/{name}"].release()
+            later.add_task(server.build_indexes, space, name)
+        return answer(state(created) | about)
 
     @routes.put(place + "/{name}/index")
     def index(space: str, name: str, given: Annotated[models.CreateFieldIndex, Body()]) -> Any:
@@ -187,21 +191,22 @@ def app(folder: Path) -> FastAPI:
 
     @routes.post(place + "/{name}/points")
     def retrieve(space: str, name: str, given: Annotated[models.PointRequest, Body()]) -> Any:
-        found = server.shard(space, name).retrieve(
-            list(given.ids), given.with_payload, given.with_vector
-        )
+        with server.shard(space, name) as shard:
+            found = shard.retrieve(list(given.ids), given.with_payload, given.with_vector)
         return answer(records(found, vectors=bool(given.with_vector)))
 
     @routes.post(place + "/{name}/points/scroll")
     def scroll(space: str, name: str, given: Annotated[models.ScrollRequest, Body()]) -> Any:
         asked = edge.ScrollRequest(given.offset, given.limit, with_payload=given.with_payload)
-        found, following = server.shard(space, name).scroll(asked)
+        with server.shard(space, name) as shard:
+            found, following = shard.scroll(asked)
         after = None if following is None else str(following)
         return answer({"points": records(found), "next_page_offset": after})
 
     @routes.post(place + "/{name}/points/count")
     def count(space: str, name: str) -> Any:
-        number = server.shard(space, name).count(edge.CountRequest(exact=True))
+        with server.shard(space, name) as shard:
+            number = shard.count(edge.CountRequest(exact=True))
         return answer({"count": number})
 
     @routes.post(place + "/{name}/points/query")
@@ -216,7 +221,8 @@ def app(folder: Path) -> FastAPI:
             filter=filter_of(given.filter),
             params=params_of(given.params),
         )
-        found = server.shard(space, name).query(request)
+        with server.shard(space, name) as shard:
+            found = shard.query(request)
         return answer({"points": records(found)})
 
     @routes.middleware("http")

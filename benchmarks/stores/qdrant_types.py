@@ -1,4 +1,4 @@
-"""What Qdrant's client sends, as the types of Qdrant Edge, and points as an answer has them."""
+"""What Qdrant's client sends, as the types of Qdrant Edge, and what an answer has."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -108,3 +108,43 @@ def records(found: Iterable[Any], vectors: bool = False) -> list[dict[str, Any]]
             record |= {"score": point.score, "version": point.version}
         answer.append(record)
     return answer
+
+
+def state(created: models.CreateCollection) -> dict[str, Any]:
+    """Of a collection that is being indexed."""
+    kept = created.model_dump(exclude_none=True)
+    optimizer = {
+        "deleted_threshold": 0.2,
+        "vacuum_min_vector_number": 1000,
+        "default_segment_number": 0,
+        "flush_interval_sec": 5,
+    }
+    return {
+        "status": "yellow",
+        "optimizer_status": "ok",
+        "segments_count": 0,
+        "payload_schema": {},
+        "config": {
+            "params": {key: kept[key] for key in ("vectors", "sparse_vectors") if key in kept},
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+            "optimizer_config": optimizer,
+            "metadata": created.metadata,
+        },
+    }
+
+
+def points_of(info: Any) -> dict[str, Any]:
+    """What the state of a collection tells of its points."""
+    return {
+        "status": "green",
+        "points_count": info.points_count,
+        "indexed_vectors_count": info.indexed_vectors_count,
+        "segments_count": info.segments_count,
+        "payload_schema": {
+            field: {
+                "data_type": str(index.data_type).split(".")[-1].lower(),
+                "points": index.points,
+            }
+            for field, index in info.payload_schema.items()
+        },
+    }

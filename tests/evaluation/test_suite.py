@@ -256,6 +256,10 @@ def test_wrong_suites(
             ["--model", "m", "--suite", "beir", "--output_dir", "o", "--store", "s"],
             "suite: has no effect with --store; leave one out",
         ),
+        (
+            ["--model", "m", "--data", "x", "--collection", "mine"],
+            "collection: is of a store; give --store",
+        ),
     ],
 )
 def test_wrong_flags(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,6 +142,8 @@ def test_what_the_user_can_mend_is_one_line(
         capsys, "--model", "/no/such/model"
     )
     assert "model: give --model, or --embedder and --reranker" in refused(capsys)
+    alone = refused(capsys, "--model", "m", "--collection", "mine")
+    assert "collection: is of a store; give --store" in alone
     of_another_kind = refused(capsys, "--model", tiny_bert, "--max_length", 9)
     assert "max_length: is for a reranker; an embedder's is text_max_length" in of_another_kind
     for name in ("text_max_length", "truncate_dim"):

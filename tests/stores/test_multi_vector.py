@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("models"), seed=0)
 
 
+@pytest.fixture(params=["qdrant", pytest.param("qdrant engine", marks=pytest.mark.slow)])
+def two_urls(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> tuple[str, str]:
+    """Of empty stores."""
+    return new_url(request.param), new_url(request.param)
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"qdrant:{tmp_path}/store"
+def url(two_urls: tuple[str, str]) -> str:
+    return two_urls[0]
 
 
 def fill(
@@ -73,9 +79,11 @@ def contents(url: str) -> dict[str, tuple[Any, list[Any]]]:
 
 
 def test_a_run_that_is_killed_ends_equal(
-    model: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    whole, upsert, writes = f"qdrant:{tmp_path}/whole", QdrantClient.upsert, list[int]()
+    model: Path, two_urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:  # fmt: skip
+    url, whole = two_urls
+    upsert, writes = QdrantClient.upsert, list[int]()
     changed = [row | {"text": "changed"} if row["n"] == 1 else row for row in DOCUMENTS[:-1]]
     changed[2] = changed[2] | {"n": -1}
     for each in (url, whole):
@@ -103,9 +111,11 @@ def test_a_run_that_is_killed_ends_equal(
         np.testing.assert_allclose(vectors, wanted.numpy(), atol=1e-6)
 
 
-def test_two_processes_make_the_same(model: Path, url: str, tmp_path: Path) -> None:
+def test_two_processes_make_the_same(
+    model: Path, two_urls: tuple[str, str], tmp_path: Path
+) -> None:
+    url, two = two_urls
     assert fill(url, model, tmp_path / "c", block_size=4) == 0
-    two = f"qdrant:{tmp_path}/two"
     command = ["scripts/index.py", "--model", model, "--corpus", tmp_path / "c", "--block_size", 4]
     together(2, [*command, "--store", two])
     assert contents(two) == contents(url)
