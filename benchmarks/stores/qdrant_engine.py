@@ -232,6 +232,10 @@ def app(folder: Path) -> FastAPI:
             return JSONResponse({"status": {"error": error}, "time": 0.0}, 413)
         return await call(request)
 
+    @routes.exception_handler(HTTPException)
+    def not_there(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"status": {"error": error.detail}, "time": 0.0}, error.status_code)
+
     @routes.exception_handler(Exception)
     def refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"status": {"error": str(error)}, "time": 0.0}, 400)

@@ -120,12 +120,16 @@ def guarded(lock: AbstractContextManager[Any]) -> Iterator[None]:
 
     Raises:
         StoreUnavailable: The server does not answer, or refuses.
+        ValueError: It has no such collection.
     """
     try:
         with lock:
             yield
     except UnexpectedResponse as error:
-        raise StoreUnavailable(f"store: Qdrant: {first_line(error)}: {reason(error)}") from None
+        told = f"store: Qdrant: {first_line(error)}: {reason(error)}"
+        if error.status_code == httpx.codes.NOT_FOUND:
+            raise ValueError(told) from None
+        raise StoreUnavailable(told) from None
     except (ApiException, ResponseHandlingException, httpx.HTTPError) as error:
         raise StoreUnavailable(f"store: Qdrant: {first_line(error)}") from None
 

@@ -12,7 +12,7 @@ from common.bm25 import BM25, best_hits, tokenize
 from stores import Document, Store, Table, open_store
 from stores.documents import DEEPEST
 from stores.filters import parse_filter
-from stores.store import Layout
+from stores.store import Layout, StoreUnavailable
 
 H = 16
 TEXTS = [
@@ -288,6 +288,9 @@ def test_catalog_and_tables(store: Store, texts: Table) -> None:
     store.drop("t")
     store.drop("t")
     assert "t" not in store.tables()
+    with pytest.raises(Exception) as found:
+        texts.documents(["d0"])
+    assert not isinstance(found.value, StoreUnavailable)
 
 
 def test_two_connections_see_each_others_writes(url: str) -> None:
