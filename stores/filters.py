@@ -20,7 +20,7 @@ from loaders.parsing.fields import RowError, check_characters, show
 Value = str | int | float | bool
 Comparison = Literal["gt", "gte", "lt", "lte"]
 SIGNS: dict[Comparison, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-_NAME = re.compile(r"[\w-]+(\.[\w-]+){0,4}")
+NAME = re.compile(r"[\w-]+(\.[\w-]+){0,4}")
 OWN = ("id", "text", "metadata")  # of a document as it is given back, beside its metadata
 MOST = 2**53  # from there on databases round whole numbers, and so would equal what is not
 
@@ -54,7 +54,7 @@ def parse_filter(given: Mapping[str, Any]) -> Filter:
     """
     found: list[AnyOf | Compared] = []
     for name, condition in given.items():
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(
                 f"filter: {name!r} is not a valid field; names have letters, digits, _ and -, and "
                 "up to four dots lead into objects"

@@ -13,11 +13,10 @@ from typing import Any
 from qdrant_client import models
 
 from stores.databases.qdrant_ids import point_id
-from stores.filters import AnyOf, Compared, Filter, Value
+from stores.filters import NAME, AnyOf, Compared, Filter, Value
 
 # Of a point's payload.
 KEYS, NUMBERS = "keys", "numbers"
-DEEPEST = 5  # names that a filter can have in a path
 
 Path = tuple[str, ...]
 
@@ -36,8 +35,11 @@ def filterable(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number_field(name: str) -> str:
-    """Where the numbers of a field are in a point's payload; ``name``: with dots."""
-    return f'{NUMBERS}."{name}"'
+    """Where the numbers of a field are in a point's payload, as Qdrant spells it.
+
+    ``name``: with dots.
+    """
+    return f'{NUMBERS}."{name}"' if "." in name else f"{NUMBERS}.{name}"
 
 
 def as_filter(where: Filter | None, ids: Sequence[str] | None) -> models.Filter | None:
@@ -68,9 +70,10 @@ def _values(found: Any, path: Path) -> Iterator[tuple[Path, Value]]:
     A step leads to a value or to a list of these; a list in a list counts as its items.
     """
     for each in found if isinstance(found, list) else [found]:
-        if isinstance(each, dict) and len(path) < DEEPEST:
+        if isinstance(each, dict):
             for name, inner in each.items():
-                yield from _values(inner, (*path, name))
+                if NAME.fullmatch(".".join((*path, name))):
+                    yield from _values(inner, (*path, name))
         for value in each if isinstance(each, list) else [each]:
             if isinstance(value, Value):
                 yield path, value

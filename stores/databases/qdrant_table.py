@@ -21,7 +21,7 @@ TIES = 16  # documents asked for beyond k, as some can be equal to the last one
 AT_ONCE = 256  # points that are read at once
 MATRICES_AT_ONCE = 16  # the same, where each has a vector of each token
 MEAN_LENGTH = "mean_length"
-MOST_FIELDS = 64  # of numbers, that are indexed
+MOST_FIELDS = 64  # that are indexed
 EVERY = 0.1  # seconds between two questions whether it is indexed
 
 
@@ -91,9 +91,9 @@ class QdrantTable(Table):
 
     def upsert(self, documents: Sequence[Document], vectors: Vectors | Sequence[Vectors]) -> None:
         for points in requests(documents, vectors, self._mean_length(documents)):
-            for field in {name for point in points for name in (point.payload or {})[NUMBERS]}:
+            for name in {name for point in points for name in (point.payload or {})[NUMBERS]}:
                 if len(self._indexed) < MOST_FIELDS:
-                    self.index(number_field(field), models.PayloadSchemaType.FLOAT)
+                    self.index(number_field(name), models.PayloadSchemaType.FLOAT)
             with self.guarded():
                 self.client.upsert(self.name, points, wait=True)
 
@@ -205,7 +205,9 @@ class QdrantTable(Table):
         """The mean length of the first documents written; it is kept in the collection."""
         if self._mean is None:
             with self.guarded():
-                kept = self.client.get_collection(self.name).config.metadata or {}
+                about = self.client.get_collection(self.name)
+                self._indexed |= about.payload_schema.keys()
+                kept = about.config.metadata or {}
                 if MEAN_LENGTH not in kept:
                     mean = sum(len(each.words) for each in documents) / max(1, len(documents))
                     kept = {MEAN_LENGTH: max(1.0, mean)}

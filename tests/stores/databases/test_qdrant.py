@@ -12,6 +12,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from stores import Document, open_store
 from stores.databases.qdrant import QdrantStore, guarded
 from stores.databases.qdrant_models import LARGEST, NUMBERS, requests
+from stores.databases.qdrant_table import MOST_FIELDS
 from stores.filters import parse_filter
 from stores.store import Layout, StoreUnavailable
 
@@ -112,7 +113,7 @@ def test_a_server_indexes_vectors_and_what_filters_ask_for(new_url: Callable[[st
     assert isinstance(store, QdrantStore)
     draw = np.random.default_rng(0)
     vectors = draw.standard_normal((count, width)).astype(np.float32)
-    about = {"lang": "zh", "by": {"year": 1999}, "数": [1.5]}
+    about = {"lang": "zh", "by": {"year": 1999}, "数": [1.5], 'no "name': 1, "a": [[[1]]]}
     documents = [Document(str(at), "word", about) for at in range(count)]
     table.upsert(documents, vectors)
     table.build_index()
@@ -120,8 +121,14 @@ def test_a_server_indexes_vectors_and_what_filters_ask_for(new_url: Callable[[st
     # Those of words count too.
     assert state.status == "green" and state.indexed_vectors_count == 2 * count
     fields = {name: int(index.points) for name, index in state.payload_schema.items()}
-    numbers = {'numbers."by.year"', "numbers.数"}
-    assert fields == dict.fromkeys({"keys", "digest", *numbers}, count)
+    wanted = {"keys", "digest", 'numbers."by.year"', "numbers.数"}
+    assert {name for name, points in fields.items() if points == count} == wanted
+    # Those that are indexed by earlier processes count.
+    later, more = store.open("t", Layout(width)), {f"f-{at}": at for at in range(100)}
+    later.upsert([Document("0", "word", about | more)], vectors[:1])
+    later.build_index()
+    assert len(store.client.get_collection("t").payload_schema) == MOST_FIELDS
+    assert later.search(vectors[0], 9, parse_filter({"f-99": {"gte": 99}}))[0].id == "0"
     (hit,) = table.search(vectors[7] / 100, 1, exact=True)
     assert hit.id == "7"
     with pytest.raises(StoreUnavailable, match=r"400 \(Bad Request\): .*[dD]imension"):
