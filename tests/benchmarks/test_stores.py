@@ -11,8 +11,14 @@ from benchmarks.stores.corpora import synthetic
 from benchmarks.stores.layouts import Job, measure
 
 
-@pytest.mark.parametrize("dimensions", [384, 96])
-def test_searches_without_an_index_find_the_best(tmp_path: Path, dimensions: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dimensions"),
+    [("lancedb", 384), ("lancedb", 96),
+     pytest.param("qdrant-engine", 96, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_searches_without_an_index_find_the_best(
+    tmp_path: Path, kind: str, dimensions: int
+) -> None:
     corpus = synthetic(tmp_path, 5000, 5)  # two blocks
     vectors = np.concatenate(list(corpus.vectors(dimensions)))
     assert vectors.shape == (5000, dimensions)
@@ -27,6 +33,6 @@ def test_searches_without_an_index_find_the_best(tmp_path: Path, dimensions: int
     for name, passes in filters.items():
         assert sum(map(passes, metadata.values())) == pytest.approx(500, rel=0.15)
         assert all(passes(metadata[hit]) for hits in best[name].values() for hit in hits)
-    row = measure(Job("lancedb", "float32", dimensions, corpus, best, None))
-    assert row[:3] == ["lancedb", "float32", str(dimensions)]
+    row = measure(Job(kind, "float32", dimensions, corpus, best, None))
+    assert row[:3] == [kind, "float32", str(dimensions)]
     assert row[8:11] == ["1.000"] * 3
