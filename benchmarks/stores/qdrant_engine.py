@@ -244,11 +244,15 @@ def app(folder: Path) -> FastAPI:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[tuple[str, int]]:
-    """The URL and the id of a process that serves a folder; a path after the URL is a store."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+def running(folder: Path, port: int = 0) -> Iterator[tuple[str, int]]:
+    """The URL and the id of a process that serves a folder; a path after the URL is a store.
+
+    ``port``: 0: one that is free.
+    """
+    if not port:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            port = listening.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.stores.qdrant_engine", str(folder), str(port)]
     process = subprocess.Popen(command)
     while process.poll() is None:

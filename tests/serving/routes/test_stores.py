@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.stores import qdrant_engine
 from encoders import Embedder
 from scripts.index import main
 from served import Process, replicated, running, served, until
@@ -46,11 +49,20 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(models: dict[str, Path], corpus: Path, tmp_path: Path) -> str:
-    """A store of these documents."""
-    store = str(tmp_path / "store")
-    index(store, models["embedder"], corpus)
-    return store
+def url(
+    request: pytest.FixtureRequest, models: dict[str, Path], corpus: Path, tmp_path: Path
+) -> Iterator[str]:
+    """A store of these documents: LanceDB's, or with Qdrant's engine."""
+    with contextlib.ExitStack() as exits:
+        store = str(tmp_path / "store")
+        if getattr(request, "param", "lancedb") == "qdrant engine":
+            engine, _ = exits.enter_context(qdrant_engine.running(tmp_path / "engine"))
+            store = f"{engine}/store"
+        index(store, models["embedder"], corpus)
+        yield store
+
+
+both_stores = pytest.mark.parametrize("url", ["lancedb", "qdrant engine"], indirect=True)
 
 
 def index(store: str, model: Path, corpus: Path, *flags: str) -> None:
@@ -112,6 +124,7 @@ def test_same_with_replicas(models: dict[str, Path], url: str) -> None:
         assert one["score"] == pytest.approx(other["score"], rel=1e-6)
 
 
+@both_stores
 def test_modes_filters_and_pages(models: dict[str, Path], url: str) -> None:
     with client_of(models, url, weight=0.1) as client:
 
@@ -183,6 +196,24 @@ def test_an_object_store_that_is_away(
         assert post(client, "/search", query=QUERY) == before
 
 
+def test_a_database_server_that_is_killed_and_comes_back(
+    models: dict[str, Path], corpus: Path, tmp_path: Path
+) -> None:
+    with qdrant_engine.running(tmp_path / "engine") as (engine, process):
+        url, port = f"{engine}/store", int(engine.rpartition(":")[2])
+        index(url, models["embedder"], corpus)
+        with client_of(models, url) as client:
+            before = post(client, "/search", query=QUERY, mode="hybrid")
+            os.kill(process, signal.SIGKILL)
+            os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+            status, answer = post(client, "/search", query=QUERY, mode="hybrid")
+            assert (status, answer["error"]["code"]) == (503, "store_unavailable")
+            assert len(post(client, "/v1/embeddings", input=["a"])["data"]) == 1
+            assert main(["--store", url, "--model", str(models["embedder"]), "--list", "true"]) == 2
+            with qdrant_engine.running(tmp_path / "engine", port):
+                assert post(client, "/search", query=QUERY, mode="hybrid") == before
+
+
 def test_written_documents_are_found_and_stay(
     models: dict[str, Path], url: str, corpus: Path
 ) -> None:
@@ -245,6 +276,7 @@ def test_writing_must_be_allowed(models: dict[str, Path], url: str) -> None:
         assert client.get("/documents/d0").status_code == 200
 
 
+@both_stores
 def test_a_migration_under_a_running_server(
     models: dict[str, Path], url: str, corpus: Path
 ) -> None:
