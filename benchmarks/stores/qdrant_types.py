@@ -50,6 +50,8 @@ def vectors_of(given: Any) -> Any:
     """Vectors of a request."""
     if isinstance(given, models.SparseVector):
         return edge.SparseVector(given.indices, given.values)
+    if isinstance(given, dict) and given.keys() == {"indices", "values"}:
+        return edge.SparseVector(**given)
     if isinstance(given, dict):
         return {name: vectors_of(vector) for name, vector in given.items()}
     return given
