@@ -22,7 +22,7 @@ AT_ONCE = 256  # points that are read at once
 MATRICES_AT_ONCE = 16  # the same, where each has a vector of each token
 MEAN_LENGTH = "mean_length"
 MOST_FIELDS = 64  # that are indexed
-EVERY = 0.1  # seconds between two questions whether it is indexed
+LONGEST_WAIT = 5.0  # seconds between two questions whether it is indexed
 
 
 class QdrantTable(Table):
@@ -116,6 +116,7 @@ class QdrantTable(Table):
 
     def build_index(self) -> None:
         # The server indexes by itself, from a size of a segment's vectors on.
+        wait = 0.1
         while True:
             with self.guarded():
                 about = self.client.get_collection(self.name)
@@ -125,7 +126,8 @@ class QdrantTable(Table):
                 )
             if about.status != models.CollectionStatus.YELLOW:  # which is: at it
                 return
-            time.sleep(EVERY)
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
 
     def search(
         self,
