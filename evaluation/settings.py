@@ -143,10 +143,7 @@ class EvaluateSettings(EvaluationSettings):
         if bool(self.data) == bool(self.suite):
             raise ValueError("data: give either data or a suite")
         if self.suite and (self.checkpoints or not self.output_dir):
-            raise ValueError(
-                "suite: measures a model and keeps the results of each task in output_dir; give "
-                "--model and --output_dir"
-            )
+            raise ValueError("suite: keeps results in output_dir; give --model and --output_dir")
         for name in ("select_best", "metric"):
             if getattr(self, name) and not self.checkpoints:
                 raise ValueError(f"{name}: is for --checkpoints OUTPUT_DIR; leave it out")

@@ -251,7 +251,7 @@ def test_wrong_suites(
     [
         (["--model", "m"], "data: give either data or a suite"),
         (["--model", "m", "--suite", "beir", "--data", "x"], "data: give either data or a suite"),
-        (["--model", "m", "--suite", "beir"], "suite: measures a model and keeps"),
+        (["--model", "m", "--suite", "beir"], "suite: keeps results in output_dir; give --model"),
         (
             ["--model", "m", "--suite", "beir", "--output_dir", "o", "--store", "s"],
             "suite: has no effect with --store; leave one out",
