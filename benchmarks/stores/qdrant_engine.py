@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import orjson
 import qdrant_edge as edge
 import uvicorn
-from fastapi import BackgroundTasks, Body, FastAPI, HTTPException, Request
+from fastapi import APIRouter, BackgroundTasks, Body, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from qdrant_client import models
@@ -40,6 +40,7 @@ from benchmarks.stores.qdrant_types import (
     vectors_of,
 )
 
+PLACE = "/{space}/collections"
 LARGEST = 32 * 2**20  # bytes of a request
 CREATED = "created.json"  # of a collection: what it was made with
 OPTIMIZE = """
@@ -132,102 +133,8 @@ def app(folder: Path) -> FastAPI:
         folder: Of all collections.
     """
     server, routes = Server(folder), FastAPI()
-    place = "/{space}/collections"
-
-    @routes.get(place)
-    def collections(space: str) -> Any:
-        return answer({"collections": [{"name": name} for name in server.names(space)]})
-
-    @routes.put(place + "/{name}")
-    def create(space: str, name: str, given: Annotated[models.CreateCollection, Body()]) -> Any:
-        if name in server.names(space):
-            raise HTTPException(409, f"Wrong input: Collection `{name}` already exists!")
-        server.create(space, name, given)
-        return answer(True)
-
-    @routes.patch(place + "/{name}")
-    def update(space: str, name: str, given: Annotated[models.UpdateCollection, Body()]) -> Any:
-        created = server.created(space, name)
-        created.metadata = (created.metadata or {}) | (given.metadata or {})
-        server.create(space, name, created)
-        return answer(True)
-
-    @routes.delete(place + "/{name}")
-    def drop(space: str, name: str) -> Any:
-        server.drop(space, name)
-        return answer(True)
-
-    @routes.get(place + "/{name}")
-    def info(space: str, name: str, later: BackgroundTasks) -> Any:
-        created, about = server.created(space, name), dict[str, Any]()
-        if f"{space}/{name}" not in server.written:
-            with server.shard(space, name) as shard:
-                about = points_of(shard.info())
-        elif server.locks[f"{space}/{name}"].acquire(blocking=False):
-            server.locks[f"{space}/{name}"].release()
-            later.add_task(server.build_indexes, space, name)
-        return answer(state(created) | about)
-
-    @routes.put(place + "/{name}/index")
-    def index(space: str, name: str, given: Annotated[models.CreateFieldIndex, Body()]) -> Any:
-        schema: Any = edge.FloatIndexParams()
-        if given.field_schema != models.PayloadSchemaType.FLOAT:
-            assert isinstance(given.field_schema, models.KeywordIndexParams)
-            schema = edge.KeywordIndexParams(on_disk=given.field_schema.on_disk)
-        server.write(space, name, edge.UpdateOperation.create_field_index(given.field_name, schema))
-        return answer({"status": "completed", "operation_id": 0})
-
-    @routes.put(place + "/{name}/points")
-    async def upsert(space: str, name: str, request: Request) -> Any:
-        given = orjson.loads(await request.body())  # the client's models take twice the time
-        points = [edge.Point(each["id"], vectors_of(each["vector"]), each["payload"])
-                  for each in given["points"]]  # fmt: skip
-        operation = edge.UpdateOperation.upsert_points(points)
-        await run_in_threadpool(server.write, space, name, operation)
-        return answer({"status": "completed", "operation_id": 0})
-
-    @routes.post(place + "/{name}/points/delete")
-    def delete(space: str, name: str, given: Annotated[models.FilterSelector, Body()]) -> Any:
-        chosen = filter_of(given.filter)
-        assert chosen is not None
-        server.write(space, name, edge.UpdateOperation.delete_points_by_filter(chosen))
-        return answer({"status": "completed", "operation_id": 0})
-
-    @routes.post(place + "/{name}/points")
-    def retrieve(space: str, name: str, given: Annotated[models.PointRequest, Body()]) -> Any:
-        with server.shard(space, name) as shard:
-            found = shard.retrieve(list(given.ids), given.with_payload, given.with_vector)
-        return answer(records(found, vectors=bool(given.with_vector)))
-
-    @routes.post(place + "/{name}/points/scroll")
-    def scroll(space: str, name: str, given: Annotated[models.ScrollRequest, Body()]) -> Any:
-        asked = edge.ScrollRequest(given.offset, given.limit, with_payload=given.with_payload)
-        with server.shard(space, name) as shard:
-            found, following = shard.scroll(asked)
-        after = None if following is None else str(following)
-        return answer({"points": records(found), "next_page_offset": after})
-
-    @routes.post(place + "/{name}/points/count")
-    def count(space: str, name: str) -> Any:
-        with server.shard(space, name) as shard:
-            number = shard.count(edge.CountRequest(exact=True))
-        return answer({"count": number})
-
-    @routes.post(place + "/{name}/points/query")
-    def query(space: str, name: str, given: Annotated[models.QueryRequest, Body()]) -> Any:
-        asked: Any = given.query
-        if isinstance(asked, models.NearestQuery):
-            asked = asked.nearest
-        request = edge.QueryRequest(
-            limit=given.limit,
-            query=edge.Query.Nearest(vectors_of(asked), using=given.using),
-            with_payload=given.with_payload,
-            filter=filter_of(given.filter),
-            params=params_of(given.params),
-        )
-        with server.shard(space, name) as shard:
-            found = shard.query(request)
-        return answer({"points": records(found)})
+    routes.include_router(of_collections(server))
+    routes.include_router(of_points(server))
 
     @routes.middleware("http")
     async def bounded(request: Request, call: Any) -> Any:
@@ -243,6 +150,115 @@ def app(folder: Path) -> FastAPI:
     @routes.exception_handler(Exception)
     def refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"status": {"error": str(error)}, "time": 0.0}, 400)
+
+    return routes
+
+
+def of_collections(server: Server) -> APIRouter:
+    """Routes for collections."""
+    routes = APIRouter()
+
+    @routes.get(PLACE)
+    def collections(space: str) -> Any:
+        return answer({"collections": [{"name": name} for name in server.names(space)]})
+
+    @routes.put(PLACE + "/{name}")
+    def create(space: str, name: str, given: Annotated[models.CreateCollection, Body()]) -> Any:
+        if name in server.names(space):
+            raise HTTPException(409, f"Wrong input: Collection `{name}` already exists!")
+        server.create(space, name, given)
+        return answer(True)
+
+    @routes.patch(PLACE + "/{name}")
+    def update(space: str, name: str, given: Annotated[models.UpdateCollection, Body()]) -> Any:
+        created = server.created(space, name)
+        created.metadata = (created.metadata or {}) | (given.metadata or {})
+        server.create(space, name, created)
+        return answer(True)
+
+    @routes.delete(PLACE + "/{name}")
+    def drop(space: str, name: str) -> Any:
+        server.drop(space, name)
+        return answer(True)
+
+    @routes.get(PLACE + "/{name}")
+    def info(space: str, name: str, later: BackgroundTasks) -> Any:
+        created, about = server.created(space, name), dict[str, Any]()
+        if f"{space}/{name}" not in server.written:
+            with server.shard(space, name) as shard:
+                about = points_of(shard.info())
+        elif server.locks[f"{space}/{name}"].acquire(blocking=False):
+            server.locks[f"{space}/{name}"].release()
+            later.add_task(server.build_indexes, space, name)
+        return answer(state(created) | about)
+
+    @routes.put(PLACE + "/{name}/index")
+    def index(space: str, name: str, given: Annotated[models.CreateFieldIndex, Body()]) -> Any:
+        schema: Any = edge.FloatIndexParams()
+        if given.field_schema != models.PayloadSchemaType.FLOAT:
+            assert isinstance(given.field_schema, models.KeywordIndexParams)
+            schema = edge.KeywordIndexParams(on_disk=given.field_schema.on_disk)
+        server.write(space, name, edge.UpdateOperation.create_field_index(given.field_name, schema))
+        return answer({"status": "completed", "operation_id": 0})
+
+    return routes
+
+
+def of_points(server: Server) -> APIRouter:
+    """Routes for the points of a collection."""
+    routes = APIRouter()
+
+    @routes.put(PLACE + "/{name}/points")
+    async def upsert(space: str, name: str, request: Request) -> Any:
+        given = orjson.loads(await request.body())  # the client's models take twice the time
+        points = [edge.Point(each["id"], vectors_of(each["vector"]), each["payload"])
+                  for each in given["points"]]  # fmt: skip
+        operation = edge.UpdateOperation.upsert_points(points)
+        await run_in_threadpool(server.write, space, name, operation)
+        return answer({"status": "completed", "operation_id": 0})
+
+    @routes.post(PLACE + "/{name}/points/delete")
+    def delete(space: str, name: str, given: Annotated[models.FilterSelector, Body()]) -> Any:
+        chosen = filter_of(given.filter)
+        assert chosen is not None
+        server.write(space, name, edge.UpdateOperation.delete_points_by_filter(chosen))
+        return answer({"status": "completed", "operation_id": 0})
+
+    @routes.post(PLACE + "/{name}/points")
+    def retrieve(space: str, name: str, given: Annotated[models.PointRequest, Body()]) -> Any:
+        with server.shard(space, name) as shard:
+            found = shard.retrieve(list(given.ids), given.with_payload, given.with_vector)
+        return answer(records(found, vectors=bool(given.with_vector)))
+
+    @routes.post(PLACE + "/{name}/points/scroll")
+    def scroll(space: str, name: str, given: Annotated[models.ScrollRequest, Body()]) -> Any:
+        asked = edge.ScrollRequest(given.offset, given.limit, with_payload=given.with_payload)
+        with server.shard(space, name) as shard:
+            found, following = shard.scroll(asked)
+        after = None if following is None else str(following)
+        return answer({"points": records(found), "next_page_offset": after})
+
+    @routes.post(PLACE + "/{name}/points/count")
+    def count(space: str, name: str) -> Any:
+        with server.shard(space, name) as shard:
+            number = shard.count(edge.CountRequest(exact=True))
+        return answer({"count": number})
+
+    @routes.post(PLACE + "/{name}/points/query")
+    def query(space: str, name: str, given: Annotated[models.QueryRequest, Body()]) -> Any:
+        asked: Any = given.query
+        if isinstance(asked, models.NearestQuery):
+            asked = asked.nearest
+        request = edge.QueryRequest(
+            limit=given.limit,
+            query=edge.Query.Nearest(vectors_of(asked), using=given.using),
+            with_payload=given.with_payload,
+            filter=filter_of(given.filter),
+            params=params_of(given.params),
+        )
+        with server.shard(space, name) as shard:
+            found = shard.query(request)
+        return answer({"points": records(found)})
 
     return routes
 
