@@ -84,7 +84,7 @@ class IndexSettings(ModelSettings):
     )
     block_size: int = option(4096, "Documents that are embedded and written at once.", least=1)
     migrate: bool = option(
-        False, "The collection is another model's: index beside it, and switch at the end."
+        False, "The collection was indexed otherwise: index beside it, and switch at the end."
     )
     prune: bool = option(False, "Delete the tables left by finished or abandoned migrations.")
     list: bool = option(False, "Show the collections of the store, and do nothing.")
@@ -186,7 +186,7 @@ def find_replaced(store: Store, args: IndexSettings, spec: TableSpec) -> dict[st
     if not args.migrate:
         raise ValueError(
             f"collection: {args.collection!r} was indexed otherwise (by {about['name']}): the "
-            f"{', '.join(spec.differences(about))} differ, and such vectors are never mixed; "
+            f"{', '.join(spec.differences(about))} differ, and the two are never mixed; "
             "give --migrate true to re-index beside it and then switch, or another --collection"
         )
     return about

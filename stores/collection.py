@@ -8,6 +8,9 @@ from typing import Any
 from stores.fingerprint import Fingerprint
 from stores.store import Layout, Store, Table
 
+# Of what is kept beside the vectors: words, what filters look for, columns. With a change of these
+# it is raised: a search would silently miss documents that were written before.
+FORMAT = 2
 # Names of tables are made of it, and PostgreSQL's have at most 63 characters.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 REMEDY = (
@@ -33,11 +36,12 @@ class TableSpec:
     def table(self, collection: str) -> str:
         """The name of the table."""
         kept = f"{self.layout.dtype[5:]}{self.layout.quantization[:1]}"
-        return f"{collection}__{self.model.digest}{kept}"
+        return f"{collection}__{self.model.digest}{kept}{FORMAT}"
 
     def about(self, collection: str) -> dict[str, Any]:
         """For the catalog."""
-        return {"table": self.table(collection)} | dataclasses.asdict(self)
+        about = {"table": self.table(collection), "format": FORMAT}
+        return about | dataclasses.asdict(self)
 
     def differences(self, about: dict[str, Any]) -> list[str]:
         """In what a table, described in a catalog, differs from this one."""
@@ -46,12 +50,18 @@ class TableSpec:
             there, here = about["layout"][name], getattr(self.layout, name)
             if there != here:
                 found.append(f"{name} ({there} there, {here} here)")
+        if (there := _format(about)) != FORMAT:
+            found.append(f"forms of words and metadata (format {there} there, {FORMAT} here)")
         return found
 
 
 def is_table_of(table: str, collection: str) -> bool:
     """Whether a table is one of a collection, whose name may begin that of another collection."""
-    return re.fullmatch(rf"{collection}__[0-9a-f]{{12}}(16|32)[nib]", table) is not None
+    return re.fullmatch(rf"{collection}__[0-9a-f]{{12}}(16|32)[nib]\d*", table) is not None
+
+
+def _format(about: dict[str, Any]) -> int:
+    return int(about.get("format", 1))
 
 
 def check_name(collection: str) -> None:
@@ -92,9 +102,15 @@ def open_live(store: Store, collection: str, model: Fingerprint) -> Table:
             documents.
 
     Raises:
-        ValueError: There is no such collection, or another model made it.
+        ValueError: There is no such collection, or another model or version of Tandem made it.
     """
     about = find_live(store, collection)
+    if (there := _format(about)) != FORMAT:
+        raise ValueError(
+            f"collection: {collection!r} was indexed by another version of Tandem, which keeps "
+            f"words and metadata in another form (format {there} there, {FORMAT} here); re-index "
+            "with scripts/index.py --migrate true"
+        )
     made = about["model"] | {"max_length": model.max_length}
     if found := model.differences(made):
         raise ValueError(
