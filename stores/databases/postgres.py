@@ -1,5 +1,6 @@
 """PostgreSQL with pgvector: a database, its connections, and the catalog."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from pgvector.psycopg import register_vector
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Jsonb, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from stores.databases.postgres_table import MOST_DIMENSIONS, PostgresTable
@@ -139,5 +140,15 @@ def _tables(connection: Connection[TupleRow]) -> list[str]:
 def _configure(connection: Connection[TupleRow]) -> None:
     register_vector(connection)
     connection.commit()
+    set_json_loads(_loads, connection)
     # A plan that is kept serves exact searches and others, and all filters, alike.
     connection.prepare_threshold = None
+
+
+def _loads(text: str | bytes) -> Any:
+    """jsonb gives 1e20 as a whole number; from 2^63 on it was none, and JSON is not written so."""
+    return json.loads(text, parse_int=lambda digits: _number(int(digits)))
+
+
+def _number(value: int) -> int | float:
+    return value if abs(value) < 2**63 else float(value)

@@ -23,11 +23,11 @@ Path = tuple[str, ...]
 
 def filterable(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept beside a document's metadata, to filter by."""
-    keys, numbers = set[str](), dict[str, set[float]]()
+    keys, numbers = set[str](), dict[str, set[int | float]]()
     for path, value in _values(metadata, ()):
         keys.add(_key(path, value))
         if not isinstance(value, str | bool):
-            numbers.setdefault(".".join(path), set()).add(float(value))
+            numbers.setdefault(".".join(path), set()).add(_number(value))
     return {
         KEYS: sorted(keys),
         NUMBERS: {field: sorted(values) for field, values in numbers.items()},
@@ -79,9 +79,15 @@ def _values(found: Any, path: Path) -> Iterator[tuple[Path, Value]]:
                 yield path, value
 
 
+def _number(value: float) -> int | float:
+    """Whole numbers as such: of those with a point Qdrant reads 15 digits exactly."""
+    value = float(value)
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
 def _key(path: Path, value: Value) -> str:
     """Of equal length for all; 1 is 1.0, and neither is true or "1"."""
     if not isinstance(value, str | bool):
-        value = float(value)
+        value = float(value) + 0.0  # and -0.0 is 0
     text = json.dumps([path, value], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -143,8 +143,8 @@ def test_pages_of_equal_documents_are_of_the_same_order(table: Table) -> None:
 
 METADATA: list[dict[str, Any]] = [
     {"lang": "en", "year": 2001, "f": 1.5, "ok": True, "tags": ["a", "b"],
-     "n": {"x": "é中", "y": 3}},
-    {"lang": "zh", "year": 2010.5, "tags": "a", "ok": False, "f": -2.5},
+     "n": {"x": "é中", "y": 3}, "zero": -0.0},
+    {"lang": "zh", "year": 2010.5, "tags": "a", "ok": False, "f": -2.5, "zero": 0},
     {"lang": 'q"uo\'te\\', "year": "2001", "tags": [1, 2.5, True]},
     {},
     {"lang": None, "year": [1999, 2020], "f": 1, "ok": 1, "n": "text"},
@@ -170,6 +170,8 @@ METADATA: list[dict[str, Any]] = [
         ({"f": {"lt": 0}}, "1"),
         ({"f": {"gt": -2.5, "lte": 1.5}}, "04"),
         ({"f": {"gte": 1.25}}, "0"),
+        ({"zero": 0}, "01"),
+        ({"zero": {"not": -0.0}}, "2345"),
         ({"ok": True}, "0"),
         ({"ok": False}, "1"),
         ({"ok": 1}, "4"),
