@@ -10,7 +10,7 @@ from encoders.kinds import VectorModel
 from encoders.opening.model_digest import model_digest
 
 _WORDS = {
-    "weights": "weights",
+    "weights": "weights, tokenizer or configuration",
     "prompt": "document prompt",
     "max_length": "tokens of a document",
     "dimensions": "dimensions",

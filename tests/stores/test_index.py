@@ -193,7 +193,7 @@ def test_another_model_is_refused_and_migrated_to(
     before = contents(url)
     assert index(url, other_model, corpus) == 2
     error = capsys.readouterr().err
-    assert "was indexed otherwise (by model): the weights differ" in error
+    assert "(by model): the weights, tokenizer or configuration differ" in error
     assert "--migrate true" in error
     assert contents(url) == before
     for flags in ({"document_max_length": 5}, {"document_prompt": "d: "}, {"dtype": "float16"}):

@@ -316,7 +316,7 @@ def test_another_model_does_not_start(models: dict[str, Path], url: str, tmp_pat
     process = Process(tmp_path, *command)
     until(lambda: process.process.poll() is not None)
     assert process.process.poll() == 2
-    assert "indexed by another model (embedder): the weights differ" in process.text
+    assert "by another model (embedder): the weights, tokenizer or config" in process.text
     assert "Traceback" not in process.text
 
 
