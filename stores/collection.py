@@ -8,8 +8,8 @@ from typing import Any
 from stores.fingerprint import Fingerprint
 from stores.store import Layout, Store, Table
 
-# Of what is kept beside the vectors: words, what filters look for, columns. With a change of these
-# it is raised: a search would silently miss documents that were written before.
+# Version of what is stored beside the vectors: words, filter keys, columns. Raise it when any of
+# these change, or searches silently miss documents that were written before.
 FORMAT = 2
 # Names of tables are made of it, and PostgreSQL's have at most 63 characters.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
@@ -51,7 +51,7 @@ class TableSpec:
             if there != here:
                 found.append(f"{name} ({there} there, {here} here)")
         if (there := _format(about)) != FORMAT:
-            found.append(f"forms of words and metadata (format {there} there, {FORMAT} here)")
+            found.append(f"storage format ({there} there, {FORMAT} here)")
         return found
 
 
@@ -107,9 +107,9 @@ def open_live(store: Store, collection: str, model: Fingerprint) -> Table:
     about = find_live(store, collection)
     if (there := _format(about)) != FORMAT:
         raise ValueError(
-            f"collection: {collection!r} was indexed by another version of Tandem, which keeps "
-            f"words and metadata in another form (format {there} there, {FORMAT} here); re-index "
-            "with scripts/index.py --migrate true"
+            f"collection: {collection!r} was indexed by another version of Tandem, in another "
+            f"storage format ({there} there, {FORMAT} here); re-index with scripts/index.py "
+            "--migrate true"
         )
     made = about["model"] | {"max_length": model.max_length}
     if found := model.differences(made):

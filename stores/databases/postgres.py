@@ -146,9 +146,10 @@ def _configure(connection: Connection[TupleRow]) -> None:
 
 
 def _loads(text: str | bytes) -> Any:
-    """jsonb gives 1e20 as a whole number; from 2^63 on it was none, and JSON is not written so."""
-    return json.loads(text, parse_int=lambda digits: _number(int(digits)))
+    """Read jsonb, which returns 1e20 as an integer; the server writes none above 64 bits."""
+    return json.loads(text, parse_int=_number)
 
 
-def _number(value: int) -> int | float:
+def _number(digits: str) -> int | float:
+    value = int(digits)
     return value if abs(value) < 2**63 else float(value)

@@ -80,7 +80,7 @@ def _values(found: Any, path: Path) -> Iterator[tuple[Path, Value]]:
 
 
 def _number(value: float) -> int | float:
-    """Whole numbers as such: of those with a point Qdrant reads 15 digits exactly."""
+    """Whole numbers as integers: Qdrant parses only 15 digits of a decimal number exactly."""
     value = float(value)
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
 

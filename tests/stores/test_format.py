@@ -12,6 +12,8 @@ from scripts.index import main
 from stores import Document, open_store
 from stores import collection as collections
 from stores.collection import FORMAT, find_live, is_table_of, open_live
+from stores.databases.lance_sql import sortable
+from stores.databases.postgres_words import tsvector
 from stores.databases.qdrant_models import requests
 from stores.filters import parse_filter
 from stores.fingerprint import fingerprint
@@ -39,8 +41,10 @@ def run(url: str, model: Path, corpus: Path, *flags: str) -> int:
 def test_the_version_is_raised_with_any_change_of_what_is_kept() -> None:
     # Where this fails, collections that exist cannot be searched as before: raise FORMAT.
     ((point,),) = requests([DOCUMENT], np.ones((1, 2), np.float32), mean=7.0)
-    kept = json.dumps([DOCUMENT.words, point.model_dump()], ensure_ascii=False, default=str)
-    assert {FORMAT: hashlib.sha256(kept.encode()).hexdigest()[:16]} == {2: "5103fe7c42357249"}
+    in_lance, in_postgres = sortable(DOCUMENT.metadata), tsvector(DOCUMENT.words)
+    stored = [DOCUMENT.words, point.model_dump(), in_lance, in_postgres]
+    kept = json.dumps(stored, ensure_ascii=False, default=str)
+    assert {FORMAT: hashlib.sha256(kept.encode()).hexdigest()[:16]} == {2: "bd1066a9e367ea49"}
 
 
 @pytest.mark.parametrize("is_noted", (True, False))
@@ -71,7 +75,7 @@ def test_another_version_is_refused_and_migrated_to(
 
     assert run(url, model, corpus) == 2
     error = capsys.readouterr().err
-    assert f"the forms of words and metadata (format 1 there, {FORMAT} here) differ" in error
+    assert f"the storage format (1 there, {FORMAT} here) differ" in error
     assert "--migrate true" in error
 
     assert run(url, model, corpus, "--migrate", "true", "--prune", "true") == 0
